@@ -1,0 +1,75 @@
+/* The one table of reasons. Every packet that is dropped, held, released or refused is counted under one of these:
+ * the feed's strings, the metric labels and the manual's table come from here, and nothing is dropped without one.
+ *
+ * X(NAME, "label", ACTION, "what it means to an operator")   ACTION: DROP, HOLD, RELEASE, REFUSE or PASS */
+#ifndef FT_BASE_REASON_H
+#define FT_BASE_REASON_H
+
+#define FT_REASONS(X)                                                                                                \
+	/* passed */                                                                                                 \
+	X(PASS_UNINSPECTED, "pass.uninspected", PASS, "the service is not inspected")                                \
+	X(PASS_SETTLED, "pass.settled", PASS, "the flow showed nothing suspicious and its triggers look at starts only") \
+	X(PASS_INSPECTED, "pass.inspected", PASS, "inspected; nothing suspicious in this packet")                    \
+	X(PASS_OUTBOUND, "pass.outbound", PASS, "the guest's own output")                                            \
+	X(PASS_OBSERVED, "pass.observed", PASS, "suspicious, but the service only observes: tried in the background") \
+	X(PASS_ACK, "pass.ack", PASS, "acknowledgement of a held flow, sent on without its data")                    \
+	/* held */                                                                                                   \
+	X(HOLD_RULE, "hold.rule", HOLD, "a pattern rule matched")                                                    \
+	X(HOLD_RISK, "hold.risk", HOLD, "the protocol inspection reported a severe risk")                            \
+	X(HOLD_ALL, "hold.all", HOLD, "the service screens everything")                                              \
+	X(HOLD_JOIN, "hold.join", HOLD, "later packet of a flow that is being held")                                 \
+	X(HOLD_OVERLAP, "hold.overlap", HOLD, "a retransmission carried different bytes for the same sequence numbers") \
+	/* released */                                                                                               \
+	X(RELEASE_CLEAN, "release.clean", RELEASE, "a clone took exactly these frames and showed nothing wrong")     \
+	X(RELEASE_EXCEPTION, "release.exception", RELEASE, "no verdict; the service's on_exception says release")    \
+	X(RELEASE_SHUTDOWN, "release.shutdown", RELEASE, "the gateway stops and the service's on_exception says release") \
+	/* dropped by verdict or policy */                                                                           \
+	X(DROP_VERDICT, "drop.verdict", DROP, "a clone that took these frames was compromised")                      \
+	X(DROP_EXCEPTION, "drop.exception", DROP, "no verdict; the service's on_exception says drop")                \
+	X(DROP_SHUTDOWN, "drop.shutdown", DROP, "the gateway stops and the service's on_exception says drop")        \
+	X(DROP_FLOW_DEAD, "drop.flow-dead", DROP, "later packet of a flow that was dropped")                         \
+	X(DROP_SYN_DATA, "drop.syn-data", DROP, "data in a SYN is stripped; the sender sends it again")              \
+	X(DROP_HOLD_DUPLICATE, "drop.hold-duplicate", DROP, "retransmission of bytes that are held already")         \
+	X(DROP_HOLD_LIMIT, "drop.hold-limit", DROP, "the hold is at its limit; the sender sends it again")           \
+	X(DROP_OUT_OF_WINDOW, "drop.out-of-window", DROP, "sequence numbers outside what the flow can take")         \
+	X(DROP_OUT_OF_ORDER, "drop.out-of-order", DROP, "bytes behind a gap are not kept; the sender sends them again") \
+	X(DROP_NO_FLOW, "drop.no-flow", DROP, "a segment of an inspected service that belongs to no known connection") \
+	/* refused: not handled by this version on inspected services */                                             \
+	X(REFUSE_IPV6, "refuse.ipv6", REFUSE, "IPv6 to an inspected guest")                                          \
+	X(REFUSE_FRAGMENT, "refuse.fragment", REFUSE, "IP fragment to an inspected service")                         \
+	X(REFUSE_VLAN, "refuse.vlan", REFUSE, "VLAN-tagged frame to an inspected guest")                             \
+	X(REFUSE_JUMBO, "refuse.jumbo", REFUSE, "frame larger than 1514 bytes to an inspected service")              \
+	/* malformed or impossible */                                                                                \
+	X(DROP_RUNT, "drop.runt", DROP, "frame shorter than its headers")                                            \
+	X(DROP_MALFORMED, "drop.malformed", DROP, "header fields contradict each other")                             \
+	X(DROP_CHECKSUM, "drop.checksum", DROP, "wrong checksum")                                                    \
+	X(DROP_NOT_OURS, "drop.not-ours", DROP, "destination MAC is neither the guest's nor a group")                \
+	/* resources */                                                                                              \
+	X(DROP_RING_FULL, "drop.ring-full", DROP, "the guest does not take its frames fast enough")                  \
+	X(DROP_TX_FULL, "drop.tx-full", DROP, "the port does not take frames fast enough")                           \
+	X(DROP_NO_MEMORY, "drop.no-memory", DROP, "no packet buffer left")                                           \
+	X(DROP_FLOW_TABLE, "drop.flow-table", DROP, "the flow table is full")                                        \
+	X(DROP_GUEST_DOWN, "drop.guest-down", DROP, "the guest is not running")                                      \
+	X(DROP_OVERSIZE, "drop.oversize", DROP, "frame larger than a ring record")
+
+enum ft_reason {
+#define X(name, label, action, text) FT_REASON_##name,
+	FT_REASONS(X)
+#undef X
+		FT_REASON_COUNT
+};
+
+enum ft_reason_action {
+	FT_REASON_ACTION_PASS,
+	FT_REASON_ACTION_HOLD,
+	FT_REASON_ACTION_RELEASE,
+	FT_REASON_ACTION_REFUSE,
+	FT_REASON_ACTION_DROP
+};
+
+/* label: stable, for the feed and metrics. text: for people. Out-of-range values give "unknown". */
+const char *ft_reason_label(enum ft_reason reason);
+const char *ft_reason_text(enum ft_reason reason);
+enum ft_reason_action ft_reason_action(enum ft_reason reason);
+
+#endif

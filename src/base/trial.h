@@ -1,0 +1,54 @@
+/* What the dataplane asks of a guest's vmm over the link's `cmd` ring. One trial is: FT_TRIAL_BEGIN, then the held
+ * frames in order as FT_TRIAL_FRAME, then FT_TRIAL_GO. The vmm takes `rx` up to rx_index, forks one seed, and the
+ * seed forks the trial. Later FT_TRIAL_TWIN and finally FT_TRIAL_END (always, exactly once) name the same hold.
+ *
+ * Answers come as events: SEED_READY, evidence, TRIAL_HANDLED, TRIAL_END (role trial or twin), SEED_GONE. The vmm
+ * answers every BEGIN..GO with SEED_GONE at the latest when the seed is gone, whatever happened. */
+#ifndef FT_BASE_TRIAL_H
+#define FT_BASE_TRIAL_H
+
+#include <stdint.h>
+
+enum ft_trial_kind {
+	FT_TRIAL_BEGIN = 16, /* struct ft_trial_begin */
+	FT_TRIAL_FRAME,      /* u64 hold, then one Ethernet frame */
+	FT_TRIAL_GO,         /* struct ft_trial_go */
+	FT_TRIAL_TWIN,       /* struct ft_trial_twin */
+	FT_TRIAL_FINISH      /* struct ft_trial_go: the seed is no longer needed */
+};
+
+#define FT_TRIAL_FRAMES 1024u /* most frames of one hold */
+
+struct ft_trial_begin {
+	uint64_t hold;
+	uint64_t rx_index; /* rx ring position that the live guest has to have taken before the fork */
+	uint32_t frames;
+	uint32_t bytes; /* payload bytes held, for the proof that the guest took them */
+	/* The flow, network byte order as on the wire. proto 6 or 17. client = sender, server = guest. */
+	uint32_t client_ip, server_ip;
+	uint16_t client_port, server_port;
+	uint8_t protocol;
+	uint8_t client_mac[6];
+	uint8_t reserved;
+	/* TCP, host byte order: first held byte, first byte after the held ones, what the client had acknowledged and
+	 * its window (already scaled) at the time of the hold. */
+	uint32_t first_sequence, next_sequence, client_ack, client_window;
+	uint64_t seed; /* what the clone's virtio-rng and other entropy start from */
+	/* Budgets. */
+	uint64_t handling_instructions;
+	uint64_t horizon_ns; /* virtual */
+	uint64_t horizon_instructions;
+	uint64_t wall_ns;
+	uint64_t memory_pages; /* 4 KiB pages first written since the fork */
+};
+
+struct ft_trial_go {
+	uint64_t hold;
+};
+
+struct ft_trial_twin {
+	uint64_t hold;
+	uint64_t until_vtime_ns; /* absolute virtual time, as the trial's TRIAL_END reported */
+};
+
+#endif
