@@ -1,0 +1,184 @@
+/* The software engine's CPU: everything a guest instruction can read or change, and the shapes that the parts of the
+ * engine share. translate.c, emit.c, block.c and run.c make and run host code; system.c, exception.c, segment.c,
+ * mmu.c, string.c, control.c ... carry out in C what is not translated (struct soft_insn, soft_execute).
+ *
+ * C code that is called between translated instructions is built -mgeneral-regs-only and calls no libc: the guest's
+ * XMM and x87 state is in the host's registers then. Machine code (devices) is called only through soft_bus_* and
+ * the platform calls in bus.c, which save and restore it. */
+#ifndef FT_VMM_ENGINE_SOFT_CPU_H
+#define FT_VMM_ENGINE_SOFT_CPU_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vmm/machine.h"
+#include "vmm/state.h"
+
+struct soft_blocks; /* block cache and code cache: block.h */
+
+#define SOFT_TLB_BITS_MAX 11u
+#define SOFT_TLB_MAX      (1u << SOFT_TLB_BITS_MAX)
+
+/* Tags are the negated page base; invalid: 0 for index != 0, -4096 for index 0 (neither can be hit). add: host address
+ * minus guest virtual address of the page, valid when rtag or wtag hits. wtag only when D is set, the page is
+ * writable for this privilege and holds no translated code. */
+struct soft_tlb {
+	uint64_t rtag[SOFT_TLB_MAX];
+	uint64_t wtag[SOFT_TLB_MAX];
+	uint64_t add[SOFT_TLB_MAX];
+	uint8_t kind[SOFT_TLB_MAX]; /* 1: global, 2: part of a large page */
+};
+
+enum soft_vector {
+	SOFT_DE = 0, SOFT_DB = 1, SOFT_NMI = 2, SOFT_BP = 3, SOFT_OF = 4, SOFT_BR = 5, SOFT_UD = 6, SOFT_NM = 7,
+	SOFT_DF = 8, SOFT_TS = 10, SOFT_NP = 11, SOFT_SS = 12, SOFT_GP = 13, SOFT_PF = 14, SOFT_MF = 16, SOFT_AC = 17,
+	SOFT_XM = 19
+};
+
+#define SOFT_FLAGS_ARITH 0x8d5u /* CF PF AF ZF SF OF */
+#define SOFT_FLAG_TF     0x100u
+#define SOFT_FLAG_IF     0x200u
+#define SOFT_FLAG_DF     0x400u
+
+/* The layout of the first part is the translator's: slots near the host's RSP. Everyone uses names. */
+struct soft_cpu {
+	uint64_t gpr[16];  /* RSP, RCX, R15 always here; the others only outside of translated code (all of them are
+	                      here, and only here, when C helpers run) */
+	uint64_t rip;      /* of the instruction being executed, when C helpers run */
+	uint64_t flags;    /* arithmetic flags as in RFLAGS when C helpers run; IF, DF and the system flags (TF, IOPL,
+	                      NT, RF, VM, AC, ID) are always here. Bit 1 is set. */
+	uint64_t icount;   /* exact when C helpers run: instructions completed before this one */
+
+	struct ft_segment segment[FT_SEGMENTS], ldt, tr; /* fs/gs base: segment[].base */
+	struct ft_table gdt, idt;
+	uint64_t cr0, cr2, cr3, cr4, efer;
+	uint64_t dr[8];
+	uint64_t star, lstar, cstar, fmask, kernel_gs_base, tsc_aux;
+	uint64_t sysenter_cs, sysenter_esp, sysenter_eip, pat, misc_enable;
+	uint8_t cpl;
+	bool code64;            /* CS.L and EFER.LMA: the translator runs; else interpret.c does (boot trampoline) */
+	uint64_t shadow_icount; /* no interrupt at this icount (behind STI, MOV SS); UINT64_MAX: none */
+	bool nmi_masked, nmi_pending, halted;
+
+	/* Set by soft_raise, delivered by soft_deliver. */
+	struct {
+		bool pending, has_error;
+		uint8_t vector;
+		uint32_t error;
+		uint64_t address; /* CR2 for #PF, DR6 bits for #DB */
+	} fault;
+
+	struct ft_machine *m;
+	struct soft_blocks *blocks;
+	struct soft_tlb *tlb[2]; /* [user]; in one mapping with guard pages around each */
+	uint32_t tlb_bits;
+	bool always_slow;
+	volatile int stop; /* engine ops stop() */
+};
+
+/* ---- What C carries out ------------------------------------------------------------------------------------ */
+
+/* X(OP): operations the translator hands to soft_execute. */
+#define SOFT_OPS(X)                                                                                             \
+	X(HLT) X(CLI) X(STI) X(PUSHF) X(POPF) X(IRET) X(SYSCALL) X(SYSRET) X(SYSENTER) X(SYSEXIT) X(INT) X(INT3)  \
+	X(INT1) X(LGDT) X(LIDT) X(SGDT) X(SIDT) X(LLDT) X(LTR) X(SLDT) X(STR) X(LMSW) X(SMSW) X(MOV_FROM_CR)      \
+	X(MOV_TO_CR) X(MOV_FROM_DR) X(MOV_TO_DR) X(CLTS) X(RDMSR) X(WRMSR) X(CPUID) X(RDTSC) X(RDTSCP) X(RDPMC)   \
+	X(INVD) X(WBINVD) X(INVLPG) X(SWAPGS) X(IN) X(OUT) X(INS) X(OUTS) X(MOVS) X(STOS) X(LODS) X(SCAS) X(CMPS) \
+	X(MOV_TO_SEG) X(MOV_FROM_SEG) X(PUSH_SEG) X(POP_SEG) X(LOAD_FAR) X(FAR_CALL) X(FAR_JMP) X(FAR_RET)        \
+	X(LAR) X(LSL) X(VERR) X(VERW) X(FXSAVE) X(FXRSTOR) X(FNSAVE) X(FRSTOR) X(FNSTENV) X(FLDENV)               \
+	X(CMPXCHG16B) X(ENTER) X(RDFSBASE) X(RDGSBASE) X(WRFSBASE) X(WRGSBASE) X(CLD) X(STD) X(UD)
+
+enum soft_op {
+#define X(op) SOFT_OP_##op,
+	SOFT_OPS(X)
+#undef X
+		SOFT_OP_COUNT
+};
+
+/* One decoded instruction for C. Built by the translator from Zydis' decoding. */
+struct soft_insn {
+	uint8_t op;           /* enum soft_op */
+	uint8_t length;       /* bytes */
+	uint8_t operand_size; /* 1, 2, 4, 8 bytes */
+	uint8_t address_size; /* 4, 8 */
+	uint8_t repeat;       /* 0, 0xf2, 0xf3 */
+	uint8_t lock;
+	uint8_t segment;      /* enum ft_segment_name of the memory operand, after overrides */
+	bool memory;          /* ModRM names memory */
+	uint8_t modrm_reg;    /* with REX.R: 0..15 */
+	uint8_t modrm_rm;     /* register form: 0..15 */
+	uint8_t base, index, scale; /* 0..15, 16 = RIP (base) or none (index), 17 = no base */
+	bool rex;             /* byte registers 4..7 are SPL.. */
+	int64_t displacement;
+	uint64_t immediate, immediate2;
+	uint8_t bytes[15];
+};
+
+enum soft_result {
+	SOFT_NEXT,  /* done; rip not advanced by C: the caller adds length; mode, paging and code are unchanged */
+	SOFT_SYNC,  /* done like NEXT, but look again at interrupts, deadline, code invalidation before going on */
+	SOFT_JUMP,  /* done and rip set (may have changed mode, cpl, CR3): look everything up again */
+	SOFT_AGAIN, /* not finished (long REP): state says how far; run this instruction again, it is not counted yet */
+	SOFT_FAULT, /* soft_raise was called; rip still at the instruction; not counted */
+	SOFT_HALT   /* done, rip to be advanced by the caller; cpu->halted set */
+};
+
+enum soft_result soft_execute(struct soft_cpu *cpu, const struct soft_insn *insn);
+
+/* Runs one instruction that is not 64-bit code (protected mode with or without paging, compatibility mode at CPL 0):
+ * what boot trampolines need; anything beyond raises #UD. Fetches by itself and sets rip; never SOFT_NEXT. The caller
+ * counts it. */
+enum soft_result soft_interpret(struct soft_cpu *cpu);
+
+/* Effective linear address of insn's memory operand (segment base added for FS and GS; truncated to address size). */
+uint64_t soft_address(struct soft_cpu *cpu, const struct soft_insn *insn);
+
+/* ---- Faults and events (exception.c) -------------------------------------------------------------------------- */
+
+enum soft_result soft_raise(struct soft_cpu *cpu, uint8_t vector, bool has_error, uint32_t error, uint64_t address);
+
+/* Delivers cpu->fault through the IDT (SDM 6.12-6.14, 64-bit), escalating to #DF. Returns false on a triple fault. */
+bool soft_deliver(struct soft_cpu *cpu);
+
+/* Delivers external interrupt `vector` (or NMI) at the current rip. false: triple fault. */
+bool soft_interrupt(struct soft_cpu *cpu, uint8_t vector);
+
+/* ---- Memory (mmu.c) ------------------------------------------------------------------------------------------- */
+
+enum soft_access { SOFT_READ, SOFT_WRITE, SOFT_EXECUTE };
+
+struct soft_page {
+	uint64_t gpa;        /* of the 4 KiB page */
+	uint64_t entry;      /* leaf entry; W and U as effective over all levels */
+	bool ram, large, global, writable, user, executable, dirty;
+};
+
+/* Walks the page tables for one access (sets A and D). false: cpu->fault is raised (#PF, or #GP/#SS when not
+ * canonical). user: with CPL 3 rights. */
+bool soft_walk(struct soft_cpu *cpu, uint64_t va, enum soft_access access, bool user, struct soft_page *page);
+
+/* Translates for data access and fills the TLB; host address of va, or NULL with *mmio = true (gpa set), or NULL with
+ * a fault raised. Writes: honours FT_PAGE_CODE (soft_code_write) and grants (ft_memory_grant). */
+void *soft_translate(struct soft_cpu *cpu, uint64_t va, enum soft_access access, bool user, bool *mmio, uint64_t *gpa);
+
+/* Any size up to a page, crossing pages and MMIO allowed; both pages are checked before anything is written.
+ * user: with CPL 3 rights (implicit supervisor accesses pass false). false: fault raised, nothing changed. */
+bool soft_load(struct soft_cpu *cpu, uint64_t va, void *to, uint32_t size, bool user);
+bool soft_store(struct soft_cpu *cpu, uint64_t va, const void *from, uint32_t size, bool user);
+
+void soft_tlb_flush(struct soft_cpu *cpu, bool keep_global);
+void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t va);
+
+/* ---- Towards blocks (block.c, the translator's side) ----------------------------------------------------------- */
+
+/* Bytes [gpa, gpa+size) in a page with FT_PAGE_CODE are about to change. */
+void soft_code_write(struct soft_cpu *cpu, uint64_t gpa, uint32_t size);
+/* Inline jump cache must forget (paging, CPL or mode changed). Called by soft_tlb_flush*, too. */
+void soft_jumps_flush(struct soft_cpu *cpu);
+
+/* ---- Towards the machine, FPU state saved (bus.c) ----------------------------------------------------------------- */
+
+uint64_t soft_bus_read(struct soft_cpu *cpu, enum ft_space space, uint64_t address, unsigned size);
+void soft_bus_write(struct soft_cpu *cpu, enum ft_space space, uint64_t address, unsigned size, uint64_t value);
+
+#endif

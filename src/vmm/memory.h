@@ -1,0 +1,77 @@
+/* Guest memory, and the one door into it.
+ *
+ * ft_gpa cannot be dereferenced or added to by accident; ft_memory_span turns (gpa, length) into a host pointer or
+ * NULL. RAM is one private anonymous mapping from guest physical 0, which is what makes fork() a copy-on-write clone.
+ * Whoever gets a writable span has announced the write: the page is marked and translated code in it is dropped.
+ * A span may be kept until the caller returns to the engine, not longer.
+ *
+ * Only the thread that runs the machine may call these. */
+#ifndef FT_VMM_MEMORY_H
+#define FT_VMM_MEMORY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+#define FT_PAGE_SIZE 4096u
+#define FT_RAM_MIN   (64ull << 20)
+#define FT_RAM_MAX   (3ull << 30) /* RAM ends below the PCI hole */
+
+typedef struct {
+	uint64_t at;
+} ft_gpa;
+
+static inline ft_gpa ft_gpa_make(uint64_t at)
+{
+	return (ft_gpa){at};
+}
+
+static inline ft_gpa ft_gpa_add(ft_gpa gpa, uint64_t n)
+{
+	return (ft_gpa){gpa.at + n};
+}
+
+/* What is known of a 4 KiB page; one byte a page. */
+enum ft_page_flag {
+	FT_PAGE_WRITTEN = 1,      /* since the mark (ft_memory_mark): by anybody */
+	FT_PAGE_USER_WRITTEN = 2, /* since the mark: a user-mode store was granted */
+	FT_PAGE_DMA_WRITTEN = 4,  /* since the mark: by a device */
+	FT_PAGE_CODE = 8          /* the engine holds translations of bytes in this page */
+};
+
+struct ft_memory {
+	uint8_t *base; /* MAP_PRIVATE|MAP_ANONYMOUS, MADV_HUGEPAGE, 2 MiB aligned, guard pages around it */
+	uint64_t size;
+	uint8_t *page_flags;   /* size / FT_PAGE_SIZE entries */
+	uint64_t written;      /* pages with FT_PAGE_WRITTEN: the memory budget counts these */
+	/* Engine: a page with FT_PAGE_CODE is about to be written by somebody else than translated code. */
+	void (*code_written)(void *engine, uint64_t page);
+	void *engine;
+};
+
+int ft_memory_create(struct ft_memory *memory, uint64_t size, struct ft_error *err);
+void ft_memory_destroy(struct ft_memory *memory);
+
+/* [gpa, gpa + length) as host memory, NULL when any byte is outside RAM. length 0 is refused. */
+const void *ft_memory_span(const struct ft_memory *memory, ft_gpa gpa, uint64_t length);
+void *ft_memory_span_writable(struct ft_memory *memory, ft_gpa gpa, uint64_t length);
+
+/* Copies; false (and nothing written) when out of range. */
+bool ft_memory_read(const struct ft_memory *memory, ft_gpa gpa, void *to, uint64_t length);
+bool ft_memory_write(struct ft_memory *memory, ft_gpa gpa, const void *from, uint64_t length);
+
+/* Engine side: a write grant for one page (CPL 3 store: user = true). Marks, counts. */
+static inline void ft_memory_grant(struct ft_memory *memory, uint64_t page, bool user)
+{
+	uint8_t old = memory->page_flags[page];
+	memory->written += !(old & FT_PAGE_WRITTEN);
+	memory->page_flags[page] = (uint8_t)(old | FT_PAGE_WRITTEN | (user ? FT_PAGE_USER_WRITTEN : 0));
+}
+
+/* Forgets who wrote what: the flags WRITTEN, USER_WRITTEN, DMA_WRITTEN and the count. A clone does this right after
+ * its fork, together with the engine's `observe`, which makes later write grants visible again. */
+void ft_memory_mark(struct ft_memory *memory);
+
+#endif
