@@ -1,0 +1,175 @@
+/* The engine against the processor: random ring-3 instructions and sequences must leave the same registers, flags,
+ * x87/SSE state and memory, and end in the same exception, as when the processor runs them itself.
+ *
+ *   differential [--cases N] [--seed S] [--most INSTRUCTIONS] [--only CASE]
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bare.h"
+#include "generate.h"
+#include "native.h"
+
+/* Settings that must not matter; cases take turns. */
+static const struct ft_engine_options settings[] = {
+	{.verify = true},
+	{.verify = true, .block_limit = 1},
+	{.verify = true, .always_slow = true},
+	{.verify = true, .tlb_bits = 2, .cache_bytes = 3 << 20},
+};
+#define SETTINGS (sizeof(settings) / sizeof(settings[0]))
+
+static const char *const names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+				      "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+
+static bool report;
+
+static bool differs(const char *what, uint64_t native, uint64_t engine)
+{
+	if (native == engine)
+		return false;
+	if (report)
+		fprintf(stderr, "  %-8s processor %016llx engine %016llx\n", what, (unsigned long long)native,
+			(unsigned long long)engine);
+	return true;
+}
+
+/* RF is set in frames of faults by the processor; TF and what a kernel adds are not compared. */
+#define FLAGS_COMPARED 0xcd5ull
+
+static bool fpu_differs(const uint8_t *a, const uint8_t *b)
+{
+	bool d = memcmp(a, b, 5) != 0; /* control, status, tags */
+	if (d && report)
+		fprintf(stderr, "  x87      processor %02x%02x %02x%02x %02x engine %02x%02x %02x%02x %02x\n", a[1], a[0],
+			a[3], a[2], a[4], b[1], b[0], b[3], b[2], b[4]);
+	uint32_t ma, mb;
+	memcpy(&ma, a + 24, 4);
+	memcpy(&mb, b + 24, 4);
+	d |= differs("mxcsr", ma, mb);
+	for (unsigned r = 0; r < 24; r++) {
+		unsigned size = r < 8 ? 10 : 16;
+		const uint8_t *x = a + 32 + 16 * r, *y = b + 32 + 16 * r;
+		if (!memcmp(x, y, size))
+			continue;
+		d = true;
+		if (report) {
+			uint64_t v[4] = {0};
+			memcpy(v, x, size);
+			memcpy(v + 2, y, size);
+			fprintf(stderr, "  %s%u processor %016llx:%016llx engine %016llx:%016llx\n", r < 8 ? "st" : "xmm",
+				r < 8 ? r : r - 8, (unsigned long long)v[1], (unsigned long long)v[0],
+				(unsigned long long)v[3], (unsigned long long)v[2]);
+		}
+	}
+	return d;
+}
+
+static bool states_differ(const struct user_state *n, const struct user_state *e)
+{
+	bool d = differs("vector", n->vector, e->vector) | differs("rip", n->rip, e->rip) |
+		 differs("flags", n->flags & FLAGS_COMPARED, e->flags & FLAGS_COMPARED);
+	for (unsigned r = 0; r < 16; r++)
+		d |= differs(names[r], n->gpr[r], e->gpr[r]);
+	if (n->vector == 14 && e->vector == 14) {
+		/* Linux says "present" of every kernel address, whatever the tables say. */
+		uint32_t mask = n->address >> 47 ? ~1u : ~0u;
+		d |= differs("error", n->error & mask, e->error & mask) | differs("cr2", n->address, e->address);
+	}
+	return d | fpu_differs(n->fx, e->fx);
+}
+
+static bool memory_differs(const uint8_t *n, const uint8_t *e)
+{
+	if (!memcmp(n, e, CASE_DATA_SIZE))
+		return false;
+	for (unsigned i = 0, shown = 0; report && i < CASE_DATA_SIZE && shown < 16; i++)
+		if (n[i] != e[i]) {
+			fprintf(stderr, "  [%llx] processor %02x engine %02x\n", CASE_DATA + i, n[i], e[i]);
+			shown++;
+		}
+	return true;
+}
+
+struct outcome {
+	struct user_state state;
+	uint8_t data[CASE_DATA_SIZE];
+	int error;
+};
+
+/* 0 equal, 1 different, 2 not comparable (endless). */
+static int compare(struct ft_machine *m, const struct user_case *c)
+{
+	static struct outcome native, engine;
+	native.error = native_run(c, &native.state, native.data);
+	enum ft_exit exit = FT_EXIT_ERROR;
+	engine.error = bare_run(m, c, 20000, &engine.state, engine.data, &exit);
+	if (native.error == -ETIME)
+		return 2;
+	if (native.error || engine.error) {
+		if (report)
+			fprintf(stderr, "  processor: %s, engine: %s (exit %d) %s\n", strerror(-native.error),
+				strerror(-engine.error), exit, m->error.text);
+		return 1;
+	}
+	return states_differ(&native.state, &engine.state) | memory_differs(native.data, engine.data);
+}
+
+static long argument(int argc, char **argv, const char *name, long otherwise)
+{
+	for (int i = 1; i + 1 < argc; i++)
+		if (!strcmp(argv[i], name))
+			return atol(argv[i + 1]);
+	return otherwise;
+}
+
+int main(int argc, char **argv)
+{
+	long cases = argument(argc, argv, "--cases", 100000), seed = argument(argc, argv, "--seed", 1);
+	long only = argument(argc, argv, "--only", -1), most = argument(argc, argv, "--most", 6);
+	struct ft_machine *m[SETTINGS];
+	struct ft_error err = {0};
+	for (unsigned i = 0; i < SETTINGS; i++) {
+		m[i] = bare_open(&settings[i], &err);
+		if (!m[i]) {
+			fprintf(stderr, "%s\n", err.text);
+			return 1;
+		}
+	}
+	/* After the engine, whose handlers are for its own faults. */
+	int error = native_open();
+	if (error) {
+		fprintf(stderr, "cannot prepare native execution: %s\n", strerror(-error));
+		return 1;
+	}
+	static struct user_case c;
+	struct generate g;
+	long failed = 0, endless = 0;
+	for (long n = 0; n < cases; n++) {
+		/* Each case from its own seed, so that any of them can be run alone; the data carries over on purpose
+		 * only within one case. */
+		generate_open(&g, (uint64_t)(seed * 1000003 + n));
+		memset(c.data, 0, 2);
+		unsigned length = generate_case(&g, &c, n % 4 ? 1 : (unsigned)most);
+		if (only >= 0 && n != only)
+			continue;
+		report = only >= 0;
+		int result = compare(m[n % SETTINGS], &c);
+		endless += result == 2;
+		if (result != 1)
+			continue;
+		failed++;
+		if (failed <= 20) {
+			fprintf(stderr, "case %ld (setting %ld):\n", n, (long)(n % (long)SETTINGS));
+			generate_show(&g, &c, length);
+			report = true;
+			compare(m[n % SETTINGS], &c);
+		}
+	}
+	printf("%ld cases, %ld different, %ld endless on the processor too\n", only >= 0 ? 1 : cases, failed, endless);
+	for (unsigned i = 0; i < SETTINGS; i++)
+		bare_close(m[i]);
+	return failed ? 1 : 0;
+}

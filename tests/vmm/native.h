@@ -1,0 +1,14 @@
+/* Runs user cases on the processor itself. Uses process-wide things (signal handlers, fixed addresses, the GS base):
+ * one at a time in a process. */
+#ifndef FT_TEST_NATIVE_H
+#define FT_TEST_NATIVE_H
+
+#include "user_case.h"
+
+int native_open(void); /* maps the pages and installs the handlers; -errno */
+
+/* Runs c; *end is the state at the trap that ended it, data the CASE_DATA_SIZE bytes afterwards. -ETIME when it did not
+ * end within a second. */
+int native_run(const struct user_case *c, struct user_state *end, uint8_t *data);
+
+#endif
