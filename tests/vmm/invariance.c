@@ -35,7 +35,7 @@ int main(int argc, char **argv)
 		printf("SKIP: no guest image in %s (deploy/guest/build makes it)\n", argc < 2 ? "(none)" : argv[1]);
 		return 77;
 	}
-	images.cmdline = "console=ttyS0 root=/dev/vda ro panic=-1";
+	images.cmdline = "console=ttyS0 root=/dev/vda rw";
 	unsigned points = (unsigned)argument(argc, argv, "--points", 12);
 	uint64_t every = (uint64_t)argument(argc, argv, "--every", 25000000);
 	static struct exact_result results[WAYS];
