@@ -96,6 +96,25 @@ int ft_event_field(unsigned type, const char *name)
 	}
 }
 
+bool ft_event_field_name(unsigned type, int index, char name[FT_EVENT_FIELD_NAME])
+{
+	if (type >= FT_EVENT_TYPES)
+		return false;
+	const char *at = table[type].fields;
+	for (int i = 0;;) {
+		size_t n = strcspn(at, ",;");
+		if (i == index && n < FT_EVENT_FIELD_NAME) {
+			memcpy(name, at, n);
+			name[n] = 0;
+			return n > 0;
+		}
+		if (!at[n])
+			return false;
+		i = at[n] == ';' ? 8 : i + 1;
+		at += n + 1;
+	}
+}
+
 const char *ft_trial_end_label(unsigned end)
 {
 	return end < FT_TRIAL_END_COUNT ? ends[end].label : "unknown";

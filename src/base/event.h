@@ -4,6 +4,10 @@
  * A record is one datagram: struct ft_event, then its strings (each NUL-terminated, `strings` of them, in the order
  * the table names them). The producer may be under a guest's control: ft_event_check is the door.
  *
+ * `text` of connect, listen and net.tx: "ADDRESS:PORT" (of net.tx: the destination; port 0 when the protocol has
+ * none), "[IPV6]:PORT" or "unix:PATH" ("unix:@NAME" when abstract): rules compare it with may_connect. IPv4 addresses
+ * and ports in a[] are in host byte order. `result` is what the system call returned: negative errno on failure.
+ *
  * X(NAME, "name", strings, "names of a[0..], comma-separated; then the strings") */
 #ifndef FT_BASE_EVENT_H
 #define FT_BASE_EVENT_H
@@ -109,6 +113,9 @@ const char *ft_event_name(unsigned type);   /* "unknown" when out of range */
 int ft_event_by_name(const char *name);     /* -1 when there is none */
 /* Index of field `name` of the type: 0..5 for a[], 8 for string 0, 9 for string 1; -1 when there is none. */
 int ft_event_field(unsigned type, const char *name);
+/* The other way round: the field's name. False when the type has no such field. */
+#define FT_EVENT_FIELD_NAME 32u
+bool ft_event_field_name(unsigned type, int index, char name[FT_EVENT_FIELD_NAME]);
 const char *ft_trial_end_label(unsigned end);
 const char *ft_trial_end_text(unsigned end);
 const char *ft_event_role_name(unsigned role); /* "live", "seed", "trial", "twin" */

@@ -1,0 +1,51 @@
+/* What one run (the trial, or its twin) showed, kept in bounds. Part of a case.
+ *
+ * Two lists: `kept` has each event that some rule looks at, whole and in order, for evaluation; `story` has
+ * what a person wants to read, repeats of one thing counted in one entry. Two events are the same thing when
+ * their keys are equal: type, process, and what was acted on; digits in arguments and paths are blurred,
+ * since process ids, times and counters differ between two runs, but not in the path of a program that was
+ * started, nor in an address. */
+#ifndef FT_DETECT_TRACE_H
+#define FT_DETECT_TRACE_H
+
+#include "detect/rules.h"
+
+#define FT_TRACE_EVENTS 4096u      /* kept */
+#define FT_TRACE_BYTES  (4u << 20) /* strings of kept and story together */
+#define FT_TRACE_STORY  512u       /* different things in a story */
+
+struct ft_trace_event {
+	struct ft_event event;
+	char *strings[FT_EVENT_STRINGS];
+	uint64_t key;
+	uint64_t count; /* story: how often; kept: 1, or 0 once the twin has shown it too */
+	bool relevant;
+};
+
+struct ft_trace_list {
+	struct ft_trace_event *events;
+	size_t count, room;
+};
+
+struct ft_trace {
+	struct ft_trace_list kept, story;
+	size_t bytes;
+	uint64_t lost;    /* LOST records and memory shortages: events nobody has seen */
+	uint64_t dropped; /* story events beyond the bound: only the telling lacks them */
+	bool overflow;    /* events that a rule looks at went beyond the bound */
+};
+
+uint64_t ft_trace_key(const struct ft_event *event, const char *const *strings);
+
+/* relevant: a rule looks at it. */
+void ft_trace_add(struct ft_trace *trace, const struct ft_event *event, const char *const *strings,
+		  bool relevant);
+void ft_trace_free(struct ft_trace *trace); /* its contents */
+
+/* Takes from the trial's kept events what the twin shows too: per key, and of several the nearest in time. */
+void ft_trace_subtract(struct ft_trace *trial, const struct ft_trace *twin);
+
+/* How often the story of this trace has the key. */
+uint64_t ft_trace_told(const struct ft_trace *trace, uint64_t key);
+
+#endif
