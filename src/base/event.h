@@ -6,7 +6,9 @@
  *
  * `text` of connect, listen and net.tx: "ADDRESS:PORT" (of net.tx: the destination; port 0 when the protocol has
  * none), "[IPV6]:PORT" or "unix:PATH" ("unix:@NAME" when abstract): rules compare it with may_connect. IPv4 addresses
- * and ports in a[] are in host byte order. `result` is what the system call returned: negative errno on failure.
+ * and ports in a[] are in host byte order. `opens` of net.tx: 1 when the guest begins something new with this packet
+ * (a SYN without ACK, the first datagram of a flow that nobody sent it), else 0: rules on outgoing traffic need it,
+ * since answers to clients are no news. `result` is what the system call returned: negative errno on failure.
  *
  * X(NAME, "name", strings, "names of a[0..], comma-separated; then the strings") */
 #ifndef FT_BASE_EVENT_H
@@ -34,7 +36,7 @@
 	/* network */                                                                                      \
 	X(CONNECT, "connect", 1, "family,address,port,result;text")                                        \
 	X(LISTEN, "listen", 1, "family,address,port,result;text")                                          \
-	X(NET_TX, "net.tx", 1, "length,protocol,daddr,dport,sport;text")                                   \
+	X(NET_TX, "net.tx", 1, "length,protocol,daddr,dport,sport,opens;text")                                   \
 	X(NET_RX, "net.rx", 0, "length,protocol,saddr,sport,dport")                                        \
 	/* files and disk */                                                                               \
 	X(FILE_WRITE, "file.write", 1, "flags,result;path")                                                \

@@ -10,8 +10,7 @@
 #include "detect/story.h"
 #include "detect/trace.h"
 
-/* JSON bytes of the evidence list: the whole record has to fit FT_CHANNEL_MESSAGE with the rest of the hold.
- */
+/* JSON bytes of the evidence list: the whole record has to fit FT_CHANNEL_MESSAGE with the rest of the hold. */
 #define STORY_BYTES (72u << 10)
 
 struct run {
@@ -164,8 +163,8 @@ static void consider(void *context, const struct ft_rule *rule, const struct ft_
 		*best = rule;
 }
 
-/* Runs the rules over what the trial kept and the twin did not take away. *rule: the worst that fires, of
- * equals the first, or NULL. */
+/* Runs the rules over what the trial kept and the twin did not take away. *rule: the worst that fires, of equals the
+ * first, or NULL. */
 static int evaluate(const struct ft_case *c, const struct ft_rule **rule)
 {
 	*rule = NULL;
@@ -229,8 +228,7 @@ enum ft_case_step ft_case_step(struct ft_case *c)
 	if (!c->twin_asked) {
 		const struct ft_rule *rule;
 		evaluate(c, &rule);
-		/* Only what a rule objects to can be routine; a run that proved nothing proves nothing either
-		 * way. */
+		/* Only what a rule objects to can be routine; a run that proved nothing proves nothing either way. */
 		if (rule) {
 			c->twin_asked = true;
 			return FT_CASE_TWIN;

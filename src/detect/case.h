@@ -1,19 +1,19 @@
 /* The case for or against one hold's input: takes what the trial and its twin showed, and judges.
  *
- * Use, all from one thread: ft_case_new; ft_case_add for every event that names the hold; after the trial's
- * TRIAL_END (or SEED_GONE) ft_case_step says what to do next: ask for the twin, or the verdict is there.
- * ft_case_record fills the hold's record.
+ * Use, all from one thread: ft_case_new; ft_case_add for every event that names the hold; after the trial's TRIAL_END
+ * (or SEED_GONE) ft_case_step says what to do next: ask for the twin, or the verdict is there. ft_case_record fills
+ * the hold's record.
  *
- * What the twin shows too does not count. Events are matched by what they mean (type, process, path or
- * address and arguments, digits in arguments blurred because process ids and times differ) and by how often:
- * three trial events against two of the twin leave one, and the two nearest in time are taken away.
+ * What the twin shows too does not count. Events are matched by what they mean (type, process, path or address and
+ * arguments, digits in arguments blurred because process ids and times differ) and by how often: three trial events
+ * against two of the twin leave one, and the two nearest in time are taken away.
  *
- * `clean` needs: the trial ended at its horizon, the guest took every held byte, nothing of its evidence was
- * lost, and no rule fires. A rule that fires makes the verdict malicious, suspicious or inconclusive, but
- * only once the twin ran as long as the trial; a twin that did not leaves the case inconclusive.
+ * `clean` needs: the trial ended at its horizon, the guest took every held byte, nothing of its evidence was lost, and
+ * no rule fires. A rule that fires makes the verdict malicious, suspicious or inconclusive, but only once the twin ran
+ * as long as the trial; a twin that did not leaves the case inconclusive.
  *
- * The producer may be under the guest's control: what is kept is bounded; events beyond the bound are
- * counted, and a case that lost relevant ones cannot be clean. */
+ * The producer may be under the guest's control: what is kept is bounded; events beyond the bound are counted, and a
+ * case that lost relevant ones cannot be clean. */
 #ifndef FT_DETECT_CASE_H
 #define FT_DETECT_CASE_H
 
@@ -70,8 +70,8 @@ struct ft_case;
 struct ft_case *ft_case_new(uint64_t hold, const struct ft_rules *rules, const struct ft_profile *profile);
 void ft_case_free(struct ft_case *c);
 
-/* event, strings as ft_event_check gave them. 0, -EPROTO (not of this hold, a live event, a second TRIAL_END,
- * ...: ignored) or -ENOMEM (counted as lost: the case cannot be clean any more). */
+/* event, strings as ft_event_check gave them. 0, -EPROTO (not of this hold, a live event, a second TRIAL_END, ...:
+ * ignored) or -ENOMEM (counted as lost: the case cannot be clean any more). */
 int ft_case_add(struct ft_case *c, const struct ft_event *event, const char *const *strings);
 
 enum ft_case_step ft_case_step(struct ft_case *c);
@@ -79,15 +79,14 @@ enum ft_case_step ft_case_step(struct ft_case *c);
 /* Virtual time at which the trial ended: where the twin has to stop. */
 uint64_t ft_case_until(const struct ft_case *c);
 
-/* The caller gives up (its own wall clock, the vmm died): the trial or twin that runs counts as ended like
- * this. */
+/* The caller gives up (its own wall clock, the vmm died): the trial or twin that runs counts as ended like this. */
 void ft_case_abandon(struct ft_case *c, enum ft_trial_end end, const char *detail);
 
 /* The verdict. Before FT_CASE_JUDGED it is what can be said now (inconclusive while the trial runs). */
 void ft_case_judge(struct ft_case *c, struct ft_judgement *judgement);
 
-/* Sets trials, evidence, evidence_dropped, verdict, rule, rule_sid, rule_rev, rule_text and severity in
- * record (src/log/hold.md). 0 or -ENOMEM. */
+/* Sets trials, evidence, evidence_dropped, verdict, rule, rule_sid, rule_rev, rule_text and severity in record
+ * (src/log/hold.md). 0 or -ENOMEM. */
 int ft_case_record(struct ft_case *c, json_t *record);
 
 #endif

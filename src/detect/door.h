@@ -1,8 +1,8 @@
 /* Where rule files come in: walks JSON and, when something is wrong, names the exact place.
  *
- * The place is an RFC 6901 JSON pointer ("/verdicts/3/any/where/path"), relative to the value that was
- * checked: the caller knows which line and column of the YAML that node came from and can print
- * file:line:column before the text. Used inside src/detect only. */
+ * The place is an RFC 6901 JSON pointer ("/verdicts/3/any/where/path"), relative to the value that was checked: the
+ * caller knows which line and column of the YAML that node came from and can print file:line:column before the text.
+ * Used inside src/detect only. */
 #ifndef FT_DETECT_DOOR_H
 #define FT_DETECT_DOOR_H
 
@@ -19,8 +19,7 @@ struct ft_door {
 	struct ft_error *err;
 };
 
-/* One step on the way down; lives on the caller's stack. key NULL: an array index. The root has up == NULL.
- */
+/* One step on the way down; lives on the caller's stack. key NULL: an array index. The root has up == NULL. */
 struct ft_place {
 	const struct ft_place *up;
 	const char *key;

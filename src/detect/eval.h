@@ -1,7 +1,7 @@
 /* Runs rules over one ordered stream of events: a trial's, or a live guest's.
  *
- * Time is event time. Memory is bounded: per rule at most FT_RULES_COUNT times or values. Events whose time
- * goes backwards (a hostile producer) are taken as happening at the latest time seen. */
+ * Time is event time. Memory is bounded: per rule at most FT_RULES_COUNT times or values. Events whose time goes
+ * backwards (a hostile producer) are taken as happening at the latest time seen. */
 #ifndef FT_DETECT_EVAL_H
 #define FT_DETECT_EVAL_H
 

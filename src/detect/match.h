@@ -7,11 +7,14 @@
  *
  * A field is one of the event's own, or process, pid, cr3. What it may be compared with:
  *
- *	7   "text"   [7, 8]             equal to one of them (signals and ends of trials by name: SIGSEGV,
- *horizon) {min: 1, max: 9}                in a range, both ends included {mask: 0o111}                   any
- *of these bits {prefix: T} {suffix: T}         T: one string or a list, any of them {glob: T} as in the
- *shell, `*` also across `/` {regex: T}                      POSIX extended, anywhere in the text; no
- *back-references {in: may_exec}                  in a list of the service's profile {not: any of the above}
+ *	7   "text"   [7, 8]             equal to one of them (signals and ends of trials by name: SIGSEGV, horizon)
+ *	{min: 1, max: 9}                in a range, both ends included
+ *	{mask: 0o111}                   any of these bits
+ *	{prefix: T} {suffix: T}         T: one string or a list, any of them
+ *	{glob: T}                       as in the shell, `*` also across `/`
+ *	{regex: T}                      POSIX extended, anywhere in the text; no back-references
+ *	{in: may_exec}                  in a list of the service's profile
+ *	{not: any of the above}
  *
  * Numbers compare unsigned, except the fields named "result", which are what a system call returned. */
 #ifndef FT_DETECT_MATCH_H

@@ -2,9 +2,9 @@
  *
  *	sid, rev, name, text, severity   as in event rules
  *	pattern                          Hyperscan (PCRE) syntax, on the bytes as the client sent them
- *	flags                            any of: i (letters in either case), s (dot takes newlines too), m (^
- *and $ at line ends too) where                            stream (default; the bytes of a flow, across
- *packets) or packet (each alone) */
+ *	flags                            any of: i (letters in either case), s (dot takes newlines too), m (^ and $ at
+ *	                                 line ends too)
+ *	where                            stream (default; the bytes of a flow, across packets) or packet (each alone) */
 #ifndef FT_DETECT_PATTERN_H
 #define FT_DETECT_PATTERN_H
 

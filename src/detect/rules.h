@@ -1,7 +1,7 @@
 /* Event rules: what they look like and how they are read. How they are evaluated: detect/eval.h.
  *
- * A rule has sid, rev, name, text, severity (1 worst .. 3), for verdict rules `verdict` (malicious,
- *suspicious or inconclusive), and exactly one of
+ * A rule has sid, rev, name, text, severity (1 worst .. 3), for verdict rules `verdict` (malicious, suspicious or
+ * inconclusive), and exactly one of
  *
  *	any:       MATCH, or a list of them      one such event
  *	threshold: {of: MATCH(es), count: N, within: "10 s"}
@@ -9,10 +9,10 @@
  *	set:       {of: MATCH(es), field: FIELD, distinct: N, within: "10 s"}
  *	absence:   {during: MATCH, of: MATCH(es), for: "60 s"}
  *
- * MATCH: detect/match.h. `within` may be left out in verdict rules: the whole trial. `same`: all steps have
- *the same value there. `absence` fires when `during` keeps holding for that long and nothing of `of` happens;
- *an event of the type of `during` that does not match it ends the stretch. Time is the machine's virtual time
- *when the event happened, never the time of evaluation. */
+ * MATCH: detect/match.h. `within` may be left out in verdict rules: the whole trial. `same`: all steps have the same
+ * value there. `absence` fires when `during` keeps holding for that long and nothing of `of` happens; an event of the
+ * type of `during` that does not match it ends the stretch. Time is the machine's virtual time when the event
+ * happened, never the time of evaluation. */
 #ifndef FT_DETECT_RULES_H
 #define FT_DETECT_RULES_H
 
@@ -48,9 +48,8 @@ struct ft_rules {
 	size_t count;
 };
 
-/* Reads a list of rules. Nothing of json is kept. On failure err says what is wrong and where (FT_DOOR_WHERE
- * bytes or NULL) gets the JSON pointer relative to json. The caller frees *rules; it is immutable and may be
- * shared. */
+/* Reads a list of rules. Nothing of json is kept. On failure err says what is wrong and where (FT_DOOR_WHERE bytes or
+ * NULL) gets the JSON pointer relative to json. The caller frees *rules; it is immutable and may be shared. */
 int ft_rules_load(const json_t *json, enum ft_rules_use use, struct ft_rules **rules, char *where,
 		  struct ft_error *err);
 void ft_rules_free(struct ft_rules *rules);
@@ -58,13 +57,12 @@ void ft_rules_free(struct ft_rules *rules);
 /* The same without keeping anything: for `foretaste check`. */
 int ft_rules_check(const json_t *json, enum ft_rules_use use, char *where, struct ft_error *err);
 
-/* A whole rule file: an object with any of the keys `patterns` (detect/pattern.h), `verdicts`,
- * `correlations`, each a list. Also checks that no sid occurs twice in the file. Over several files:
- * ft_rules_check_sids. */
+/* A whole rule file: an object with any of the keys `patterns` (detect/pattern.h), `verdicts`, `correlations`, each a
+ * list. Also checks that no sid occurs twice in the file. Over several files: ft_rules_check_sids. */
 int ft_rules_check_file(const json_t *file, char *where, struct ft_error *err);
 
-/* Adds file's lists to merged (an object {"patterns": [], "verdicts": [], "correlations": []}); refuses a sid
- * that merged has already. file has passed ft_rules_check_file. */
+/* Adds file's lists to merged (an object {"patterns": [], "verdicts": [], "correlations": []}); refuses a sid that
+ * merged has already. file has passed ft_rules_check_file. */
 int ft_rules_merge(json_t *merged, const json_t *file, char *where, struct ft_error *err);
 
 #endif

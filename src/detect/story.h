@@ -1,5 +1,4 @@
-/* Evidence in words: one event as an entry of a record's evidence list (src/log/hold.md), and as a sentence.
- */
+/* Evidence in words: one event as an entry of a record's evidence list (src/log/hold.md), and as a sentence. */
 #ifndef FT_DETECT_STORY_H
 #define FT_DETECT_STORY_H
 

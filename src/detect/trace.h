@@ -1,10 +1,9 @@
 /* What one run (the trial, or its twin) showed, kept in bounds. Part of a case.
  *
- * Two lists: `kept` has each event that some rule looks at, whole and in order, for evaluation; `story` has
- * what a person wants to read, repeats of one thing counted in one entry. Two events are the same thing when
- * their keys are equal: type, process, and what was acted on; digits in arguments and paths are blurred,
- * since process ids, times and counters differ between two runs, but not in the path of a program that was
- * started, nor in an address. */
+ * Two lists: `kept` has each event that some rule looks at, whole and in order, for evaluation; `story` has what a
+ * person wants to read, repeats of one thing counted in one entry. Two events are the same thing when their keys are
+ * equal: type, process, and what was acted on; digits in arguments and paths are blurred, since process ids, times and
+ * counters differ between two runs, but not in the path of a program that was started, nor in an address. */
 #ifndef FT_DETECT_TRACE_H
 #define FT_DETECT_TRACE_H
 

@@ -1,7 +1,7 @@
 /* Correlation rules over the live guest's events. A reader only: nothing here can touch the guest.
  *
- * One per guest, used from one thread. A rule that fired stays quiet until its window has passed in event
- * time, so that a burst is one finding and not thousands. */
+ * One per guest, used from one thread. A rule that fired stays quiet until its window has passed in event time, so that
+ * a burst is one finding and not thousands. */
 #ifndef FT_DETECT_WATCH_H
 #define FT_DETECT_WATCH_H
 
