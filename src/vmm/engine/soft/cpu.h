@@ -26,7 +26,11 @@ struct soft_tlb {
 	uint64_t rtag[SOFT_TLB_MAX];
 	uint64_t wtag[SOFT_TLB_MAX];
 	uint64_t add[SOFT_TLB_MAX];
-	uint8_t kind[SOFT_TLB_MAX]; /* 1: global, 2: part of a large page */
+	uint8_t kind[SOFT_TLB_MAX]; /* 1: global, 2: part of a 2 MiB page, 4: of a 1 GiB page */
+	/* Slots filled with non-global entries since the last flush: makes a CR3 write cheap. Full: scan all. */
+	uint16_t filled[SOFT_TLB_MAX];
+	uint32_t filled_count;
+	bool giants; /* 1 GiB entries may be there */
 };
 
 enum soft_vector {
@@ -126,8 +130,8 @@ enum soft_result {
 enum soft_result soft_execute(struct soft_cpu *cpu, const struct soft_insn *insn);
 
 /* Runs one instruction that is not 64-bit code (protected mode with or without paging, compatibility mode at CPL 0):
- * what boot trampolines need; anything beyond raises #UD. Fetches by itself and sets rip; never SOFT_NEXT. The caller
- * counts it. */
+ * what boot trampolines need; anything beyond raises #UD. Fetches by itself and sets rip (at SOFT_HALT too); never
+ * SOFT_NEXT or SOFT_SYNC. The caller counts it unless it is SOFT_FAULT. */
 enum soft_result soft_interpret(struct soft_cpu *cpu);
 
 /* Effective linear address of insn's memory operand (segment base added for FS and GS; truncated to address size). */
@@ -150,7 +154,7 @@ enum soft_access { SOFT_READ, SOFT_WRITE, SOFT_EXECUTE };
 struct soft_page {
 	uint64_t gpa;        /* of the 4 KiB page */
 	uint64_t entry;      /* leaf entry; W and U as effective over all levels */
-	bool ram, large, global, writable, user, executable, dirty;
+	bool ram, large, giant, global, writable, user, executable, dirty; /* writable, executable: for this privilege */
 };
 
 /* Walks the page tables for one access (sets A and D). false: cpu->fault is raised (#PF, or #GP/#SS when not
@@ -168,17 +172,34 @@ bool soft_store(struct soft_cpu *cpu, uint64_t va, const void *from, uint32_t si
 
 void soft_tlb_flush(struct soft_cpu *cpu, bool keep_global);
 void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t va);
+/* The page gets translated code (call it when FT_PAGE_CODE is set): no write tag leads to it any more. */
+void soft_tlb_protect(struct soft_cpu *cpu, uint64_t gpa);
+/* All write tags go: later writes are granted (and marked) anew. */
+void soft_tlb_drop_grants(struct soft_cpu *cpu);
 
 /* ---- Towards blocks (block.c, the translator's side) ----------------------------------------------------------- */
 
 /* Bytes [gpa, gpa+size) in a page with FT_PAGE_CODE are about to change. */
 void soft_code_write(struct soft_cpu *cpu, uint64_t gpa, uint32_t size);
-/* Inline jump cache must forget (paging, CPL or mode changed). Called by soft_tlb_flush*, too. */
+/* Inline jump cache must forget (paging or mode changed). Called by soft_tlb_flush*, too. A change of CPL alone does not
+ * call it: SOFT_JUMP tells, and the cache is one per privilege. */
 void soft_jumps_flush(struct soft_cpu *cpu);
 
 /* ---- Towards the machine, FPU state saved (bus.c) ----------------------------------------------------------------- */
 
 uint64_t soft_bus_read(struct soft_cpu *cpu, enum ft_space space, uint64_t address, unsigned size);
 void soft_bus_write(struct soft_cpu *cpu, enum ft_space space, uint64_t address, unsigned size, uint64_t value);
+int soft_platform_rdmsr(struct soft_cpu *cpu, uint32_t index, uint64_t *value);
+int soft_platform_wrmsr(struct soft_cpu *cpu, uint32_t index, uint64_t value);
+uint64_t soft_platform_cr8(struct soft_cpu *cpu);
+void soft_platform_set_cr8(struct soft_cpu *cpu, uint64_t value);
+uint64_t soft_tsc(struct soft_cpu *cpu);
+int soft_irq_acknowledge(struct soft_cpu *cpu);
+
+/* Hooks, called only where m->hooks.mask asks for them. */
+void soft_hook_syscall(struct soft_cpu *cpu);
+void soft_hook_sysret(struct soft_cpu *cpu);
+void soft_hook_cr3(struct soft_cpu *cpu, uint64_t old, uint64_t new);
+void soft_hook_fault(struct soft_cpu *cpu, uint8_t vector, uint32_t error, uint64_t address);
 
 #endif
