@@ -1,0 +1,105 @@
+/* One Ethernet frame, parsed once: every length and count in it is checked here, and everybody behind this
+ * door works with the offsets found. Frames come from strangers.
+ *
+ * A struct ft_frame only points into the caller's bytes; it is valid as long as those are. Addresses are in
+ * network byte order (they are compared, never counted with), ports and TCP numbers in host byte order. */
+#ifndef FT_DATAPLANE_FRAME_H
+#define FT_DATAPLANE_FRAME_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/reason.h"
+
+#define FT_FRAME_HEADER 14u
+#define FT_FRAME_USUAL  1514u /* largest frame that is no jumbo: 1500 bytes of IP without a VLAN tag */
+
+#define FT_TCP_FIN 0x01u
+#define FT_TCP_SYN 0x02u
+#define FT_TCP_RST 0x04u
+#define FT_TCP_PSH 0x08u
+#define FT_TCP_ACK 0x10u
+#define FT_TCP_URG 0x20u
+
+enum ft_frame_kind { FT_FRAME_ARP, FT_FRAME_IPV4, FT_FRAME_IPV6, FT_FRAME_OTHER };
+
+enum ft_frame_checksum {
+	FT_CHECKSUM_GOOD,    /* right, or none needed */
+	FT_CHECKSUM_PARTIAL, /* the pseudo-header's sum alone: a kernel left the rest to hardware that never
+				came */
+	FT_CHECKSUM_BAD
+};
+
+struct ft_frame {
+	const uint8_t *data;
+	uint32_t length;
+	enum ft_frame_kind kind;
+	bool vlan;        /* at least one 802.1Q/802.1ad tag */
+	bool fragment;    /* IPv4 fragment, first or later: nothing behind the IP header was looked at */
+	bool extension;   /* IPv6 with extension headers: nothing behind them was looked at */
+	bool transport;   /* protocol is TCP or UDP and the fields below are set */
+	uint8_t protocol; /* IP protocol, 0 when there is none */
+	uint16_t ip;      /* offset of the IP header */
+	uint16_t l4;      /* offset behind the IP header */
+	uint32_t payload; /* offset of the payload behind TCP/UDP */
+	uint32_t payload_length;
+	uint32_t source, destination; /* IPv4 addresses, network byte order */
+	uint16_t source_port, destination_port;
+	/* TCP */
+	uint32_t sequence, acknowledgement;
+	uint16_t window;
+	uint8_t flags;
+	int8_t window_scale; /* -1: no such option */
+	uint16_t timestamp;  /* offset of TSval, 0: no such option */
+};
+
+/* Parses data (borrowed). 0, or -EPROTO with *why set to FT_REASON_DROP_RUNT, _DROP_MALFORMED, _DROP_CHECKSUM
+ * (of the IPv4 header) or, when a frame above FT_FRAME_USUAL was cut by the port, _REFUSE_JUMBO. */
+int ft_frame_parse(struct ft_frame *frame, const void *data, size_t length, enum ft_reason *why);
+
+/* Sequence numbers a TCP segment occupies: payload, SYN and FIN. */
+uint32_t ft_frame_span(const struct ft_frame *frame);
+
+/* Checksum of the TCP or UDP part. Frames without one are FT_CHECKSUM_GOOD. */
+enum ft_frame_checksum ft_frame_checksum(const struct ft_frame *frame);
+
+/* Writes the right IPv4 header checksum and TCP/UDP checksum into data, the bytes frame was parsed from. */
+void ft_frame_seal(const struct ft_frame *frame, uint8_t *data);
+
+/* What ft_frame_bare changes. */
+struct ft_frame_bare {
+	uint32_t sequence;
+	uint8_t flags;
+	bool set_timestamp;
+	uint32_t timestamp; /* TSval */
+};
+
+/* Copies a TCP frame without its payload into to (frame->payload bytes are enough), with other sequence
+ * number, flags and timestamp and right checksums. TCP options are kept. Returns its length. */
+size_t ft_frame_bare(const struct ft_frame *frame, const struct ft_frame_bare *change, uint8_t *to);
+
+/* Loads and stores of big-endian fields at any alignment. */
+static inline uint16_t ft_load16(const uint8_t *p)
+{
+	return (uint16_t)(p[0] << 8 | p[1]);
+}
+
+static inline uint32_t ft_load32(const uint8_t *p)
+{
+	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+static inline void ft_store16(uint8_t *p, uint16_t v)
+{
+	p[0] = (uint8_t)(v >> 8);
+	p[1] = (uint8_t)v;
+}
+
+static inline void ft_store32(uint8_t *p, uint32_t v)
+{
+	ft_store16(p, (uint16_t)(v >> 16));
+	ft_store16(p + 2, (uint16_t)v);
+}
+
+#endif

@@ -1,0 +1,362 @@
+#include "dataplane/gate.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/event.h"
+#include "dataplane/gate-t.h"
+
+#define TICK_NS 1000000000ull
+
+void ft_gate_log(struct ft_gate *gate, const char *level, const char *format, ...)
+{
+	char text[512];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	gate->outlet.log(gate->outlet.context, level, text);
+}
+
+/* ---- output ---- */
+
+bool ft_gate_has_room(struct ft_gate *gate, size_t length)
+{
+	return gate->guest.up && ft_ring_room(&gate->guest.link.rx) >= length;
+}
+
+int ft_gate_deliver(struct ft_gate *gate, const void *frame, size_t length)
+{
+	struct ft_guest *guest = &gate->guest;
+	if (!guest->up) {
+		ft_gate_note(gate, FT_REASON_DROP_GUEST_DOWN);
+		return -ENOTCONN;
+	}
+	struct iovec part = {.iov_base = (void *)(uintptr_t)frame, .iov_len = length};
+	int error = ft_ring_put(&guest->link.rx, FT_LINK_FRAME, &part, 1);
+	if (!error) {
+		guest->kick = true;
+		return 0;
+	}
+	if (error == -EPROTO) {
+		ft_gate_note(gate, FT_REASON_DROP_GUEST_DOWN);
+		ft_gate_link_broken(gate, "its receive ring has an impossible index");
+	} else {
+		ft_gate_note(gate, error == -EMSGSIZE ? FT_REASON_DROP_OVERSIZE : FT_REASON_DROP_RING_FULL);
+	}
+	return error;
+}
+
+void ft_gate_emit(struct ft_gate *gate, const void *frame, size_t length)
+{
+	int error = gate->outlet.send(gate->outlet.context, frame, length);
+	if (error)
+		ft_gate_note(gate, error == -ENOMEM     ? FT_REASON_DROP_NO_MEMORY
+				   : error == -EMSGSIZE ? FT_REASON_DROP_OVERSIZE
+							: FT_REASON_DROP_TX_FULL);
+}
+
+void ft_gate_lost(struct ft_gate *gate, unsigned frames)
+{
+	gate->counts[FT_REASON_DROP_TX_FULL] += frames;
+}
+
+/* ---- from the wire ---- */
+
+static bool is_for_guest(const struct ft_guest *guest, const uint8_t *frame)
+{
+	return guest->any_mac || (frame[0] & 1) || !memcmp(frame, guest->mac, 6);
+}
+
+/* The service that a frame to the guest belongs to, whatever it is wrapped in. Sets *refuse when it is
+ * wrapped in what this version does not look into. Addresses do not matter: the guest may have more than it
+ * told. */
+static const struct ft_service *service_of(const struct ft_gate *gate, const struct ft_frame *frame,
+					   enum ft_reason *refuse)
+{
+	*refuse = FT_REASON_COUNT;
+	if (frame->kind != FT_FRAME_IPV4 && frame->kind != FT_FRAME_IPV6)
+		return NULL;
+	bool six = frame->kind == FT_FRAME_IPV6;
+	if (frame->fragment || frame->extension) {
+		/* The port is in another fragment, or behind headers: it may be an inspected one. */
+		if (ft_services_inspected(&gate->services, frame->extension ? 0 : frame->protocol))
+			*refuse = six ? FT_REASON_REFUSE_IPV6 : FT_REASON_REFUSE_FRAGMENT;
+		return NULL;
+	}
+	if (!frame->transport)
+		return NULL;
+	const struct ft_service *service =
+	    ft_services_find(&gate->services, frame->protocol, frame->destination_port);
+	if (!service)
+		return NULL;
+	if (six)
+		*refuse = FT_REASON_REFUSE_IPV6;
+	else if (frame->vlan)
+		*refuse = FT_REASON_REFUSE_VLAN;
+	else if (frame->length > FT_FRAME_USUAL)
+		*refuse = FT_REASON_REFUSE_JUMBO;
+	return service;
+}
+
+void ft_gate_wire(struct ft_gate *gate, void *data, size_t length)
+{
+	struct ft_guest *guest = &gate->guest;
+	struct ft_frame frame;
+	enum ft_reason why;
+	if (length >= FT_FRAME_HEADER && !is_for_guest(guest, data)) {
+		ft_gate_note(gate, FT_REASON_DROP_NOT_OURS);
+		return;
+	}
+	if (ft_frame_parse(&frame, data, length, &why)) {
+		ft_gate_note(gate, why);
+		return;
+	}
+	const struct ft_service *service = service_of(gate, &frame, &why);
+	if (why != FT_REASON_COUNT) {
+		ft_gate_note(gate, why);
+		return;
+	}
+	if (gate->outlet.kernel_side || service) {
+		enum ft_frame_checksum checksum = ft_frame_checksum(&frame);
+		if (checksum == FT_CHECKSUM_PARTIAL && gate->outlet.kernel_side) {
+			ft_frame_seal(&frame, data);
+			gate->partial_checksums++;
+		} else if (checksum != FT_CHECKSUM_GOOD && service) {
+			ft_gate_note(gate, FT_REASON_DROP_CHECKSUM);
+			return;
+		}
+	}
+	if (!guest->up) {
+		ft_gate_note(gate, FT_REASON_DROP_GUEST_DOWN);
+		return;
+	}
+	if (!ft_gate_deliver(gate, data, length))
+		ft_gate_note(gate, FT_REASON_PASS_UNINSPECTED);
+}
+
+/* ---- from the guest ---- */
+
+static void from_guest(struct ft_gate *gate, const uint8_t *data, size_t length)
+{
+	struct ft_frame frame;
+	enum ft_reason why;
+	if (ft_frame_parse(&frame, data, length, &why)) {
+		ft_gate_note(gate, why);
+		return;
+	}
+	ft_gate_note(gate, FT_REASON_PASS_OUTBOUND);
+	ft_gate_emit(gate, data, length);
+}
+
+static unsigned take_frames(struct ft_gate *gate, unsigned budget)
+{
+	unsigned count = 0;
+	while (count < budget && gate->guest.up) {
+		uint32_t kind;
+		long length = ft_ring_get(&gate->guest.link.tx, &kind, gate->scratch, sizeof(gate->scratch));
+		if (length == -EAGAIN)
+			break;
+		if (length < 0) {
+			ft_gate_link_broken(gate, "its transmit ring has an impossible index or record");
+			break;
+		}
+		count++;
+		if (kind != FT_LINK_FRAME) {
+			ft_gate_link_broken(gate, "its transmit ring has a record of an unknown kind");
+			break;
+		}
+		from_guest(gate, gate->scratch, (size_t)length);
+	}
+	return count;
+}
+
+unsigned ft_gate_guest(struct ft_gate *gate, unsigned budget)
+{
+	return gate->guest.up ? take_frames(gate, budget) : 0;
+}
+
+/* ---- the link ---- */
+
+static void record_event(struct ft_gate *gate, const char *type, const char *text)
+{
+	json_t *record = json_pack("{s:s, s:s, s:s, s:s, s:I}", "op", "event", "type", type, "guest",
+				   gate->guest.name, "text", text, "ns", (json_int_t)gate->wall);
+	if (record)
+		gate->outlet.record(gate->outlet.context, record);
+	json_decref(record);
+}
+
+static void end_link(struct ft_gate *gate)
+{
+	if (!gate->guest.up)
+		return;
+	gate->guest.up = false;
+	ft_link_close(&gate->guest.link);
+}
+
+void ft_gate_link_broken(struct ft_gate *gate, const char *why)
+{
+	if (!gate->guest.up)
+		return;
+	char text[256];
+	snprintf(text, sizeof(text), "the link to guest %s is cut: %s", gate->guest.name, why);
+	ft_gate_log(gate, "error", "%s", text);
+	record_event(gate, "error", text);
+	end_link(gate);
+}
+
+int ft_gate_link(struct ft_gate *gate, const char *guest, const int fds[FT_LINK_FDS], struct ft_error *err)
+{
+	struct ft_link link;
+	int error = ft_link_open(&link, FT_LINK_DATAPLANE, fds, err);
+	if (error)
+		return error;
+	if (strcmp(guest, gate->guest.name)) {
+		ft_link_close(&link);
+		return ft_error_set(err, -ENOENT, "a link for guest \"%.60s\", which is not configured",
+				    guest);
+	}
+	end_link(gate);
+	gate->guest.link = link;
+	gate->guest.up = true;
+	return 0;
+}
+
+void ft_gate_guest_down(struct ft_gate *gate, const char *guest, const char *why)
+{
+	if (!guest || strcmp(guest, gate->guest.name) || !gate->guest.up)
+		return;
+	end_link(gate);
+}
+
+/* ---- time ---- */
+
+void ft_gate_time(struct ft_gate *gate, uint64_t monotonic_ns, uint64_t wall_ns)
+{
+	if (monotonic_ns > gate->now)
+		gate->now = monotonic_ns;
+	gate->wall = wall_ns;
+}
+
+uint64_t ft_gate_tick(struct ft_gate *gate)
+{
+	struct ft_guest *guest = &gate->guest;
+	if (guest->up && guest->kick)
+		ft_ring_kick(&guest->link.rx);
+	guest->kick = false;
+	return gate->now + TICK_NS;
+}
+
+bool ft_gate_sleep(struct ft_gate *gate, int fds[2])
+{
+	fds[0] = fds[1] = -1;
+	if (!gate->guest.up)
+		return true;
+	fds[0] = gate->guest.link.wake_own;
+	fds[1] = gate->guest.link.events;
+	return ft_ring_sleep(&gate->guest.link.tx);
+}
+
+void ft_gate_awake(struct ft_gate *gate)
+{
+	if (!gate->guest.up)
+		return;
+	ft_ring_awake(&gate->guest.link.tx);
+	uint64_t count;
+	ssize_t n = read(gate->guest.link.wake_own, &count, sizeof(count)); /* non-blocking */
+	(void)n;
+}
+
+void ft_gate_stop(struct ft_gate *gate)
+{
+	end_link(gate);
+}
+
+/* ---- queries ---- */
+
+json_t *ft_gate_counters(const struct ft_gate *gate)
+{
+	json_t *reasons = json_object();
+	for (int i = 0; i < FT_REASON_COUNT; i++)
+		if (gate->counts[i])
+			json_object_set_new(reasons, ft_reason_label((enum ft_reason)i),
+					    json_integer((json_int_t)gate->counts[i]));
+	return json_pack("{s:o, s:I}", "reasons", reasons, "checksums_completed",
+			 (json_int_t)gate->partial_checksums);
+}
+
+json_t *ft_gate_holds(const struct ft_gate *gate)
+{
+	return json_array();
+}
+
+json_t *ft_gate_status(const struct ft_gate *gate)
+{
+	return json_pack("{s:s, s:b}", "guest", gate->guest.name, "guest_up", gate->guest.up);
+}
+
+uint64_t ft_gate_count(const struct ft_gate *gate, enum ft_reason reason)
+{
+	return gate->counts[reason];
+}
+
+/* ---- making one ---- */
+
+static int load_guest(const json_t *guests, struct ft_guest *guest, struct ft_error *err)
+{
+	if (json_object_size(guests) != 1)
+		return ft_error_set(err, -EINVAL, "guests: this version runs exactly one, not %zu",
+				    json_object_size(guests));
+	void *first = json_object_iter((json_t *)(uintptr_t)guests);
+	const json_t *json = json_object_iter_value(first);
+	const char *name = json_object_iter_key(first);
+	const char *mac = json_string_value(json_object_get(json, "mac"));
+	const char *address = json_string_value(json_object_get(json, "address"));
+	if (strlen(name) >= sizeof(guest->name))
+		return ft_error_set(err, -EINVAL, "guest %.20s...: the name is too long", name);
+	snprintf(guest->name, sizeof(guest->name), "%s", name);
+	guest->any_mac = !mac;
+	if (mac && sscanf(mac, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &guest->mac[0], &guest->mac[1],
+			  &guest->mac[2], &guest->mac[3], &guest->mac[4], &guest->mac[5]) != 6)
+		return ft_error_set(err, -EINVAL, "guest %s: \"%s\" is no MAC address", name, mac);
+	if (address && inet_pton(AF_INET, address, &guest->address) != 1)
+		return ft_error_set(err, -EINVAL, "guest %s: \"%s\" is no IPv4 address", name, address);
+	return 0;
+}
+
+int ft_gate_new(const json_t *config, const struct ft_gate_outlet *outlet, struct ft_gate **gate,
+		struct ft_error *err)
+{
+	struct ft_gate *made = calloc(1, sizeof(*made));
+	if (!made)
+		return ft_error_set(err, -ENOMEM, "no memory for the gate");
+	made->outlet = *outlet;
+	int error = load_guest(json_object_get(config, "guests"), &made->guest, err);
+	if (!error)
+		error = ft_services_load(json_object_get(config, "services"), &made->services, err);
+	if (!error)
+		error = ft_budgets_load(json_object_get(config, "clone"), &made->budgets, err);
+	if (error) {
+		ft_gate_free(made);
+		return error;
+	}
+	*gate = made;
+	return 0;
+}
+
+void ft_gate_free(struct ft_gate *gate)
+{
+	if (!gate)
+		return;
+	end_link(gate);
+	ft_services_free(&gate->services);
+	free(gate);
+}

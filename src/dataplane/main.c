@@ -1,0 +1,286 @@
+/* foretaste-dataplane: started by the supervisor with its control channel as descriptor 3. Opens the port,
+ * gives up every privilege, and then moves frames until the channel closes or says stop. */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sysexits.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/channel.h"
+#include "base/confine.h"
+#include "dataplane/confinement.h"
+#include "dataplane/gate.h"
+#include "dataplane/port.h"
+
+#define RECORD_FD 0
+
+/* Kernel packet rings have no wake-up that DPDK shows: when idle the port is looked at this often. 500 us
+ * costs about 1.5 % of a core and is the most that sleeping adds to a frame's way. */
+#define SLEEP_MOST_NS 500000u
+#define SPIN_NS       30000u /* keep looking for that long after the last frame before sleeping at all */
+
+#define GUEST_BUDGET 128u
+
+struct process {
+	struct ft_port port;
+	struct ft_gate *gate;
+	json_t *said;
+	unsigned lost; /* frames that the port did not take */
+	uint64_t records_lost;
+	uint64_t idle_sleep;
+	uint64_t busy_at; /* when there was work last */
+	bool record_broken;
+	bool stop;
+};
+
+static uint64_t clock_ns(clockid_t clock)
+{
+	struct timespec t;
+	clock_gettime(clock, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void say(const char *op, json_t *message)
+{
+	json_object_set_new(message, "op", json_string(op));
+	ft_channel_send(FT_CHANNEL_FD, message, NULL, 0);
+	json_decref(message);
+}
+
+static void log_line(void *context, const char *level, const char *text)
+{
+	say("log", json_pack("{s:s, s:s}", "level", level, "text", text));
+}
+
+static int fail(int code, const struct ft_error *err)
+{
+	say("failed", json_pack("{s:i, s:s}", "code", code, "text", err->text));
+	return code;
+}
+
+static int send_frame(void *context, const void *frame, size_t length)
+{
+	struct process *process = context;
+	return ft_port_send(&process->port, frame, length, &process->lost);
+}
+
+/* The ledger's socket does not block: a ledger that is slow or gone costs records, which is said, never
+ * packets. */
+static void send_record(void *context, json_t *record)
+{
+	struct process *process = context;
+	int error = ft_channel_send(RECORD_FD, record, NULL, 0);
+	if (!error) {
+		process->record_broken = false;
+		return;
+	}
+	process->records_lost++;
+	if (!process->record_broken) {
+		char text[128];
+		snprintf(text, sizeof(text), "cannot hand a record to the ledger: %s", strerror(-error));
+		log_line(process, "error", text);
+	}
+	process->record_broken = true;
+}
+
+static void from_wire(void *context, uint8_t *data, size_t length)
+{
+	struct process *process = context;
+	ft_gate_wire(process->gate, data, length);
+}
+
+/* Waits for the first message, which is the configuration. */
+static int receive_config(json_t **config, int fds[FT_CHANNEL_FDS], int *count, struct ft_error *err)
+{
+	int error = ft_channel_receive(FT_CHANNEL_FD, config, fds, count);
+	if (error)
+		return ft_error_set(err, error, "no configuration from the supervisor: %s", strerror(-error));
+	const char *op = json_string_value(json_object_get(*config, "op"));
+	if (!op || strcmp(op, "config") || !json_is_object(json_object_get(*config, "config")))
+		return ft_error_set(err, -EPROTO, "the supervisor's first message is no configuration");
+	if (*count < 1)
+		return ft_error_set(err, -EPROTO, "the supervisor sent no socket for records");
+	return 0;
+}
+
+static void answer_query(struct process *process, json_t *message)
+{
+	const char *what = json_string_value(json_object_get(message, "what"));
+	json_t *answer = json_object();
+	json_object_set(answer, "id", json_object_get(message, "id"));
+	if (what && !strcmp(what, "status")) {
+		json_t *status = ft_gate_status(process->gate);
+		json_object_set_new(status, "port", json_string(process->port.driver));
+		json_object_set_new(status, "records_lost", json_integer((json_int_t)process->records_lost));
+		json_object_set_new(answer, "result", status);
+	} else if (what && !strcmp(what, "holds")) {
+		json_object_set_new(answer, "result", ft_gate_holds(process->gate));
+	} else if (what && !strcmp(what, "counters")) {
+		json_object_set_new(answer, "result", ft_gate_counters(process->gate));
+	} else {
+		json_object_set_new(answer, "error", json_string("the dataplane has no such thing to tell"));
+	}
+	say("answer", answer);
+}
+
+static void take_link(struct process *process, json_t *message, int fds[FT_CHANNEL_FDS], int count)
+{
+	const char *guest = json_string_value(json_object_get(message, "guest"));
+	struct ft_error err = {0};
+	if (!guest || count != FT_LINK_FDS) {
+		log_line(process, "error",
+			 "a link without a guest's name or with the wrong number of descriptors");
+		return;
+	}
+	if (ft_gate_link(process->gate, guest, fds, &err))
+		log_line(process, "error", err.text);
+	for (int i = 0; i < count; i++)
+		fds[i] = -1;
+}
+
+/* One message from the supervisor. False: the channel is at its end. */
+static bool handle_channel(struct process *process)
+{
+	json_t *message;
+	int fds[FT_CHANNEL_FDS], count;
+	int error = ft_channel_receive(FT_CHANNEL_FD, &message, fds, &count);
+	if (error)
+		return error == -EAGAIN || error == -EPROTO || error == -EMSGSIZE;
+	const char *op = json_string_value(json_object_get(message, "op"));
+	if (!op)
+		log_line(process, "warning", "a message without op");
+	else if (!strcmp(op, "link"))
+		take_link(process, message, fds, count);
+	else if (!strcmp(op, "guest-down"))
+		ft_gate_guest_down(process->gate, json_string_value(json_object_get(message, "guest")),
+				   json_string_value(json_object_get(message, "why")));
+	else if (!strcmp(op, "query"))
+		answer_query(process, message);
+	else if (!strcmp(op, "stop"))
+		process->stop = true;
+	else
+		log_line(process, "warning", "a message with an op that the dataplane does not know");
+	for (int i = 0; i < count; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	json_decref(message);
+	return true;
+}
+
+/* Sleeps until something can be read or until the port has to be looked at again. */
+static bool wait_for_work(struct process *process, uint64_t now, uint64_t due)
+{
+	int wake[2];
+	if (!ft_gate_sleep(process->gate, wake))
+		return true;
+	uint64_t sleep = process->idle_sleep < SLEEP_MOST_NS ? process->idle_sleep : SLEEP_MOST_NS;
+	process->idle_sleep = sleep * 2 + 10000;
+	if (due > now && due - now < sleep)
+		sleep = due - now;
+	struct timespec timeout = {.tv_nsec = (long)sleep};
+	struct pollfd polls[3] = {{FT_CHANNEL_FD, POLLIN, 0}, {wake[0], POLLIN, 0}, {wake[1], POLLIN, 0}};
+	int n = ppoll(polls, 3, &timeout, NULL);
+	ft_gate_awake(process->gate);
+	if (n > 0 && polls[0].revents)
+		return handle_channel(process);
+	return true;
+}
+
+static void run(struct process *process)
+{
+	uint64_t channel_at = 0;
+	bool open = true;
+	while (open && !process->stop) {
+		uint64_t now = clock_ns(CLOCK_MONOTONIC);
+		ft_gate_time(process->gate, now, clock_ns(CLOCK_REALTIME));
+		unsigned work = ft_port_receive(&process->port, from_wire, process);
+		work += ft_gate_guest(process->gate, GUEST_BUDGET);
+		uint64_t due = ft_gate_tick(process->gate);
+		process->lost += ft_port_flush(&process->port);
+		if (process->lost) {
+			ft_gate_lost(process->gate, process->lost);
+			process->lost = 0;
+		}
+		if (work) {
+			process->busy_at = now;
+			process->idle_sleep = 0;
+			/* Under load the channel is only looked at now and then; a message can wait a
+			 * millisecond. */
+			if (now - channel_at < 1000000)
+				continue;
+			channel_at = now;
+			struct pollfd poll_channel = {FT_CHANNEL_FD, POLLIN, 0};
+			if (poll(&poll_channel, 1, 0) > 0)
+				open = handle_channel(process);
+		} else if (now - process->busy_at >= SPIN_NS) {
+			open = wait_for_work(process, now, due);
+		}
+	}
+	ft_gate_stop(process->gate);
+	ft_port_flush(&process->port);
+}
+
+static int open_port(struct process *process, const json_t *config, struct ft_error *err)
+{
+	const json_t *uplink = json_object_get(config, "uplink");
+	const char *port = json_string_value(json_object_get(uplink, "port"));
+	const char *huge = json_string_value(json_object_get(uplink, "huge"));
+	if (!port)
+		return ft_error_set(err, -EINVAL, "uplink: port is missing");
+	struct ft_port_config how = {.devargs = port, .huge = !huge || strcmp(huge, "never")};
+	return ft_port_open(&process->port, &how, process->said, err);
+}
+
+static int give_up_privileges(const json_t *message, struct ft_error *err)
+{
+	json_int_t uid = json_integer_value(json_object_get(message, "uid"));
+	json_int_t gid = json_integer_value(json_object_get(message, "gid"));
+	if (uid <= 0 || gid <= 0 || uid >= UINT32_MAX || gid >= UINT32_MAX)
+		return ft_error_set(err, -EINVAL, "uid and gid to run as are missing");
+	int error = ft_confine_identity((uid_t)uid, (gid_t)gid, FT_CONFINE_UNDUMPABLE, err);
+	return error ? error : ft_confinement_install(err);
+}
+
+int main(void)
+{
+	struct process process = {.said = json_array()};
+	struct ft_error err = {0};
+	json_t *message = NULL;
+	int fds[FT_CHANNEL_FDS], count = 0;
+	/* The default slack of 50 us would be a fifth of the time between looks at the port. */
+	prctl(PR_SET_TIMERSLACK, 1000);
+	if (receive_config(&message, fds, &count, &err))
+		return fail(EX_PROTOCOL, &err);
+	if (dup2(fds[0], RECORD_FD) < 0)
+		return fail(EX_OSERR, &err);
+	for (int i = 0; i < count; i++)
+		if (fds[i] != RECORD_FD)
+			close(fds[i]);
+	const json_t *config = json_object_get(message, "config");
+	if (open_port(&process, config, &err))
+		return fail(err.code == -EINVAL ? EX_CONFIG : EX_UNAVAILABLE, &err);
+	struct ft_gate_outlet outlet = {.context = &process,
+					.send = send_frame,
+					.record = send_record,
+					.log = log_line,
+					.kernel_side = process.port.kernel_side};
+	int code = 0;
+	if (ft_gate_new(config, &outlet, &process.gate, &err))
+		code = EX_CONFIG;
+	else if (give_up_privileges(message, &err))
+		code = EX_NOPERM;
+	json_decref(message);
+	if (code) {
+		fail(code, &err);
+	} else {
+		say("ready", json_pack("{s:o}", "said", process.said));
+		run(&process);
+	}
+	ft_gate_free(process.gate);
+	ft_port_close(&process.port);
+	return code;
+}

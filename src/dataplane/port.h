@@ -1,0 +1,55 @@
+/* A DPDK port: where frames enter and leave the gateway. One queue each way, used by one thread.
+ *
+ * A process has one EAL and so one port at a time: ft_port_open starts DPDK, ft_port_close ends it.
+ * Everything that needs privileges happens in ft_port_open. */
+#ifndef FT_DATAPLANE_PORT_H
+#define FT_DATAPLANE_PORT_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "dataplane/offload.h"
+
+#define FT_PORT_BURST 32u
+
+struct rte_mempool;
+struct rte_mbuf;
+
+struct ft_port {
+	uint16_t id;
+	char driver[32];
+	bool kernel_side; /* frames come out of a kernel's stack: checksums may be partial */
+	uint8_t mac[6];   /* the port's own */
+	struct rte_mempool *pool;
+	struct rte_mbuf *pending[FT_PORT_BURST]; /* to be sent */
+	unsigned pending_count;
+	struct ft_offload offload;
+};
+
+struct ft_port_config {
+	const char *devargs; /* as DPDK takes them: "net_af_packet0,iface=eth0", "0000:03:00.0", ... */
+	bool huge;           /* use huge pages when there are free ones */
+};
+
+/* Starts DPDK and the port. said (may be NULL): array that gets sentences about what was changed on the
+ * machine. 0 or -errno with a sentence for the operator. */
+int ft_port_open(struct ft_port *port, const struct ft_port_config *config, json_t *said,
+		 struct ft_error *err);
+
+/* Sends what is pending, stops the port and undoes what was changed. */
+void ft_port_close(struct ft_port *port);
+
+/* Calls frame for each received frame of one burst. The bytes are writable, and valid during the call only.
+ * Returns how many came. */
+typedef void ft_port_frame(void *context, uint8_t *data, size_t length);
+unsigned ft_port_receive(struct ft_port *port, ft_port_frame *frame, void *context);
+
+/* Queues a copy of one frame. 0, -EMSGSIZE or -ENOMEM (no buffer). Frames that the port does not take at a
+ * flush are freed and returned as lost by ft_port_flush. */
+int ft_port_send(struct ft_port *port, const void *data, size_t length, unsigned *lost);
+unsigned ft_port_flush(struct ft_port *port);
+
+#endif

@@ -1,0 +1,67 @@
+/* A service of the guest as the configuration describes it, and the budgets of its trials. Immutable after
+ * loading. */
+#ifndef FT_DATAPLANE_SERVICE_H
+#define FT_DATAPLANE_SERVICE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "detect/profile.h"
+
+struct ft_screen;
+
+#define FT_SERVICE_HOLD_LEAST 2048u
+
+enum ft_service_mode {
+	FT_MODE_OBSERVE, /* tried in the background, never held */
+	FT_MODE_ENFORCE
+};
+
+struct ft_service {
+	char *name;
+	char *guest;
+	uint8_t protocol; /* IPPROTO_TCP or IPPROTO_UDP */
+	uint16_t port;
+	enum ft_service_mode mode;
+	bool release_on_exception;
+	bool screen_all;
+	uint32_t *sids; /* pattern rules that apply */
+	size_t sid_count;
+	uint64_t risks;          /* nDPI risks that make a trigger, a bit each */
+	uint64_t gather_ns;      /* wait for more after the last byte ... */
+	uint64_t gather_most_ns; /* ... but never longer than this after the first */
+	uint32_t hold_bytes;     /* most of one hold */
+	uint32_t trials_per_flow;
+	struct ft_profile *profile;
+	struct ft_screen *screen; /* compiled patterns (dataplane/screen.h), owned by whoever set it */
+};
+
+struct ft_services {
+	struct ft_service *list;
+	size_t count;
+};
+
+/* What each clone may use (base/trial.h), and how many may run at once. */
+struct ft_budgets {
+	uint64_t handling_instructions, horizon_ns, horizon_instructions, wall_ns, memory_pages;
+	uint32_t most;
+};
+
+/* services: {NAME: {...}}, budgets: {...} as the supervisor sends them. The caller frees with
+ * ft_services_free. */
+int ft_services_load(const json_t *services, struct ft_services *to, struct ft_error *err);
+void ft_services_free(struct ft_services *services);
+int ft_budgets_load(const json_t *clone, struct ft_budgets *to, struct ft_error *err);
+
+/* The service that protocol and port (host byte order) belong to, or NULL. */
+const struct ft_service *ft_services_find(const struct ft_services *services, uint8_t protocol,
+					  uint16_t port);
+
+/* Is any service with this protocol inspected? protocol 0: any protocol. */
+bool ft_services_inspected(const struct ft_services *services, uint8_t protocol);
+
+const char *ft_service_mode_name(enum ft_service_mode mode);
+
+#endif
