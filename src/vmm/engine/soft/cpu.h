@@ -9,6 +9,7 @@
 #define FT_VMM_ENGINE_SOFT_CPU_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "vmm/machine.h"
@@ -19,7 +20,7 @@ struct soft_blocks; /* block cache and code cache: block.h */
 #define SOFT_TLB_BITS_MAX 11u
 #define SOFT_TLB_MAX      (1u << SOFT_TLB_BITS_MAX)
 
-/* Tags are the negated page base; invalid: 0 for index != 0, -4096 for index 0 (neither can be hit). add: host address
+/* Tags are the negated page base; invalid: soft_tlb_invalid(index), which cannot be hit. add: host address
  * minus guest virtual address of the page, valid when rtag or wtag hits. wtag only when D is set, the page is
  * writable for this privilege and holds no translated code. */
 struct soft_tlb {
@@ -44,13 +45,28 @@ enum soft_vector {
 #define SOFT_FLAG_IF     0x200u
 #define SOFT_FLAG_DF     0x400u
 
-/* The layout of the first part is the translator's: slots near the host's RSP. Everyone uses names. */
+/* Inside translated code host RSP is &cpu + SOFT_HOT: 12 (mod 64), so that RSP is the shift count of `shrx` by 12, and
+ * every slot below is [rsp+disp8]. Only `call` to a thunk of ours writes below host RSP (into return_address); signals
+ * are on an alternate stack. Everyone uses names. */
+#define SOFT_HOT 140
+
 struct soft_cpu {
-	uint64_t gpr[16];  /* RSP, RCX, R15 always here; the others only outside of translated code (all of them are
-	                      here, and only here, when C helpers run) */
-	uint64_t rip;      /* of the instruction being executed, when C helpers run */
+	uint64_t unreachable[2]; /* out of disp8's reach */
+	uint64_t count;          /* -(instructions that may still run behind the current block) - 1: below 0 while all is
+	                            well; instructions done = limit + count + 1 - rest of the block */
+	uint64_t tlb_mask, jump_mask;
+	uint64_t spill[3];       /* of registers that translated code borrows for one instruction */
+	uint64_t delta, address; /* slow path: host address - guest address; guest address */
+	uint64_t host_sp;
+	uint64_t bit_mask[3];    /* 15, 31, 63: pext masks of bt* */
 	uint64_t flags;    /* arithmetic flags as in RFLAGS when C helpers run; IF, DF and the system flags (TF, IOPL,
 	                      NT, RF, VM, AC, ID) are always here. Bit 1 is set. */
+	uint64_t flag_mask;      /* all but IF: pext/pdep mask */
+	uint8_t return_address[16]; /* [rsp-8] at [4] */
+	uint64_t gpr[16];  /* RSP, RCX, R15 always here; the others only outside of translated code (all of them are
+	                      here, and only here, when C helpers run) */
+
+	uint64_t rip;      /* of the instruction being executed, when C helpers run */
 	uint64_t icount;   /* exact when C helpers run: instructions completed before this one */
 
 	struct ft_segment segment[FT_SEGMENTS], ldt, tr; /* fs/gs base: segment[].base */
@@ -78,7 +94,24 @@ struct soft_cpu {
 	uint32_t tlb_bits;
 	bool always_slow;
 	volatile int stop; /* engine ops stop() */
+
+	/* run.c */
+	uint64_t limit;   /* icount at which translated code must leave */
+	uint64_t argument; /* of the leaving thunk */
+	uint32_t reason;   /* enum soft_leave */
+	uint8_t fx[512] __attribute__((aligned(64))); /* FXSAVE image while not running */
+	uint8_t bounce[256] __attribute__((aligned(64)));
 };
+
+_Static_assert(offsetof(struct soft_cpu, return_address) == SOFT_HOT - 12, "host RSP - 8 is return_address + 4");
+_Static_assert(offsetof(struct soft_cpu, gpr) == SOFT_HOT + 4, "gpr[15] within disp8");
+
+/* The tag of an empty entry: no address that selects this index, nor one up to 63 bytes below its page, may hit. So
+ * neither 0 nor a neighbour; TLBs have at least 4 entries. */
+static inline uint64_t soft_tlb_invalid(uint64_t index)
+{
+	return -((index ^ 2) << 12);
+}
 
 /* ---- What C carries out ------------------------------------------------------------------------------------ */
 
@@ -184,6 +217,8 @@ void soft_code_write(struct soft_cpu *cpu, uint64_t gpa, uint32_t size);
 /* Inline jump cache must forget (paging or mode changed). Called by soft_tlb_flush*, too. A change of CPL alone does not
  * call it: SOFT_JUMP tells, and the cache is one per privilege. */
 void soft_jumps_flush(struct soft_cpu *cpu);
+/* As above, but what is reached through global pages stays (CR3 writes). */
+void soft_jumps_flush_space(struct soft_cpu *cpu);
 
 /* ---- Towards the machine, FPU state saved (bus.c) ----------------------------------------------------------------- */
 

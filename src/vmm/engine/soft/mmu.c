@@ -144,14 +144,9 @@ static inline size_t slot_of(const struct soft_cpu *cpu, uint64_t va)
 	return (va >> 12) & ((1ull << cpu->tlb_bits) - 1);
 }
 
-static inline uint64_t tag_invalid(size_t slot)
-{
-	return slot ? 0 : (uint64_t)-4096;
-}
-
 static void drop(struct soft_tlb *tlb, size_t slot)
 {
-	tlb->rtag[slot] = tlb->wtag[slot] = tag_invalid(slot);
+	tlb->rtag[slot] = tlb->wtag[slot] = soft_tlb_invalid(slot);
 	tlb->kind[slot] = 0;
 }
 
@@ -163,7 +158,7 @@ static void fill(struct soft_cpu *cpu, uint64_t va, enum soft_access access, boo
 	uint64_t tag = tag_of(va);
 	uint64_t add = (uint64_t)(uintptr_t)cpu->m->ram.base + page->gpa - (va & ~PAGE_MASK);
 	if (tlb->rtag[slot] != tag || tlb->add[slot] != add)
-		tlb->wtag[slot] = tag_invalid(slot);
+		tlb->wtag[slot] = soft_tlb_invalid(slot);
 	tlb->rtag[slot] = tag;
 	tlb->add[slot] = add;
 	tlb->kind[slot] = (uint8_t)((page->global ? KIND_GLOBAL : 0) | (page->large ? KIND_LARGE : 0) |
@@ -350,10 +345,9 @@ bool soft_store(struct soft_cpu *cpu, uint64_t va, const void *from, uint32_t si
 static void flush_all(struct soft_cpu *cpu, struct soft_tlb *tlb)
 {
 	size_t entries = 1ull << cpu->tlb_bits;
-	soft_zero(tlb->rtag, entries * sizeof(tlb->rtag[0]));
-	soft_zero(tlb->wtag, entries * sizeof(tlb->wtag[0]));
+	for (size_t slot = 0; slot < entries; slot++)
+		tlb->rtag[slot] = tlb->wtag[slot] = soft_tlb_invalid(slot);
 	soft_zero(tlb->kind, entries);
-	drop(tlb, 0);
 	tlb->giants = false;
 	tlb->filled_count = 0;
 }
@@ -382,7 +376,10 @@ void soft_tlb_flush(struct soft_cpu *cpu, bool keep_global)
 		else
 			flush_all(cpu, cpu->tlb[user]);
 	}
-	soft_jumps_flush(cpu);
+	if (keep_global)
+		soft_jumps_flush_space(cpu);
+	else
+		soft_jumps_flush(cpu);
 }
 
 static void flush_around(struct soft_cpu *cpu, struct soft_tlb *tlb, uint64_t va)
@@ -413,8 +410,8 @@ void soft_tlb_protect(struct soft_cpu *cpu, uint64_t gpa)
 	for (unsigned user = 0; user < 2; user++) {
 		struct soft_tlb *tlb = cpu->tlb[user];
 		for (size_t i = 0; i < 1ull << cpu->tlb_bits; i++)
-			if (tlb->wtag[i] != tag_invalid(i) && tlb->add[i] - tlb->wtag[i] == host)
-				tlb->wtag[i] = tag_invalid(i);
+			if (tlb->wtag[i] != soft_tlb_invalid(i) && tlb->add[i] - tlb->wtag[i] == host)
+				tlb->wtag[i] = soft_tlb_invalid(i);
 	}
 }
 
@@ -422,5 +419,5 @@ void soft_tlb_drop_grants(struct soft_cpu *cpu)
 {
 	for (unsigned user = 0; user < 2; user++)
 		for (size_t i = 0; i < 1ull << cpu->tlb_bits; i++)
-			cpu->tlb[user]->wtag[i] = tag_invalid(i);
+			cpu->tlb[user]->wtag[i] = soft_tlb_invalid(i);
 }
