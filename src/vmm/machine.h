@@ -22,18 +22,35 @@ enum ft_clock_mode {
 	FT_CLOCK_FREE  /* a pure function of the instruction count; idle jumps to the next timer */
 };
 
-/* vtime(icount) = base_ns + (icount - base_icount) * ns_per_1024insn / 1024. A step moves base forward. */
+/* vtime(icount) = base_ns + (icount - base_icount) * ns_per_1024insn / 1024. A step moves base forward. So do accesses
+ * that are slow on any PC (a port, a device register, the time stamp counter): they cost a fixed virtual time, which
+ * makes loops that poll for time to pass short in instructions. The cost is a function of the instruction alone. */
 struct ft_clock {
 	enum ft_clock_mode mode;
 	uint64_t base_ns, base_icount;
 	uint32_t ns_per_1024insn; /* 1024: one virtual nanosecond an instruction */
-	uint64_t tsc_khz;         /* TSC = vtime * tsc_khz / 10^6 */
+	uint64_t tsc_khz;         /* TSC = vtime * tsc_khz / 10^6 + tsc_adjust; a multiple of FT_CRYSTAL_KHZ */
+	uint64_t tsc_adjust;      /* IA32_TSC_ADJUST */
 	uint64_t epoch_ns;        /* wall-clock time (UNIX, ns) at vtime 0: what the RTC shows; part of the state */
 	uint64_t wall_base_ns;    /* live: host CLOCK_MONOTONIC that corresponds to vtime 0 */
 };
 
+/* The crystal of CPUID leaf 0x15 (EAX = 1, EBX = tsc_khz / FT_CRYSTAL_KHZ, ECX = FT_CRYSTAL_KHZ * 1000): what the LAPIC
+ * timer counts. */
+#define FT_CRYSTAL_KHZ 25000u
+
+/* Virtual nanoseconds that an access takes. Below what it costs our own process, so that `live` does not run ahead. */
+#define FT_COST_TSC    20u
+#define FT_COST_MEMORY 40u
+#define FT_COST_IO     100u
+
 uint64_t ft_machine_vtime(const struct ft_machine *m); /* ns, at the current m->icount */
-uint64_t ft_machine_tsc(const struct ft_machine *m);
+uint64_t ft_machine_tsc(const struct ft_machine *m);   /* what the guest would read */
+uint64_t ft_machine_rdtsc(struct ft_machine *m);       /* the guest reads it (RDTSC, RDTSCP): costs FT_COST_TSC */
+uint64_t ft_clock_icount_at(const struct ft_machine *m, uint64_t vtime_ns); /* first icount with vtime >= vtime_ns */
+void ft_clock_charge(struct ft_machine *m, uint64_t ns);
+void ft_clock_jump(struct ft_machine *m, uint64_t vtime_ns);                /* forward only */
+uint64_t ft_clock_tsc_to_ns(const struct ft_machine *m, uint64_t tsc);      /* first vtime with TSC >= tsc; UINT64_MAX: never */
 
 /* A one-shot timer in virtual time. Owned by the device that embeds it; armed timers are on the machine's list.
  * Fires from ft_machine_run at the first instruction boundary at or after its deadline. Ties fire in order of `rank`
@@ -49,6 +66,9 @@ struct ft_timer {
 void ft_timer_register(struct ft_machine *m, struct ft_timer *timer, void (*fire)(void *), void *context);
 void ft_timer_arm(struct ft_machine *m, struct ft_timer *timer, uint64_t deadline_ns);
 void ft_timer_disarm(struct ft_machine *m, struct ft_timer *timer);
+uint64_t ft_timer_next(const struct ft_machine *m); /* earliest deadline, UINT64_MAX: none */
+void ft_timer_fire_due(struct ft_machine *m);
+void ft_timer_refresh(struct ft_machine *m);        /* recomputes m->deadline */
 
 /* ---- Buses (src/vmm/bus.c) ------------------------------------------------------------------------------- */
 
@@ -84,6 +104,9 @@ void ft_irq_message(struct ft_machine *m, uint64_t address, uint32_t data); /* M
  * ft_irq_acknowledge (which may yield a spurious vector). */
 int ft_irq_acknowledge(struct ft_machine *m);
 
+/* Machine side: recomputes m->interrupt. */
+void ft_irq_refresh(struct ft_machine *m);
+
 /* MSRs and registers that belong to the platform, not to the engine. 0, or -1: #GP(0). */
 int ft_platform_rdmsr(struct ft_machine *m, uint32_t index, uint64_t *value); /* APIC_BASE, x2APIC, TSC, TSC_DEADLINE, TSC_ADJUST, MTRRs... */
 int ft_platform_wrmsr(struct ft_machine *m, uint32_t index, uint64_t value);
@@ -102,6 +125,8 @@ enum ft_input_kind {
 
 /* Stamps the input with m->icount, hands it to the journal if there is one, and gives it to the machine. Nothing that
  * is not a function of the machine's state may reach it any other way. */
+/* 0; -EINVAL: no possible input (not stamped); -ENETDOWN, -ENOBUFS: a frame the guest's device does not take, counted in
+ * m->frames_dropped. */
 int ft_machine_input(struct ft_machine *m, enum ft_input_kind kind, uint64_t value, const void *data, size_t length);
 
 /* ---- Hooks: what an observer sees (clones and the live guest's detection). They may read, never alter. -------- */
@@ -144,11 +169,16 @@ struct ft_backend {
 
 /* ---- The machine ---------------------------------------------------------------------------------------------- */
 
+/* A quarter of a nanosecond an instruction: translated code rarely runs faster, so that a live machine's virtual time
+ * stays behind wall time (steps move it forward) and its guest is never slowed down to keep the clock right. */
+#define FT_DEFAULT_NS_PER_1024INSN 256u
+#define FT_DEFAULT_TSC_KHZ         1000000u
+
 struct ft_machine_config {
 	uint64_t memory;
 	enum ft_clock_mode clock;
-	uint32_t ns_per_1024insn; /* 0: default */
-	uint64_t tsc_khz;         /* 0: default */
+	uint32_t ns_per_1024insn; /* 0: FT_DEFAULT_NS_PER_1024INSN */
+	uint64_t tsc_khz;         /* 0: FT_DEFAULT_TSC_KHZ */
 	uint64_t epoch_ns;
 	uint8_t mac[6];
 	int disk_fd;              /* read-only base image, or -1; the machine dups it */
@@ -184,6 +214,9 @@ struct ft_machine {
 	bool nmi;
 	bool leave;            /* a device asks the engine to leave (reset, power off): FT_EXIT_STOPPED */
 	uint8_t reset;         /* enum ft_reset */
+	int kicked;            /* ft_machine_kick was called (atomic) */
+	uint64_t limit_ns;     /* the running ft_machine_run's limits.vtime_ns: counts as a deadline */
+	uint64_t frames_dropped; /* received frames the guest did not take: no driver, or too many waiting. Not state */
 
 	/* Journal: called by ft_machine_input before the input takes effect. NULL: none. */
 	void (*journal)(void *context, uint64_t icount, enum ft_input_kind kind, uint64_t value, const void *data,
@@ -227,6 +260,12 @@ void ft_machine_kick(struct ft_machine *m);
 
 /* Frames that came in but for which the guest has no buffer yet (machine state). */
 size_t ft_machine_frames_waiting(const struct ft_machine *m);
+
+/* Wall-clock time, for callers of a live machine: the CLOCK_MONOTONIC at which virtual time reaches vtime_ns. */
+uint64_t ft_machine_wall(const struct ft_machine *m, uint64_t vtime_ns);
+
+/* The guest asks to be reset or switched off: ft_machine_run returns FT_STOP_RESET. */
+void ft_machine_request_reset(struct ft_machine *m, enum ft_reset reset);
 
 /* True when no device has work under way (disk requests, frames waiting, undelivered completions). */
 bool ft_machine_quiet(const struct ft_machine *m);

@@ -45,7 +45,9 @@ struct ft_memory {
 	uint8_t *base; /* MAP_PRIVATE|MAP_ANONYMOUS, MADV_HUGEPAGE, 2 MiB aligned, guard pages around it */
 	uint64_t size;
 	uint8_t *page_flags;   /* size / FT_PAGE_SIZE entries */
-	uint64_t written;      /* pages with FT_PAGE_WRITTEN: the memory budget counts these */
+	uint64_t written;      /* pages with FT_PAGE_WRITTEN, and disk overlay blocks written since the mark: the memory
+	                          budget counts these */
+	uint32_t marks;        /* ft_memory_mark was called this often */
 	/* Engine: a page with FT_PAGE_CODE is about to be written by somebody else than translated code. */
 	void (*code_written)(void *engine, uint64_t page);
 	void *engine;

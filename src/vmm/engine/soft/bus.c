@@ -75,7 +75,7 @@ uint64_t soft_tsc(struct soft_cpu *cpu)
 {
 	struct parked parked;
 	park(cpu, &parked);
-	uint64_t value = ft_machine_tsc(cpu->m);
+	uint64_t value = ft_machine_rdtsc(cpu->m);
 	unpark(&parked);
 	return value;
 }

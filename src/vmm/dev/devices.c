@@ -1,0 +1,73 @@
+#include "vmm/dev/devices.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+int ft_devices_create(struct ft_machine *m, const struct ft_machine_config *config, struct ft_error *err)
+{
+	struct ft_devices *d = m->devices = calloc(1, sizeof(*d));
+	if (!d)
+		return ft_error_set(err, -ENOMEM, "no memory for the devices");
+	d->blk.disk.fd = -1;
+	int error;
+	if ((error = ft_lapic_create(&d->lapic, m, err)) || (error = ft_ioapic_create(&d->ioapic, m, err)) ||
+	    (error = ft_pic_create(&d->pic, m, err)) || (error = ft_pit_create(&d->pit, m, err)) ||
+	    (error = ft_rtc_create(&d->rtc, m, err)) || (error = ft_uart_create(&d->uart, m, err)) ||
+	    (error = ft_i8042_create(&d->i8042, m, err)) || (error = ft_power_create(&d->power, m, err)) ||
+	    (error = ft_pci_create(&d->pci, m, err)) ||
+	    (error = ft_virtio_net_create(&d->net, m, config->mac, err)) ||
+	    (error = ft_virtio_rng_create(&d->rng, m, err)))
+		return error;
+	if (config->disk_fd < 0)
+		return 0;
+	d->has_disk = true;
+	return ft_virtio_blk_create(&d->blk, m, config->disk_fd, err);
+}
+
+void ft_devices_destroy(struct ft_machine *m)
+{
+	if (!m->devices)
+		return;
+	ft_virtio_net_destroy(&m->devices->net);
+	if (m->devices->has_disk)
+		ft_virtio_blk_destroy(&m->devices->blk);
+	free(m->devices);
+	m->devices = NULL;
+}
+
+static void hash_virtio(const struct ft_virtio *v, XXH3_state_t *hash)
+{
+	XXH3_128bits_update(hash, &v->function.s, sizeof(v->function.s));
+	XXH3_128bits_update(hash, &v->s, sizeof(v->s));
+}
+
+#define HASH(state) XXH3_128bits_update(hash, &(state), sizeof(state))
+
+void ft_devices_hash(const struct ft_machine *m, XXH3_state_t *hash)
+{
+	const struct ft_devices *d = m->devices;
+	HASH(d->lapic.s);
+	HASH(d->ioapic.s);
+	HASH(d->pic.s);
+	HASH(d->pit.s);
+	HASH(d->rtc.s);
+	HASH(d->uart.s);
+	HASH(d->i8042.s);
+	HASH(d->power.s);
+	HASH(d->pci.s);
+	hash_virtio(&d->net.v, hash);
+	HASH(d->net.s);
+	XXH3_128bits_update(hash, d->net.waiting, FT_NET_WAITING * sizeof(*d->net.waiting));
+	hash_virtio(&d->rng.v, hash);
+	HASH(d->rng.s);
+	if (d->has_disk) {
+		hash_virtio(&d->blk.v, hash);
+		HASH(d->blk.s);
+		ft_disk_hash(&d->blk.disk, hash);
+	}
+	/* Armed timers in firing order; ranks are the same in machines built alike. */
+	for (const struct ft_timer *timer = m->timers; timer; timer = timer->next) {
+		HASH(timer->deadline_ns);
+		HASH(timer->rank);
+	}
+}

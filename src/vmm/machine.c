@@ -1,0 +1,183 @@
+#include "vmm/machine.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "vmm/dev/devices.h"
+
+/* A live machine that fell behind (the host was busy, the process was stopped) catches up in steps of this size, each
+ * with a run in between, so that the guest sees no hole its watchdogs would complain about. */
+#define STEP_MAX_NS 100000000u
+
+static int create_clock(struct ft_machine *m, const struct ft_machine_config *config, struct ft_error *err)
+{
+	m->clock.mode = config->clock;
+	m->clock.ns_per_1024insn =
+	    config->ns_per_1024insn ? config->ns_per_1024insn : FT_DEFAULT_NS_PER_1024INSN;
+	m->clock.tsc_khz = config->tsc_khz ? config->tsc_khz : FT_DEFAULT_TSC_KHZ;
+	m->clock.epoch_ns = config->epoch_ns;
+	m->limit_ns = UINT64_MAX;
+	if (m->clock.tsc_khz % FT_CRYSTAL_KHZ || m->clock.tsc_khz > 10000000u)
+		return ft_error_set(err, -EINVAL,
+				    "a TSC of %llu kHz: it must be a multiple of %u kHz up to 10 GHz",
+				    (unsigned long long)m->clock.tsc_khz, FT_CRYSTAL_KHZ);
+	if (m->clock.ns_per_1024insn > 1024 * 1024)
+		return ft_error_set(err, -EINVAL,
+				    "%u ns per 1024 instructions are more than 1 us an instruction",
+				    m->clock.ns_per_1024insn);
+	ft_timer_refresh(m);
+	return 0;
+}
+
+struct ft_machine *ft_machine_create(const struct ft_machine_config *config, struct ft_error *err)
+{
+	struct ft_machine *m = calloc(1, sizeof(*m));
+	if (!m) {
+		ft_error_set(err, -ENOMEM, "no memory for a machine");
+		return NULL;
+	}
+	if (create_clock(m, config, err) || ft_memory_create(&m->ram, config->memory, err) ||
+	    ft_devices_create(m, config, err)) {
+		ft_machine_destroy(m);
+		return NULL;
+	}
+	m->engine_ops = config->engine;
+	/* Device tests build machines without an engine. */
+	if (m->engine_ops && !(m->engine = m->engine_ops->create(m, &config->engine_options, err))) {
+		ft_machine_destroy(m);
+		return NULL;
+	}
+	return m;
+}
+
+void ft_machine_destroy(struct ft_machine *m)
+{
+	if (!m)
+		return;
+	if (m->engine)
+		m->engine_ops->destroy(m->engine);
+	ft_devices_destroy(m);
+	ft_memory_destroy(&m->ram);
+	free(m);
+}
+
+void ft_machine_request_reset(struct ft_machine *m, enum ft_reset reset)
+{
+	if (!m->reset)
+		m->reset = (uint8_t)reset;
+	m->leave = true;
+}
+
+void ft_machine_kick(struct ft_machine *m)
+{
+	__atomic_store_n(&m->kicked, 1, __ATOMIC_SEQ_CST);
+	if (m->engine)
+		m->engine_ops->stop(m->engine);
+}
+
+/* The CPU is halted. Returns true when there is more to run. */
+static bool pass_idle_time(struct ft_machine *m, const struct ft_run_limits *limits)
+{
+	uint64_t next = ft_timer_next(m);
+	if (next <= ft_machine_vtime(m))
+		return true;
+	if (m->clock.mode == FT_CLOCK_LIVE || limits->stop_when_idle || next == UINT64_MAX)
+		return false;
+	ft_clock_jump(m, next < limits->vtime_ns ? next : limits->vtime_ns);
+	return true;
+}
+
+enum ft_stop ft_machine_run(struct ft_machine *m, const struct ft_run_limits *limits, uint64_t *wake_ns)
+{
+	m->limit_ns = limits->vtime_ns;
+	ft_timer_refresh(m);
+	for (;;) {
+		ft_timer_fire_due(m);
+		if (m->reset)
+			return FT_STOP_RESET;
+		if (__atomic_exchange_n(&m->kicked, 0, __ATOMIC_SEQ_CST))
+			return FT_STOP_KICKED;
+		if (m->icount >= limits->icount)
+			return FT_STOP_COUNT;
+		if (ft_machine_vtime(m) >= limits->vtime_ns)
+			return FT_STOP_VTIME;
+		switch (m->engine_ops->run(m->engine, limits->icount)) {
+		case FT_EXIT_COUNT:
+			break;
+		case FT_EXIT_STOPPED:
+			m->leave = false;
+			break;
+		case FT_EXIT_SHUTDOWN:
+			m->reset = FT_RESET_TRIPLE_FAULT;
+			return FT_STOP_RESET;
+		case FT_EXIT_ERROR:
+			return FT_STOP_ERROR;
+		case FT_EXIT_HALT:
+			if (pass_idle_time(m, limits))
+				break;
+			if (wake_ns)
+				*wake_ns = ft_timer_next(m);
+			return FT_STOP_IDLE;
+		}
+	}
+}
+
+void ft_machine_sync(struct ft_machine *m, uint64_t wall_monotonic_ns)
+{
+	if (m->clock.mode != FT_CLOCK_LIVE)
+		return;
+	if (!m->clock.wall_base_ns) /* the first call says when the machine's time began */
+		m->clock.wall_base_ns = wall_monotonic_ns - ft_machine_vtime(m);
+	uint64_t now = ft_machine_vtime(m), wall = wall_monotonic_ns - m->clock.wall_base_ns;
+	if (wall_monotonic_ns < m->clock.wall_base_ns || wall <= now)
+		return;
+	uint64_t step = wall - now;
+	if (step > STEP_MAX_NS)
+		step = STEP_MAX_NS;
+	ft_machine_input(m, FT_INPUT_CLOCK, now + step, NULL, 0);
+}
+
+uint64_t ft_machine_wall(const struct ft_machine *m, uint64_t vtime_ns)
+{
+	return vtime_ns > UINT64_MAX - m->clock.wall_base_ns ? UINT64_MAX : m->clock.wall_base_ns + vtime_ns;
+}
+
+size_t ft_machine_frames_waiting(const struct ft_machine *m)
+{
+	return m->devices->net.s.count;
+}
+
+bool ft_machine_quiet(const struct ft_machine *m)
+{
+	const struct ft_devices *d = m->devices;
+	return !m->interrupt && !d->net.s.count && !d->rng.s.count && !d->blk.s.count;
+}
+
+uint64_t ft_machine_hash(struct ft_machine *m)
+{
+	XXH3_state_t *hash = XXH3_createState();
+	if (!hash)
+		return 0;
+	XXH3_128bits_reset(hash);
+	XXH3_128bits_update(hash, m->ram.base, m->ram.size);
+	if (m->engine) {
+		struct ft_cpu_state cpu;
+		memset(&cpu, 0, sizeof(cpu));
+		m->engine_ops->get(m->engine, &cpu);
+		XXH3_128bits_update(hash, &cpu, sizeof(cpu));
+	}
+	/* The time, to its fraction of a nanosecond, and how it goes on; not how it is represented. */
+	uint64_t fraction = (m->icount - m->clock.base_icount) * m->clock.ns_per_1024insn & 1023;
+	uint64_t clock[7] = {
+	    m->icount,        ft_machine_vtime(m), fraction,         m->clock.ns_per_1024insn,
+	    m->clock.tsc_khz, m->clock.tsc_adjust, m->clock.epoch_ns};
+	XXH3_128bits_update(hash, clock, sizeof(clock));
+	uint8_t pending[3] = {m->interrupt, m->nmi, m->reset};
+	XXH3_128bits_update(hash, pending, sizeof(pending));
+	ft_devices_hash(m, hash);
+	uint64_t low = XXH3_128bits_digest(hash).low64;
+	XXH3_freeState(hash);
+	return low;
+}

@@ -1,0 +1,99 @@
+#include "vmm/memory.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define HUGE_PAGE (2ull << 20)
+
+/* Address space around RAM that faults: an engine bug that runs off either end must not find something to read. */
+#define GUARD HUGE_PAGE
+
+int ft_memory_create(struct ft_memory *memory, uint64_t size, struct ft_error *err)
+{
+	*memory = (struct ft_memory){0};
+	if (size < FT_RAM_MIN || size > FT_RAM_MAX || size % HUGE_PAGE)
+		return ft_error_set(
+		    err, -EINVAL,
+		    "memory of %llu bytes: it must be a multiple of 2 MiB from %llu MiB to %llu MiB",
+		    (unsigned long long)size, (unsigned long long)(FT_RAM_MIN >> 20),
+		    (unsigned long long)(FT_RAM_MAX >> 20));
+	uint64_t whole = size + 2 * GUARD + HUGE_PAGE;
+	uint8_t *area = mmap(NULL, whole, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (area == MAP_FAILED)
+		return ft_error_set(err, -errno, "cannot reserve %llu MiB for guest memory: %s",
+				    (unsigned long long)(size >> 20), strerror(errno));
+	uint8_t *base = (uint8_t *)(((uintptr_t)area + GUARD + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1));
+	munmap(area, (size_t)(base - GUARD - area));
+	munmap(base + size + GUARD, (size_t)(area + whole - (base + size + GUARD)));
+	uint8_t *flags = calloc(size / FT_PAGE_SIZE, 1);
+	if (!flags || mprotect(base, size, PROT_READ | PROT_WRITE)) {
+		int code = flags ? -errno : -ENOMEM;
+		free(flags);
+		munmap(base - GUARD, size + 2 * GUARD);
+		return ft_error_set(err, code, "cannot get %llu MiB of guest memory: %s",
+				    (unsigned long long)(size >> 20), strerror(-code));
+	}
+	madvise(base, size, MADV_HUGEPAGE); /* without huge pages it is slower, not wrong */
+	memory->base = base;
+	memory->size = size;
+	memory->page_flags = flags;
+	return 0;
+}
+
+void ft_memory_destroy(struct ft_memory *memory)
+{
+	if (memory->base)
+		munmap(memory->base - GUARD, memory->size + 2 * GUARD);
+	free(memory->page_flags);
+	*memory = (struct ft_memory){0};
+}
+
+const void *ft_memory_span(const struct ft_memory *memory, ft_gpa gpa, uint64_t length)
+{
+	if (!length || length > memory->size || gpa.at > memory->size - length)
+		return NULL;
+	return memory->base + gpa.at;
+}
+
+void *ft_memory_span_writable(struct ft_memory *memory, ft_gpa gpa, uint64_t length)
+{
+	if (!ft_memory_span(memory, gpa, length))
+		return NULL;
+	uint64_t last = (gpa.at + length - 1) / FT_PAGE_SIZE;
+	for (uint64_t page = gpa.at / FT_PAGE_SIZE; page <= last; page++) {
+		if ((memory->page_flags[page] & FT_PAGE_CODE) && memory->code_written)
+			memory->code_written(memory->engine, page);
+		ft_memory_grant(memory, page, false);
+		memory->page_flags[page] |= FT_PAGE_DMA_WRITTEN;
+	}
+	return memory->base + gpa.at;
+}
+
+bool ft_memory_read(const struct ft_memory *memory, ft_gpa gpa, void *to, uint64_t length)
+{
+	const void *from = ft_memory_span(memory, gpa, length);
+	if (!from)
+		return false;
+	memcpy(to, from, length);
+	return true;
+}
+
+bool ft_memory_write(struct ft_memory *memory, ft_gpa gpa, const void *from, uint64_t length)
+{
+	void *to = ft_memory_span_writable(memory, gpa, length);
+	if (!to)
+		return false;
+	memcpy(to, from, length);
+	return true;
+}
+
+void ft_memory_mark(struct ft_memory *memory)
+{
+	uint8_t keep = (uint8_t) ~(FT_PAGE_WRITTEN | FT_PAGE_USER_WRITTEN | FT_PAGE_DMA_WRITTEN);
+	for (uint64_t page = 0; page < memory->size / FT_PAGE_SIZE; page++)
+		memory->page_flags[page] &= keep;
+	memory->written = 0;
+	memory->marks++;
+}
