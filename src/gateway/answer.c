@@ -1,0 +1,143 @@
+#include "gateway/answer.h"
+
+#include <string.h>
+#include <sysexits.h>
+
+#include "gateway/suggest.h"
+#include "gateway/supervisor.h"
+
+static const char *phase_name(enum ft_supervisor_phase phase)
+{
+	static const char *const names[] = {"starting", "running", "stopping"};
+	return names[phase];
+}
+
+static json_t *process_json(const struct ft_child *child, uint64_t now)
+{
+	json_t *json = json_pack("{s:s, s:i, s:I, s:i}", "state", ft_child_state_name(child->state), "pid",
+				 (int)child->pid, "uid", (json_int_t)child->uid, "restarts", (int)child->restarts);
+	if (child->state == FT_CHILD_READY)
+		json_object_set_new(json, "ready_s", json_real((double)(now - child->ready_at) / 1e9));
+	return json;
+}
+
+static json_t *guest_json(const struct ft_child *vmm)
+{
+	json_t *json = json_pack("{s:s}", "state",
+				 vmm->running			   ? "up"
+				 : vmm->state == FT_CHILD_READY	   ? "booting"
+				 : vmm->state == FT_CHILD_STARTING ? "starting"
+								   : "down");
+	if (vmm->running)
+		json_object_set_new(json, "boot_s", json_real((double)vmm->boot_ns / 1e9));
+	return json;
+}
+
+/* What the supervisor itself knows; the children's own states are added as they answer. */
+static json_t *own_status(const struct ft_supervisor *s)
+{
+	uint64_t now = ft_loop_now();
+	json_t *guests = json_object(), *processes = json_object();
+	for (unsigned i = 0; i < s->count; i++) {
+		const struct ft_child *child = &s->children[i];
+		json_object_set_new(processes, child->name, process_json(child, now));
+		if (child->kind == FT_CHILD_VMM)
+			json_object_set_new(guests, child->guest, guest_json(child));
+	}
+	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:f, s:o, s:o}", "sensor", ft_config_text(s->config, "sensor"),
+			 "version", FT_VERSION, "state", phase_name(s->phase), "config", s->config->file, "feed",
+			 ft_config_text(s->config, "feed.file"), "up_s", (double)(now - s->started) / 1e9, "guests",
+			 guests, "processes", processes);
+}
+
+static void ask_status(struct ft_supervisor *s, uint64_t connection, json_t *request)
+{
+	struct ft_query *query = ft_query_begin(&s->queries, connection, request, own_status(s));
+	for (unsigned i = 0; query && i < s->count; i++)
+		if (s->children[i].state == FT_CHILD_READY)
+			ft_query_ask(&s->queries, query, &s->children[i], json_pack("{s:s}", "what", "status"));
+	if (query)
+		ft_query_settle(&s->queries, query);
+}
+
+/* One child has the whole answer. */
+static void ask_one(struct ft_supervisor *s, uint64_t connection, json_t *request, enum ft_child_kind kind,
+		    json_t *message)
+{
+	struct ft_child *child = &s->children[kind == FT_CHILD_LEDGER ? 0 : 1];
+	json_t *id = json_object_get(request, "id");
+	if (child->state != FT_CHILD_READY) {
+		ft_query_refuse(&s->control, connection, id, EX_UNAVAILABLE, "the %s process is %s", child->name,
+				ft_child_state_name(child->state));
+		json_decref(message);
+		return;
+	}
+	struct ft_query *query = ft_query_begin(&s->queries, connection, request, NULL);
+	if (!query) {
+		json_decref(message);
+		return;
+	}
+	if (ft_query_ask(&s->queries, query, child, message)) {
+		ft_query_refuse(&s->control, connection, id, EX_UNAVAILABLE, "the %s process does not answer",
+				child->name);
+		json_decref(query->id);
+		*query = (struct ft_query){0};
+	}
+}
+
+static void ask_holds(struct ft_supervisor *s, uint64_t connection, json_t *request)
+{
+	ask_one(s, connection, request, FT_CHILD_DATAPLANE, json_pack("{s:s}", "what", "holds"));
+}
+
+static void ask_counters(struct ft_supervisor *s, uint64_t connection, json_t *request)
+{
+	ask_one(s, connection, request, FT_CHILD_DATAPLANE, json_pack("{s:s}", "what", "counters"));
+}
+
+static void ask_verdicts(struct ft_supervisor *s, uint64_t connection, json_t *request)
+{
+	json_int_t limit = json_integer_value(json_object_get(request, "limit"));
+	if (limit < 1 || limit > 1000)
+		limit = 50;
+	ask_one(s, connection, request, FT_CHILD_LEDGER,
+		json_pack("{s:s, s:I}", "what", "verdicts", "limit", limit));
+}
+
+static void ask_show(struct ft_supervisor *s, uint64_t connection, json_t *request)
+{
+	json_t *hold = json_object_get(request, "hold");
+	if (!json_is_integer(hold) || json_integer_value(hold) < 0) {
+		ft_query_refuse(&s->control, connection, json_object_get(request, "id"), EX_USAGE,
+				"show needs the number of a hold");
+		return;
+	}
+	ask_one(s, connection, request, FT_CHILD_LEDGER, json_pack("{s:s, s:O}", "what", "show", "hold", hold));
+}
+
+static const struct {
+	const char *what;
+	void (*ask)(struct ft_supervisor *s, uint64_t connection, json_t *request);
+} requests[] = {
+	{"status", ask_status}, {"holds", ask_holds}, {"counters", ask_counters},
+	{"verdicts", ask_verdicts}, {"show", ask_show},
+};
+
+#define REQUESTS (sizeof(requests) / sizeof(*requests))
+
+void ft_answer_request(void *context, uint64_t connection, json_t *request)
+{
+	struct ft_supervisor *s = context;
+	const char *what = json_string_value(json_object_get(request, "what")), *known[REQUESTS];
+	for (size_t i = 0; i < REQUESTS; i++) {
+		known[i] = requests[i].what;
+		if (!strcmp(what, known[i])) {
+			requests[i].ask(s, connection, request);
+			return;
+		}
+	}
+	const char *meant = ft_suggest(what, known, REQUESTS);
+	ft_query_refuse(&s->control, connection, json_object_get(request, "id"), EX_USAGE,
+			"there is no request \"%.64s\"%s%s%s", what, meant ? ", did you mean \"" : "",
+			meant ? meant : "", meant ? "\"?" : "");
+}

@@ -1,0 +1,11 @@
+/* What the control socket's requests mean. The table of them is in answer.c. */
+#ifndef FT_GATEWAY_ANSWER_H
+#define FT_GATEWAY_ANSWER_H
+
+#include <jansson.h>
+#include <stdint.h>
+
+/* A struct ft_control's request callback; context is the struct ft_supervisor. */
+void ft_answer_request(void *context, uint64_t connection, json_t *request);
+
+#endif

@@ -1,0 +1,80 @@
+/* One child process of the supervisor: how it is started, spoken to and ended. What to do about its messages and its
+ * death is the supervisor's business.
+ *
+ * A child is hostile once its guest or the network has had a chance to break it: its messages are bounded and checked,
+ * its standard error is read line by line, cleaned and rate-limited, and it cannot make the supervisor wait. */
+#ifndef FT_GATEWAY_CHILD_H
+#define FT_GATEWAY_CHILD_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/channel.h"
+#include "base/error.h"
+#include "gateway/loop.h"
+
+enum ft_child_kind { FT_CHILD_LEDGER, FT_CHILD_DATAPLANE, FT_CHILD_VMM };
+
+enum ft_child_state {
+	FT_CHILD_DOWN,     /* no process; `retry_at` says when the next one starts */
+	FT_CHILD_STARTING, /* configured, not ready yet */
+	FT_CHILD_READY,
+	FT_CHILD_STOPPING /* told to stop */
+};
+
+#define FT_CHILD_LINE  400u /* bytes of one line of its standard error that are kept */
+#define FT_CHILD_LINES 50u  /* lines a second that are logged */
+
+struct ft_child {
+	void *owner; /* for the watches' callbacks */
+	enum ft_child_kind kind;
+	enum ft_child_state state;
+	char name[64];     /* "ledger", "dataplane", "vmm web": for people */
+	char guest[32];    /* of a vmm */
+	uid_t uid;         /* its uid and gid */
+	pid_t pid;         /* 0: none */
+	struct ft_watch channel, output; /* fd -1: closed */
+	uint64_t deadline; /* STARTING: ready until then; STOPPING: gone until then; else UINT64_MAX */
+	uint64_t retry_at; /* DOWN: start again then; else UINT64_MAX */
+	uint64_t ready_at;
+	unsigned failures; /* in a row; the back-off grows with them */
+	unsigned restarts;
+	bool running;      /* vmm: its guest is up */
+	uint64_t boot_ns;
+	int failed_code;   /* what it said when it could not start, 0: nothing */
+	char failed_text[512];
+	char line[FT_CHILD_LINE];
+	size_t line_length;
+	uint64_t window_start; /* rate limit of what it may write to our log */
+	unsigned window_lines, window_lost;
+};
+
+void ft_child_prepare(struct ft_child *child, enum ft_child_kind kind, const char *guest, uid_t uid);
+
+/* Full path of the kind's executable: $FORETASTE_LIBEXEC, beside our own executable, in the build tree, or installed.
+ * 0 or -ENOENT with a sentence. */
+int ft_child_program(enum ft_child_kind kind, char *path, size_t size, struct ft_error *err);
+
+/* Forks and executes it with its channel as descriptor 3; nothing else of ours gets through. It dies with us. Sets
+ * pid, channel.fd and output.fd (non-blocking). */
+int ft_child_spawn(struct ft_child *child, const char *program, struct ft_error *err);
+
+/* Never waits: -EAGAIN when the child does not read. Takes message over. */
+int ft_child_send(struct ft_child *child, json_t *message, const int *fds, int count);
+
+/* Gives the next line that it wrote, cleaned. false: none for now. Closes output at its end. */
+bool ft_child_output(struct ft_child *child, char *line, size_t size);
+
+/* Whether one more line of it may go to the log now; *lost: lines that were suppressed before. */
+bool ft_child_may_log(struct ft_child *child, unsigned *lost);
+
+void ft_child_kill(struct ft_child *child);
+
+/* Closes what we hold of it; its process has been reaped. */
+void ft_child_close(struct ft_child *child);
+
+const char *ft_child_state_name(enum ft_child_state state);
+
+#endif

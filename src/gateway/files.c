@@ -1,0 +1,201 @@
+#include "gateway/files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+void ft_files_close(int *fds, int count)
+{
+	for (int i = 0; i < count; i++) {
+		if (fds[i] >= 0)
+			close(fds[i]);
+		fds[i] = -1;
+	}
+}
+
+int ft_files_directory(const char *path, mode_t mode, struct ft_error *err)
+{
+	char copy[PATH_MAX];
+	if (snprintf(copy, sizeof(copy), "%s", path) >= (int)sizeof(copy))
+		return ft_error_set(err, -ENAMETOOLONG, "cannot make the directory %.64s...: %s", path,
+				    strerror(ENAMETOOLONG));
+	for (char *p = copy + 1;; p++) {
+		if (*p && *p != '/')
+			continue;
+		bool last = !*p;
+		*p = 0;
+		if (mkdir(copy, last ? mode : 0755) && errno != EEXIST)
+			return ft_error_set(err, -errno, "cannot make the directory %s: %s", copy, strerror(errno));
+		if (last)
+			return 0;
+		*p = '/';
+	}
+}
+
+int ft_files_lock(const struct ft_config *config, struct ft_error *err)
+{
+	const char *state = ft_config_text(config, "state");
+	int error = ft_files_directory(state, 0755, err);
+	if (error) {
+		ft_config_place(config, "state", err);
+		return error;
+	}
+	int fd = open(state, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0) {
+		error = ft_error_set(err, -errno, "cannot open the state directory %s: %s", state, strerror(errno));
+		ft_config_place(config, "state", err);
+		return error;
+	}
+	if (flock(fd, LOCK_EX | LOCK_NB)) {
+		error = errno == EWOULDBLOCK ? -EADDRINUSE : -errno;
+		close(fd);
+		return error == -EADDRINUSE
+			       ? ft_error_set(err, error, "the state directory %s is in use by another gateway", state)
+			       : ft_error_set(err, error, "cannot lock the state directory %s: %s", state,
+					      strerror(-error));
+	}
+	return fd;
+}
+
+static int named_error(const struct ft_config *config, const char *path, const char *what, const char *file, int error,
+		       struct ft_error *err)
+{
+	ft_error_set(err, -error, "%s: cannot open %s: %s", what, file, strerror(error));
+	ft_config_place(config, path, err);
+	return -error;
+}
+
+/* One image of a guest; /dev/null for what it has not. */
+static int open_image(const struct ft_config *config, const char *guest, const char *name, struct ft_error *err)
+{
+	char path[128];
+	snprintf(path, sizeof(path), "guests.%s.%s", guest, name);
+	const char *file = ft_config_text(config, path);
+	/* Non-blocking, so that a FIFO in the wrong place is an error and no wait. */
+	int fd = open(file ? file : "/dev/null", O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	struct stat st;
+	if (fd < 0)
+		return named_error(config, path, name, file ? file : "/dev/null", errno, err);
+	if (file && (fstat(fd, &st) || !(S_ISREG(st.st_mode) || S_ISBLK(st.st_mode)))) {
+		close(fd);
+		ft_error_set(err, -EINVAL, "%s: %s is no file", name, file);
+		ft_config_place(config, path, err);
+		return -EINVAL;
+	}
+	if (file && S_ISREG(st.st_mode) && st.st_size == 0) {
+		close(fd);
+		ft_error_set(err, -EINVAL, "%s: %s is empty", name, file);
+		ft_config_place(config, path, err);
+		return -EINVAL;
+	}
+	fcntl(fd, F_SETFL, 0);
+	return fd;
+}
+
+/* A log of ours: appended to, never through a symbolic link that somebody else put there. */
+static int open_log(const struct ft_config *config, const char *path, const char *what, struct ft_error *err)
+{
+	const char *file = ft_config_text(config, path);
+	int fd = open(file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK, 0640);
+	struct stat st;
+	if (fd < 0)
+		return named_error(config, path, what, file, errno, err);
+	if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
+		close(fd);
+		ft_error_set(err, -EINVAL, "%s: %s is not a regular file", what, file);
+		ft_config_place(config, path, err);
+		return -EINVAL;
+	}
+	fcntl(fd, F_SETFL, O_APPEND);
+	return fd;
+}
+
+int ft_files_vmm(const struct ft_config *config, const char *guest, int fds[FT_FILES_VMM], struct ft_error *err)
+{
+	static const char *const images[] = {"kernel", "initrd", "disk"};
+	for (int i = 0; i < FT_FILES_VMM; i++)
+		fds[i] = -1;
+	for (int i = 0; i < FT_FILES_VMM; i++) {
+		char path[128];
+		snprintf(path, sizeof(path), "guests.%s.console", guest);
+		fds[i] = i < 3 ? open_image(config, guest, images[i], err)
+			       : open_log(config, path, "console log", err);
+		if (fds[i] < 0) {
+			int error = fds[i];
+			ft_files_close(fds, FT_FILES_VMM);
+			return error;
+		}
+	}
+	return 0;
+}
+
+/* A directory that belongs to uid. Only one that we make is given away: a name that is wrong by accident ("/tmp") must
+ * not cost a directory its owner. */
+static int open_own_directory(const char *path, uid_t uid, struct ft_error *err)
+{
+	char above[PATH_MAX];
+	if (snprintf(above, sizeof(above), "%s", path) >= (int)sizeof(above))
+		return ft_error_set(err, -ENAMETOOLONG, "cannot make the directory %.64s...: %s", path,
+				    strerror(ENAMETOOLONG));
+	char *slash = strrchr(above, '/');
+	*slash = 0;
+	int error = slash == above ? 0 : ft_files_directory(above, 0755, err);
+	if (error)
+		return error;
+	bool made = !mkdir(path, 0700);
+	if (!made && errno != EEXIST)
+		return ft_error_set(err, -errno, "cannot make the directory %s: %s", path, strerror(errno));
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	struct stat st;
+	if (fd < 0 || (made && fchown(fd, uid, uid)) || fstat(fd, &st)) {
+		error = ft_error_set(err, -errno, "cannot use the directory %s: %s", path, strerror(errno));
+	} else if (st.st_uid != uid) {
+		error = ft_error_set(err, -EACCES,
+				     "the directory %s belongs to uid %u, but the ledger runs as uid %u (uid_base): "
+				     "give it that owner, or name a new directory",
+				     path, (unsigned)st.st_uid, (unsigned)uid);
+	}
+	if (error && fd >= 0)
+		close(fd);
+	return error ? error : fd;
+}
+
+int ft_files_ledger(const struct ft_config *config, uid_t uid, int fds[FT_FILES_LEDGER], struct ft_error *err)
+{
+	char own[PATH_MAX];
+	const char *keys[] = {"feed.file", "quarantine.directory", "state"};
+	snprintf(own, sizeof(own), "%s/ledger", ft_config_text(config, "state"));
+	fds[0] = fds[1] = fds[2] = -1;
+	for (int i = 0; i < FT_FILES_LEDGER; i++) {
+		const char *directory = i == 2 ? own : ft_config_text(config, keys[i]);
+		fds[i] = i == 0 ? open_log(config, keys[i], "feed", err) : open_own_directory(directory, uid, err);
+		if (fds[i] >= 0)
+			continue;
+		int error = fds[i];
+		if (i)
+			ft_config_place(config, keys[i], err);
+		ft_files_close(fds, FT_FILES_LEDGER);
+		return error;
+	}
+	return 0;
+}
+
+int ft_files_check(const struct ft_config *config, struct ft_error *err)
+{
+	static const char *const images[] = {"kernel", "initrd", "disk"};
+	const char *guest;
+	json_t *value;
+	json_object_foreach ((json_t *)ft_config_get(config, "guests"), guest, value)
+		for (int i = 0; i < 3; i++) {
+			int fd = open_image(config, guest, images[i], err);
+			if (fd < 0)
+				return fd;
+			close(fd);
+		}
+	return 0;
+}

@@ -1,0 +1,59 @@
+/* Questions on their way to children, and the requests of the control socket that wait for the answers. A child can
+ * only answer what it was asked itself; one that does not answer in time is named in the reply. */
+#ifndef FT_GATEWAY_QUERY_H
+#define FT_GATEWAY_QUERY_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "gateway/child.h"
+#include "gateway/control.h"
+
+#define FT_QUERY_MAX     64u /* requests waiting at a time */
+#define FT_QUERY_PARTS   8u  /* children asked for one request */
+#define FT_QUERY_TIMEOUT 3000000000ull
+
+struct ft_query {
+	uint64_t connection; /* 0: free */
+	json_t *id;          /* the client's */
+	json_t *result;      /* what is put together; NULL: the one child's answer is the result */
+	uint64_t deadline;
+	unsigned parts;
+	struct {
+		uint64_t number; /* of the question; 0: answered */
+		const struct ft_child *child;
+	} asked[FT_QUERY_PARTS];
+};
+
+struct ft_queries {
+	struct ft_control *control;
+	struct ft_query queries[FT_QUERY_MAX];
+	uint64_t next; /* number of the last question */
+};
+
+/* Starts a request. result (taken over, may be NULL): object whose "processes" get each child's answer as "state".
+ * NULL when too many wait; the client has been told. */
+struct ft_query *ft_query_begin(struct ft_queries *queries, uint64_t connection, const json_t *request,
+				json_t *result);
+
+/* Asks one child; message: {"what": ...}, taken over. 0 or -errno, and then nothing is waited for. */
+int ft_query_ask(struct ft_queries *queries, struct ft_query *query, struct ft_child *child, json_t *message);
+
+/* To be called after the asking: answers at once when nothing is waited for. */
+void ft_query_settle(struct ft_queries *queries, struct ft_query *query);
+
+/* A child's `answer` message (borrowed, unchecked). false: it answers nothing that it was asked. */
+bool ft_query_answer(struct ft_queries *queries, const struct ft_child *child, const json_t *message);
+
+/* The child died: nothing more will come from it. */
+void ft_query_forget(struct ft_queries *queries, const struct ft_child *child);
+
+/* Ends what has waited too long. Returns when to call again. */
+uint64_t ft_query_expire(struct ft_queries *queries, uint64_t now);
+
+/* Ends a request with an error sentence. */
+void ft_query_refuse(struct ft_control *control, uint64_t connection, json_t *id, int code, const char *format, ...)
+	__attribute__((format(printf, 5, 6)));
+
+#endif

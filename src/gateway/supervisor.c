@@ -1,0 +1,605 @@
+#include "gateway/supervisor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <sysexits.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/link.h"
+#include "base/printable.h"
+#include "gateway/answer.h"
+#include "gateway/files.h"
+
+#define SECOND 1000000000ull
+
+/* A start compiles rules and sets up DPDK; on a busy small machine that has taken 10 s. */
+#define READY_TIMEOUT (60 * SECOND)
+#define STOP_TIMEOUT  (5 * SECOND)
+#define BACKOFF_FIRST (SECOND / 5)
+#define BACKOFF_MOST  (10 * SECOND)
+#define STABLE        (30 * SECOND) /* a child that ran this long starts with a clean record */
+
+#define RECORD_BUFFER (4 << 20) /* bytes of records that may wait for a ledger */
+
+static void child_message(void *context, uint32_t events);
+static void child_output(void *context, uint32_t events);
+
+static void say(const char *level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static void say(const char *level, const char *format, ...)
+{
+	char text[1024], clean[1100];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	fprintf(stderr, "foretasted: %s%s%s\n", level, *level ? ": " : "",
+		ft_printable(clean, sizeof(clean), text, strlen(text)));
+}
+
+/* ---- Records of our own for the feed ------------------------------------------------------------------------- */
+
+static void record(struct ft_supervisor *s, const char *type, const char *guest, const char *process,
+		   const char *format, ...) __attribute__((format(printf, 5, 6)));
+
+static void record(struct ft_supervisor *s, const char *type, const char *guest, const char *process,
+		   const char *format, ...)
+{
+	char text[512];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	struct timespec now;
+	clock_gettime(CLOCK_REALTIME, &now);
+	json_t *event = json_pack("{s:s, s:s, s:s, s:I}", "op", "event", "type", type, "text", text, "ns",
+				  (json_int_t)now.tv_sec * 1000000000 + now.tv_nsec);
+	if (guest)
+		json_object_set_new(event, "guest", json_string(guest));
+	if (process)
+		json_object_set_new(event, "process", json_string(process));
+	/* Non-blocking: when even the buffer is full the line on stderr is what remains. */
+	int error = event ? ft_channel_send(s->records[1], event, NULL, 0) : -ENOMEM;
+	json_decref(event);
+	say(error ? "error" : "", "%s%s", text, error ? " (the feed could not take this)" : "");
+}
+
+/* ---- Starting children ---------------------------------------------------------------------------------------- */
+
+static void fail(struct ft_supervisor *s, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* Ends the run because of an error; the first one counts. */
+static void fail(struct ft_supervisor *s, int code, const char *format, ...)
+{
+	char text[512];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	if (!s->exit_code) {
+		s->exit_code = code;
+		ft_error_set(&s->why, -ECANCELED, "%s", text);
+	}
+	if (s->phase != FT_PHASE_STOPPING) {
+		s->phase = FT_PHASE_STOPPING;
+		s->stop_step = 0;
+	}
+}
+
+static int send_config(struct ft_supervisor *s, struct ft_child *child, struct ft_error *err)
+{
+	int fds[FT_CHANNEL_FDS], count = 0, error = 0;
+	json_t *part = NULL;
+	switch (child->kind) {
+	case FT_CHILD_LEDGER:
+		part = ft_config_ledger(s->config);
+		fds[0] = fcntl(s->records[0], F_DUPFD_CLOEXEC, 0);
+		error = ft_files_ledger(s->config, child->uid, fds + 1, err);
+		count = error ? 1 : 1 + FT_FILES_LEDGER;
+		break;
+	case FT_CHILD_DATAPLANE:
+		part = ft_config_dataplane(s->config);
+		fds[0] = fcntl(s->records[1], F_DUPFD_CLOEXEC, 0);
+		count = 1;
+		break;
+	case FT_CHILD_VMM:
+		part = ft_config_vmm(s->config, child->guest);
+		error = ft_files_vmm(s->config, child->guest, fds, err);
+		count = error ? 0 : FT_FILES_VMM;
+		break;
+	}
+	if (!error) {
+		error = ft_child_send(child,
+				      json_pack("{s:s, s:I, s:I, s:O}", "op", "config", "uid", (json_int_t)child->uid,
+						"gid", (json_int_t)child->uid, "config", part),
+				      fds, count);
+		if (error == -EMSGSIZE)
+			ft_error_set(err, -E2BIG, "the configuration and its rules are larger than the %u KiB that "
+						  "the %s process takes", FT_CHANNEL_MESSAGE >> 10, child->name);
+		else if (error)
+			ft_error_set(err, error, "cannot configure the %s process: %s", child->name, strerror(-error));
+	}
+	json_decref(part);
+	ft_files_close(fds, count);
+	return error;
+}
+
+static uint64_t backoff(const struct ft_child *child)
+{
+	uint64_t wait = BACKOFF_FIRST;
+	for (unsigned i = 0; i < child->failures && wait < BACKOFF_MOST; i++)
+		wait *= 2;
+	return wait < BACKOFF_MOST ? wait : BACKOFF_MOST;
+}
+
+static void start_child(struct ft_supervisor *s, struct ft_child *child)
+{
+	char program[PATH_MAX];
+	struct ft_error err = {0};
+	int error = ft_child_program(child->kind, program, sizeof(program), &err);
+	if (!error)
+		error = ft_child_spawn(child, program, &err);
+	if (!error) {
+		child->state = FT_CHILD_STARTING;
+		child->deadline = ft_loop_now() + READY_TIMEOUT;
+		child->retry_at = UINT64_MAX;
+		ft_loop_add(&s->loop, &child->channel, EPOLLIN);
+		ft_loop_add(&s->loop, &child->output, EPOLLIN);
+		error = send_config(s, child, &err);
+		/* Without a configuration it is of no use; its death is dealt with like any other. */
+		if (error)
+			ft_child_kill(child);
+	}
+	if (!error)
+		return;
+	if (s->phase == FT_PHASE_STARTING) {
+		fail(s, ft_config_exit(error), "%s", err.text);
+		return;
+	}
+	say("error", "%s", err.text);
+	if (!child->pid) {
+		child->failures++;
+		child->retry_at = ft_loop_now() + backoff(child);
+	}
+}
+
+/* ---- Links ------------------------------------------------------------------------------------------------ */
+
+static struct ft_child *dataplane_of(struct ft_supervisor *s)
+{
+	return &s->children[1];
+}
+
+/* Gives the dataplane and one vmm, both ready, the two ends of a new link. Who cannot take its end is replaced. */
+static void make_link(struct ft_supervisor *s, struct ft_child *vmm)
+{
+	int ours[FT_LINK_FDS], theirs[FT_LINK_FDS];
+	struct ft_error err = {0};
+	if (ft_link_create(ours, theirs, &err)) {
+		say("error", "%s", err.text);
+		ft_child_kill(vmm);
+		return;
+	}
+	const struct {
+		struct ft_child *child;
+		const int *fds;
+	} ends[] = {{dataplane_of(s), ours}, {vmm, theirs}};
+	for (int i = 0; i < 2; i++) {
+		int error = ft_child_send(ends[i].child, json_pack("{s:s, s:s}", "op", "link", "guest", vmm->guest),
+					  ends[i].fds, FT_LINK_FDS);
+		if (error) {
+			say("error", "the %s process does not take its link: %s", ends[i].child->name,
+			    strerror(-error));
+			ft_child_kill(ends[i].child);
+		}
+	}
+	ft_files_close(ours, FT_LINK_FDS);
+	ft_files_close(theirs, FT_LINK_FDS);
+}
+
+static void child_ready(struct ft_supervisor *s, struct ft_child *child)
+{
+	child->state = FT_CHILD_READY;
+	child->deadline = UINT64_MAX;
+	child->ready_at = ft_loop_now();
+	for (unsigned i = 0; i < s->count; i++) {
+		struct ft_child *vmm = &s->children[i];
+		bool concerned = vmm == child || child->kind == FT_CHILD_DATAPLANE;
+		if (vmm->kind == FT_CHILD_VMM && concerned && vmm->state == FT_CHILD_READY &&
+		    dataplane_of(s)->state == FT_CHILD_READY)
+			make_link(s, vmm);
+	}
+	if (s->phase != FT_PHASE_STARTING)
+		return;
+	for (unsigned i = 0; i < s->count; i++)
+		if (s->children[i].state != FT_CHILD_READY)
+			return;
+	s->phase = FT_PHASE_RUNNING;
+	record(s, "start", NULL, NULL, "the gateway has started");
+}
+
+/* ---- What children say ------------------------------------------------------------------------------------- */
+
+static void child_says(struct ft_child *child, const char *level, const char *text)
+{
+	unsigned lost;
+	bool may = ft_child_may_log(child, &lost);
+	if (lost)
+		say("warning", "%s: %u lines suppressed", child->name, lost);
+	if (may)
+		say(level, "%s: %s", child->name, text);
+}
+
+static void handle_ready(struct ft_supervisor *s, struct ft_child *child, const json_t *message)
+{
+	if (child->state != FT_CHILD_STARTING)
+		return;
+	size_t i;
+	json_t *sentence;
+	json_array_foreach (json_object_get(message, "said"), i, sentence)
+		if (json_is_string(sentence))
+			child_says(child, "", json_string_value(sentence));
+	child_ready(s, child);
+}
+
+static void handle_failed(struct ft_child *child, const json_t *message)
+{
+	const char *text = json_string_value(json_object_get(message, "text"));
+	json_int_t code = json_integer_value(json_object_get(message, "code"));
+	if (!text)
+		text = "it did not say why";
+	child->failed_code = code >= EX_USAGE && code <= EX_CONFIG ? (int)code : EX_SOFTWARE;
+	ft_printable(child->failed_text, sizeof(child->failed_text), text, strlen(text));
+	if (child->deadline > ft_loop_now() + STOP_TIMEOUT)
+		child->deadline = ft_loop_now() + STOP_TIMEOUT; /* it should end by itself now */
+}
+
+static void handle_running(struct ft_supervisor *s, struct ft_child *child, const json_t *message)
+{
+	json_int_t ns = json_integer_value(json_object_get(message, "boot_ns"));
+	if (child->kind != FT_CHILD_VMM || child->state != FT_CHILD_READY || child->running || ns < 0)
+		return;
+	child->running = true;
+	child->boot_ns = (uint64_t)ns;
+	record(s, "guest-up", child->guest, NULL, "guest %s is up, %.1f s after its start", child->guest,
+	       (double)ns / 1e9);
+}
+
+static void handle_log(struct ft_child *child, const json_t *message)
+{
+	const char *level = json_string_value(json_object_get(message, "level"));
+	const char *text = json_string_value(json_object_get(message, "text"));
+	if (!level || !text || (strcmp(level, "error") && strcmp(level, "warning") && strcmp(level, "info")))
+		child_says(child, "warning", "a log message that is none");
+	else
+		child_says(child, strcmp(level, "info") ? level : "", text);
+}
+
+static void handle(struct ft_supervisor *s, struct ft_child *child, const json_t *message)
+{
+	const char *op = json_string_value(json_object_get(message, "op"));
+	if (!op)
+		op = "";
+	if (!strcmp(op, "ready"))
+		handle_ready(s, child, message);
+	else if (!strcmp(op, "failed"))
+		handle_failed(child, message);
+	else if (!strcmp(op, "running"))
+		handle_running(s, child, message);
+	else if (!strcmp(op, "log"))
+		handle_log(child, message);
+	else if (strcmp(op, "answer"))
+		child_says(child, "warning", "a message of an unknown kind");
+	else if (!ft_query_answer(&s->queries, child, message))
+		child_says(child, "warning", "an answer that nobody waits for");
+}
+
+/* Serves one message. false: no more for now, or the channel is closed. */
+static bool receive(struct ft_supervisor *s, struct ft_child *child)
+{
+	json_t *message;
+	int fds[FT_CHANNEL_FDS], count;
+	int error = child->channel.fd < 0 ? -EPIPE : ft_channel_receive(child->channel.fd, &message, fds, &count);
+	if (error == -EAGAIN)
+		return false;
+	if (error == -EPROTO || error == -EMSGSIZE) {
+		say("error", "the %s process sent what is no message, it is replaced", child->name);
+		ft_child_kill(child);
+	}
+	if (error) {
+		if (child->channel.fd >= 0) {
+			ft_loop_remove(&s->loop, &child->channel);
+			close(child->channel.fd);
+			child->channel.fd = -1;
+		}
+		return false;
+	}
+	ft_files_close(fds, count); /* nobody sends us descriptors */
+	handle(s, child, message);
+	json_decref(message);
+	return true;
+}
+
+static void child_message(void *context, uint32_t events)
+{
+	struct ft_child *child = context;
+	receive(child->owner, child);
+}
+
+static void drain_output(struct ft_child *child, unsigned most)
+{
+	char line[4 * FT_CHILD_LINE + 1];
+	while (most-- && ft_child_output(child, line, sizeof(line)))
+		child_says(child, "", line);
+}
+
+static void child_output(void *context, uint32_t events)
+{
+	struct ft_child *child = context;
+	drain_output(child, 16);
+}
+
+/* ---- Deaths -------------------------------------------------------------------------------------------------- */
+
+static const char *death_text(int status, char text[80])
+{
+	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS)
+		snprintf(text, 80, "was killed by its seccomp filter");
+	else if (WIFSIGNALED(status))
+		snprintf(text, 80, "was killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+	else
+		snprintf(text, 80, "ended with status %d", WEXITSTATUS(status));
+	return text;
+}
+
+/* During the start a death is the end of it; the child's own sentence is the one worth reading. */
+static void died_starting(struct ft_supervisor *s, struct ft_child *child, const char *how)
+{
+	if (child->failed_code)
+		fail(s, child->failed_code, "%s", child->failed_text);
+	else
+		fail(s, EX_SOFTWARE, "the %s process %s before it was ready", child->name, how);
+}
+
+static void replace(struct ft_supervisor *s, struct ft_child *child, const char *how)
+{
+	bool lasted = child->ready_at && ft_loop_now() - child->ready_at >= STABLE;
+	child->failures = lasted ? 0 : child->failures + 1;
+	child->ready_at = 0;
+	child->restarts++;
+	uint64_t wait = lasted ? 0 : backoff(child) / 2;
+	child->retry_at = ft_loop_now() + wait;
+	if (child->kind == FT_CHILD_VMM) {
+		record(s, "guest-down", child->guest, NULL, "guest %s is down: its vmm process %s%s%s", child->guest,
+		       how, child->failed_code ? ": " : "", child->failed_code ? child->failed_text : "");
+		if (dataplane_of(s)->state == FT_CHILD_READY)
+			ft_child_send(dataplane_of(s),
+				      json_pack("{s:s, s:s, s:s}", "op", "guest-down", "guest", child->guest, "why",
+						how),
+				      NULL, 0);
+	}
+	record(s, "restart", NULL, child->name, "the %s process %s%s%s; a new one starts%s", child->name, how,
+	       child->failed_code ? ": " : "", child->failed_code ? child->failed_text : "",
+	       wait ? " after a pause" : "");
+}
+
+static void child_died(struct ft_supervisor *s, struct ft_child *child, int status)
+{
+	char how[80];
+	death_text(status, how);
+	/* Its last messages and words are still in the sockets. Bounded: it may have filled them. */
+	for (int i = 0; i < 256 && receive(s, child); i++)
+		;
+	drain_output(child, 64);
+	if (child->channel.fd >= 0)
+		ft_loop_remove(&s->loop, &child->channel);
+	if (child->output.fd >= 0)
+		ft_loop_remove(&s->loop, &child->output);
+	ft_child_close(child);
+	ft_query_forget(&s->queries, child);
+	child->state = FT_CHILD_DOWN;
+	child->deadline = child->retry_at = UINT64_MAX;
+	if (s->phase == FT_PHASE_STARTING)
+		died_starting(s, child, how);
+	else if (s->phase == FT_PHASE_RUNNING)
+		replace(s, child, how);
+}
+
+/* Also reaps what is no child of ours by birth: clones of a vmm that died are handed to us. */
+static void reap(struct ft_supervisor *s)
+{
+	int status;
+	for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
+		for (unsigned i = 0; i < s->count; i++)
+			if (s->children[i].pid == pid)
+				child_died(s, &s->children[i], status);
+}
+
+/* ---- Stopping ----------------------------------------------------------------------------------------------- */
+
+/* The dataplane first: it resolves what it holds and tells the ledger. The ledger last: it writes down the rest. */
+static const enum ft_child_kind stop_order[] = {FT_CHILD_DATAPLANE, FT_CHILD_VMM, FT_CHILD_LEDGER};
+
+#define STOP_STEPS (sizeof(stop_order) / sizeof(*stop_order))
+
+static void stop_child(struct ft_child *child)
+{
+	child->state = FT_CHILD_STOPPING;
+	child->deadline = ft_loop_now() + STOP_TIMEOUT;
+	if (ft_child_send(child, json_pack("{s:s}", "op", "stop"), NULL, 0))
+		ft_child_kill(child);
+}
+
+/* Goes on with the stop as far as it can; true when nobody is left. */
+static bool stop_step(struct ft_supervisor *s)
+{
+	while (s->stop_step < STOP_STEPS) {
+		bool left = false;
+		for (unsigned i = 0; i < s->count; i++) {
+			struct ft_child *child = &s->children[i];
+			if (child->kind != stop_order[s->stop_step] || !child->pid)
+				continue;
+			left = true;
+			if (child->state != FT_CHILD_STOPPING)
+				stop_child(child);
+		}
+		if (left)
+			return false;
+		s->stop_step++;
+	}
+	return true;
+}
+
+static void signal_came(void *context, uint32_t events)
+{
+	struct ft_supervisor *s = context;
+	struct signalfd_siginfo info;
+	if (read(s->signals.fd, &info, sizeof(info)) != sizeof(info))
+		return;
+	if (info.ssi_signo == SIGCHLD) {
+		reap(s);
+	} else if (s->phase == FT_PHASE_STOPPING) {
+		say("", "a second signal: killing what is left");
+		for (unsigned i = 0; i < s->count; i++)
+			ft_child_kill(&s->children[i]);
+	} else {
+		if (s->phase == FT_PHASE_RUNNING)
+			record(s, "stop", NULL, NULL, "the gateway stops: %s",
+			       info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
+		s->phase = FT_PHASE_STOPPING;
+		s->stop_step = 0;
+	}
+}
+
+/* ---- Timers ------------------------------------------------------------------------------------------------ */
+
+static uint64_t serve_timers(struct ft_supervisor *s)
+{
+	uint64_t now = ft_loop_now(), next = ft_query_expire(&s->queries, now);
+	for (unsigned i = 0; i < s->count; i++) {
+		struct ft_child *child = &s->children[i];
+		if (child->retry_at <= now && s->phase != FT_PHASE_STOPPING)
+			start_child(s, child);
+		if (child->deadline <= now) {
+			child->deadline = UINT64_MAX;
+			say("error", "the %s process %s, it is killed", child->name,
+			    child->state == FT_CHILD_STOPPING ? "did not stop in time"
+							      : "was not ready in time");
+			ft_child_kill(child);
+		}
+		if (child->deadline < next)
+			next = child->deadline;
+		if (child->retry_at < next && s->phase != FT_PHASE_STOPPING)
+			next = child->retry_at;
+	}
+	return next;
+}
+
+/* ---- The whole --------------------------------------------------------------------------------------------- */
+
+static int open_signals(struct ft_supervisor *s)
+{
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGCHLD);
+	signal(SIGPIPE, SIG_IGN); /* a closed log must not end the gateway */
+	if (sigprocmask(SIG_BLOCK, &set, NULL) || prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+		return -errno;
+	s->signals = (struct ft_watch){signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK), signal_came, s};
+	return s->signals.fd < 0 ? -errno : ft_loop_add(&s->loop, &s->signals, EPOLLIN);
+}
+
+static int open_records(struct ft_supervisor *s)
+{
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, s->records))
+		return -errno;
+	int size = RECORD_BUFFER;
+	setsockopt(s->records[1], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size));
+	return fcntl(s->records[1], F_SETFL, O_NONBLOCK) ? -errno : 0;
+}
+
+static void add_child(struct ft_supervisor *s, enum ft_child_kind kind, const char *guest)
+{
+	uid_t base = (uid_t)json_integer_value(ft_config_get(s->config, "uid_base"));
+	struct ft_child *child = &s->children[s->count];
+	ft_child_prepare(child, kind, guest, base + s->count);
+	child->owner = s;
+	child->channel.ready = child_message;
+	child->output.ready = child_output;
+	child->channel.context = child->output.context = child;
+	s->count++;
+}
+
+static int open_all(struct ft_supervisor *s, struct ft_error *err)
+{
+	if (geteuid() != 0)
+		return ft_error_set(err, -EPERM,
+				    "the gateway has to be started by root: it opens ports and gives each of its "
+				    "processes a uid of its own");
+	int error = ft_loop_open(&s->loop);
+	if (!error)
+		error = open_signals(s);
+	if (!error)
+		error = open_records(s);
+	if (error)
+		return ft_error_set(err, error, "cannot start: %s", strerror(-error));
+	s->state_fd = ft_files_lock(s->config, err);
+	if (s->state_fd < 0)
+		return s->state_fd;
+	s->control.loop = &s->loop;
+	s->control.request = ft_answer_request;
+	s->control.context = s;
+	s->queries.control = &s->control;
+	return ft_control_open(&s->control, ft_config_text(s->config, "control"), err);
+}
+
+static void close_all(struct ft_supervisor *s)
+{
+	if (s->control.path)
+		ft_control_close(&s->control);
+	ft_files_close((int[]){s->records[0], s->records[1], s->state_fd, s->signals.fd}, 4);
+	ft_loop_close(&s->loop);
+}
+
+int ft_supervisor_run(const struct ft_config *config, struct ft_error *err)
+{
+	struct ft_supervisor s = {.config = config,
+				  .loop.epoll = -1,
+				  .signals.fd = -1,
+				  .state_fd = -1,
+				  .records = {-1, -1},
+				  .started = ft_loop_now()};
+	int error = open_all(&s, err);
+	if (error) {
+		close_all(&s);
+		return ft_config_exit(error);
+	}
+	add_child(&s, FT_CHILD_LEDGER, NULL);
+	add_child(&s, FT_CHILD_DATAPLANE, NULL);
+	const char *guest;
+	json_t *value;
+	json_object_foreach ((json_t *)ft_config_get(config, "guests"), guest, value)
+		if (s.count < FT_SUPERVISOR_CHILDREN)
+			add_child(&s, FT_CHILD_VMM, guest);
+	for (unsigned i = 0; i < s.count && s.phase == FT_PHASE_STARTING; i++)
+		start_child(&s, &s.children[i]);
+	while (s.phase != FT_PHASE_STOPPING || !stop_step(&s))
+		ft_loop_step(&s.loop, serve_timers(&s));
+	close_all(&s);
+	if (s.exit_code)
+		ft_error_set(err, s.why.code, "%s", s.why.text);
+	return s.exit_code;
+}

@@ -1,0 +1,36 @@
+/* The supervisor: starts the other processes, gives each the files and links it needs, replaces the dead, answers the
+ * control socket, and stops everything in order. It never touches a packet, and believes none of its children. */
+#ifndef FT_GATEWAY_SUPERVISOR_H
+#define FT_GATEWAY_SUPERVISOR_H
+
+#include "gateway/child.h"
+#include "gateway/config.h"
+#include "gateway/control.h"
+#include "gateway/query.h"
+
+#define FT_SUPERVISOR_CHILDREN 8u
+
+enum ft_supervisor_phase { FT_PHASE_STARTING, FT_PHASE_RUNNING, FT_PHASE_STOPPING };
+
+struct ft_supervisor {
+	const struct ft_config *config;
+	struct ft_loop loop;
+	struct ft_watch signals;
+	struct ft_control control;
+	struct ft_queries queries;
+	struct ft_child children[FT_SUPERVISOR_CHILDREN]; /* ledger, dataplane, then the vmms */
+	unsigned count;
+	int state_fd;   /* holds the lock on the state directory */
+	int records[2]; /* dataplane and supervisor write [1], the ledger reads [0]; both stay open here */
+	enum ft_supervisor_phase phase;
+	unsigned stop_step; /* which kind of child is being stopped */
+	uint64_t started;
+	int exit_code;
+	struct ft_error why; /* of an exit that nobody asked for */
+};
+
+/* Runs a gateway until SIGTERM or SIGINT, or until it cannot start. Returns a sysexits number; err has the sentence.
+ * Blocks the signals it serves and becomes a child subreaper: to be called once, from main. */
+int ft_supervisor_run(const struct ft_config *config, struct ft_error *err);
+
+#endif
