@@ -14,8 +14,9 @@ static const char *phase_name(enum ft_supervisor_phase phase)
 
 static json_t *process_json(const struct ft_child *child, uint64_t now)
 {
-	json_t *json = json_pack("{s:s, s:i, s:I, s:i}", "state", ft_child_state_name(child->state), "pid",
-				 (int)child->pid, "uid", (json_int_t)child->uid, "restarts", (int)child->restarts);
+	json_t *json =
+	    json_pack("{s:s, s:i, s:I, s:i}", "state", ft_child_state_name(child->state), "pid",
+		      (int)child->pid, "uid", (json_int_t)child->uid, "restarts", (int)child->restarts);
 	if (child->state == FT_CHILD_READY)
 		json_object_set_new(json, "ready_s", json_real((double)(now - child->ready_at) / 1e9));
 	return json;
@@ -24,8 +25,8 @@ static json_t *process_json(const struct ft_child *child, uint64_t now)
 static json_t *guest_json(const struct ft_child *vmm)
 {
 	json_t *json = json_pack("{s:s}", "state",
-				 vmm->running			   ? "up"
-				 : vmm->state == FT_CHILD_READY	   ? "booting"
+				 vmm->running                      ? "up"
+				 : vmm->state == FT_CHILD_READY    ? "booting"
 				 : vmm->state == FT_CHILD_STARTING ? "starting"
 								   : "down");
 	if (vmm->running)
@@ -44,10 +45,11 @@ static json_t *own_status(const struct ft_supervisor *s)
 		if (child->kind == FT_CHILD_VMM)
 			json_object_set_new(guests, child->guest, guest_json(child));
 	}
-	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:f, s:o, s:o}", "sensor", ft_config_text(s->config, "sensor"),
-			 "version", FT_VERSION, "state", phase_name(s->phase), "config", s->config->file, "feed",
-			 ft_config_text(s->config, "feed.file"), "up_s", (double)(now - s->started) / 1e9, "guests",
-			 guests, "processes", processes);
+	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:f, s:o, s:o}", "sensor",
+			 ft_config_text(s->config, "sensor"), "version", FT_VERSION, "state",
+			 phase_name(s->phase), "config", s->config->file, "feed",
+			 ft_config_text(s->config, "feed.file"), "up_s", (double)(now - s->started) / 1e9,
+			 "guests", guests, "processes", processes);
 }
 
 static void ask_status(struct ft_supervisor *s, uint64_t connection, json_t *request)
@@ -55,7 +57,8 @@ static void ask_status(struct ft_supervisor *s, uint64_t connection, json_t *req
 	struct ft_query *query = ft_query_begin(&s->queries, connection, request, own_status(s));
 	for (unsigned i = 0; query && i < s->count; i++)
 		if (s->children[i].state == FT_CHILD_READY)
-			ft_query_ask(&s->queries, query, &s->children[i], json_pack("{s:s}", "what", "status"));
+			ft_query_ask(&s->queries, query, &s->children[i],
+				     json_pack("{s:s}", "what", "status"));
 	if (query)
 		ft_query_settle(&s->queries, query);
 }
@@ -67,8 +70,8 @@ static void ask_one(struct ft_supervisor *s, uint64_t connection, json_t *reques
 	struct ft_child *child = &s->children[kind == FT_CHILD_LEDGER ? 0 : 1];
 	json_t *id = json_object_get(request, "id");
 	if (child->state != FT_CHILD_READY) {
-		ft_query_refuse(&s->control, connection, id, EX_UNAVAILABLE, "the %s process is %s", child->name,
-				ft_child_state_name(child->state));
+		ft_query_refuse(&s->control, connection, id, EX_UNAVAILABLE, "the %s process is %s",
+				child->name, ft_child_state_name(child->state));
 		json_decref(message);
 		return;
 	}
@@ -112,15 +115,16 @@ static void ask_show(struct ft_supervisor *s, uint64_t connection, json_t *reque
 				"show needs the number of a hold");
 		return;
 	}
-	ask_one(s, connection, request, FT_CHILD_LEDGER, json_pack("{s:s, s:O}", "what", "show", "hold", hold));
+	ask_one(s, connection, request, FT_CHILD_LEDGER,
+		json_pack("{s:s, s:O}", "what", "show", "hold", hold));
 }
 
 static const struct {
 	const char *what;
 	void (*ask)(struct ft_supervisor *s, uint64_t connection, json_t *request);
 } requests[] = {
-	{"status", ask_status}, {"holds", ask_holds}, {"counters", ask_counters},
-	{"verdicts", ask_verdicts}, {"show", ask_show},
+    {"status", ask_status},     {"holds", ask_holds}, {"counters", ask_counters},
+    {"verdicts", ask_verdicts}, {"show", ask_show},
 };
 
 #define REQUESTS (sizeof(requests) / sizeof(*requests))

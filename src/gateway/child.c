@@ -18,9 +18,9 @@ static const struct {
 	const char *room; /* where the build tree has it, beside our own directory */
 	const char *name;
 } kinds[] = {
-	[FT_CHILD_LEDGER] = {"foretaste-ledger", "log", "ledger"},
-	[FT_CHILD_DATAPLANE] = {"foretaste-dataplane", "dataplane", "dataplane"},
-	[FT_CHILD_VMM] = {"foretaste-vmm", "guest", "vmm"},
+    [FT_CHILD_LEDGER] = {"foretaste-ledger", "log", "ledger"},
+    [FT_CHILD_DATAPLANE] = {"foretaste-dataplane", "dataplane", "dataplane"},
+    [FT_CHILD_VMM] = {"foretaste-vmm", "guest", "vmm"},
 };
 
 const char *ft_child_state_name(enum ft_child_state state)
@@ -38,7 +38,8 @@ void ft_child_prepare(struct ft_child *child, enum ft_child_kind kind, const cha
 				   .deadline = UINT64_MAX,
 				   .retry_at = UINT64_MAX};
 	snprintf(child->guest, sizeof(child->guest), "%s", guest ? guest : "");
-	snprintf(child->name, sizeof(child->name), "%s%s%s", kinds[kind].name, guest ? " " : "", guest ? guest : "");
+	snprintf(child->name, sizeof(child->name), "%s%s%s", kinds[kind].name, guest ? " " : "",
+		 guest ? guest : "");
 }
 
 static bool runnable(char *path, size_t size, const char *directory, const char *below, const char *program)
@@ -68,27 +69,26 @@ int ft_child_program(enum ft_child_kind kind, char *path, size_t size, struct ft
 	return ft_error_set(err, -ENOENT, "there is no %s beside %s", program, own);
 }
 
-/* What a child inherits of the environment: nothing that an operator's shell happens to hold, except what steers the
- * sanitizers in instrumented builds. */
-static char **child_environment(char **keep, size_t size)
+#define ENVIRONMENT 32
+
+/* What a child inherits of the environment: our own variables and what steers the sanitizers of instrumented builds,
+ * but nothing else that an operator's shell happens to hold. */
+static void child_environment(const char *kept[ENVIRONMENT])
 {
-	static const char *const passed[] = {"ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS"};
-	static char path[] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin", lang[] = "LANG=C.UTF-8";
+	static const char *const passed[] = {"FORETASTE_",
+					     "ASAN_OPTIONS=", "UBSAN_OPTIONS=", "LSAN_OPTIONS="};
 	size_t count = 0;
-	keep[count++] = path;
-	keep[count++] = lang;
-	for (size_t i = 0; i < sizeof(passed) / sizeof(*passed); i++) {
-		const char *value = getenv(passed[i]);
-		char *entry;
-		if (value && count + 1 < size && asprintf(&entry, "%s=%s", passed[i], value) > 0)
-			keep[count++] = entry;
-	}
-	keep[count] = NULL;
-	return keep;
+	kept[count++] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
+	kept[count++] = "LANG=C.UTF-8";
+	for (char **entry = environ; *entry; entry++)
+		for (size_t i = 0; i < sizeof(passed) / sizeof(*passed) && count < ENVIRONMENT - 1; i++)
+			if (!strncmp(*entry, passed[i], strlen(passed[i])))
+				kept[count++] = *entry;
+	kept[count] = NULL;
 }
 
 /* In the child. Descriptors: 0 nothing, 1 and 2 the pipe to our log, 3 the channel; no others. */
-static void become(const char *program, pid_t parent, int channel, int output, char **environment)
+static void become(const char *program, pid_t parent, int channel, int output, const char **environment)
 {
 	sigset_t none;
 	sigemptyset(&none);
@@ -107,7 +107,7 @@ static void become(const char *program, pid_t parent, int channel, int output, c
 	    dup2(output, 2) < 0 || dup2(channel, FT_CHANNEL_FD) < 0 || close_range(FT_CHANNEL_FD + 1, ~0u, 0))
 		_exit(127);
 	char *arguments[] = {(char *)program, NULL};
-	execve(program, arguments, environment);
+	execve(program, arguments, (char **)environment);
 	dprintf(2, "cannot execute %s: %s\n", program, strerror(errno));
 	_exit(127);
 }
@@ -117,16 +117,14 @@ int ft_child_spawn(struct ft_child *child, const char *program, struct ft_error 
 	int pair[2] = {-1, -1}, output[2] = {-1, -1};
 	pid_t parent = getpid(), pid = -1;
 	int error = 0;
-	char *environment[8];
-	child_environment(environment, sizeof(environment) / sizeof(*environment));
+	const char *environment[ENVIRONMENT];
+	child_environment(environment);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) || pipe2(output, O_CLOEXEC))
 		error = -errno;
 	else if ((pid = fork()) < 0)
 		error = -errno;
 	if (pid == 0)
 		become(program, parent, pair[1], output[1], environment);
-	for (size_t i = 2; environment[i]; i++)
-		free(environment[i]);
 	if (pair[1] >= 0)
 		close(pair[1]);
 	if (output[1] >= 0)
@@ -136,7 +134,8 @@ int ft_child_spawn(struct ft_child *child, const char *program, struct ft_error 
 			close(pair[0]);
 		if (output[0] >= 0)
 			close(output[0]);
-		return ft_error_set(err, error, "cannot start the %s process: %s", child->name, strerror(-error));
+		return ft_error_set(err, error, "cannot start the %s process: %s", child->name,
+				    strerror(-error));
 	}
 	fcntl(pair[0], F_SETFL, O_NONBLOCK);
 	fcntl(output[0], F_SETFL, O_NONBLOCK);

@@ -31,19 +31,19 @@ struct ft_child {
 	void *owner; /* for the watches' callbacks */
 	enum ft_child_kind kind;
 	enum ft_child_state state;
-	char name[64];     /* "ledger", "dataplane", "vmm web": for people */
-	char guest[32];    /* of a vmm */
-	uid_t uid;         /* its uid and gid */
-	pid_t pid;         /* 0: none */
+	char name[64];                   /* "ledger", "dataplane", "vmm web": for people */
+	char guest[32];                  /* of a vmm */
+	uid_t uid;                       /* its uid and gid */
+	pid_t pid;                       /* 0: none */
 	struct ft_watch channel, output; /* fd -1: closed */
 	uint64_t deadline; /* STARTING: ready until then; STOPPING: gone until then; else UINT64_MAX */
 	uint64_t retry_at; /* DOWN: start again then; else UINT64_MAX */
 	uint64_t ready_at;
 	unsigned failures; /* in a row; the back-off grows with them */
 	unsigned restarts;
-	bool running;      /* vmm: its guest is up */
+	bool running; /* vmm: its guest is up */
 	uint64_t boot_ns;
-	int failed_code;   /* what it said when it could not start, 0: nothing */
+	int failed_code; /* what it said when it could not start, 0: nothing */
 	char failed_text[512];
 	char line[FT_CHILD_LINE];
 	size_t line_length;

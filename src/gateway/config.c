@@ -49,8 +49,8 @@ int ft_config_exit(int code)
 
 /* ---- Checking a map against the table ------------------------------------------------------------------------ */
 
-static int walk(const struct ft_key *parent, const char *path, const struct ft_yaml *node, const struct ft_yaml *near,
-		json_t *out, struct ft_error *err);
+static int walk(const struct ft_key *parent, const char *path, const struct ft_yaml *node,
+		const struct ft_yaml *near, json_t *out, struct ft_error *err);
 
 static bool name_is_good(const char *name)
 {
@@ -75,10 +75,11 @@ static int walk_named(const struct ft_key *key, const char *path, const struct f
 		const struct ft_yaml *entry = node->items[i];
 		char below[PATH_LENGTH];
 		if (!name_is_good(entry->key))
-			return ft_yaml_key_error(err, entry,
-						 "\"%.64s\" cannot be a name, expected at most %d lower-case letters, "
-						 "digits, dashes and underscores",
-						 entry->key, FT_CONFIG_NAME - 1);
+			return ft_yaml_key_error(
+			    err, entry,
+			    "\"%.64s\" cannot be a name, expected at most %d lower-case letters, "
+			    "digits, dashes and underscores",
+			    entry->key, FT_CONFIG_NAME - 1);
 		json_t *map = json_object();
 		json_object_set_new(out, entry->key, map);
 		int error = join(below, path, entry->key, entry, err);
@@ -90,7 +91,8 @@ static int walk_named(const struct ft_key *key, const char *path, const struct f
 	return 0;
 }
 
-static int unknown_key(const struct ft_key *parent, const char *path, const struct ft_yaml *entry, struct ft_error *err)
+static int unknown_key(const struct ft_key *parent, const char *path, const struct ft_yaml *entry,
+		       struct ft_error *err)
 {
 	const char *known[64] = {NULL};
 	size_t count = 0;
@@ -101,14 +103,15 @@ static int unknown_key(const struct ft_key *parent, const char *path, const stru
 	char list[300] = "";
 	if (!meant)
 		for (size_t i = 0; i < count; i++)
-			snprintf(list + strlen(list), sizeof(list) - strlen(list), "%s%s", i ? ", " : "", known[i]);
-	return ft_yaml_key_error(err, entry, "unknown key \"%.64s\"%s%s, %s%s%s", entry->key, *path ? " in " : "", path,
-				 meant ? "did you mean \"" : "expected one of: ", meant ? meant : list,
-				 meant ? "\"?" : "");
+			snprintf(list + strlen(list), sizeof(list) - strlen(list), "%s%s", i ? ", " : "",
+				 known[i]);
+	return ft_yaml_key_error(
+	    err, entry, "unknown key \"%.64s\"%s%s, %s%s%s", entry->key, *path ? " in " : "", path,
+	    meant ? "did you mean \"" : "expected one of: ", meant ? meant : list, meant ? "\"?" : "");
 }
 
-static int leaf(const struct ft_key *key, const char *path, const struct ft_yaml *entry, const struct ft_yaml *near,
-		json_t *out, struct ft_error *err)
+static int leaf(const struct ft_key *key, const char *path, const struct ft_yaml *entry,
+		const struct ft_yaml *near, json_t *out, struct ft_error *err)
 {
 	json_t *value = NULL;
 	int error;
@@ -129,8 +132,8 @@ static int leaf(const struct ft_key *key, const char *path, const struct ft_yaml
 	return error;
 }
 
-static int walk_key(const struct ft_key *key, const char *path, const struct ft_yaml *node, const struct ft_yaml *near,
-		    json_t *out, struct ft_error *err)
+static int walk_key(const struct ft_key *key, const char *path, const struct ft_yaml *node,
+		    const struct ft_yaml *near, json_t *out, struct ft_error *err)
 {
 	const char *name = ft_key_last(key);
 	if (*name == '*')
@@ -146,8 +149,8 @@ static int walk_key(const struct ft_key *key, const char *path, const struct ft_
 }
 
 /* near: the closest thing that was written, for errors about what was not. */
-static int walk(const struct ft_key *parent, const char *path, const struct ft_yaml *node, const struct ft_yaml *near,
-		json_t *out, struct ft_error *err)
+static int walk(const struct ft_key *parent, const char *path, const struct ft_yaml *node,
+		const struct ft_yaml *near, json_t *out, struct ft_error *err)
 {
 	bool empty = node && node->kind == FT_YAML_SCALAR && node->plain && !*node->text;
 	if (node && node->kind != FT_YAML_MAP && !empty)
@@ -160,7 +163,8 @@ static int walk(const struct ft_key *parent, const char *path, const struct ft_y
 		const struct ft_yaml *entry = node->items[k];
 		bool known = false;
 		for (size_t i = 0; i < ft_keys_count && !known; i++)
-			known = ft_key_is_child(parent, &ft_keys[i]) && !strcmp(ft_key_last(&ft_keys[i]), entry->key);
+			known = ft_key_is_child(parent, &ft_keys[i]) &&
+				!strcmp(ft_key_last(&ft_keys[i]), entry->key);
 		if (!known)
 			return unknown_key(parent, path, entry, err);
 	}
@@ -185,7 +189,8 @@ static void resolve_paths(const struct ft_config *config, json_t *map, const cha
 {
 	const char *name;
 	json_t *value;
-	json_object_foreach (map, name, value) {
+	json_object_foreach(map, name, value)
+	{
 		char below[PATH_LENGTH];
 		snprintf(below, sizeof(below), "%s%s%s", path, *path ? "." : "", name);
 		const struct ft_key *key = ft_key_find(below);
@@ -193,13 +198,15 @@ static void resolve_paths(const struct ft_config *config, json_t *map, const cha
 			resolve_paths(config, value, below);
 		else if (key && key->kind == FT_KEY_PATHS)
 			for (size_t i = 0; i < json_array_size(value); i++)
-				json_array_set_new(value, i,
-						   absolute(config->directory,
-							    json_string_value(json_array_get(value, i))));
-		else if (key && json_is_string(value) && (key->kind == FT_KEY_PATH || key->kind == FT_KEY_STATE))
+				json_array_set_new(
+				    value, i,
+				    absolute(config->directory, json_string_value(json_array_get(value, i))));
+		else if (key && json_is_string(value) &&
+			 (key->kind == FT_KEY_PATH || key->kind == FT_KEY_STATE))
 			json_object_set_new(map, name,
-					    absolute(key->kind == FT_KEY_PATH ? config->directory
-									      : ft_config_text(config, "state"),
+					    absolute(key->kind == FT_KEY_PATH
+							 ? config->directory
+							 : ft_config_text(config, "state"),
 						     json_string_value(value)));
 	}
 }
@@ -220,7 +227,8 @@ static int apply_set(struct ft_config *config, const char *set, struct ft_error 
 {
 	const char *equals = strchr(set, '=');
 	if (!equals || equals == set)
-		return ft_error_set(err, -EINVAL, "--set:1:1: \"%.64s\" is no assignment, expected NAME.KEY=VALUE", set);
+		return ft_error_set(err, -EINVAL,
+				    "--set:1:1: \"%.64s\" is no assignment, expected NAME.KEY=VALUE", set);
 	struct ft_yaml *value;
 	int error = ft_yaml_parse(equals + 1, strlen(equals + 1), "--set", &value, err);
 	if (error)
@@ -324,11 +332,13 @@ void ft_config_place(const struct ft_config *config, const char *path, struct ft
 
 /* ---- Printing ------------------------------------------------------------------------------------------------ */
 
-static void print_map(const struct ft_config *config, const json_t *map, const char *path, int indent, FILE *file)
+static void print_map(const struct ft_config *config, const json_t *map, const char *path, int indent,
+		      FILE *file)
 {
 	const char *name;
 	json_t *value;
-	json_object_foreach ((json_t *)map, name, value) {
+	json_object_foreach((json_t *)map, name, value)
+	{
 		char below[PATH_LENGTH], text[1024];
 		snprintf(below, sizeof(below), "%s%s%s", path, *path ? "." : "", name);
 		if (json_is_object(value)) {
@@ -374,8 +384,8 @@ static json_t *service_part(const struct ft_config *config, const json_t *servic
 {
 	json_t *to = json_deep_copy(service), *sids = json_array(), *path;
 	size_t i;
-	json_array_foreach (json_object_get(service, "rules"), i, path)
-		json_array_extend(sids, json_object_get(config->sids, json_string_value(path)));
+	json_array_foreach(json_object_get(service, "rules"), i, path)
+	    json_array_extend(sids, json_object_get(config->sids, json_string_value(path)));
 	json_object_set_new(to, "rules", sids);
 	return to;
 }
@@ -384,17 +394,17 @@ json_t *ft_config_dataplane(const struct ft_config *config)
 {
 	json_t *all = json_object(), *guests = json_object(), *services = json_object(), *value;
 	const char *name;
-	json_object_foreach ((json_t *)ft_config_get(config, "guests"), name, value)
-		json_object_set_new(guests, name, part(value, (const char *[]){"mac", "address", NULL}));
-	json_object_foreach ((json_t *)ft_config_get(config, "services"), name, value)
-		json_object_set_new(services, name, service_part(config, value));
+	json_object_foreach((json_t *)ft_config_get(config, "guests"), name, value)
+	    json_object_set_new(guests, name, part(value, (const char *[]){"mac", "address", NULL}));
+	json_object_foreach((json_t *)ft_config_get(config, "services"), name, value)
+	    json_object_set_new(services, name, service_part(config, value));
 	copy(all, config->values, (const char *[]){"uplink", "flows", NULL});
 	json_object_set_new(all, "guests", guests);
 	json_object_set_new(all, "services", services);
 	json_object_set_new(all, "clone",
 			    part(ft_config_get(config, "clone"),
-				 (const char *[]){"handling_instructions", "horizon", "horizon_instructions", "wall",
-						  "memory", "max", NULL}));
+				 (const char *[]){"handling_instructions", "horizon", "horizon_instructions",
+						  "wall", "memory", "max", NULL}));
 	json_object_set(all, "rules", json_object_get(config->rules, "patterns"));
 	json_object_set(all, "verdict_rules", json_object_get(config->rules, "verdicts"));
 	json_object_set(all, "correlation_rules", json_object_get(config->rules, "correlations"));
@@ -404,12 +414,13 @@ json_t *ft_config_dataplane(const struct ft_config *config)
 json_t *ft_config_vmm(const struct ft_config *config, const char *guest)
 {
 	const json_t *from = json_object_get(ft_config_get(config, "guests"), guest);
-	json_t *all = part(from, (const char *[]){"memory", "vcpus", "engine", "clock", "cmdline", "mac", "address",
-						  "ns_per_insn", NULL});
+	json_t *all = part(from, (const char *[]){"memory", "vcpus", "engine", "clock", "cmdline", "mac",
+						  "address", "ns_per_insn", NULL});
 	json_object_set_new(all, "guest", json_string(guest));
 	json_object_set_new(all, "has_initrd", json_boolean(json_is_string(json_object_get(from, "initrd"))));
 	json_object_set_new(all, "has_disk", json_boolean(json_is_string(json_object_get(from, "disk"))));
-	json_object_set_new(all, "clone", part(ft_config_get(config, "clone"), (const char *[]){"max", "link", NULL}));
+	json_object_set_new(all, "clone",
+			    part(ft_config_get(config, "clone"), (const char *[]){"max", "link", NULL}));
 	return all;
 }
 

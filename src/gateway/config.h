@@ -13,12 +13,12 @@
 #define FT_CONFIG_NAME 32 /* longest name of a guest or service, with its NUL */
 
 struct ft_config {
-	char *file;          /* as it was named */
-	char *directory;     /* absolute; where relative paths start */
+	char *file;           /* as it was named */
+	char *directory;      /* absolute; where relative paths start */
 	struct ft_yaml *tree; /* what was written, for positions */
-	json_t *values;      /* every key: durations in ns, sizes in bytes, paths absolute; absent ones are null */
-	json_t *rules;       /* {"patterns": [...], "verdicts": [...], "correlations": [...]} of all rule files */
-	json_t *sids;        /* {path of a rule file: [sids of its patterns]} */
+	json_t *values; /* every key: durations in ns, sizes in bytes, paths absolute; absent ones are null */
+	json_t *rules;  /* {"patterns": [...], "verdicts": [...], "correlations": [...]} of all rule files */
+	json_t *sids;   /* {path of a rule file: [sids of its patterns]} */
 };
 
 /* Loads file; sets are `count` overrides of the form "a.b=c", applied before anything is checked. 0, or with a

@@ -46,7 +46,8 @@ static void flush(struct ft_control_connection *connection)
 		connection->out = NULL;
 		connection->out_done = connection->out_length = 0;
 	}
-	ft_loop_change(connection->control->loop, &connection->watch, EPOLLIN | (connection->out ? EPOLLOUT : 0));
+	ft_loop_change(connection->control->loop, &connection->watch,
+		       EPOLLIN | (connection->out ? EPOLLOUT : 0));
 }
 
 static void answer_to(struct ft_control_connection *connection, json_t *answer)
@@ -90,8 +91,9 @@ static void serve_line(struct ft_control_connection *connection, const char *lin
 	if (json_is_object(request) && json_is_string(json_object_get(request, "what")))
 		control->request(control->context, connection->number, request);
 	else
-		answer_to(connection, json_pack("{s:n, s:s, s:i}", "id", "error",
-						"a request is one JSON object a line with a \"what\"", "code", EX_USAGE));
+		answer_to(connection,
+			  json_pack("{s:n, s:s, s:i}", "id", "error",
+				    "a request is one JSON object a line with a \"what\"", "code", EX_USAGE));
 	json_decref(request);
 }
 
@@ -127,8 +129,8 @@ static void serve_connection(void *context, uint32_t events)
 		memmove(connection->in, newline + 1, connection->in_length);
 	}
 	if (connection->in_length == FT_CONTROL_LINE) {
-		answer_to(connection, json_pack("{s:n, s:s, s:i}", "id", "error", "a request is too long", "code",
-						EX_USAGE));
+		answer_to(connection, json_pack("{s:n, s:s, s:i}", "id", "error", "a request is too long",
+						"code", EX_USAGE));
 		close_connection(connection);
 	}
 }
@@ -162,10 +164,11 @@ static int take_over(const char *path, const struct sockaddr_un *address, struct
 	struct stat st;
 	if (lstat(path, &st))
 		return errno == ENOENT ? 0
-				       : ft_error_set(err, -errno, "cannot look at the control socket %s: %s", path,
-						      strerror(errno));
+				       : ft_error_set(err, -errno, "cannot look at the control socket %s: %s",
+						      path, strerror(errno));
 	if (!S_ISSOCK(st.st_mode))
-		return ft_error_set(err, -EEXIST, "the control socket cannot be made: %s exists and is no socket", path);
+		return ft_error_set(err, -EEXIST,
+				    "the control socket cannot be made: %s exists and is no socket", path);
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return ft_error_set(err, -errno, "cannot make a socket: %s", strerror(errno));
@@ -173,12 +176,14 @@ static int take_over(const char *path, const struct sockaddr_un *address, struct
 	close(fd);
 	/* EAGAIN: somebody listens, and is busy. */
 	if (!error || error == EAGAIN || error == EINPROGRESS)
-		return ft_error_set(err, -EADDRINUSE, "the control socket %s is in use: another gateway answers there",
-				    path);
+		return ft_error_set(err, -EADDRINUSE,
+				    "the control socket %s is in use: another gateway answers there", path);
 	if (error != ECONNREFUSED)
-		return ft_error_set(err, -error, "cannot look at the control socket %s: %s", path, strerror(error));
+		return ft_error_set(err, -error, "cannot look at the control socket %s: %s", path,
+				    strerror(error));
 	if (unlink(path) && errno != ENOENT)
-		return ft_error_set(err, -errno, "cannot remove the dead control socket %s: %s", path, strerror(errno));
+		return ft_error_set(err, -errno, "cannot remove the dead control socket %s: %s", path,
+				    strerror(errno));
 	return 0;
 }
 

@@ -30,7 +30,8 @@ int ft_files_directory(const char *path, mode_t mode, struct ft_error *err)
 		bool last = !*p;
 		*p = 0;
 		if (mkdir(copy, last ? mode : 0755) && errno != EEXIST)
-			return ft_error_set(err, -errno, "cannot make the directory %s: %s", copy, strerror(errno));
+			return ft_error_set(err, -errno, "cannot make the directory %s: %s", copy,
+					    strerror(errno));
 		if (last)
 			return 0;
 		*p = '/';
@@ -47,7 +48,8 @@ int ft_files_lock(const struct ft_config *config, struct ft_error *err)
 	}
 	int fd = open(state, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0) {
-		error = ft_error_set(err, -errno, "cannot open the state directory %s: %s", state, strerror(errno));
+		error = ft_error_set(err, -errno, "cannot open the state directory %s: %s", state,
+				     strerror(errno));
 		ft_config_place(config, "state", err);
 		return error;
 	}
@@ -55,15 +57,16 @@ int ft_files_lock(const struct ft_config *config, struct ft_error *err)
 		error = errno == EWOULDBLOCK ? -EADDRINUSE : -errno;
 		close(fd);
 		return error == -EADDRINUSE
-			       ? ft_error_set(err, error, "the state directory %s is in use by another gateway", state)
-			       : ft_error_set(err, error, "cannot lock the state directory %s: %s", state,
-					      strerror(-error));
+			   ? ft_error_set(err, error, "the state directory %s is in use by another gateway",
+					  state)
+			   : ft_error_set(err, error, "cannot lock the state directory %s: %s", state,
+					  strerror(-error));
 	}
 	return fd;
 }
 
-static int named_error(const struct ft_config *config, const char *path, const char *what, const char *file, int error,
-		       struct ft_error *err)
+static int named_error(const struct ft_config *config, const char *path, const char *what, const char *file,
+		       int error, struct ft_error *err)
 {
 	ft_error_set(err, -error, "%s: cannot open %s: %s", what, file, strerror(error));
 	ft_config_place(config, path, err);
@@ -71,7 +74,8 @@ static int named_error(const struct ft_config *config, const char *path, const c
 }
 
 /* One image of a guest; /dev/null for what it has not. */
-static int open_image(const struct ft_config *config, const char *guest, const char *name, struct ft_error *err)
+static int open_image(const struct ft_config *config, const char *guest, const char *name,
+		      struct ft_error *err)
 {
 	char path[128];
 	snprintf(path, sizeof(path), "guests.%s.%s", guest, name);
@@ -101,7 +105,8 @@ static int open_image(const struct ft_config *config, const char *guest, const c
 static int open_log(const struct ft_config *config, const char *path, const char *what, struct ft_error *err)
 {
 	const char *file = ft_config_text(config, path);
-	int fd = open(file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK, 0640);
+	int fd =
+	    open(file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK, 0640);
 	struct stat st;
 	if (fd < 0)
 		return named_error(config, path, what, file, errno, err);
@@ -115,7 +120,8 @@ static int open_log(const struct ft_config *config, const char *path, const char
 	return fd;
 }
 
-int ft_files_vmm(const struct ft_config *config, const char *guest, int fds[FT_FILES_VMM], struct ft_error *err)
+int ft_files_vmm(const struct ft_config *config, const char *guest, int fds[FT_FILES_VMM],
+		 struct ft_error *err)
 {
 	static const char *const images[] = {"kernel", "initrd", "disk"};
 	for (int i = 0; i < FT_FILES_VMM; i++)
@@ -155,10 +161,11 @@ static int open_own_directory(const char *path, uid_t uid, struct ft_error *err)
 	if (fd < 0 || (made && fchown(fd, uid, uid)) || fstat(fd, &st)) {
 		error = ft_error_set(err, -errno, "cannot use the directory %s: %s", path, strerror(errno));
 	} else if (st.st_uid != uid) {
-		error = ft_error_set(err, -EACCES,
-				     "the directory %s belongs to uid %u, but the ledger runs as uid %u (uid_base): "
-				     "give it that owner, or name a new directory",
-				     path, (unsigned)st.st_uid, (unsigned)uid);
+		error = ft_error_set(
+		    err, -EACCES,
+		    "the directory %s belongs to uid %u, but the ledger runs as uid %u (uid_base): "
+		    "give it that owner, or name a new directory",
+		    path, (unsigned)st.st_uid, (unsigned)uid);
 	}
 	if (error && fd >= 0)
 		close(fd);
@@ -173,7 +180,8 @@ int ft_files_ledger(const struct ft_config *config, uid_t uid, int fds[FT_FILES_
 	fds[0] = fds[1] = fds[2] = -1;
 	for (int i = 0; i < FT_FILES_LEDGER; i++) {
 		const char *directory = i == 2 ? own : ft_config_text(config, keys[i]);
-		fds[i] = i == 0 ? open_log(config, keys[i], "feed", err) : open_own_directory(directory, uid, err);
+		fds[i] =
+		    i == 0 ? open_log(config, keys[i], "feed", err) : open_own_directory(directory, uid, err);
 		if (fds[i] >= 0)
 			continue;
 		int error = fds[i];
@@ -190,12 +198,13 @@ int ft_files_check(const struct ft_config *config, struct ft_error *err)
 	static const char *const images[] = {"kernel", "initrd", "disk"};
 	const char *guest;
 	json_t *value;
-	json_object_foreach ((json_t *)ft_config_get(config, "guests"), guest, value)
-		for (int i = 0; i < 3; i++) {
-			int fd = open_image(config, guest, images[i], err);
-			if (fd < 0)
-				return fd;
-			close(fd);
-		}
+	json_object_foreach((json_t *)ft_config_get(config, "guests"), guest, value) for (int i = 0; i < 3;
+											  i++)
+	{
+		int fd = open_image(config, guest, images[i], err);
+		if (fd < 0)
+			return fd;
+		close(fd);
+	}
 	return 0;
 }

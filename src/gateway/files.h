@@ -16,8 +16,10 @@ int ft_files_lock(const struct ft_config *config, struct ft_error *err);
 
 /* Opens what a vmm / the ledger gets, in the order of gateway/protocol.md (the ledger's record socket is not among
  * these). The caller closes them. New directories are given to uid. 0 or -errno, and then none is open. */
-int ft_files_vmm(const struct ft_config *config, const char *guest, int fds[FT_FILES_VMM], struct ft_error *err);
-int ft_files_ledger(const struct ft_config *config, uid_t uid, int fds[FT_FILES_LEDGER], struct ft_error *err);
+int ft_files_vmm(const struct ft_config *config, const char *guest, int fds[FT_FILES_VMM],
+		 struct ft_error *err);
+int ft_files_ledger(const struct ft_config *config, uid_t uid, int fds[FT_FILES_LEDGER],
+		    struct ft_error *err);
 
 /* Whether the images that all guests name can be read; for `foretaste check`. */
 int ft_files_check(const struct ft_config *config, struct ft_error *err);

@@ -13,94 +13,103 @@
 #define NONE "none"
 
 const struct ft_key ft_keys[] = {
-	{"sensor", FT_KEY_TEXT, NULL, "foretaste", NULL, "Name of this gateway in the feed."},
-	{"state", FT_KEY_PATH, NULL, "/var/lib/foretaste", NULL,
-	 "Directory for what outlives a run: feed, quarantine, console logs. Made when missing."},
-	{"control", FT_KEY_PATH, NULL, "/run/foretaste/control.sock", NULL,
-	 "Socket that the command line talks to. Only root may use it."},
-	{"uid_base", FT_KEY_WHOLE, "1000..4294900000", "64000", NULL,
-	 "Each process runs under a uid and gid of its own, counted from here; they need no names."},
-	{"flows", FT_KEY_WHOLE, "64..4194304", "65536", NULL,
-	 "Connections that the gateway can follow at a time. Others are refused, and counted."},
+    {"sensor", FT_KEY_TEXT, NULL, "foretaste", NULL, "Name of this gateway in the feed."},
+    {"state", FT_KEY_PATH, NULL, "/var/lib/foretaste", NULL,
+     "Directory for what outlives a run: feed, quarantine, console logs. Made when missing."},
+    {"control", FT_KEY_PATH, NULL, "/run/foretaste/control.sock", NULL,
+     "Socket that the command line talks to. Only root may use it."},
+    {"uid_base", FT_KEY_WHOLE, "1000..4294900000", "64000", NULL,
+     "Each process runs under a uid and gid of its own, counted from here; they need no names."},
+    {"flows", FT_KEY_WHOLE, "64..4194304", "65536", NULL,
+     "Connections that the gateway can follow at a time. Others are refused, and counted."},
 
-	{"uplink", FT_KEY_MAP, NULL, NULL, NULL, "The port where clients come from."},
-	{"uplink.port", FT_KEY_TEXT, NULL, NULL, "net_af_packet0,iface=eth1",
-	 "DPDK device arguments: a virtual device, or a PCI address. Nothing else is probed."},
-	{"uplink.huge", FT_KEY_CHOICE, "auto|never", "auto", NULL,
-	 "Packet buffers in huge pages where there are free ones."},
+    {"uplink", FT_KEY_MAP, NULL, NULL, NULL, "The port where clients come from."},
+    {"uplink.port", FT_KEY_TEXT, NULL, NULL, "net_af_packet0,iface=eth1",
+     "DPDK device arguments: a virtual device, or a PCI address. Nothing else is probed."},
+    {"uplink.huge", FT_KEY_CHOICE, "auto|never", "auto", NULL,
+     "Packet buffers in huge pages where there are free ones."},
 
-	{"guests", FT_KEY_MAP, NULL, NULL, NULL, "The protected machines, by name. This version runs one."},
-	{"guests.*", FT_KEY_MAP, NULL, NULL, "web", NULL},
-	{"guests.*.kernel", FT_KEY_PATH, NULL, NULL, "/var/lib/foretaste/images/web/vmlinuz",
-	 "Linux bzImage, as Debian packages it."},
-	{"guests.*.initrd", FT_KEY_PATH, NULL, NONE, NULL, "Its initramfs, or none."},
-	{"guests.*.cmdline", FT_KEY_TEXT, NULL, "console=ttyS0 root=/dev/vda rw", NULL, "Kernel command line."},
-	{"guests.*.memory", FT_KEY_SIZE, "32 MiB..3 GiB", "256 MiB", NULL, "RAM."},
-	{"guests.*.vcpus", FT_KEY_WHOLE, "1..64", "1", NULL, "Processors. This version gives each guest one."},
-	{"guests.*.engine", FT_KEY_CHOICE, "soft", "soft", NULL, "What executes the guest's instructions."},
-	{"guests.*.clock", FT_KEY_CHOICE, "live|free", "live", NULL,
-	 "live follows wall time; free counts instructions, for exactness tests."},
-	{"guests.*.ns_per_insn", FT_KEY_REAL, "0.05..100", "1", NULL,
-	 "Virtual nanoseconds that one instruction takes: the guest's idea of its own speed."},
-	{"guests.*.disk", FT_KEY_PATH, NULL, NONE, NULL,
-	 "Disk image, or none. Only read: what the guest writes stays in memory and ends with it."},
-	{"guests.*.mac", FT_KEY_MAC, NULL, NULL, "52:54:00:00:02:0f", "Ethernet address of its network card."},
-	{"guests.*.address", FT_KEY_ADDRESS, NULL, NULL, "10.0.2.15", "IPv4 address that the guest has."},
-	{"guests.*.console", FT_KEY_STATE, NULL, "console.log", NULL, "Log of its serial console, below state."},
+    {"guests", FT_KEY_MAP, NULL, NULL, NULL, "The protected machines, by name. This version runs one."},
+    {"guests.*", FT_KEY_MAP, NULL, NULL, "web", NULL},
+    {"guests.*.kernel", FT_KEY_PATH, NULL, NULL, "/var/lib/foretaste/images/web/vmlinuz",
+     "Linux bzImage, as Debian packages it."},
+    {"guests.*.initrd", FT_KEY_PATH, NULL, NONE, NULL, "Its initramfs, or none."},
+    {"guests.*.cmdline", FT_KEY_TEXT, NULL, "console=ttyS0 root=/dev/vda rw", NULL, "Kernel command line."},
+    {"guests.*.memory", FT_KEY_SIZE, "32 MiB..3 GiB", "256 MiB", NULL, "RAM."},
+    {"guests.*.vcpus", FT_KEY_WHOLE, "1..64", "1", NULL, "Processors. This version gives each guest one."},
+    {"guests.*.engine", FT_KEY_CHOICE, "soft", "soft", NULL, "What executes the guest's instructions."},
+    {"guests.*.clock", FT_KEY_CHOICE, "live|free", "live", NULL,
+     "live follows wall time; free counts instructions, for exactness tests."},
+    {"guests.*.ns_per_insn", FT_KEY_REAL, "0.05..100", "1", NULL,
+     "Virtual nanoseconds that one instruction takes: the guest's idea of its own speed."},
+    {"guests.*.disk", FT_KEY_PATH, NULL, NONE, NULL,
+     "Disk image, or none. Only read: what the guest writes stays in memory and ends with it."},
+    {"guests.*.mac", FT_KEY_MAC, NULL, NULL, "52:54:00:00:02:0f", "Ethernet address of its network card."},
+    {"guests.*.address", FT_KEY_ADDRESS, NULL, NULL, "10.0.2.15", "IPv4 address that the guest has."},
+    {"guests.*.console", FT_KEY_STATE, NULL, "console.log", NULL, "Log of its serial console, below state."},
 
-	{"services", FT_KEY_MAP, NULL, NULL, NULL,
-	 "What is inspected, by name. All other traffic to the guests passes untouched."},
-	{"services.*", FT_KEY_MAP, NULL, NULL, "http", NULL},
-	{"services.*.guest", FT_KEY_TEXT, NULL, NULL, "web", "The guest that serves it."},
-	{"services.*.protocol", FT_KEY_CHOICE, "tcp|udp", "tcp", NULL, "Transport."},
-	{"services.*.port", FT_KEY_WHOLE, "1..65535", NULL, "80", "Port on the guest."},
-	{"services.*.mode", FT_KEY_CHOICE, "enforce|observe", "observe", NULL,
-	 "observe tries suspicious input in the background and holds nothing; enforce holds it for the verdict."},
-	{"services.*.screen", FT_KEY_CHOICE, "suspicious|all", "suspicious", NULL,
-	 "What is tried: input that a rule or risk points at, or all of it."},
-	{"services.*.rules", FT_KEY_PATHS, NULL, "[rules/web.yaml]", NULL, "Files of pattern rules."},
-	{"services.*.risks", FT_KEY_NAMES, "severe|none", "severe", NULL,
-	 "nDPI risks that make input suspicious: severe, none, or a list of risk names."},
-	{"services.*.on_exception", FT_KEY_CHOICE, "drop|release", "drop", NULL,
-	 "What happens to held input when no verdict comes: time, memory or clones ran out, or a clone failed."},
-	{"services.*.gather", FT_KEY_DURATION, "0 s..1 s", "2 ms", NULL,
-	 "How long after the last held byte more may arrive before the trial starts."},
-	{"services.*.hold_limit", FT_KEY_SIZE, "1 KiB..1 MiB", "256 KiB", NULL, "Most bytes held of one flow."},
-	{"services.*.trials_per_flow", FT_KEY_WHOLE, "1..65536", "64", NULL,
-	 "Most trials that one connection may cause; then on_exception decides."},
-	{"services.*.normal", FT_KEY_MAP, NULL, NULL, NULL,
-	 "What the service does when nothing is wrong. Anything else that a clone does is evidence against the input."},
-	{"services.*.normal.may_exec", FT_KEY_NAMES, NULL, "[]", NULL, "Programs that it starts; * matches anything."},
-	{"services.*.normal.may_connect", FT_KEY_NAMES, NULL, "[]", NULL, "Where it connects to: ADDRESS:PORT."},
-	{"services.*.normal.may_write", FT_KEY_NAMES, NULL, "[]", NULL, "Files that it writes; * matches anything."},
+    {"services", FT_KEY_MAP, NULL, NULL, NULL,
+     "What is inspected, by name. All other traffic to the guests passes untouched."},
+    {"services.*", FT_KEY_MAP, NULL, NULL, "http", NULL},
+    {"services.*.guest", FT_KEY_TEXT, NULL, NULL, "web", "The guest that serves it."},
+    {"services.*.protocol", FT_KEY_CHOICE, "tcp|udp", "tcp", NULL, "Transport."},
+    {"services.*.port", FT_KEY_WHOLE, "1..65535", NULL, "80", "Port on the guest."},
+    {"services.*.mode", FT_KEY_CHOICE, "enforce|observe", "observe", NULL,
+     "observe tries suspicious input in the background and holds nothing; enforce holds it for the verdict."},
+    {"services.*.screen", FT_KEY_CHOICE, "suspicious|all", "suspicious", NULL,
+     "What is tried: input that a rule or risk points at, or all of it."},
+    {"services.*.rules", FT_KEY_PATHS, NULL, "[rules/web.yaml]", NULL, "Files of pattern rules."},
+    {"services.*.risks", FT_KEY_NAMES, "severe|none", "severe", NULL,
+     "nDPI risks that make input suspicious: severe, none, or a list of risk names."},
+    {"services.*.on_exception", FT_KEY_CHOICE, "drop|release", "drop", NULL,
+     "What happens to held input when no verdict comes: time, memory or clones ran out, or a clone failed."},
+    {"services.*.gather", FT_KEY_DURATION, "0 s..1 s", "2 ms", NULL,
+     "How long after the last held byte more may arrive before the trial starts."},
+    {"services.*.hold_limit", FT_KEY_SIZE, "1 KiB..1 MiB", "256 KiB", NULL, "Most bytes held of one flow."},
+    {"services.*.trials_per_flow", FT_KEY_WHOLE, "1..65536", "64", NULL,
+     "Most trials that one connection may cause; then on_exception decides."},
+    {"services.*.normal", FT_KEY_MAP, NULL, NULL, NULL,
+     "What the service does when nothing is wrong. Anything else that a clone does is evidence against the "
+     "input."},
+    {"services.*.normal.may_exec", FT_KEY_NAMES, NULL, "[]", NULL,
+     "Programs that it starts; * matches anything."},
+    {"services.*.normal.may_connect", FT_KEY_NAMES, NULL, "[]", NULL, "Where it connects to: ADDRESS:PORT."},
+    {"services.*.normal.may_write", FT_KEY_NAMES, NULL, "[]", NULL,
+     "Files that it writes; * matches anything."},
 
-	{"clone", FT_KEY_MAP, NULL, NULL, NULL, "Budgets of the throw-away clones, and their sealed-off network."},
-	{"clone.handling_instructions", FT_KEY_WHOLE, "1000000..1000000000000", "2000000000", NULL,
-	 "Most instructions until the clone has taken the input and rests."},
-	{"clone.horizon", FT_KEY_DURATION, "0 s..24 h", "120 s", NULL,
-	 "Virtual time that is watched afterwards: input that sleeps first shows itself. Idle time is skipped."},
-	{"clone.horizon_instructions", FT_KEY_WHOLE, "0..1000000000000", "4000000000", NULL,
-	 "Most instructions within the horizon."},
-	{"clone.wall", FT_KEY_DURATION, "10 ms..10 min", "5 s", NULL, "Most wall time of one trial."},
-	{"clone.memory", FT_KEY_SIZE, "1 MiB..3 GiB", "64 MiB", NULL, "Most memory that one clone may come to differ in."},
-	{"clone.max", FT_KEY_WHOLE, "1..64", "4", NULL, "Most clones at a time."},
-	{"clone.link", FT_KEY_MAP, NULL, NULL, NULL, "What a clone finds on its network. Nothing it sends leaves its process."},
-	{"clone.link.dns", FT_KEY_ADDRESS, "refuse", "refuse", NULL,
-	 "Answer to its name lookups: refuse, or one address for every name."},
-	{"clone.link.tcp_sink", FT_KEY_CHOICE, "refuse|accept", "refuse", NULL,
-	 "Its own connections are refused, or accepted and their bytes swallowed."},
-	{"clone.link.delay", FT_KEY_DURATION, "0 s..10 s", "1 ms", NULL, "Virtual time until an answer."},
+    {"clone", FT_KEY_MAP, NULL, NULL, NULL,
+     "Budgets of the throw-away clones, and their sealed-off network."},
+    {"clone.handling_instructions", FT_KEY_WHOLE, "1000000..1000000000000", "2000000000", NULL,
+     "Most instructions until the clone has taken the input and rests."},
+    {"clone.horizon", FT_KEY_DURATION, "0 s..24 h", "120 s", NULL,
+     "Virtual time that is watched afterwards: input that sleeps first shows itself. Idle time is skipped."},
+    {"clone.horizon_instructions", FT_KEY_WHOLE, "0..1000000000000", "4000000000", NULL,
+     "Most instructions within the horizon."},
+    {"clone.wall", FT_KEY_DURATION, "10 ms..10 min", "5 s", NULL, "Most wall time of one trial."},
+    {"clone.memory", FT_KEY_SIZE, "1 MiB..3 GiB", "64 MiB", NULL,
+     "Most memory that one clone may come to differ in."},
+    {"clone.max", FT_KEY_WHOLE, "1..64", "4", NULL, "Most clones at a time."},
+    {"clone.link", FT_KEY_MAP, NULL, NULL, NULL,
+     "What a clone finds on its network. Nothing it sends leaves its process."},
+    {"clone.link.dns", FT_KEY_ADDRESS, "refuse", "refuse", NULL,
+     "Answer to its name lookups: refuse, or one address for every name."},
+    {"clone.link.tcp_sink", FT_KEY_CHOICE, "refuse|accept", "refuse", NULL,
+     "Its own connections are refused, or accepted and their bytes swallowed."},
+    {"clone.link.delay", FT_KEY_DURATION, "0 s..10 s", "1 ms", NULL, "Virtual time until an answer."},
 
-	{"verdict_rules", FT_KEY_PATH, NULL, "rules/verdict.yaml", NULL, "Rules over what a clone did."},
-	{"correlation_rules", FT_KEY_PATH, NULL, "rules/correlation.yaml", NULL, "Rules over what the live guest does."},
+    {"verdict_rules", FT_KEY_PATH, NULL, "rules/verdict.yaml", NULL, "Rules over what a clone did."},
+    {"correlation_rules", FT_KEY_PATH, NULL, "rules/correlation.yaml", NULL,
+     "Rules over what the live guest does."},
 
-	{"feed", FT_KEY_MAP, NULL, NULL, NULL, "The verdict feed: EVE JSON, one event a line."},
-	{"feed.file", FT_KEY_STATE, NULL, "feed.json", NULL, "Where it goes, below state."},
-	{"feed.quota", FT_KEY_SIZE, "0 B..1 TiB", "0 B", NULL, "Size at which it stops with an error; 0 B means no bound."},
+    {"feed", FT_KEY_MAP, NULL, NULL, NULL, "The verdict feed: EVE JSON, one event a line."},
+    {"feed.file", FT_KEY_STATE, NULL, "feed.json", NULL, "Where it goes, below state."},
+    {"feed.quota", FT_KEY_SIZE, "0 B..1 TiB", "0 B", NULL,
+     "Size at which it stops with an error; 0 B means no bound."},
 
-	{"quarantine", FT_KEY_MAP, NULL, NULL, NULL, "Packets of dropped input, as pcap files."},
-	{"quarantine.directory", FT_KEY_STATE, NULL, "quarantine", NULL, "Where they go, below state."},
-	{"quarantine.quota", FT_KEY_SIZE, "1 MiB..1 TiB", "64 MiB", NULL, "Most space; the oldest files go first."},
+    {"quarantine", FT_KEY_MAP, NULL, NULL, NULL, "Packets of dropped input, as pcap files."},
+    {"quarantine.directory", FT_KEY_STATE, NULL, "quarantine", NULL, "Where they go, below state."},
+    {"quarantine.quota", FT_KEY_SIZE, "1 MiB..1 TiB", "64 MiB", NULL,
+     "Most space; the oldest files go first."},
 };
 
 const size_t ft_keys_count = sizeof(ft_keys) / sizeof(*ft_keys);
@@ -152,7 +161,8 @@ static size_t split(const char *expect, char copy[128], const char *words[WORDS]
 {
 	size_t count = 0;
 	snprintf(copy, 128, "%s", expect ? expect : "");
-	for (char *save, *word = strtok_r(copy, "|", &save); word && count < WORDS; word = strtok_r(NULL, "|", &save))
+	for (char *save, *word = strtok_r(copy, "|", &save); word && count < WORDS;
+	     word = strtok_r(NULL, "|", &save))
 		words[count++] = word;
 	return count;
 }
@@ -176,20 +186,24 @@ static const char *word_list(const char *expect, char text[160])
 	size_t count = split(expect, copy, words);
 	text[0] = 0;
 	for (size_t i = 0; i < count; i++)
-		snprintf(text + strlen(text), 160 - strlen(text), "%s%s", i == 0 ? "" : i + 1 < count ? ", " : " or ",
+		snprintf(text + strlen(text), 160 - strlen(text), "%s%s",
+			 i == 0          ? ""
+			 : i + 1 < count ? ", "
+					 : " or ",
 			 words[i]);
 	return text;
 }
 
-static int word_error(const struct ft_key *key, const struct ft_yaml *node, const char *besides, struct ft_error *err)
+static int word_error(const struct ft_key *key, const struct ft_yaml *node, const char *besides,
+		      struct ft_error *err)
 {
 	char copy[128], list[160];
 	const char *words[WORDS];
 	size_t count = split(key->expect, copy, words);
 	const char *meant = ft_suggest(node->text, words, count);
-	return ft_yaml_error(err, node, "%s is \"%.64s\", expected %s%s%s%s%s", ft_key_last(key), node->text, besides,
-			     word_list(key->expect, list), meant ? ", did you mean \"" : "", meant ? meant : "",
-			     meant ? "\"?" : "");
+	return ft_yaml_error(err, node, "%s is \"%.64s\", expected %s%s%s%s%s", ft_key_last(key), node->text,
+			     besides, word_list(key->expect, list), meant ? ", did you mean \"" : "",
+			     meant ? meant : "", meant ? "\"?" : "");
 }
 
 static void range(const struct ft_key *key, char low[64], char high[64])
@@ -199,10 +213,11 @@ static void range(const struct ft_key *key, char low[64], char high[64])
 	snprintf(high, 64, "%s", dots + 2);
 }
 
-static int quantity(const struct ft_key *key, const struct ft_yaml *node, json_t **value, struct ft_error *err)
+static int quantity(const struct ft_key *key, const struct ft_yaml *node, json_t **value,
+		    struct ft_error *err)
 {
 	int (*parse)(const char *, uint64_t *, struct ft_error *) =
-		key->kind == FT_KEY_SIZE ? ft_units_size : ft_units_duration;
+	    key->kind == FT_KEY_SIZE ? ft_units_size : ft_units_duration;
 	char low[64], high[64];
 	uint64_t least = 0, most = 0, n = 0;
 	range(key, low, high);
@@ -212,8 +227,8 @@ static int quantity(const struct ft_key *key, const struct ft_yaml *node, json_t
 	if (parse(node->text, &n, &why))
 		return ft_yaml_error(err, node, "%s: %s", ft_key_last(key), why.text);
 	if (n < least || n > most)
-		return ft_yaml_error(err, node, "%s is %s, expected between %s and %s", ft_key_last(key), node->text, low,
-				     high);
+		return ft_yaml_error(err, node, "%s is %s, expected between %s and %s", ft_key_last(key),
+				     node->text, low, high);
 	*value = json_integer((json_int_t)n);
 	return 0;
 }
@@ -229,13 +244,14 @@ static int number(const struct ft_key *key, const struct ft_yaml *node, json_t *
 	/* Only digits (and a point): no hexadecimal, no infinity, no exponent. */
 	size_t digits = strspn(node->text, key->kind == FT_KEY_WHOLE ? "-0123456789" : "-.0123456789");
 	if (!*node->text || *end || node->text[digits] || !isfinite(real))
-		return ft_yaml_error(err, node, "%s is \"%.64s\", expected %s from %s to %s", ft_key_last(key),
-				     node->text, what, low, high);
+		return ft_yaml_error(err, node, "%s is \"%.64s\", expected %s from %s to %s",
+				     ft_key_last(key), node->text, what, low, high);
 	if (errno == ERANGE || real < strtod(low, NULL) || real > strtod(high, NULL))
-		return ft_yaml_error(err, node, "%s is %.64s, expected %s from %s to %s", ft_key_last(key), node->text,
-				     what, low, high);
+		return ft_yaml_error(err, node, "%s is %.64s, expected %s from %s to %s", ft_key_last(key),
+				     node->text, what, low, high);
 	bool integral = key->kind == FT_KEY_WHOLE || real == floor(real);
-	*value = integral ? json_integer(key->kind == FT_KEY_WHOLE ? whole : (long long)real) : json_real(real);
+	*value =
+	    integral ? json_integer(key->kind == FT_KEY_WHOLE ? whole : (long long)real) : json_real(real);
 	return 0;
 }
 
@@ -248,13 +264,14 @@ static int address(const struct ft_key *key, const struct ft_yaml *node, json_t 
 		return 0;
 	}
 	if (inet_pton(AF_INET, node->text, &in) != 1)
-		return ft_yaml_error(err, node, "%s is \"%.64s\", expected an IPv4 address such as 10.0.2.15%s%s",
+		return ft_yaml_error(err, node,
+				     "%s is \"%.64s\", expected an IPv4 address such as 10.0.2.15%s%s",
 				     ft_key_last(key), node->text, key->expect ? ", or " : "",
 				     key->expect ? word_list(key->expect, list) : "");
 	uint32_t ip = ntohl(in.s_addr);
 	if (ip >> 24 == 0 || ip >> 24 == 127 || ip >> 28 >= 14)
-		return ft_yaml_error(err, node, "%s is %s, expected the address of one host", ft_key_last(key),
-				     node->text);
+		return ft_yaml_error(err, node, "%s is %s, expected the address of one host",
+				     ft_key_last(key), node->text);
 	*value = json_string(node->text);
 	return 0;
 }
@@ -263,15 +280,20 @@ static int mac(const struct ft_key *key, const struct ft_yaml *node, json_t **va
 {
 	unsigned b[6];
 	int used = 0;
-	if (sscanf(node->text, "%2x:%2x:%2x:%2x:%2x:%2x%n", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5], &used) != 6 ||
+	if (sscanf(node->text, "%2x:%2x:%2x:%2x:%2x:%2x%n", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5],
+		   &used) != 6 ||
 	    used != 17 || node->text[used])
-		return ft_yaml_error(err, node, "%s is \"%.64s\", expected an Ethernet address such as 52:54:00:00:02:0f",
-				     ft_key_last(key), node->text);
+		return ft_yaml_error(
+		    err, node, "%s is \"%.64s\", expected an Ethernet address such as 52:54:00:00:02:0f",
+		    ft_key_last(key), node->text);
 	if (b[0] & 1)
-		return ft_yaml_error(err, node, "%s is %s, a group address, expected one of a single card (an even first byte)",
-				     ft_key_last(key), node->text);
+		return ft_yaml_error(
+		    err, node,
+		    "%s is %s, a group address, expected one of a single card (an even first byte)",
+		    ft_key_last(key), node->text);
 	if (!(b[0] | b[1] | b[2] | b[3] | b[4] | b[5]))
-		return ft_yaml_error(err, node, "%s is all zero, expected an Ethernet address", ft_key_last(key));
+		return ft_yaml_error(err, node, "%s is all zero, expected an Ethernet address",
+				     ft_key_last(key));
 	char text[64];
 	snprintf(text, sizeof(text), "%02x:%02x:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3], b[4], b[5]);
 	*value = json_string(text);
@@ -294,8 +316,9 @@ static int list(const struct ft_key *key, const struct ft_yaml *node, json_t **v
 		const struct ft_yaml *item = node->items[i];
 		if (item->kind != FT_YAML_SCALAR || !*item->text) {
 			json_decref(array);
-			return ft_yaml_error(err, item, "an entry of %s is %s, expected text", ft_key_last(key),
-					     item->kind == FT_YAML_SCALAR ? "empty" : ft_yaml_kind_name(item->kind));
+			return ft_yaml_error(
+			    err, item, "an entry of %s is %s, expected text", ft_key_last(key),
+			    item->kind == FT_YAML_SCALAR ? "empty" : ft_yaml_kind_name(item->kind));
 		}
 		json_array_append_new(array, json_string(item->text));
 	}
@@ -346,8 +369,9 @@ int ft_key_value(const struct ft_key *key, const struct ft_yaml *node, json_t **
 /* Text that plain YAML would read as something else gets quotes. */
 static void format_text(const char *value, char *text, size_t size)
 {
-	bool plain = *value && !strpbrk(value, "#\"'{}[],&*!|>%@`\\\n\t") && !strstr(value, ": ") && *value != '-' &&
-		     *value != '?' && *value != ' ' && value[strlen(value) - 1] != ' ' && value[strlen(value) - 1] != ':';
+	bool plain = *value && !strpbrk(value, "#\"'{}[],&*!|>%@`\\\n\t") && !strstr(value, ": ") &&
+		     *value != '-' && *value != '?' && *value != ' ' && value[strlen(value) - 1] != ' ' &&
+		     value[strlen(value) - 1] != ':';
 	/* a:b in a map value is fine, 52:54:… would be read as a number in base 60 by YAML 1.1 readers */
 	if (plain && !(strchr(value, ':') && strspn(value, "0123456789:") == strlen(value))) {
 		snprintf(text, size, "%s", value);
@@ -369,18 +393,21 @@ void ft_key_format(const struct ft_key *key, const json_t *value, char *text, si
 		size_t used = (size_t)snprintf(text, size, "[");
 		size_t i;
 		json_t *item;
-		json_array_foreach (value, i, item) {
+		json_array_foreach(value, i, item)
+		{
 			char one[512];
 			format_text(json_string_value(item), one, sizeof(one));
 			if (used < size)
-				used += (size_t)snprintf(text + used, size - used, "%s%s", i ? ", " : "", one);
+				used +=
+				    (size_t)snprintf(text + used, size - used, "%s%s", i ? ", " : "", one);
 		}
 		if (used < size)
 			snprintf(text + used, size - used, "]");
 	} else if (key->kind == FT_KEY_SIZE)
 		snprintf(text, size, "%s", ft_units_format_size((uint64_t)json_integer_value(value), unit));
 	else if (key->kind == FT_KEY_DURATION)
-		snprintf(text, size, "%s", ft_units_format_duration((uint64_t)json_integer_value(value), unit));
+		snprintf(text, size, "%s",
+			 ft_units_format_duration((uint64_t)json_integer_value(value), unit));
 	else if (json_is_integer(value))
 		snprintf(text, size, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
 	else if (json_is_real(value))
@@ -407,11 +434,14 @@ static void comment(FILE *file, int indent, const char *text)
 
 void ft_keys_template(FILE *file)
 {
-	fprintf(file,
-		"# Every key of Foretaste's configuration, with its default. What has no default shows an example.\n"
-		"# Maps are keyed by names that you choose. Sizes and durations carry their unit. Relative paths start at\n"
-		"# this file's directory, those below `state` at that. `foretaste check FILE` validates a file and prints\n"
-		"# what is in effect. This file is made by `foretaste check --template` and a test keeps it so.\n");
+	fprintf(file, "# Every key of Foretaste's configuration, with its default. What has no default shows "
+		      "an example.\n"
+		      "# Maps are keyed by names that you choose. Sizes and durations carry their unit. "
+		      "Relative paths start at\n"
+		      "# this file's directory, those below `state` at that. `foretaste check FILE` "
+		      "validates a file and prints\n"
+		      "# what is in effect. This file is made by `foretaste check --template` and a test "
+		      "keeps it so.\n\n");
 	for (size_t i = 0; i < ft_keys_count; i++) {
 		const struct ft_key *key = &ft_keys[i];
 		int indent = 0;
@@ -423,13 +453,20 @@ void ft_keys_template(FILE *file)
 			comment(file, indent, key->doc);
 		char text[512] = "";
 		if (key->kind == FT_KEY_TEXT || key->kind == FT_KEY_MAC)
-			format_text(key->fallback ? key->fallback : key->example ? key->example : "", text, sizeof(text));
+			format_text(key->fallback  ? key->fallback
+				    : key->example ? key->example
+						   : "",
+				    text, sizeof(text));
 		else
-			snprintf(text, sizeof(text), "%s", key->fallback ? key->fallback : key->example ? key->example : "");
+			snprintf(text, sizeof(text), "%s",
+				 key->fallback  ? key->fallback
+				 : key->example ? key->example
+						: "");
 		const char *name = ft_key_last(key);
 		if (key->kind == FT_KEY_MAP)
 			fprintf(file, "%*s%s:\n", indent, "", *name == '*' ? key->example : name);
 		else
-			fprintf(file, "%*s%s: %s%s\n", indent, "", name, text, key->fallback ? "" : "  # no default");
+			fprintf(file, "%*s%s: %s%s\n", indent, "", name, text,
+				key->fallback ? "" : "  # no default");
 	}
 }

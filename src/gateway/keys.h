@@ -31,8 +31,9 @@ struct ft_key {
 	const char *path;
 	enum ft_key_kind kind;
 	const char *expect;
-	const char *fallback; /* default as YAML text; "none" means absent (JSON null); NULL: has to be given */
-	const char *example;  /* in config/foretaste.yaml where there is no default */
+	const char
+	    *fallback; /* default as YAML text; "none" means absent (JSON null); NULL: has to be given */
+	const char *example; /* in config/foretaste.yaml where there is no default */
 	const char *doc;
 };
 

@@ -10,11 +10,12 @@
 #include "detect/rules.h"
 #include "gateway/suggest.h"
 
-static int place(const struct ft_config *config, struct ft_error *err, const char *text, const char *format, ...)
-	__attribute__((format(printf, 4, 5)));
+static int place(const struct ft_config *config, struct ft_error *err, const char *text, const char *format,
+		 ...) __attribute__((format(printf, 4, 5)));
 
 /* An error at a path made by format. */
-static int place(const struct ft_config *config, struct ft_error *err, const char *text, const char *format, ...)
+static int place(const struct ft_config *config, struct ft_error *err, const char *text, const char *format,
+		 ...)
 {
 	char path[256];
 	va_list args;
@@ -43,39 +44,43 @@ static int check_guests(const struct ft_config *config, struct ft_error *err)
 	const char *name;
 	json_t *guest;
 	size_t seen = 0;
-	json_object_foreach ((json_t *)guests, name, guest) {
+	json_object_foreach((json_t *)guests, name, guest)
+	{
 		if (++seen > 1) {
 			const struct ft_yaml *node = ft_config_where(config, "guests");
-			return ft_yaml_key_error(err, ft_yaml_get(node, name),
-						 "a second guest, but this version protects one guest per gateway, "
-						 "expected only one below \"guests\"");
+			return ft_yaml_key_error(
+			    err, ft_yaml_get(node, name),
+			    "a second guest, but this version protects one guest per gateway, "
+			    "expected only one below \"guests\"");
 		}
 		if (whole(guest, "vcpus") != 1)
-			return place(config, err,
-				     "vcpus is more than 1, but clones and replays are exact only while one thread "
-				     "touches a machine, expected 1",
-				     "guests.%s.vcpus", name);
+			return place(
+			    config, err,
+			    "vcpus is more than 1, but clones and replays are exact only while one thread "
+			    "touches a machine, expected 1",
+			    "guests.%s.vcpus", name);
 	}
 	return 0;
 }
 
-static int unknown_guest(const struct ft_config *config, const char *service, const char *guest, struct ft_error *err)
+static int unknown_guest(const struct ft_config *config, const char *service, const char *guest,
+			 struct ft_error *err)
 {
 	const char *known[16] = {NULL}, *name;
 	size_t count = 0;
 	json_t *value;
-	json_object_foreach ((json_t *)ft_config_get(config, "guests"), name, value)
-		if (count < 16)
-			known[count++] = name;
+	json_object_foreach((json_t *)ft_config_get(config, "guests"), name, value) if (count < 16)
+	    known[count++] = name;
 	const char *meant = ft_suggest(guest, known, count);
 	char text[300];
 	snprintf(text, sizeof(text), "there is no guest \"%.64s\", %s\"%s\"%s", guest,
-		 meant ? "did you mean " : "expected a name from \"guests\" such as ", meant ? meant : known[0],
-		 meant ? "?" : "");
+		 meant ? "did you mean " : "expected a name from \"guests\" such as ",
+		 meant ? meant : known[0], meant ? "?" : "");
 	return place(config, err, text, "services.%s.guest", service);
 }
 
-static int check_profile(const struct ft_config *config, const char *name, const json_t *service, struct ft_error *err)
+static int check_profile(const struct ft_config *config, const char *name, const json_t *service,
+			 struct ft_error *err)
 {
 	struct ft_profile *profile = NULL;
 	struct ft_error why = {0};
@@ -88,22 +93,27 @@ static int check_profile(const struct ft_config *config, const char *name, const
 	return ft_yaml_error(err, ft_yaml_at(config->tree, pointer), "%s", why.text);
 }
 
-static int check_service(const struct ft_config *config, const char *name, const json_t *service, struct ft_error *err)
+static int check_service(const struct ft_config *config, const char *name, const json_t *service,
+			 struct ft_error *err)
 {
 	if (!json_object_get(ft_config_get(config, "guests"), text_of(service, "guest")))
 		return unknown_guest(config, name, text_of(service, "guest"), err);
 	bool rules = json_array_size(json_object_get(service, "rules")) > 0;
-	if (!rules && !strcmp(text_of(service, "risks"), "none") && !strcmp(text_of(service, "screen"), "suspicious"))
-		return place(config, err,
-			     "nothing would ever be suspicious: there are no rules and no risks, expected rules, "
-			     "risks, or \"screen: all\"",
-			     "services.%s.screen", name);
+	if (!rules && !strcmp(text_of(service, "risks"), "none") &&
+	    !strcmp(text_of(service, "screen"), "suspicious"))
+		return place(
+		    config, err,
+		    "nothing would ever be suspicious: there are no rules and no risks, expected rules, "
+		    "risks, or \"screen: all\"",
+		    "services.%s.screen", name);
 	if (whole(service, "gather") >= json_integer_value(ft_config_get(config, "clone.wall")))
-		return place(config, err, "gather is not shorter than clone.wall: each hold would outlive its trial",
+		return place(config, err,
+			     "gather is not shorter than clone.wall: each hold would outlive its trial",
 			     "services.%s.gather", name);
 	const char *other;
 	json_t *value;
-	json_object_foreach ((json_t *)ft_config_get(config, "services"), other, value) {
+	json_object_foreach((json_t *)ft_config_get(config, "services"), other, value)
+	{
 		if (!strcmp(other, name))
 			break;
 		if (strcmp(text_of(value, "guest"), text_of(service, "guest")) ||
@@ -112,7 +122,8 @@ static int check_service(const struct ft_config *config, const char *name, const
 			continue;
 		char text[200];
 		snprintf(text, sizeof(text), "%s port %d of guest %s belongs to service \"%s\" already",
-			 text_of(service, "protocol"), (int)whole(service, "port"), text_of(service, "guest"), other);
+			 text_of(service, "protocol"), (int)whole(service, "port"), text_of(service, "guest"),
+			 other);
 		return place(config, err, text, "services.%s.port", name);
 	}
 	return check_profile(config, name, service, err);
@@ -122,14 +133,17 @@ static int check_files(const struct ft_config *config, struct ft_error *err)
 {
 	const char *control = ft_config_text(config, "control"), *feed = ft_config_text(config, "feed.file");
 	if (strlen(control) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
-		return place(config, err, "control is longer than the 107 characters that a socket's name may have",
+		return place(config, err,
+			     "control is longer than the 107 characters that a socket's name may have",
 			     "control");
 	const char *name;
 	json_t *guest;
-	json_object_foreach ((json_t *)ft_config_get(config, "guests"), name, guest)
-		if (!strcmp(text_of(guest, "console"), feed))
-			return place(config, err, "the console log and feed.file are the same file",
-				     "guests.%s.console", name);
+	json_object_foreach(
+	    (json_t *)ft_config_get(config, "guests"), name,
+	    guest) if (!strcmp(text_of(guest, "console"),
+			       feed)) return place(config, err,
+						   "the console log and feed.file are the same file",
+						   "guests.%s.console", name);
 	return 0;
 }
 
@@ -138,9 +152,8 @@ int ft_meaning_check(const struct ft_config *config, struct ft_error *err)
 	int error = check_guests(config, err);
 	const char *name;
 	json_t *service;
-	json_object_foreach ((json_t *)ft_config_get(config, "services"), name, service)
-		if (!error)
-			error = check_service(config, name, service, err);
+	json_object_foreach((json_t *)ft_config_get(config, "services"), name, service) if (!error) error =
+	    check_service(config, name, service, err);
 	return error ? error : check_files(config, err);
 }
 
@@ -151,13 +164,14 @@ static void note_sids(struct ft_config *config, const char *path, const json_t *
 {
 	json_t *sids = json_array(), *pattern;
 	size_t i;
-	json_array_foreach (json_object_get(file, "patterns"), i, pattern)
-		json_array_append(sids, json_object_get(pattern, "sid"));
+	json_array_foreach(json_object_get(file, "patterns"), i, pattern)
+	    json_array_append(sids, json_object_get(pattern, "sid"));
 	json_object_set_new(config->sids, path, sids);
 }
 
 /* key: where the file is named, so that a missing file points there. */
-static int load_rules(struct ft_config *config, const char *path, const struct ft_yaml *named, struct ft_error *err)
+static int load_rules(struct ft_config *config, const char *path, const struct ft_yaml *named,
+		      struct ft_error *err)
 {
 	if (json_object_get(config->sids, path))
 		return 0;
@@ -196,17 +210,19 @@ int ft_meaning_load_rules(struct ft_config *config, struct ft_error *err)
 	static const char *const keys[] = {"verdict_rules", "correlation_rules"};
 	int error = 0;
 	for (size_t i = 0; i < 2 && !error; i++)
-		error = load_rules(config, ft_config_text(config, keys[i]), ft_config_where(config, keys[i]), err);
+		error = load_rules(config, ft_config_text(config, keys[i]), ft_config_where(config, keys[i]),
+				   err);
 	const char *name;
 	json_t *service, *path;
 	size_t i;
-	json_object_foreach ((json_t *)ft_config_get(config, "services"), name, service)
-		json_array_foreach (json_object_get(service, "rules"), i, path) {
-			char pointer[128];
-			snprintf(pointer, sizeof(pointer), "/services/%s/rules/%zu", name, i);
-			if (!error)
-				error = load_rules(config, json_string_value(path), ft_yaml_at(config->tree, pointer),
-						   err);
-		}
+	json_object_foreach((json_t *)ft_config_get(config, "services"), name, service)
+	    json_array_foreach(json_object_get(service, "rules"), i, path)
+	{
+		char pointer[128];
+		snprintf(pointer, sizeof(pointer), "/services/%s/rules/%zu", name, i);
+		if (!error)
+			error = load_rules(config, json_string_value(path), ft_yaml_at(config->tree, pointer),
+					   err);
+	}
 	return error;
 }

@@ -6,7 +6,8 @@
 #include <string.h>
 #include <sysexits.h>
 
-void ft_query_refuse(struct ft_control *control, uint64_t connection, json_t *id, int code, const char *format, ...)
+void ft_query_refuse(struct ft_control *control, uint64_t connection, json_t *id, int code,
+		     const char *format, ...)
 {
 	char text[512];
 	va_list args;
@@ -17,7 +18,8 @@ void ft_query_refuse(struct ft_control *control, uint64_t connection, json_t *id
 			  json_pack("{s:O?, s:s, s:i}", "id", id, "error", text, "code", code));
 }
 
-struct ft_query *ft_query_begin(struct ft_queries *queries, uint64_t connection, const json_t *request, json_t *result)
+struct ft_query *ft_query_begin(struct ft_queries *queries, uint64_t connection, const json_t *request,
+				json_t *result)
 {
 	for (unsigned i = 0; i < FT_QUERY_MAX; i++) {
 		struct ft_query *query = &queries->queries[i];
@@ -123,12 +125,14 @@ bool ft_query_answer(struct ft_queries *queries, const struct ft_child *child, c
 	return false;
 }
 
-static void give_up(struct ft_queries *queries, struct ft_query *query, const struct ft_child *child, const char *why)
+static void give_up(struct ft_queries *queries, struct ft_query *query, const struct ft_child *child,
+		    const char *why)
 {
 	for (unsigned part = 0; query->connection && part < query->parts; part++)
 		if (query->asked[part].number && (!child || query->asked[part].child == child)) {
 			char text[160];
-			snprintf(text, sizeof(text), "the %s process %s", query->asked[part].child->name, why);
+			snprintf(text, sizeof(text), "the %s process %s", query->asked[part].child->name,
+				 why);
 			answered(queries, query, part, NULL, text, EX_UNAVAILABLE);
 		}
 }

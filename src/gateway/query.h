@@ -53,7 +53,7 @@ void ft_query_forget(struct ft_queries *queries, const struct ft_child *child);
 uint64_t ft_query_expire(struct ft_queries *queries, uint64_t now);
 
 /* Ends a request with an error sentence. */
-void ft_query_refuse(struct ft_control *control, uint64_t connection, json_t *id, int code, const char *format, ...)
-	__attribute__((format(printf, 5, 6)));
+void ft_query_refuse(struct ft_control *control, uint64_t connection, json_t *id, int code,
+		     const char *format, ...) __attribute__((format(printf, 5, 6)));
 
 #endif

@@ -77,7 +77,8 @@ static void record(struct ft_supervisor *s, const char *type, const char *guest,
 
 /* ---- Starting children ---------------------------------------------------------------------------------------- */
 
-static void fail(struct ft_supervisor *s, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static void fail(struct ft_supervisor *s, int code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* Ends the run because of an error; the first one counts. */
 static void fail(struct ft_supervisor *s, int code, const char *format, ...)
@@ -121,14 +122,18 @@ static int send_config(struct ft_supervisor *s, struct ft_child *child, struct f
 	}
 	if (!error) {
 		error = ft_child_send(child,
-				      json_pack("{s:s, s:I, s:I, s:O}", "op", "config", "uid", (json_int_t)child->uid,
-						"gid", (json_int_t)child->uid, "config", part),
+				      json_pack("{s:s, s:I, s:I, s:O}", "op", "config", "uid",
+						(json_int_t)child->uid, "gid", (json_int_t)child->uid,
+						"config", part),
 				      fds, count);
 		if (error == -EMSGSIZE)
-			ft_error_set(err, -E2BIG, "the configuration and its rules are larger than the %u KiB that "
-						  "the %s process takes", FT_CHANNEL_MESSAGE >> 10, child->name);
+			ft_error_set(err, -E2BIG,
+				     "the configuration and its rules are larger than the %u KiB that "
+				     "the %s process takes",
+				     FT_CHANNEL_MESSAGE >> 10, child->name);
 		else if (error)
-			ft_error_set(err, error, "cannot configure the %s process: %s", child->name, strerror(-error));
+			ft_error_set(err, error, "cannot configure the %s process: %s", child->name,
+				     strerror(-error));
 	}
 	json_decref(part);
 	ft_files_close(fds, count);
@@ -196,8 +201,9 @@ static void make_link(struct ft_supervisor *s, struct ft_child *vmm)
 		const int *fds;
 	} ends[] = {{dataplane_of(s), ours}, {vmm, theirs}};
 	for (int i = 0; i < 2; i++) {
-		int error = ft_child_send(ends[i].child, json_pack("{s:s, s:s}", "op", "link", "guest", vmm->guest),
-					  ends[i].fds, FT_LINK_FDS);
+		int error =
+		    ft_child_send(ends[i].child, json_pack("{s:s, s:s}", "op", "link", "guest", vmm->guest),
+				  ends[i].fds, FT_LINK_FDS);
 		if (error) {
 			say("error", "the %s process does not take its link: %s", ends[i].child->name,
 			    strerror(-error));
@@ -247,9 +253,8 @@ static void handle_ready(struct ft_supervisor *s, struct ft_child *child, const 
 		return;
 	size_t i;
 	json_t *sentence;
-	json_array_foreach (json_object_get(message, "said"), i, sentence)
-		if (json_is_string(sentence))
-			child_says(child, "", json_string_value(sentence));
+	json_array_foreach(json_object_get(message, "said"), i, sentence) if (json_is_string(sentence))
+	    child_says(child, "", json_string_value(sentence));
 	child_ready(s, child);
 }
 
@@ -310,7 +315,8 @@ static bool receive(struct ft_supervisor *s, struct ft_child *child)
 {
 	json_t *message;
 	int fds[FT_CHANNEL_FDS], count;
-	int error = child->channel.fd < 0 ? -EPIPE : ft_channel_receive(child->channel.fd, &message, fds, &count);
+	int error =
+	    child->channel.fd < 0 ? -EPIPE : ft_channel_receive(child->channel.fd, &message, fds, &count);
 	if (error == -EAGAIN)
 		return false;
 	if (error == -EPROTO || error == -EMSGSIZE) {
@@ -357,7 +363,8 @@ static const char *death_text(int status, char text[80])
 	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS)
 		snprintf(text, 80, "was killed by its seccomp filter");
 	else if (WIFSIGNALED(status))
-		snprintf(text, 80, "was killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+		snprintf(text, 80, "was killed by signal %d (%s)", WTERMSIG(status),
+			 strsignal(WTERMSIG(status)));
 	else
 		snprintf(text, 80, "ended with status %d", WEXITSTATUS(status));
 	return text;
@@ -381,12 +388,13 @@ static void replace(struct ft_supervisor *s, struct ft_child *child, const char 
 	uint64_t wait = lasted ? 0 : backoff(child) / 2;
 	child->retry_at = ft_loop_now() + wait;
 	if (child->kind == FT_CHILD_VMM) {
-		record(s, "guest-down", child->guest, NULL, "guest %s is down: its vmm process %s%s%s", child->guest,
-		       how, child->failed_code ? ": " : "", child->failed_code ? child->failed_text : "");
+		record(s, "guest-down", child->guest, NULL, "guest %s is down: its vmm process %s%s%s",
+		       child->guest, how, child->failed_code ? ": " : "",
+		       child->failed_code ? child->failed_text : "");
 		if (dataplane_of(s)->state == FT_CHILD_READY)
 			ft_child_send(dataplane_of(s),
-				      json_pack("{s:s, s:s, s:s}", "op", "guest-down", "guest", child->guest, "why",
-						how),
+				      json_pack("{s:s, s:s, s:s}", "op", "guest-down", "guest", child->guest,
+						"why", how),
 				      NULL, 0);
 	}
 	record(s, "restart", NULL, child->name, "the %s process %s%s%s; a new one starts%s", child->name, how,
@@ -546,9 +554,10 @@ static void add_child(struct ft_supervisor *s, enum ft_child_kind kind, const ch
 static int open_all(struct ft_supervisor *s, struct ft_error *err)
 {
 	if (geteuid() != 0)
-		return ft_error_set(err, -EPERM,
-				    "the gateway has to be started by root: it opens ports and gives each of its "
-				    "processes a uid of its own");
+		return ft_error_set(
+		    err, -EPERM,
+		    "the gateway has to be started by root: it opens ports and gives each of its "
+		    "processes a uid of its own");
 	int error = ft_loop_open(&s->loop);
 	if (!error)
 		error = open_signals(s);
@@ -591,9 +600,8 @@ int ft_supervisor_run(const struct ft_config *config, struct ft_error *err)
 	add_child(&s, FT_CHILD_DATAPLANE, NULL);
 	const char *guest;
 	json_t *value;
-	json_object_foreach ((json_t *)ft_config_get(config, "guests"), guest, value)
-		if (s.count < FT_SUPERVISOR_CHILDREN)
-			add_child(&s, FT_CHILD_VMM, guest);
+	json_object_foreach((json_t *)ft_config_get(config, "guests"), guest,
+			    value) if (s.count < FT_SUPERVISOR_CHILDREN) add_child(&s, FT_CHILD_VMM, guest);
 	for (unsigned i = 0; i < s.count && s.phase == FT_PHASE_STARTING; i++)
 		start_child(&s, &s.children[i]);
 	while (s.phase != FT_PHASE_STOPPING || !stop_step(&s))

@@ -36,7 +36,8 @@ void ft_yaml_free(struct ft_yaml *node)
 	free(node);
 }
 
-static int place_error(struct ft_error *err, const char *source, int line, int column, const char *format, va_list args)
+static int place_error(struct ft_error *err, const char *source, int line, int column, const char *format,
+		       va_list args)
 {
 	char text[sizeof(err->text)];
 	vsnprintf(text, sizeof(text), format, args);
@@ -80,8 +81,8 @@ static int next_event(struct reader *r, yaml_event_t *event)
 	yaml_mark_t mark = p->problem_mark;
 	if (p->error == YAML_READER_ERROR) {
 		/* The reader knows only the offset of the bad byte. */
-		return ft_error_set(r->err, -EINVAL, "%s:1:1: this is not UTF-8 text (%s at byte %zu)", r->source,
-				    p->problem, p->problem_offset);
+		return ft_error_set(r->err, -EINVAL, "%s:1:1: this is not UTF-8 text (%s at byte %zu)",
+				    r->source, p->problem, p->problem_offset);
 	}
 	return mark_error(r, &mark, "this is not YAML: %s%s%s", p->problem ? p->problem : "out of memory",
 			  p->context ? ", " : "", p->context ? p->context : "");
@@ -140,7 +141,8 @@ static int read_map(struct reader *r, struct ft_yaml *map, int depth)
 		yaml_event_delete(&event);
 		const struct ft_yaml *old = error ? NULL : ft_yaml_get(map, key);
 		if (old)
-			error = mark_error(r, &mark, "\"%.64s\" is given twice, first in line %d", key, old->key_line);
+			error = mark_error(r, &mark, "\"%.64s\" is given twice, first in line %d", key,
+					   old->key_line);
 		struct ft_yaml *value = NULL;
 		if (!error)
 			error = next_event(r, &event);
@@ -244,7 +246,8 @@ static int read_stream(struct reader *r, struct ft_yaml **root)
 			return error;
 		yaml_event_type_t type = event.type;
 		if (type == YAML_DOCUMENT_START_EVENT && *root)
-			error = mark_error(r, &event.start_mark, "a second document; one file is one document");
+			error =
+			    mark_error(r, &event.start_mark, "a second document; one file is one document");
 		else if (type == YAML_SCALAR_EVENT || type == YAML_SEQUENCE_START_EVENT ||
 			 type == YAML_MAPPING_START_EVENT || type == YAML_ALIAS_EVENT)
 			error = read_node(r, &event, 0, root);
@@ -254,7 +257,8 @@ static int read_stream(struct reader *r, struct ft_yaml **root)
 	}
 }
 
-int ft_yaml_parse(const char *text, size_t length, const char *source, struct ft_yaml **root, struct ft_error *err)
+int ft_yaml_parse(const char *text, size_t length, const char *source, struct ft_yaml **root,
+		  struct ft_error *err)
 {
 	*root = NULL;
 	struct reader reader = {.source = source, .err = err};
@@ -292,7 +296,8 @@ int ft_yaml_read(const char *path, struct ft_yaml **root, struct ft_error *err)
 	else if (!S_ISREG(st.st_mode))
 		error = ft_error_set(err, -EINVAL, "cannot read %s: it is not a regular file", path);
 	else if (st.st_size > FT_YAML_SIZE)
-		error = ft_error_set(err, -EFBIG, "cannot read %s: it is larger than %u bytes", path, FT_YAML_SIZE);
+		error = ft_error_set(err, -EFBIG, "cannot read %s: it is larger than %u bytes", path,
+				     FT_YAML_SIZE);
 	else if (!(text = malloc(FT_YAML_SIZE + 1)))
 		error = -ENOMEM;
 	while (!error && length <= FT_YAML_SIZE) {
@@ -405,8 +410,9 @@ json_t *ft_yaml_json(const struct ft_yaml *node)
 	json_t *json = node->kind == FT_YAML_LIST ? json_array() : json_object();
 	for (size_t i = 0; json && i < node->count; i++) {
 		json_t *value = ft_yaml_json(node->items[i]);
-		if (!value || (node->kind == FT_YAML_LIST ? json_array_append_new(json, value)
-							  : json_object_set_new(json, node->items[i]->key, value))) {
+		if (!value ||
+		    (node->kind == FT_YAML_LIST ? json_array_append_new(json, value)
+						: json_object_set_new(json, node->items[i]->key, value))) {
 			json_decref(json);
 			return NULL;
 		}

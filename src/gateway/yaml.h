@@ -18,12 +18,12 @@ enum ft_yaml_kind { FT_YAML_SCALAR, FT_YAML_LIST, FT_YAML_MAP };
 
 struct ft_yaml {
 	enum ft_yaml_kind kind;
-	char *key;          /* in a map: the name of this entry */
-	char *source;       /* name of the file; owned by each node */
-	int line, column;   /* from 1; of the value */
+	char *key;        /* in a map: the name of this entry */
+	char *source;     /* name of the file; owned by each node */
+	int line, column; /* from 1; of the value */
 	int key_line, key_column;
-	char *text;         /* scalar */
-	bool plain;         /* scalar written without quotes: may be a number, boolean or null */
+	char *text;             /* scalar */
+	bool plain;             /* scalar written without quotes: may be a number, boolean or null */
 	struct ft_yaml **items; /* list or map, in the order of the file */
 	size_t count;
 };
@@ -31,7 +31,8 @@ struct ft_yaml {
 /* Reads a file / a text named source. *root is the caller's (ft_yaml_free). -EINVAL for bad YAML, -ENOENT and the like
  * for files, with the sentence in err. An empty document is an empty map. */
 int ft_yaml_read(const char *path, struct ft_yaml **root, struct ft_error *err);
-int ft_yaml_parse(const char *text, size_t length, const char *source, struct ft_yaml **root, struct ft_error *err);
+int ft_yaml_parse(const char *text, size_t length, const char *source, struct ft_yaml **root,
+		  struct ft_error *err);
 void ft_yaml_free(struct ft_yaml *node);
 
 /* Entry of a map; NULL when it is not there or node is no map. */
@@ -50,9 +51,9 @@ const struct ft_yaml *ft_yaml_at(const struct ft_yaml *root, const char *pointer
 
 /* Fills err with "source:line:column: text". Returns -EINVAL. */
 int ft_yaml_error(struct ft_error *err, const struct ft_yaml *node, const char *format, ...)
-	__attribute__((format(printf, 3, 4)));
+    __attribute__((format(printf, 3, 4)));
 int ft_yaml_key_error(struct ft_error *err, const struct ft_yaml *node, const char *format, ...)
-	__attribute__((format(printf, 3, 4)));
+    __attribute__((format(printf, 3, 4)));
 
 const char *ft_yaml_kind_name(enum ft_yaml_kind kind); /* "a value", "a list", "a map" */
 

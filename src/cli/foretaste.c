@@ -1,0 +1,363 @@
+/* foretaste: the command line. */
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "cli/client.h"
+#include "cli/feed.h"
+#include "cli/print.h"
+#include "gateway/config.h"
+#include "gateway/files.h"
+#include "gateway/keys.h"
+#include "gateway/suggest.h"
+
+#define SETS    64
+#define CONTROL "/run/foretaste/control.sock"
+
+struct arguments {
+	const char *config, *control, *file;
+	const char *sets[SETS];
+	size_t set_count;
+	bool json, follow, template;
+	unsigned last;
+	char **rest; /* behind the command */
+	int rest_count;
+};
+
+static int run(const struct arguments *a, struct ft_error *err);
+static int check(const struct arguments *a, struct ft_error *err);
+static int status(const struct arguments *a, struct ft_error *err);
+static int holds(const struct arguments *a, struct ft_error *err);
+static int verdicts(const struct arguments *a, struct ft_error *err);
+static int show(const struct arguments *a, struct ft_error *err);
+static int feed(const struct arguments *a, struct ft_error *err);
+static int metrics(const struct arguments *a, struct ft_error *err);
+
+static const struct {
+	const char *name, *rest, *does;
+	int least, most; /* arguments behind it */
+	int (*run)(const struct arguments *a, struct ft_error *err);
+} commands[] = {
+    {"run", "[FILE]", "run the gateway in the foreground", 0, 1, run},
+    {"check", "[FILE]", "validate a configuration and print what is in effect", 0, 1, check},
+    {"status", "", "the gateway, its guests and its processes", 0, 0, status},
+    {"holds", "", "input that is held right now", 0, 0, holds},
+    {"verdicts", "", "the last verdicts", 0, 0, verdicts},
+    {"show", "ID", "the whole story of one hold", 1, 1, show},
+    {"feed", "", "the feed as a table", 0, 0, feed},
+    {"metrics", "", "counters, as Prometheus reads them", 0, 0, metrics},
+};
+
+#define COMMANDS (sizeof(commands) / sizeof(*commands))
+
+static void usage(FILE *file)
+{
+	fprintf(file, "usage: foretaste COMMAND [OPTION]...\n\n");
+	for (size_t i = 0; i < COMMANDS; i++)
+		fprintf(file, "  %-8s %-6s  %s\n", commands[i].name, commands[i].rest, commands[i].does);
+	fprintf(file,
+		"\n"
+		"  -c, --config FILE      configuration, %s unless given\n"
+		"      --set NAME.KEY=V   override a key of it (run, check)\n"
+		"      --control PATH     control socket; else the configuration's, else %s\n"
+		"  -j, --json             JSON instead of text\n"
+		"  -n, --last N           how many verdicts (verdicts, feed); 50 unless given\n"
+		"  -f, --follow           keep printing what comes (feed)\n"
+		"      --file PATH        read this feed file, without a gateway (feed)\n"
+		"      --template         print a file with every key and its default (check)\n"
+		"  -h, --help             this text\n"
+		"      --version          version\n\n"
+		"Exit codes are those of sysexits(3): 64 usage, 66 no such input, 69 no gateway or in use,\n"
+		"77 no permission, 78 configuration.\n",
+		FT_CONFIG_PATH, CONTROL);
+}
+
+/* ---- run, check --------------------------------------------------------------------------------------------- */
+
+static const char *config_file(const struct arguments *a)
+{
+	return a->rest_count ? a->rest[0] : a->config ? a->config : FT_CONFIG_PATH;
+}
+
+static bool beside(char *path, const char *own, const char *where)
+{
+	return snprintf(path, PATH_MAX, "%s/%s", own, where) < PATH_MAX && !access(path, X_OK);
+}
+
+/* Becomes foretasted: it has the signals and the terminal to itself. */
+static int run(const struct arguments *a, struct ft_error *err)
+{
+	char own[PATH_MAX], path[PATH_MAX];
+	ssize_t n = readlink("/proc/self/exe", own, sizeof(own) - 1);
+	own[n > 0 ? n : 0] = 0;
+	char *slash = strrchr(own, '/');
+	if (slash)
+		*slash = 0;
+	if (!beside(path, own, "foretasted") && !beside(path, own, "../gateway/foretasted") &&
+	    !beside(path, own, "../libexec/foretaste/foretasted")) {
+		ft_error_set(err, -ENOENT, "there is no foretasted beside %s", own);
+		return EX_UNAVAILABLE;
+	}
+	const char *command[4 + 2 * SETS] = {path, "--config", config_file(a)};
+	size_t count = 3;
+	for (size_t i = 0; i < a->set_count; i++) {
+		command[count++] = "--set";
+		command[count++] = a->sets[i];
+	}
+	command[count] = NULL;
+	execv(path, (char **)command);
+	ft_error_set(err, -errno, "cannot execute %s: %s", path, strerror(errno));
+	return EX_OSERR;
+}
+
+static int check(const struct arguments *a, struct ft_error *err)
+{
+	if (a->template) {
+		ft_keys_template(stdout);
+		return 0;
+	}
+	struct ft_config config;
+	int error = ft_config_load(&config, config_file(a), a->sets, a->set_count, err);
+	if (error)
+		return ft_config_exit(error);
+	if (a->json) {
+		json_dumpf(config.values, stdout, JSON_INDENT(2));
+		putchar('\n');
+	} else {
+		ft_config_print(&config, stdout);
+	}
+	/* What is in effect is printed first: it helps to find a file that is not where it should be. */
+	fflush(stdout);
+	error = ft_files_check(&config, err);
+	ft_config_free(&config);
+	return ft_config_exit(error);
+}
+
+/* ---- Questions to the gateway -------------------------------------------------------------------------------- */
+
+/* Where the gateway answers: as given, or as its configuration says, or where it does by default. */
+static int control_path(const struct arguments *a, char path[PATH_MAX], struct ft_error *err)
+{
+	const char *environment = getenv("FORETASTE_CONTROL");
+	const char *given = a->control ? a->control : a->config ? NULL : environment ? environment : CONTROL;
+	if (given) {
+		snprintf(path, PATH_MAX, "%s", given);
+		return 0;
+	}
+	struct ft_config config;
+	int error = ft_config_load(&config, a->config, a->sets, a->set_count, err);
+	if (error)
+		return ft_config_exit(error);
+	snprintf(path, PATH_MAX, "%s", ft_config_text(&config, "control"));
+	ft_config_free(&config);
+	return 0;
+}
+
+static int ask(const struct arguments *a, json_t *request, json_t **result, struct ft_error *err)
+{
+	char path[PATH_MAX];
+	int code = control_path(a, path, err);
+	if (!code)
+		return ft_client_ask(path, request, result, err);
+	json_decref(request);
+	return code;
+}
+
+/* Asks, and prints the answer as JSON or by print. */
+static int ask_and_print(const struct arguments *a, json_t *request, void (*print)(FILE *, const json_t *),
+			 struct ft_error *err)
+{
+	json_t *result;
+	int code = ask(a, request, &result, err);
+	if (code)
+		return code;
+	if (a->json) {
+		json_dumpf(result, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
+		putchar('\n');
+	} else {
+		print(stdout, result);
+	}
+	json_decref(result);
+	return 0;
+}
+
+static int status(const struct arguments *a, struct ft_error *err)
+{
+	return ask_and_print(a, json_pack("{s:s}", "what", "status"), ft_print_status, err);
+}
+
+static int holds(const struct arguments *a, struct ft_error *err)
+{
+	return ask_and_print(a, json_pack("{s:s}", "what", "holds"), ft_print_holds, err);
+}
+
+static int verdicts(const struct arguments *a, struct ft_error *err)
+{
+	return ask_and_print(a, json_pack("{s:s, s:i}", "what", "verdicts", "limit", (int)a->last),
+			     ft_print_verdicts, err);
+}
+
+static int show(const struct arguments *a, struct ft_error *err)
+{
+	char *end;
+	errno = 0;
+	long long hold = strtoll(a->rest[0], &end, 10);
+	if (!*a->rest[0] || *end || errno || hold < 0) {
+		ft_error_set(err, -EINVAL,
+			     "\"%s\" is no hold, expected its number as `foretaste verdicts` shows it",
+			     a->rest[0]);
+		return EX_USAGE;
+	}
+	return ask_and_print(a, json_pack("{s:s, s:I}", "what", "show", "hold", (json_int_t)hold),
+			     ft_print_story, err);
+}
+
+static int feed(const struct arguments *a, struct ft_error *err)
+{
+	if (a->file)
+		return ft_feed_print(stdout, a->file, a->last, a->json, a->follow, err);
+	json_t *status;
+	int code = ask(a, json_pack("{s:s}", "what", "status"), &status, err);
+	if (code)
+		return code;
+	const char *path = json_string_value(json_object_get(status, "feed"));
+	code = ft_feed_print(stdout, path ? path : "", a->last, a->json, a->follow, err);
+	json_decref(status);
+	return code;
+}
+
+static int metrics(const struct arguments *a, struct ft_error *err)
+{
+	json_t *counters, *status;
+	int code = ask(a, json_pack("{s:s}", "what", "counters"), &counters, err);
+	if (code)
+		return code;
+	code = ask(a, json_pack("{s:s}", "what", "status"), &status, err);
+	if (!code && a->json) {
+		json_dumpf(counters, stdout, JSON_INDENT(2));
+		putchar('\n');
+	} else if (!code) {
+		ft_print_metrics(stdout, counters, status);
+	}
+	json_decref(counters);
+	json_decref(status);
+	return code;
+}
+
+/* ---- main ----------------------------------------------------------------------------------------------------- */
+
+enum { OPTION_SET = 256, OPTION_CONTROL, OPTION_FILE, OPTION_TEMPLATE, OPTION_VERSION };
+
+static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+					{"set", required_argument, NULL, OPTION_SET},
+					{"control", required_argument, NULL, OPTION_CONTROL},
+					{"json", no_argument, NULL, 'j'},
+					{"last", required_argument, NULL, 'n'},
+					{"follow", no_argument, NULL, 'f'},
+					{"file", required_argument, NULL, OPTION_FILE},
+					{"template", no_argument, NULL, OPTION_TEMPLATE},
+					{"help", no_argument, NULL, 'h'},
+					{"version", no_argument, NULL, OPTION_VERSION},
+					{NULL, 0, NULL, 0}};
+
+/* -1: go on; otherwise the exit code. */
+static int parse(int argc, char **argv, struct arguments *a)
+{
+	for (int c; (c = getopt_long(argc, argv, "c:jn:fh", options, NULL)) != -1;) {
+		char *end;
+		switch (c) {
+		case 'c':
+			a->config = optarg;
+			break;
+		case OPTION_SET:
+			if (a->set_count == SETS)
+				return EX_USAGE;
+			a->sets[a->set_count++] = optarg;
+			break;
+		case OPTION_CONTROL:
+			a->control = optarg;
+			break;
+		case OPTION_FILE:
+			a->file = optarg;
+			break;
+		case 'j':
+			a->json = true;
+			break;
+		case 'f':
+			a->follow = true;
+			break;
+		case 'n':
+			a->last = (unsigned)strtoul(optarg, &end, 10);
+			if (!*optarg || *end || a->last < 1 || a->last > 1000) {
+				fprintf(stderr,
+					"foretaste: --last is \"%s\", expected a number from 1 to 1000\n",
+					optarg);
+				return EX_USAGE;
+			}
+			break;
+		case OPTION_TEMPLATE:
+			a->template = true;
+			break;
+		case OPTION_VERSION:
+			printf("foretaste %s\n", FT_VERSION);
+			return EX_OK;
+		case 'h':
+			usage(stdout);
+			return EX_OK;
+		default:
+			fprintf(stderr, "Try \"foretaste --help\".\n");
+			return EX_USAGE;
+		}
+	}
+	return -1;
+}
+
+static int unknown_command(const char *name)
+{
+	const char *known[COMMANDS];
+	for (size_t i = 0; i < COMMANDS; i++)
+		known[i] = commands[i].name;
+	const char *meant = ft_suggest(name, known, COMMANDS);
+	fprintf(stderr, "foretaste: there is no command \"%s\"%s%s%s. Try \"foretaste --help\".\n", name,
+		meant ? ", did you mean \"" : "", meant ? meant : "", meant ? "\"?" : "");
+	return EX_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+	struct arguments a = {.last = 50};
+	int code = parse(argc, argv, &a);
+	if (code >= 0)
+		return code;
+	if (optind == argc) {
+		usage(stderr);
+		return EX_USAGE;
+	}
+	const char *name = argv[optind];
+	a.rest = argv + optind + 1;
+	a.rest_count = argc - optind - 1;
+	for (size_t i = 0; i < COMMANDS; i++) {
+		if (strcmp(commands[i].name, name))
+			continue;
+		if (a.rest_count < commands[i].least || a.rest_count > commands[i].most) {
+			fprintf(stderr, "usage: foretaste %s %s [OPTION]...\n", name, commands[i].rest);
+			return EX_USAGE;
+		}
+		struct ft_error err = {0};
+		code = commands[i].run(&a, &err);
+		if (!code && (fflush(stdout) || ferror(stdout))) {
+			ft_error_set(&err, -errno, "cannot write: %s", strerror(errno));
+			code = EX_IOERR;
+		}
+		if (code)
+			fprintf(stderr, "foretaste: %s\n", err.text);
+		return code;
+	}
+	return unknown_command(name);
+}

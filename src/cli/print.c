@@ -1,0 +1,261 @@
+#include "cli/print.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/printable.h"
+#include "base/reason.h"
+#include "base/units.h"
+
+const json_t *ft_print_at(const json_t *json, const char *path)
+{
+	while (json && *path) {
+		char name[64];
+		size_t length = strcspn(path, ".");
+		if (length >= sizeof(name))
+			return NULL;
+		memcpy(name, path, length);
+		name[length] = 0;
+		json = json_object_get(json, name);
+		path += length + (path[length] == '.');
+	}
+	return json;
+}
+
+const char *ft_print_text(const json_t *json, const char *path, char *text, size_t size)
+{
+	const json_t *value = ft_print_at(json, path);
+	if (json_is_string(value))
+		return ft_printable(text, size, json_string_value(value), json_string_length(value));
+	if (json_is_integer(value))
+		snprintf(text, size, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+	else
+		text[0] = 0;
+	return text;
+}
+
+static json_int_t whole(const json_t *json, const char *path)
+{
+	return json_integer_value(ft_print_at(json, path));
+}
+
+const char *ft_print_time(json_int_t ns, bool date, char text[40])
+{
+	time_t seconds = (time_t)(ns / 1000000000);
+	struct tm local;
+	text[0] = 0;
+	if (ns > 0 && localtime_r(&seconds, &local)) {
+		size_t n = strftime(text, 40, date ? "%Y-%m-%d %H:%M:%S" : "%H:%M:%S", &local);
+		snprintf(text + n, 40 - n, ".%03d", (int)(ns / 1000000 % 1000));
+	}
+	return text;
+}
+
+static const char *span(const json_t *hold, char text[FT_UNITS_TEXT])
+{
+	json_int_t ns = whole(hold, "ended_ns") - whole(hold, "started_ns");
+	return ft_units_round_duration(ns > 0 ? (uint64_t)ns : 0, text);
+}
+
+/* ---- The verdict table ------------------------------------------------------------------------------------- */
+
+#define ROW        "%-12s  %5s  %-12s  %-9s  %-10s  %-21s  %8s  %s\n"
+#define WHY_INDENT 21 /* below the verdict */
+
+void ft_print_head(FILE *file)
+{
+	fprintf(file, ROW, "TIME", "HOLD", "VERDICT", "DONE", "SERVICE", "CLIENT", "TOOK",
+		"TRIGGER, THEN WHY");
+}
+
+/* What pointed at the input: the rule's name says more than the reason's label. */
+static const char *trigger_text(const json_t *hold, char *text, size_t size)
+{
+	ft_print_text(hold, "trigger.rule", text, size);
+	if (!*text)
+		ft_print_text(hold, "trigger.risk", text, size);
+	if (!*text)
+		ft_print_text(hold, "trigger.reason", text, size);
+	return text;
+}
+
+/* A record has the flow as a part of it, a summary has its fields at the top. */
+static const char *client_text(const json_t *hold, char *text, size_t size)
+{
+	char address[64], port[16];
+	bool whole_record = json_object_get(hold, "flow") != NULL;
+	ft_print_text(hold, whole_record ? "flow.client" : "client", address, sizeof(address));
+	ft_print_text(hold, whole_record ? "flow.client_port" : "client_port", port, sizeof(port));
+	snprintf(text, size, "%s:%s", address, port);
+	return text;
+}
+
+void ft_print_row(FILE *file, const json_t *hold)
+{
+	char when[40], number[24], verdict[32], done[32], service[40], client[96], took[FT_UNITS_TEXT];
+	char trigger[200], why[300];
+	fprintf(file, ROW, ft_print_time(whole(hold, "ended_ns"), false, when),
+		ft_print_text(hold, "hold", number, sizeof(number)),
+		ft_print_text(hold, "verdict", verdict, sizeof(verdict)),
+		ft_print_text(hold, "disposition", done, sizeof(done)),
+		ft_print_text(hold, "service", service, sizeof(service)),
+		client_text(hold, client, sizeof(client)), span(hold, took),
+		trigger_text(hold, trigger, sizeof(trigger)));
+	if (*ft_print_text(hold, "rule_text", why, sizeof(why)))
+		fprintf(file, "%*s-> %s\n", WHY_INDENT, "", why);
+}
+
+void ft_print_verdicts(FILE *file, const json_t *verdicts)
+{
+	size_t i;
+	json_t *hold;
+	if (!json_array_size(verdicts)) {
+		fprintf(file, "no verdicts yet\n");
+		return;
+	}
+	ft_print_head(file);
+	json_array_foreach(verdicts, i, hold) ft_print_row(file, hold);
+}
+
+void ft_print_holds(FILE *file, const json_t *holds)
+{
+	size_t i;
+	json_t *hold;
+	if (!json_array_size(holds)) {
+		fprintf(file, "nothing is held\n");
+		return;
+	}
+	fprintf(file, "%5s  %-12s  %-10s  %-21s  %8s  %6s  %-12s  %s\n", "HOLD", "SINCE", "SERVICE", "CLIENT",
+		"BYTES", "FRAMES", "STATE", "TRIGGER");
+	json_array_foreach(holds, i, hold)
+	{
+		char number[24], when[40], service[40], client[96], bytes[24], frames[24], state[40],
+		    trigger[200];
+		fprintf(file, "%5s  %-12s  %-10s  %-21s  %8s  %6s  %-12s  %s\n",
+			ft_print_text(hold, "hold", number, sizeof(number)),
+			ft_print_time(whole(hold, "started_ns"), false, when),
+			ft_print_text(hold, "service", service, sizeof(service)),
+			client_text(hold, client, sizeof(client)),
+			ft_print_text(hold, "bytes", bytes, sizeof(bytes)),
+			ft_print_text(hold, "frames", frames, sizeof(frames)),
+			ft_print_text(hold, "state", state, sizeof(state)),
+			trigger_text(hold, trigger, sizeof(trigger)));
+	}
+}
+
+/* ---- Status --------------------------------------------------------------------------------------------------- */
+
+/* Scalars of a child's own status, one line; nested things are for --json. */
+static void print_scalars(FILE *file, const json_t *status)
+{
+	const char *name;
+	json_t *value;
+	bool first = true;
+	json_object_foreach((json_t *)status, name, value)
+	{
+		char key[64], text[128];
+		if (json_is_string(value) || json_is_integer(value))
+			ft_print_text(status, name, text, sizeof(text));
+		else if (json_is_real(value))
+			snprintf(text, sizeof(text), "%.3g", json_real_value(value));
+		else if (json_is_boolean(value))
+			snprintf(text, sizeof(text), "%s", json_is_true(value) ? "yes" : "no");
+		else
+			continue;
+		fprintf(file, "%s%s %s", first ? "    " : ", ",
+			ft_printable(key, sizeof(key), name, strlen(name)), text);
+		first = false;
+	}
+	if (!first)
+		fputc('\n', file);
+}
+
+void ft_print_status(FILE *file, const json_t *status)
+{
+	char a[128], b[128], c[256], took[FT_UNITS_TEXT];
+	const char *name;
+	json_t *value;
+	double up = json_number_value(json_object_get(status, "up_s"));
+	fprintf(file, "%s: %s for %s (foretaste %s)\n", ft_print_text(status, "sensor", a, sizeof(a)),
+		ft_print_text(status, "state", b, sizeof(b)),
+		ft_units_round_duration((uint64_t)(up * 1e9), took),
+		ft_print_text(status, "version", c, sizeof(c)));
+	fprintf(file, "feed: %s\n", ft_print_text(status, "feed", c, sizeof(c)));
+	json_object_foreach(json_object_get(status, "guests"), name, value)
+	{
+		fprintf(file, "guest %s: %s", ft_printable(a, sizeof(a), name, strlen(name)),
+			ft_print_text(value, "state", b, sizeof(b)));
+		const json_t *boot = json_object_get(value, "boot_s");
+		if (boot)
+			fprintf(file, ", up %.1f s after its start", json_number_value(boot));
+		fputc('\n', file);
+	}
+	json_object_foreach(json_object_get(status, "processes"), name, value)
+	{
+		fprintf(file, "process %s: %s, pid %d, %d restarts\n",
+			ft_printable(a, sizeof(a), name, strlen(name)),
+			ft_print_text(value, "state", b, sizeof(b)), (int)whole(value, "pid"),
+			(int)whole(value, "restarts"));
+		if (json_object_get(value, "error"))
+			fprintf(file, "    %s\n", ft_print_text(value, "error", c, sizeof(c)));
+		print_scalars(file, json_object_get(value, "status"));
+	}
+}
+
+/* ---- Metrics -------------------------------------------------------------------------------------------------- */
+
+static void print_escaped(FILE *file, const char *text)
+{
+	char clean[256];
+	for (const char *p = ft_printable(clean, sizeof(clean), text, strlen(text)); *p; p++)
+		fprintf(file, *p == '"' || *p == '\\' ? "\\%c" : "%c", *p);
+}
+
+/* "open_holds" -> foretaste_dataplane_open_holds: numbers that are no reasons. */
+static void print_numbers(FILE *file, const json_t *numbers)
+{
+	const char *name;
+	json_t *value;
+	json_object_foreach((json_t *)numbers, name, value)
+	{
+		if (!json_is_number(value) ||
+		    strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_") != strlen(name))
+			continue;
+		fprintf(file, "# TYPE foretaste_%s gauge\nforetaste_%s %.17g\n", name, name,
+			json_number_value(value));
+	}
+}
+
+void ft_print_metrics(FILE *file, const json_t *counters, const json_t *status)
+{
+	const char *name;
+	json_t *value;
+	fprintf(file, "# HELP foretaste_packets_total Packets by what was done with them and why.\n"
+		      "# TYPE foretaste_packets_total counter\n");
+	json_object_foreach(json_object_get(counters, "reasons"), name, value)
+	{
+		fprintf(file, "foretaste_packets_total{reason=\"");
+		print_escaped(file, name);
+		fprintf(file, "\"} %" JSON_INTEGER_FORMAT "\n", json_integer_value(value));
+	}
+	print_numbers(file, counters);
+	fprintf(file, "# HELP foretaste_guest_up Whether a guest has reached its userspace.\n"
+		      "# TYPE foretaste_guest_up gauge\n");
+	json_object_foreach(json_object_get(status, "guests"), name, value)
+	{
+		const char *state = json_string_value(json_object_get(value, "state"));
+		fprintf(file, "foretaste_guest_up{guest=\"");
+		print_escaped(file, name);
+		fprintf(file, "\"} %d\n", state && !strcmp(state, "up"));
+	}
+	fprintf(file, "# HELP foretaste_restarts_total Processes that died and were replaced.\n"
+		      "# TYPE foretaste_restarts_total counter\n");
+	json_object_foreach(json_object_get(status, "processes"), name, value)
+	{
+		fprintf(file, "foretaste_restarts_total{process=\"");
+		print_escaped(file, name);
+		fprintf(file, "\"} %d\n", (int)whole(value, "restarts"));
+	}
+}
