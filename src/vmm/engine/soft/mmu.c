@@ -218,6 +218,16 @@ void *soft_translate(struct soft_cpu *cpu, uint64_t va, enum soft_access access,
 	return host;
 }
 
+void *soft_span(struct soft_cpu *cpu, uint64_t va, uint64_t n, uint32_t size, bool back,
+		enum soft_access access, bool user, bool *bus)
+{
+	uint64_t gpa;
+	uint8_t *host = locate(cpu, va, access, user, bus, &gpa);
+	if (host && access == SOFT_WRITE)
+		tell_code(cpu, back ? gpa - (n - 1) * size : gpa, (uint32_t)n * size);
+	return host;
+}
+
 /* ---- Any size
  * ---------------------------------------------------------------------------------------------- */
 

@@ -141,6 +141,11 @@ bool soft_operand_word(struct soft_cpu *cpu, const struct soft_insn *insn, uint1
 /* soft_load with the right to write: what read-modify-write instructions need. */
 bool soft_load_for_write(struct soft_cpu *cpu, uint64_t va, void *to, uint32_t size, bool user);
 
+/* n elements of `size` bytes from va up or (back) down, all in one page: host address of the element at va, or NULL with
+ * *bus when a device is there, or NULL with a fault raised. Writes are announced to translated code. */
+void *soft_span(struct soft_cpu *cpu, uint64_t va, uint64_t n, uint32_t size, bool back,
+		enum soft_access access, bool user, bool *bus);
+
 /* ---- exception.c
  * -------------------------------------------------------------------------------------------- */
 
