@@ -1,0 +1,290 @@
+#include "log/ledger.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/channel.h"
+#include "log/eve.h"
+#include "log/feed.h"
+#include "log/index.h"
+#include "log/quarantine.h"
+#include "log/record.h"
+
+/* What an answer may take of a message, the rest of it aside. */
+#define ANSWER (FT_CHANNEL_MESSAGE - 1024u)
+
+/* Refusals told one by one; a peer that only talks nonsense is summed up once a tick. */
+#define REFUSALS_TOLD 8u
+
+struct ft_ledger {
+	struct ft_ledger_config config;
+	struct ft_feed feed;
+	struct ft_quarantine *quarantine;
+	struct ft_index *index;
+	uint64_t holds, events, refused, remembered;
+	uint64_t refused_told, refused_untold; /* since the last tick */
+	int trouble;                           /* the feed's, as last logged */
+};
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_REALTIME, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void write_line(struct ft_ledger *l, json_t *line)
+{
+	if (line)
+		ft_feed_write(&l->feed, line);
+	json_decref(line);
+}
+
+static void tell(struct ft_ledger *l, const char *module, const char *text, bool error)
+{
+	write_line(l, ft_eve_engine(l->config.sensor, now_ns(), module, text, error));
+}
+
+/* Logs when the feed begins to fail, and when it works again. */
+static void watch_feed(struct ft_ledger *l)
+{
+	char text[160];
+	if (l->feed.trouble == l->trouble)
+		return;
+	l->trouble = l->feed.trouble;
+	const char *trouble = ft_feed_trouble(&l->feed, text);
+	if (trouble)
+		l->config.log(l->config.context, "error", trouble);
+	else
+		l->config.log(l->config.context, "info", "the feed can be written again");
+}
+
+int ft_ledger_open(struct ft_ledger **out, const struct ft_ledger_config *config, struct ft_error *err)
+{
+	*out = NULL;
+	struct ft_ledger *l = calloc(1, sizeof(*l));
+	if (!l)
+		return ft_error_set(err, -ENOMEM, "no memory for the ledger");
+	l->config = *config;
+	l->index = ft_index_new();
+	int status = l->index ? 0 : ft_error_set(err, -ENOMEM, "no memory for the ledger's index");
+	if (!status)
+		status =
+		    ft_quarantine_open(&l->quarantine, config->quarantine, config->quarantine_quota, err);
+	if (!status)
+		status = ft_feed_open(&l->feed, config->feed, config->feed_reader, config->feed_quota,
+				      config->sensor, err);
+	if (status) {
+		ft_ledger_close(l);
+		return status;
+	}
+	if (config->feed_reader >= 0)
+		l->remembered = ft_index_read_feed(l->index, config->feed_reader);
+	watch_feed(l);
+	*out = l;
+	return 0;
+}
+
+void ft_ledger_close(struct ft_ledger *l)
+{
+	if (!l)
+		return;
+	ft_feed_close(&l->feed);
+	ft_quarantine_close(l->quarantine);
+	ft_index_free(l->index);
+	free(l);
+}
+
+void ft_ledger_refuse(struct ft_ledger *l, const char *why)
+{
+	l->refused++;
+	if (l->refused_told >= REFUSALS_TOLD) {
+		l->refused_untold++;
+		return;
+	}
+	l->refused_told++;
+	char text[640];
+	snprintf(text, sizeof(text), "a record was refused: %s", why);
+	tell(l, "ledger", text, true);
+	l->config.log(l->config.context, "warning", text);
+}
+
+static void take_hold(struct ft_ledger *l, const json_t *message)
+{
+	struct ft_error err = {0};
+	json_t *record;
+	if (ft_record_check(message, &record, &err)) {
+		ft_ledger_refuse(l, err.text);
+		return;
+	}
+	uint64_t hold = (uint64_t)json_integer_value(json_object_get(record, "hold"));
+	struct ft_quarantined kept;
+	struct ft_eve_file file = {0};
+	bool has_file = ft_quarantine_take(l->quarantine, hold, &kept) == 1;
+	if (has_file) {
+		file = (struct ft_eve_file){.name = kept.name, .sha256 = kept.sha256, .size = kept.size};
+		json_object_set_new(record, "quarantine",
+				    json_pack("{s:s, s:I, s:s}", "file", kept.name, "bytes",
+					      (json_int_t)kept.size, "sha256", kept.sha256));
+	}
+	json_t *lines = ft_eve_hold(l->config.sensor, record, has_file ? &file : NULL);
+	size_t i;
+	json_t *line;
+	json_array_foreach(lines, i, line) ft_feed_write(&l->feed, line);
+	if (!lines || ft_index_add(l->index, record))
+		l->config.log(l->config.context, "error", "no memory for the record of a hold");
+	l->holds++;
+	json_decref(lines);
+	json_decref(record);
+}
+
+/* A copy of a correlation event with what a finding may have, texts cut, everything else left behind. */
+static json_t *check_finding(const json_t *message)
+{
+	static const char *const texts[] = {"guest", "rule", "text", "process", "detail"};
+	static const char *const numbers[] = {"sid",      "rev", "severity", "since_ns",
+					      "vtime_ns", "pid", "count"};
+	json_t *finding = json_object();
+	for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
+		json_t *text = ft_record_text(json_object_get(message, texts[i]), 256);
+		if (text)
+			json_object_set_new(finding, texts[i], text);
+	}
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++) {
+		json_t *number = json_object_get(message, numbers[i]);
+		if (json_is_integer(number) && json_integer_value(number) >= 0)
+			json_object_set(finding, numbers[i], number);
+	}
+	return finding;
+}
+
+static void take_event(struct ft_ledger *l, const json_t *message)
+{
+	const json_t *type = json_object_get(message, "type"), *ns = json_object_get(message, "ns");
+	json_t *text = ft_record_text(json_object_get(message, "text"), 512);
+	json_t *name = ft_record_text(type, 64);
+	if (!text || !name) {
+		json_decref(text);
+		json_decref(name);
+		ft_ledger_refuse(l, "an event without type or text");
+		return;
+	}
+	uint64_t time =
+	    json_is_integer(ns) && json_integer_value(ns) > 0 ? (uint64_t)json_integer_value(ns) : now_ns();
+	const char *what = json_string_value(name);
+	if (!strcmp(what, "correlation")) {
+		json_t *finding = check_finding(message);
+		write_line(l, ft_eve_correlation(l->config.sensor, time, finding));
+		json_decref(finding);
+	} else {
+		bool bad = !strcmp(what, "error") || !strcmp(what, "guest-down") || !strcmp(what, "restart");
+		write_line(l, ft_eve_engine(l->config.sensor, time, what, json_string_value(text), bad));
+	}
+	l->events++;
+	json_decref(text);
+	json_decref(name);
+}
+
+static void take_packets(struct ft_ledger *l, const json_t *message)
+{
+	struct ft_error err = {0};
+	int status = ft_quarantine_packets(l->quarantine, message, &err);
+	if (status == -EINVAL) {
+		ft_ledger_refuse(l, err.text);
+	} else if (status) {
+		tell(l, "quarantine", err.text, true);
+		l->config.log(l->config.context, "error", err.text);
+	}
+}
+
+void ft_ledger_record(struct ft_ledger *l, const json_t *message)
+{
+	const char *op = json_string_value(json_object_get(message, "op"));
+	if (op && !strcmp(op, "hold"))
+		take_hold(l, message);
+	else if (op && !strcmp(op, "event"))
+		take_event(l, message);
+	else if (op && !strcmp(op, "packets"))
+		take_packets(l, message);
+	else
+		ft_ledger_refuse(l, "neither a hold nor an event nor packets");
+	watch_feed(l);
+}
+
+bool ft_ledger_tick(struct ft_ledger *l)
+{
+	if (l->refused_untold) {
+		char text[96];
+		snprintf(text, sizeof(text), "%" PRIu64 " more records were refused", l->refused_untold);
+		tell(l, "ledger", text, true);
+	}
+	bool again = l->refused_told != 0;
+	l->refused_told = l->refused_untold = 0;
+	ft_feed_retry(&l->feed);
+	watch_feed(l);
+	return again || l->feed.trouble;
+}
+
+static json_t *status_of(const struct ft_ledger *l)
+{
+	char text[160];
+	const char *trouble = ft_feed_trouble(&l->feed, text);
+	json_t *feed = json_pack("{s:I, s:I, s:I, s:I, s:I}", "bytes", (json_int_t)ft_feed_size(&l->feed),
+				 "quota", (json_int_t)l->feed.quota, "lines", (json_int_t)l->feed.written,
+				 "waiting", (json_int_t)l->feed.waiting, "lost", (json_int_t)l->feed.lost);
+	if (trouble)
+		json_object_set_new(feed, "trouble", json_string(trouble));
+	return json_pack("{s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "holds", (json_int_t)l->holds, "events",
+			 (json_int_t)l->events, "refused", (json_int_t)l->refused, "remembered",
+			 (json_int_t)l->remembered, "feed", feed, "quarantine",
+			 ft_quarantine_status(l->quarantine), "verdicts", ft_index_counts(l->index));
+}
+
+/* A record that is too long for one message loses evidence from its end, counted. */
+static json_t *fit(json_t *record)
+{
+	json_t *evidence = json_object_get(record, "evidence");
+	size_t size = json_dumpb(record, NULL, 0, JSON_COMPACT);
+	json_int_t cut = 0;
+	while (size > ANSWER && json_array_size(evidence)) {
+		size_t last = json_array_size(evidence) - 1;
+		size -= json_dumpb(json_array_get(evidence, last), NULL, 0, JSON_COMPACT);
+		json_array_remove(evidence, last);
+		cut++;
+	}
+	if (cut) {
+		json_int_t dropped = json_integer_value(json_object_get(record, "evidence_dropped"));
+		json_object_set_new(record, "evidence_dropped", json_integer(dropped + cut));
+	}
+	return record;
+}
+
+json_t *ft_ledger_query(struct ft_ledger *l, const json_t *message, const char **error)
+{
+	const char *what = json_string_value(json_object_get(message, "what"));
+	*error = NULL;
+	if (what && !strcmp(what, "status"))
+		return status_of(l);
+	if (what && !strcmp(what, "verdicts")) {
+		json_int_t limit = json_integer_value(json_object_get(message, "limit"));
+		return ft_index_list(l->index, limit > 0 ? (uint64_t)limit : FT_INDEX_HOLDS, ANSWER);
+	}
+	if (what && !strcmp(what, "show")) {
+		const json_t *hold = json_object_get(message, "hold");
+		int known = 0;
+		json_t *record = json_is_integer(hold)
+				     ? ft_index_show(l->index, (uint64_t)json_integer_value(hold), &known)
+				     : NULL;
+		if (record)
+			return fit(record);
+		*error = known ? "the record of this hold is no longer in memory; the feed has it"
+			       : "there is no verdict on a hold with this number";
+		return NULL;
+	}
+	*error = "the ledger has no such thing to tell";
+	return NULL;
+}

@@ -1,0 +1,45 @@
+/* The ledger: takes records from the dataplane and the supervisor, checks them, and is the only writer of the feed and of
+ * the quarantine. Answers questions about past holds. One thread; nothing here waits.
+ *
+ * What cannot be done (a full disk, a broken record) costs exactly that line or file, is counted, and is told through
+ * `log` and, once it works again, in the feed. */
+#ifndef FT_LOG_LEDGER_H
+#define FT_LOG_LEDGER_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+/* text: one sentence for the supervisor's log. level: "error", "warning", "info". */
+typedef void ft_ledger_log(void *context, const char *level, const char *text);
+
+struct ft_ledger_config {
+	const char *sensor; /* borrowed until ft_ledger_close */
+	uint64_t feed_quota, quarantine_quota;
+	int feed;        /* for appending */
+	int feed_reader; /* the same file for reading, or -1; only used while opening */
+	int quarantine;  /* directory */
+	ft_ledger_log *log;
+	void *context;
+};
+
+struct ft_ledger;
+
+int ft_ledger_open(struct ft_ledger **ledger, const struct ft_ledger_config *config, struct ft_error *err);
+void ft_ledger_close(struct ft_ledger *ledger);
+
+/* One record: hold, event or packets. */
+void ft_ledger_record(struct ft_ledger *ledger, const json_t *message);
+
+/* A datagram on the record socket that was no record at all. */
+void ft_ledger_refuse(struct ft_ledger *ledger, const char *why);
+
+/* Tries again what could not be written. True: call again in about a second. */
+bool ft_ledger_tick(struct ft_ledger *ledger);
+
+/* The result of a query (gateway/protocol.md), a new reference that fits one message; or NULL with *error. */
+json_t *ft_ledger_query(struct ft_ledger *ledger, const json_t *message, const char **error);
+
+#endif
