@@ -5,8 +5,8 @@ one, and the test itself in the other. Everything it makes carries its own proce
         stand.wait_for_guest()
         stand.get("/")
 
-Arguments of every test: BUILD-DIRECTORY IMAGES-DIRECTORY (deploy/guest/build made it). Exit code 77 with a line "SKIP: why"
-where the test cannot run.
+Arguments of every test: BUILD-DIRECTORY [IMAGE-DIRECTORY]; the image is by default the one that deploy/guest/build web
+has made. Exit code 77 with a line "SKIP: why" where the test cannot run.
 """
 
 import ctypes
@@ -62,11 +62,13 @@ def until(condition, what, patience=PATIENCE):
 
 class Stand:
     def __init__(self, argv, service=None, guest=None, top=None, cmdline=""):
-        if len(argv) < 3:
-            skip("usage: %s BUILD IMAGES" % argv[0])
+        if len(argv) < 2:
+            skip("usage: %s BUILD-DIRECTORY [IMAGE-DIRECTORY]" % argv[0])
+        cache = os.environ.get("FORETASTE_CACHE", "/var/cache/foretaste")
         if os.geteuid() != 0:
             skip("network namespaces need root")
-        self.build, self.images = os.path.abspath(argv[1]), os.path.abspath(argv[2])
+        self.build = os.path.abspath(argv[1])
+        self.images = os.path.abspath(argv[2] if len(argv) > 2 else os.path.join(cache, "guest", "web"))
         self.source = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
         for name in ("vmlinuz", "initrd.img", "root.ext4"):
             if not os.access(os.path.join(self.images, name), os.R_OK):
