@@ -17,6 +17,16 @@ enum ft_trial_kind {
 	FT_TRIAL_FINISH      /* struct ft_trial_go: the seed is no longer needed */
 };
 
+/* a[0] of SEED_GONE: why. */
+enum ft_seed_gone {
+	FT_SEED_FINISHED, /* as asked */
+	FT_SEED_BUSY,     /* all clone slots are taken */
+	FT_SEED_REFUSED,  /* the request contradicts itself */
+	FT_SEED_FAILED,   /* the fork failed */
+	FT_SEED_DIED,     /* the seed was killed or crashed */
+	FT_SEED_STOPPED   /* the vmm stops, or the link was replaced */
+};
+
 #define FT_TRIAL_FRAMES 1024u /* most frames of one hold */
 
 struct ft_trial_begin {

@@ -1,0 +1,111 @@
+#include "clone/hygiene.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define TRIAL_RULES                                                                                          \
+	{"sendto", "events to the dataplane"}, {"pread64", "virtio-blk: the base image, opened read-only"},  \
+	    {"preadv", "virtio-blk: the base image, opened read-only"},                                      \
+	    {"rt_sigreturn", "the engine's handlers for faults of guest instructions"},                      \
+	    {"rt_sigprocmask", "the engine's handlers; fork and exit"},                                      \
+	    {"mmap", "malloc; never executable", .arg = 3, .mask = PROT_EXEC, .equals = 0},                  \
+	    {"munmap", "malloc"}, {"mremap", "malloc"}, {"brk", "malloc"},                                   \
+	    {"madvise", "malloc gives memory back"},                                                         \
+	    {"clock_gettime", "the wall-clock budget, where the vDSO cannot tell"},                          \
+	    {"futex", "libc's locks"}, {"restart_syscall", "a sleep interrupted by SIGSTOP and SIGCONT"},    \
+	    {"exit", "the end"},                                                                             \
+	{                                                                                                    \
+		"exit_group", "the end"                                                                      \
+	}
+
+const struct ft_confine_rule ft_hygiene_trial_rules[] = {TRIAL_RULES};
+const size_t ft_hygiene_trial_rule_count = sizeof(ft_hygiene_trial_rules) / sizeof(*ft_hygiene_trial_rules);
+
+const struct ft_confine_rule ft_hygiene_seed_rules[] = {
+    TRIAL_RULES,
+    {"clone", "fork of a trial: a process, no thread and no namespace", .arg = 1,
+     .mask = CLONE_VM | CLONE_FILES | CLONE_FS | CLONE_THREAD | CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID |
+	     CLONE_NEWNET,
+     .equals = 0},
+    {"set_robust_list", "libc in a forked child"},
+    {"rseq", "libc in a forked child"},
+    {"gettid", "libc in a forked child"},
+    {"getpid", "a trial is told who its parent is"},
+    {"getppid", "is the parent still there"},
+    {"prctl", "a trial dies with its seed", .arg = 1, .equals = PR_SET_PDEATHSIG},
+    {"prctl", "a trial is not dumpable", .arg = 1, .equals = PR_SET_DUMPABLE},
+    {"prctl", "before the trial's filter", .arg = 1, .equals = PR_SET_NO_NEW_PRIVS},
+    {"seccomp", "the trial's filter"},
+    {"close_range", "a trial keeps what it needs"},
+    {"close", "the pidfd of a trial that ended"},
+    {"pidfd_open", "waiting for a trial and for orders at once"},
+    {"poll", "waiting for a trial and for orders at once"},
+    {"ppoll", "waiting for a trial and for orders at once"},
+    {"recvfrom", "orders of the vmm"},
+    {"wait4", "reaping a trial"},
+    {"kill", "a trial past its wall-clock budget", .arg = 2, .equals = SIGKILL},
+};
+const size_t ft_hygiene_seed_rule_count = sizeof(ft_hygiene_seed_rules) / sizeof(*ft_hygiene_seed_rules);
+
+int ft_hygiene_prepare(struct ft_hygiene *hygiene, struct ft_error *err)
+{
+	*hygiene = (struct ft_hygiene){0};
+	int error =
+	    ft_confine_compile(ft_hygiene_seed_rules, ft_hygiene_seed_rule_count, &hygiene->seed, err);
+	if (!error)
+		error = ft_confine_compile(ft_hygiene_trial_rules, ft_hygiene_trial_rule_count,
+					   &hygiene->trial, err);
+	if (error)
+		ft_hygiene_free(hygiene);
+	return error;
+}
+
+void ft_hygiene_free(struct ft_hygiene *hygiene)
+{
+	ft_confine_filter_free(&hygiene->seed);
+	ft_confine_filter_free(&hygiene->trial);
+}
+
+static int close_others(const int *keep, int count)
+{
+	unsigned from = 0;
+	for (;;) {
+		/* The next one to keep, at or above from. */
+		unsigned next = UINT_MAX;
+		for (int i = 0; i < count; i++)
+			if (keep[i] >= 0 && (unsigned)keep[i] >= from && (unsigned)keep[i] < next)
+				next = (unsigned)keep[i];
+		unsigned last = next == UINT_MAX ? UINT_MAX : next - 1;
+		if ((next == UINT_MAX || next > from) && syscall(SYS_close_range, from, last, 0))
+			return -errno;
+		if (next == UINT_MAX)
+			return 0;
+		from = next + 1;
+	}
+}
+
+static int become(const struct ft_confine_filter *filter, pid_t parent, const int *keep, int count)
+{
+	int error = ft_confine_die_with(parent, SIGKILL);
+	if (!error && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
+		error = -errno;
+	if (!error)
+		error = close_others(keep, count);
+	return error ? error : ft_confine_install(filter);
+}
+
+int ft_hygiene_seed(const struct ft_hygiene *hygiene, pid_t parent, const int *keep, int count)
+{
+	return become(&hygiene->seed, parent, keep, count);
+}
+
+int ft_hygiene_trial(const struct ft_hygiene *hygiene, pid_t parent, const int *keep, int count)
+{
+	return become(&hygiene->trial, parent, keep, count);
+}

@@ -1,0 +1,454 @@
+#include "clone/observe.h"
+
+#include <arpa/inet.h>
+#include <linux/sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include "clone/calls.h"
+#include "clone/tell.h"
+#include "vmm/memory.h"
+
+#define PTE_WRITABLE 2u
+#define VECTOR_PF    14u
+
+void ft_observe_begin(struct ft_observer *o, const struct ft_observe_source *source, struct ft_report *report,
+		      uint64_t cr3)
+{
+	memset(o, 0, sizeof(*o));
+	o->source = *source;
+	o->report = report;
+	o->cr3 = cr3;
+}
+
+void ft_observe_become_clone(struct ft_observer *o, struct ft_report *report)
+{
+	o->report = report;
+	o->clone = true;
+	o->line_length = 0;
+	for (unsigned i = 0; i < FT_PROCESS_BUCKETS * FT_PROCESS_WAYS; i++)
+		o->processes.entries[i].faulted = false;
+}
+
+/* ---- Calls under way ---------------------------------------------------------------------------------------- */
+
+static struct ft_observe_call *find_call(struct ft_observer *o, uint64_t cr3, uint64_t rsp)
+{
+	for (unsigned i = 0; i < o->calls_used; i++)
+		if (o->calls[i].cr3 == cr3 && o->calls[i].rsp == rsp)
+			return &o->calls[i];
+	return NULL;
+}
+
+static void forget_call(struct ft_observer *o, struct ft_observe_call *call)
+{
+	call->cr3 = 0;
+	while (o->calls_used && !o->calls[o->calls_used - 1].cr3)
+		o->calls_used--;
+}
+
+/* A place for a new call: the one of the same thread, whose return was not seen (a signal took it); else a free one;
+ * else the oldest. */
+static struct ft_observe_call *new_call(struct ft_observer *o, uint64_t cr3, uint64_t rsp)
+{
+	struct ft_observe_call *call = find_call(o, cr3, rsp);
+	for (unsigned i = 0; i < FT_OBSERVE_CALLS && !call; i++)
+		if (!o->calls[i].cr3)
+			call = &o->calls[i];
+	if (!call) {
+		call = &o->calls[0];
+		for (unsigned i = 1; i < FT_OBSERVE_CALLS; i++)
+			if (o->calls[i].began < call->began)
+				call = &o->calls[i];
+	}
+	*call = (struct ft_observe_call){.cr3 = cr3, .rsp = rsp, .began = ++o->calls_clock};
+	unsigned index = (unsigned)(call - o->calls);
+	if (index >= o->calls_used)
+		o->calls_used = index + 1;
+	return call;
+}
+
+static void forget_calls_of(struct ft_observer *o, uint64_t cr3)
+{
+	for (unsigned i = 0; i < FT_OBSERVE_CALLS; i++)
+		if (o->calls[i].cr3 == cr3 && ft_call_kind(o->calls[i].nr) != FT_CALL_FORK)
+			o->calls[i].cr3 = 0;
+	while (o->calls_used && !o->calls[o->calls_used - 1].cr3)
+		o->calls_used--;
+}
+
+/* ---- System calls ------------------------------------------------------------------------------------------- */
+
+static void exit_process(struct ft_observer *o, uint64_t status)
+{
+	struct ft_process *p = ft_tell_process(o);
+	/* It ends with a fault that was never resolved: its handler ends it. */
+	if (p && o->clone)
+		ft_tell_fault(o, p);
+	if (o->clone)
+		ft_tell_as(o, p, o->cr3, FT_EVENT_PROCESS_EXIT, (uint64_t[]){status & 0xff}, 1, NULL, NULL);
+	forget_calls_of(o, o->cr3);
+}
+
+static bool waits_for_return(const struct ft_observer *o, enum ft_call_kind kind)
+{
+	switch (kind) {
+	case FT_CALL_EXEC:
+	case FT_CALL_FORK:
+	case FT_CALL_IDENTITY:
+	case FT_CALL_DIRECTORY:
+	case FT_CALL_DIRECTORY_FD:
+		return true;
+	case FT_CALL_WAIT:
+	case FT_CALL_CONNECT:
+	case FT_CALL_BIND:
+	case FT_CALL_LISTEN:
+	case FT_CALL_FILE:
+		return o->clone;
+	default:
+		return false;
+	}
+}
+
+/* Executable memory that is not a file's text: anonymous, or writable at the same time. */
+static bool makes_code(uint64_t nr, const uint64_t args[6])
+{
+	const uint64_t write = 2, execute = 4, anonymous = 0x20; /* PROT_*, MAP_ANONYMOUS */
+	if (nr == SYS_mmap)
+		return (args[2] & execute) && ((args[2] & write) || (args[3] & anonymous));
+	return (nr == SYS_mprotect || nr == SYS_pkey_mprotect) && (args[2] & execute);
+}
+
+static void tell_at_entry(struct ft_observer *o, enum ft_call_kind kind, uint64_t nr, const uint64_t args[6])
+{
+	if (kind == FT_CALL_SIGNAL) {
+		int group = nr == SYS_tgkill;
+		ft_tell_as(o, ft_tell_process(o), o->cr3, FT_EVENT_SIGNAL,
+			   (uint64_t[]){args[group + 1], args[0]}, 2, NULL, NULL);
+	} else if (kind == FT_CALL_NOTABLE || makes_code(nr, args)) {
+		ft_tell_syscall(o, nr, args);
+	} else if (kind != FT_CALL_HOT && o->syscalls_told < FT_OBSERVE_SYSCALLS) {
+		o->syscalls_told++;
+		ft_tell_syscall(o, nr, args);
+	}
+}
+
+void ft_observe_syscall(struct ft_observer *o, uint64_t nr, const uint64_t args[6], uint64_t rip,
+			uint64_t rsp)
+{
+	enum ft_call_kind kind = ft_call_kind(nr);
+	o->user_seen = true;
+	if (!o->clone && (kind == FT_CALL_OTHER || kind > FT_CALL_NAME))
+		return;
+	if (kind == FT_CALL_EXIT) {
+		exit_process(o, args[0]);
+		return;
+	}
+	if (kind == FT_CALL_NAME && (uint32_t)args[0] == PR_SET_NAME) {
+		char name[FT_PROCESS_NAME];
+		if (ft_tell_string(o, o->cr3, args[1], name, sizeof(name)))
+			ft_process_set_name(ft_process_get(&o->processes, o->cr3), name);
+	}
+	if (waits_for_return(o, kind)) {
+		struct ft_observe_call *call = new_call(o, o->cr3, rsp);
+		call->nr = (uint16_t)nr;
+		call->rip = rip;
+		memcpy(call->args, args, sizeof(call->args));
+		call->child_pid = kind == FT_CALL_FORK ? -1 : 0;
+		ft_tell_strings(o, call);
+	} else if (o->clone) {
+		tell_at_entry(o, kind, nr, args);
+	}
+}
+
+/* Where the child of a fork starts: on the caller's stack, or on the one it was given. */
+static uint64_t child_stack(struct ft_observer *o, const struct ft_observe_call *call)
+{
+	uint64_t stack[2] = {0, 0};
+	if (call->nr == SYS_clone && call->args[1])
+		return call->args[1];
+	if (call->nr == SYS_clone3 &&
+	    o->source.peek(o->source.context, call->cr3, call->args[0] + 40, stack, sizeof(stack)) ==
+		sizeof(stack) &&
+	    stack[0])
+		return stack[0] + stack[1];
+	return call->rsp;
+}
+
+/* First return of a forked child, in its own address space. */
+static bool child_returns(struct ft_observer *o, uint64_t rsp)
+{
+	for (unsigned i = 0; i < o->calls_used; i++) {
+		struct ft_observe_call *call = &o->calls[i];
+		if (!call->cr3 || ft_call_kind(call->nr) != FT_CALL_FORK || call->child_ran ||
+		    (call->flags & CLONE_VM) || call->nr == SYS_vfork || call->cr3 == o->cr3 ||
+		    child_stack(o, call) != rsp)
+			continue;
+		struct ft_process *child =
+		    ft_process_copy(&o->processes, o->cr3, ft_process_find(&o->processes, call->cr3));
+		child->pid = call->child_pid;
+		call->child_ran = true;
+		call->child_cr3 = o->cr3;
+		if (call->parent_ran)
+			forget_call(o, call);
+		return true;
+	}
+	return false;
+}
+
+static void parent_returns(struct ft_observer *o, struct ft_observe_call *call, uint64_t rax)
+{
+	if (o->clone)
+		ft_tell_call(o, call, rax);
+	bool shares = (call->flags & CLONE_VM) || call->nr == SYS_vfork;
+	bool thread = call->flags & CLONE_THREAD;
+	struct ft_process *child = NULL;
+	if (call->child_ran && !shares)
+		child = ft_process_find(&o->processes, call->child_cr3);
+	/* A vfork's child has its own address space once it called execve, before the parent goes on. */
+	for (unsigned i = 0; shares && !thread && i < FT_PROCESS_BUCKETS * FT_PROCESS_WAYS; i++) {
+		struct ft_process *p = &o->processes.entries[i];
+		if (p->cr3 && p->born_of == call->cr3 && (!child || p->used > child->used))
+			child = p;
+	}
+	if (child && (int64_t)rax > 0) {
+		child->born_of = 0;
+		if (child->pid < 0)
+			child->pid = (int64_t)rax;
+	}
+	call->parent_ran = true;
+	call->child_pid = (int64_t)rax;
+	if (call->child_ran || shares || (int64_t)rax < 0)
+		forget_call(o, call);
+}
+
+/* A new program starts with clean registers on a stack that begins with its argument count (System V ABI, AMD64
+ * supplement 3.4.1). */
+static bool looks_like_start(struct ft_observer *o, uint64_t rax, uint64_t rsp)
+{
+	uint64_t stack[2];
+	return !rax && !(rsp & 15) &&
+	       o->source.peek(o->source.context, o->cr3, rsp, stack, sizeof(stack)) == sizeof(stack) &&
+	       stack[0] < 65536 && (!stack[0] || stack[1] > rsp);
+}
+
+static bool program_starts(struct ft_observer *o, uint64_t rax, uint64_t rsp)
+{
+	for (unsigned i = 0; i < o->calls_used; i++) {
+		struct ft_observe_call *call = &o->calls[i];
+		if (!call->cr3 || ft_call_kind(call->nr) != FT_CALL_EXEC || call->child_cr3 != o->cr3 ||
+		    !looks_like_start(o, rax, rsp))
+			continue;
+		struct ft_process *from = ft_process_find(&o->processes, call->cr3);
+		bool of_vfork = false;
+		for (unsigned j = 0; j < o->calls_used; j++)
+			of_vfork |= o->calls[j].cr3 == call->cr3 &&
+				    ft_call_kind(o->calls[j].nr) == FT_CALL_FORK && !o->calls[j].parent_ran &&
+				    ((o->calls[j].flags & CLONE_VM) || o->calls[j].nr == SYS_vfork);
+		struct ft_process *p = ft_process_copy(&o->processes, o->cr3, from);
+		if (of_vfork) {
+			p->pid = -1;
+			p->born_of = call->cr3;
+		}
+		ft_process_set_name(p, call->first);
+		if (o->clone)
+			ft_tell_call(o, call, 0);
+		forget_call(o, call);
+		return true;
+	}
+	return false;
+}
+
+static void call_returns(struct ft_observer *o, struct ft_observe_call *call, uint64_t rax)
+{
+	enum ft_call_kind kind = ft_call_kind(call->nr);
+	if (kind == FT_CALL_FORK) {
+		/* 0 on the caller's own stack: the child of a vfork; the parent comes later. */
+		if (rax)
+			parent_returns(o, call, rax);
+		return;
+	}
+	if (!call->has_strings)
+		ft_tell_strings(o, call);
+	if (kind == FT_CALL_IDENTITY && (int64_t)rax > 0) {
+		struct ft_process *p = ft_process_get(&o->processes, o->cr3);
+		if (p->pid < 0)
+			p->pid = (int64_t)rax;
+	} else if (kind == FT_CALL_DIRECTORY && !rax) {
+		struct ft_process *p = ft_process_get(&o->processes, o->cr3);
+		snprintf(p->directory, sizeof(p->directory), "%.*s", (int)sizeof(p->directory) - 1,
+			 call->first[0] == '/' ? call->first : "");
+	} else if (kind == FT_CALL_DIRECTORY_FD && !rax) {
+		ft_process_get(&o->processes, o->cr3)->directory[0] = 0;
+	} else if (o->clone) {
+		ft_tell_call(o, call, rax);
+	}
+	forget_call(o, call);
+}
+
+void ft_observe_sysret(struct ft_observer *o, uint64_t rax, uint64_t rip, uint64_t rsp)
+{
+	if (o->clone) {
+		struct ft_process *p = ft_tell_process(o);
+		if (p && p->faulted && p->fault_rip == rip)
+			p->faulted = false;
+	}
+	if (!o->calls_used)
+		return;
+	struct ft_observe_call *call = find_call(o, o->cr3, rsp);
+	/* Back at the system call itself (2 bytes): interrupted, it starts again. */
+	if (call && (rip == call->rip || rip + 2 == call->rip) && rax == call->nr)
+		return;
+	if (call)
+		call_returns(o, call, rax);
+	else if (!rax && !child_returns(o, rsp))
+		program_starts(o, rax, rsp);
+}
+
+void ft_observe_cr3(struct ft_observer *o, uint64_t old, uint64_t new)
+{
+	const uint64_t page = ~0xfffull;
+	old &= page;
+	new &= page;
+	o->cr3 = new;
+	if (old == new)
+		return;
+	o->switches++;
+	if (o->clone && o->switches_told < FT_OBSERVE_SWITCHES) {
+		o->switches_told++;
+		ft_tell_as(o, ft_process_find(&o->processes, new), new, FT_EVENT_CR3, (uint64_t[]){old, new},
+			   2, NULL, NULL);
+	}
+	for (unsigned i = 0; i < o->calls_used; i++) {
+		struct ft_observe_call *call = &o->calls[i];
+		if (call->cr3 != old || ft_call_kind(call->nr) != FT_CALL_EXEC)
+			continue;
+		/* The last moment at which the old image can be read. */
+		if (!call->has_strings)
+			ft_tell_strings(o, call);
+		call->child_cr3 = new;
+	}
+}
+
+void ft_observe_fault(struct ft_observer *o, unsigned vector, uint32_t error, uint64_t address, uint64_t rip)
+{
+	if (!o->clone)
+		return;
+	struct ft_process *p = ft_process_get(&o->processes, o->cr3);
+	/* Page faults are how memory is given out: only what is not resolved is worth telling. */
+	if (vector == VECTOR_PF) {
+		p->faulted = true;
+		p->fault_error = error;
+		p->fault_address = address;
+		p->fault_rip = rip;
+		return;
+	}
+	ft_tell_as(o, p, o->cr3, FT_EVENT_FAULT, (uint64_t[]){vector, error, address, rip}, 4, NULL, NULL);
+}
+
+void ft_observe_exec_page(struct ft_observer *o, uint64_t rip, uint64_t gpa, uint8_t page_flags,
+			  uint64_t pte_flags)
+{
+	/* Text that the disk or the kernel brought in is no evidence; what user code wrote, or still can write, is. */
+	if (!o->clone || !((page_flags & FT_PAGE_USER_WRITTEN) || (pte_flags & PTE_WRITABLE)) ||
+	    o->pages_told >= FT_OBSERVE_PAGES)
+		return;
+	o->pages_told++;
+	uint64_t flags = page_flags | (pte_flags & PTE_WRITABLE ? 0x100u : 0u);
+	ft_tell_as(o, ft_tell_process(o), o->cr3, FT_EVENT_CODE_WRITTEN, (uint64_t[]){rip, gpa, flags}, 3,
+		   NULL, NULL);
+}
+
+/* ---- Devices ------------------------------------------------------------------------------------------------ */
+
+bool ft_observe_frame(const void *data, size_t length, bool received, uint64_t values[6], char text[64])
+{
+	const uint8_t *frame = data, *ip = frame + 14;
+	memset(values, 0, 6 * sizeof(*values));
+	values[0] = length;
+	text[0] = 0;
+	if (length < 14 + 20 || frame[12] != 8 || frame[13] != 0 || ip[0] >> 4 != 4)
+		return false;
+	size_t header = (size_t)(ip[0] & 15) * 4;
+	uint32_t address;
+	memcpy(&address, ip + (received ? 12 : 16), 4);
+	values[1] = ip[9];
+	values[2] = ntohl(address);
+	char dotted[INET_ADDRSTRLEN];
+	inet_ntop(AF_INET, &address, dotted, sizeof(dotted));
+	const uint8_t *transport = ip + header;
+	size_t left = header >= 20 && length > 14 + header ? length - 14 - header : 0;
+	bool first = !(ip[6] & 0x1f) && !ip[7];
+	if ((ip[9] != 6 && ip[9] != 17) || left < 4 || !first) {
+		values[5] = ip[9] == 1 && left && first && transport[0] == 8;
+		snprintf(text, 64, "%s", dotted);
+		return true;
+	}
+	uint64_t source = (uint64_t)(transport[0] << 8 | transport[1]);
+	uint64_t destination = (uint64_t)(transport[2] << 8 | transport[3]);
+	values[3] = received ? source : destination;
+	values[4] = received ? destination : source;
+	if (ip[9] == 6)
+		values[5] = left > 13 && (transport[13] & 0x12) == 0x02;
+	else
+		values[5] = source >= 1024;
+	snprintf(text, 64, "%s:%u", dotted, (unsigned)values[3]);
+	return true;
+}
+
+void ft_observe_net_tx(struct ft_observer *o, const void *frame, size_t length)
+{
+	uint64_t values[6];
+	char text[64];
+	if (o->clone && ft_observe_frame(frame, length, false, values, text))
+		ft_observe_tell(o, FT_EVENT_NET_TX, values, 6, text, NULL);
+}
+
+void ft_observe_disk(struct ft_observer *o, bool write, uint64_t sector, uint32_t sectors)
+{
+	if (!o->clone || (!write && o->reads_told++ >= FT_OBSERVE_READS))
+		return;
+	ft_observe_tell(o, write ? FT_EVENT_DISK_WRITE : FT_EVENT_DISK_READ, (uint64_t[]){sector, sectors}, 2,
+			NULL, NULL);
+}
+
+static void end_line(struct ft_observer *o)
+{
+	char text[4 * FT_OBSERVE_STRING];
+	if (!o->line_length)
+		return;
+	ft_observe_printable(o->line, o->line_length, text, sizeof(text));
+	if (o->clone)
+		ft_observe_tell(o, FT_EVENT_CONSOLE, (uint64_t[]){o->line_length}, 1, text, NULL);
+	const char *panic = strstr(text, "Kernel panic");
+	if (panic)
+		ft_observe_tell(o, FT_EVENT_PANIC, (uint64_t[]){0}, 1, panic, NULL);
+	o->line_length = 0;
+}
+
+void ft_observe_console(struct ft_observer *o, const char *bytes, size_t length)
+{
+	for (size_t i = 0; i < length; i++) {
+		if (bytes[i] == '\n' || o->line_length == sizeof(o->line))
+			end_line(o);
+		if (bytes[i] != '\n' && bytes[i] != '\r')
+			o->line[o->line_length++] = bytes[i];
+	}
+}
+
+void ft_observe_end(struct ft_observer *o)
+{
+	end_line(o);
+	for (unsigned i = 0; i < FT_OBSERVE_CALLS; i++) {
+		struct ft_observe_call *call = &o->calls[i];
+		/* An execve that did not come back may have worked: better told than missed. */
+		if (call->cr3 && ft_call_kind(call->nr) == FT_CALL_EXEC)
+			ft_tell_as(o, ft_process_find(&o->processes, call->cr3), call->cr3, FT_EVENT_EXEC,
+				   (uint64_t[]){0}, 1, call->first, call->second);
+	}
+	for (unsigned i = 0; i < FT_PROCESS_BUCKETS * FT_PROCESS_WAYS; i++)
+		if (o->processes.entries[i].cr3)
+			ft_tell_fault(o, &o->processes.entries[i]);
+}

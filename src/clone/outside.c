@@ -1,0 +1,483 @@
+#include "clone/outside.h"
+
+#include <arpa/inet.h>
+#include <string.h>
+
+/* Offsets and sizes: RFC 826 (ARP), 791 (IPv4), 9293 (TCP), 768 (UDP), 792 (ICMP), 8200 (IPv6), 4861 (NDP). */
+#define ETH         14u
+#define ARP         28u
+#define IP4         20u
+#define IP6         40u
+#define TCP         20u
+#define UDP         8u
+#define DNS         12u
+#define TYPE_IP4    0x0800
+#define TYPE_ARP    0x0806
+#define TYPE_IP6    0x86dd
+#define PROTO_ICMP  1
+#define PROTO_TCP   6
+#define PROTO_UDP   17
+#define PROTO_ICMP6 58
+#define FLAG_FIN    0x01
+#define FLAG_SYN    0x02
+#define FLAG_RST    0x04
+#define FLAG_ACK    0x10
+
+static uint16_t get16(const uint8_t *p)
+{
+	return (uint16_t)(p[0] << 8 | p[1]);
+}
+
+static uint32_t get32(const uint8_t *p)
+{
+	return (uint32_t)get16(p) << 16 | get16(p + 2);
+}
+
+static void put16(uint8_t *p, unsigned value)
+{
+	p[0] = (uint8_t)(value >> 8);
+	p[1] = (uint8_t)value;
+}
+
+static void put32(uint8_t *p, uint32_t value)
+{
+	put16(p, value >> 16);
+	put16(p + 2, value & 0xffff);
+}
+
+/* RFC 1071. */
+static uint32_t add_sum(uint32_t sum, const uint8_t *p, size_t n)
+{
+	for (; n > 1; p += 2, n -= 2)
+		sum += get16(p);
+	return n ? sum + ((uint32_t)p[0] << 8) : sum;
+}
+
+static uint16_t fold(uint32_t sum)
+{
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	return (uint16_t)~sum;
+}
+
+/* A place for an answer of `length` bytes, zeroed; NULL when there is none. */
+static uint8_t *answer(struct ft_outside *o, size_t length, uint64_t now_ns)
+{
+	if (o->count == FT_OUTSIDE_PENDING || length > FT_OUTSIDE_FRAME) {
+		o->overflow++;
+		return NULL;
+	}
+	struct ft_outside_answer *a = &o->pending[(o->first + o->count++) % FT_OUTSIDE_PENDING];
+	a->due_ns = now_ns + o->config.delay_ns;
+	a->length = (uint16_t)length;
+	memset(a->frame, 0, length);
+	return a->frame;
+}
+
+/* From whom the guest wrote to, back to the guest. */
+static void turn_ethernet(uint8_t *to, const uint8_t *from)
+{
+	memcpy(to, from + 6, 6);
+	memcpy(to + 6, from, 6);
+	memcpy(to + 12, from + 12, 2);
+}
+
+static void turn_ip4(uint8_t *to, const uint8_t *from, unsigned protocol, size_t payload)
+{
+	to[0] = 0x45;
+	put16(to + 2, (unsigned)(IP4 + payload));
+	to[6] = 0x40; /* do not fragment; then the identification may be 0 (RFC 6864) */
+	to[8] = 64;
+	to[9] = (uint8_t)protocol;
+	memcpy(to + 12, from + 16, 4);
+	memcpy(to + 16, from + 12, 4);
+	put16(to + 10, fold(add_sum(0, to, IP4)));
+}
+
+/* Checksum of TCP or UDP at p over the pseudo header of the IPv4 header ip. */
+static uint16_t transport_sum(const uint8_t *ip, unsigned protocol, const uint8_t *p, size_t length)
+{
+	uint32_t sum = add_sum(0, ip + 12, 8) + protocol + (uint32_t)length;
+	return fold(add_sum(sum, p, length));
+}
+
+static void take_arp(struct ft_outside *o, const uint8_t *frame, size_t length, uint64_t now_ns)
+{
+	static const uint8_t request[8] = {0, 1, 8, 0, 6, 4, 0, 1};
+	static const uint8_t nobody[4];
+	if (length < ETH + ARP || memcmp(frame + ETH, request, sizeof(request)))
+		return;
+	const uint8_t *arp = frame + ETH, *sender = arp + 14, *target = arp + 24;
+	/* A probe for its own address (RFC 5227) must stay unanswered: an answer would mean a conflict. */
+	if (!memcmp(target, &o->config.guest_ip, 4) || !memcmp(target, sender, 4) ||
+	    !memcmp(sender, nobody, 4))
+		return;
+	uint8_t *to = answer(o, ETH + ARP, now_ns);
+	if (!to)
+		return;
+	/* Asked again by unicast, who was asked answers; else whoever is out there shares the sender's address, which
+	 * is the gateway's when the sender is far away. */
+	const uint8_t *mac = frame[0] & 1 ? o->client_mac : frame;
+	memcpy(to, frame + 6, 6);
+	memcpy(to + 6, mac, 6);
+	put16(to + 12, TYPE_ARP);
+	memcpy(to + ETH, request, sizeof(request));
+	to[ETH + 7] = 2;
+	memcpy(to + ETH + 8, mac, 6);
+	memcpy(to + ETH + 14, target, 4);
+	memcpy(to + ETH + 18, arp + 8, 10);
+}
+
+/* RFC 4861 section 7.2: a solicitation with a source gets an advertisement. */
+static void take_ip6(struct ft_outside *o, const uint8_t *frame, size_t length, uint64_t now_ns)
+{
+	static const uint8_t nobody[16];
+	const uint8_t *ip = frame + ETH, *icmp = ip + IP6;
+	if (length < ETH + IP6 + 24 || ip[0] >> 4 != 6 || ip[6] != PROTO_ICMP6 || icmp[0] != 135 ||
+	    !memcmp(ip + 8, nobody, 16) || !memcmp(ip + 8, icmp + 8, 16))
+		return;
+	const size_t size = 24 + 8;
+	uint8_t *to = answer(o, ETH + IP6 + size, now_ns);
+	if (!to)
+		return;
+	memcpy(to, frame + 6, 6);
+	memcpy(to + 6, o->client_mac, 6);
+	put16(to + 12, TYPE_IP6);
+	uint8_t *ip_to = to + ETH, *icmp_to = ip_to + IP6;
+	ip_to[0] = 0x60;
+	put16(ip_to + 4, size);
+	ip_to[6] = PROTO_ICMP6;
+	ip_to[7] = 255;
+	memcpy(ip_to + 8, icmp + 8, 16);
+	memcpy(ip_to + 24, ip + 8, 16);
+	icmp_to[0] = 136;
+	icmp_to[4] = 0x60; /* solicited, override */
+	memcpy(icmp_to + 8, icmp + 8, 16);
+	icmp_to[24] = 2; /* target link-layer address */
+	icmp_to[25] = 1;
+	memcpy(icmp_to + 26, o->client_mac, 6);
+	uint32_t sum = add_sum(0, ip_to + 8, 32) + PROTO_ICMP6 + (uint32_t)size;
+	put16(icmp_to + 2, fold(add_sum(sum, icmp_to, size)));
+}
+
+static void take_icmp(struct ft_outside *o, const uint8_t *frame, const uint8_t *icmp, size_t size,
+		      uint64_t now_ns)
+{
+	if (size < 8 || icmp[0] != 8)
+		return;
+	uint8_t *to = answer(o, ETH + IP4 + size, now_ns);
+	if (!to)
+		return;
+	turn_ethernet(to, frame);
+	turn_ip4(to + ETH, frame + ETH, PROTO_ICMP, size);
+	uint8_t *icmp_to = to + ETH + IP4;
+	memcpy(icmp_to, icmp, size);
+	icmp_to[0] = 0;
+	put16(icmp_to + 2, 0);
+	put16(icmp_to + 2, fold(add_sum(0, icmp_to, size)));
+}
+
+/* Length of the first question of a query, 0 when it is none that we understand (RFC 1035 section 4.1). */
+static size_t dns_question(const uint8_t *dns, size_t size)
+{
+	if (size < DNS + 5 || dns[2] & 0xf8 || get16(dns + 4) != 1)
+		return 0;
+	size_t at = DNS;
+	while (at < size && dns[at]) {
+		if (dns[at] > 63 || at - DNS > 255)
+			return 0;
+		at += dns[at] + 1u;
+	}
+	return at + 5 <= size ? at + 5 - DNS : 0;
+}
+
+static void take_dns(struct ft_outside *o, const uint8_t *frame, const uint8_t *udp, size_t size,
+		     uint64_t now_ns)
+{
+	const uint8_t *dns = udp + UDP;
+	size_t question = dns_question(dns, size - UDP);
+	if (!question)
+		return;
+	const uint8_t *type = dns + DNS + question - 4;
+	bool address = o->config.dns_address && get16(type) == 1 && get16(type + 2) == 1;
+	size_t answered = UDP + DNS + question + (address ? 16 : 0);
+	uint8_t *to = answer(o, ETH + IP4 + answered, now_ns);
+	if (!to)
+		return;
+	turn_ethernet(to, frame);
+	turn_ip4(to + ETH, frame + ETH, PROTO_UDP, answered);
+	uint8_t *udp_to = to + ETH + IP4, *dns_to = udp_to + UDP;
+	memcpy(udp_to, udp + 2, 2);
+	memcpy(udp_to + 2, udp, 2);
+	put16(udp_to + 4, (unsigned)answered);
+	memcpy(dns_to, dns, 2);
+	dns_to[2] = (uint8_t)(0x80 | (dns[2] & 1));
+	/* Recursion available; NOERROR (with no answer for other types than A) or REFUSED. */
+	dns_to[3] = (uint8_t)(0x80 | (o->config.dns_address ? 0 : 5));
+	put16(dns_to + 4, 1);
+	put16(dns_to + 6, address);
+	memcpy(dns_to + DNS, dns + DNS, question);
+	if (address) {
+		uint8_t *record = dns_to + DNS + question;
+		put16(record, 0xc000 | DNS);
+		put16(record + 2, 1);
+		put16(record + 4, 1);
+		put32(record + 6, 60);
+		put16(record + 10, 4);
+		memcpy(record + 12, &o->config.dns_address, 4);
+	}
+	uint16_t sum = transport_sum(to + ETH, PROTO_UDP, udp_to, answered);
+	put16(udp_to + 6, sum ? sum : 0xffff);
+}
+
+/* A guest's segment, taken apart. */
+struct segment {
+	const uint8_t *frame, *tcp;
+	uint32_t sequence, acknowledged, length; /* length: payload and FIN */
+	uint8_t flags;
+	uint32_t echo_value, echo_reply; /* timestamps option (RFC 7323) */
+	bool has_echo;
+};
+
+static void parse_options(struct segment *s, size_t header)
+{
+	for (size_t at = TCP; at < header;) {
+		const uint8_t *option = s->tcp + at;
+		if (option[0] == 0)
+			return;
+		if (option[0] == 1) {
+			at++;
+			continue;
+		}
+		if (at + 2 > header || option[1] < 2 || at + option[1] > header)
+			return;
+		if (option[0] == 8 && option[1] == 10) {
+			s->has_echo = true;
+			s->echo_value = get32(option + 2);
+			s->echo_reply = get32(option + 6);
+		}
+		at += option[1];
+	}
+}
+
+/* Sends a segment without payload back. A connection that uses timestamps gets back its own, and as ours the last one
+ * it saw: never older, so never refused (RFC 7323 section 5.3). */
+static void send_segment(struct ft_outside *o, const struct segment *s, uint8_t flags, uint32_t sequence,
+			 uint32_t acknowledged, uint64_t now_ns)
+{
+	bool synchronise = flags & FLAG_SYN;
+	size_t size = TCP + (synchronise ? 4u : s->has_echo ? 12u : 0u);
+	uint8_t *to = answer(o, ETH + IP4 + size, now_ns);
+	if (!to)
+		return;
+	turn_ethernet(to, s->frame);
+	turn_ip4(to + ETH, s->frame + ETH, PROTO_TCP, size);
+	uint8_t *tcp = to + ETH + IP4;
+	memcpy(tcp, s->tcp + 2, 2);
+	memcpy(tcp + 2, s->tcp, 2);
+	put32(tcp + 4, sequence);
+	put32(tcp + 8, acknowledged);
+	tcp[12] = (uint8_t)(size << 2);
+	tcp[13] = flags;
+	put16(tcp + 14, flags & FLAG_RST ? 0 : 0xffff);
+	if (synchronise) {
+		tcp[TCP] = 2; /* MSS */
+		tcp[TCP + 1] = 4;
+		put16(tcp + TCP + 2, 1460);
+	} else if (s->has_echo) {
+		tcp[TCP] = tcp[TCP + 1] = 1;
+		tcp[TCP + 2] = 8;
+		tcp[TCP + 3] = 10;
+		put32(tcp + TCP + 4, s->echo_reply);
+		put32(tcp + TCP + 8, s->echo_value);
+	}
+	put16(tcp + 16, transport_sum(to + ETH, PROTO_TCP, tcp, size));
+}
+
+static bool later(uint32_t a, uint32_t b)
+{
+	return (int32_t)(a - b) > 0;
+}
+
+/* An outgoing connection. Its first sequence number on our side only has to be the same each time. */
+static void take_connect(struct ft_outside *o, const struct segment *s, uint64_t now_ns)
+{
+	uint32_t next = s->sequence + 1;
+	if (o->config.tcp == FT_SINK_REFUSE)
+		send_segment(o, s, FLAG_RST | FLAG_ACK, 0, next + s->length, now_ns);
+	else if (o->config.tcp == FT_SINK_ACCEPT)
+		send_segment(o, s, FLAG_SYN | FLAG_ACK, ~s->sequence, next, now_ns);
+}
+
+static void take_held(struct ft_outside *o, const struct segment *s, uint64_t now_ns)
+{
+	if (s->flags & FLAG_RST) {
+		o->reset = true;
+		return;
+	}
+	if ((s->flags & FLAG_ACK) && later(s->acknowledged, o->taken) && !later(s->acknowledged, o->sent))
+		o->taken = s->acknowledged;
+	if (o->reset)
+		return;
+	if (!s->length) {
+		/* Keep-alive and window probes ask from one byte back (RFC 9293 section 3.8.4). */
+		if (s->sequence == o->received - 1)
+			send_segment(o, s, FLAG_ACK, o->sent, o->received, now_ns);
+		return;
+	}
+	/* What was under way at the fork has arrived, too: this wire loses nothing. */
+	if (later(s->sequence + s->length, o->received))
+		o->received = s->sequence + s->length;
+	if ((s->flags & FLAG_FIN) && !o->closed) {
+		o->closed = true;
+		send_segment(o, s, FLAG_FIN | FLAG_ACK, o->sent++, o->received, now_ns);
+	} else {
+		send_segment(o, s, FLAG_ACK, o->sent, o->received, now_ns);
+	}
+}
+
+static void take_tcp(struct ft_outside *o, const uint8_t *frame, const uint8_t *tcp, size_t size,
+		     uint64_t now_ns)
+{
+	size_t header = size < TCP ? 0 : (size_t)(tcp[12] >> 4) * 4;
+	if (header < TCP || header > size)
+		return;
+	struct segment s = {.frame = frame,
+			    .tcp = tcp,
+			    .sequence = get32(tcp + 4),
+			    .acknowledged = get32(tcp + 8),
+			    .flags = tcp[13]};
+	s.length = (uint32_t)(size - header) + !!(s.flags & FLAG_FIN);
+	parse_options(&s, header);
+	const uint8_t *ip = frame + ETH;
+	if (o->protocol == PROTO_TCP && !memcmp(ip + 12, &o->server_ip, 4) &&
+	    !memcmp(ip + 16, &o->client_ip, 4) && !memcmp(tcp, &o->server_port, 2) &&
+	    !memcmp(tcp + 2, &o->client_port, 2)) {
+		take_held(o, &s, now_ns);
+	} else if (s.flags & FLAG_RST) {
+		return;
+	} else if ((s.flags & (FLAG_SYN | FLAG_ACK)) == FLAG_SYN) {
+		take_connect(o, &s, now_ns);
+	} else if (s.flags & FLAG_SYN) {
+		send_segment(o, &s, FLAG_ACK, s.acknowledged, s.sequence + 1, now_ns);
+	} else if (s.length) {
+		uint8_t flags = s.flags & FLAG_FIN ? FLAG_FIN | FLAG_ACK : FLAG_ACK;
+		send_segment(o, &s, flags, s.acknowledged, s.sequence + s.length, now_ns);
+	}
+}
+
+/* The IPv4 payload of a frame: its start and length, or NULL when the frame is none or lies about its lengths.
+ * Fragments go nowhere. */
+static const uint8_t *open_ip4(const uint8_t *frame, size_t length, size_t *size)
+{
+	const uint8_t *ip = frame + ETH;
+	if (length < ETH + IP4 || get16(frame + 12) != TYPE_IP4 || ip[0] >> 4 != 4)
+		return NULL;
+	size_t header = (size_t)(ip[0] & 15) * 4, total = get16(ip + 2);
+	if (header < IP4 || total < header || total > length - ETH || (get16(ip + 6) & 0x3fff))
+		return NULL;
+	*size = total - header;
+	return ip + header;
+}
+
+static void take_ip4(struct ft_outside *o, const uint8_t *frame, size_t length, uint64_t now_ns)
+{
+	size_t size;
+	const uint8_t *payload = open_ip4(frame, length, &size);
+	if (!payload || (frame[0] & 1))
+		return;
+	switch (frame[ETH + 9]) {
+	case PROTO_TCP:
+		take_tcp(o, frame, payload, size, now_ns);
+		return;
+	case PROTO_ICMP:
+		take_icmp(o, frame, payload, size, now_ns);
+		return;
+	case PROTO_UDP:
+		if (size > UDP && get16(payload + 2) == 53)
+			take_dns(o, frame, payload, size, now_ns);
+		return;
+	default:
+		return;
+	}
+}
+
+void ft_outside_begin(struct ft_outside *o, const struct ft_outside_config *config,
+		      const struct ft_trial_begin *flow)
+{
+	o->config = *config;
+	o->client_ip = flow->client_ip;
+	o->server_ip = flow->server_ip;
+	o->client_port = flow->client_port;
+	o->server_port = flow->server_port;
+	o->protocol = flow->protocol;
+	memcpy(o->client_mac, flow->client_mac, sizeof(o->client_mac));
+	o->held_from = o->taken = flow->first_sequence;
+	o->held_to = flow->next_sequence;
+	o->sent = flow->first_sequence;
+	o->received = flow->client_ack;
+	o->closed = o->reset = false;
+	o->overflow = 0;
+	o->first = o->count = 0;
+}
+
+void ft_outside_deliver(struct ft_outside *o, const void *data, size_t length)
+{
+	const uint8_t *frame = data;
+	size_t size;
+	const uint8_t *tcp = open_ip4(frame, length, &size);
+	if (!tcp || o->protocol != PROTO_TCP || frame[ETH + 9] != PROTO_TCP || size < TCP)
+		return;
+	size_t header = (size_t)(tcp[12] >> 4) * 4;
+	if (header < TCP || header > size)
+		return;
+	bool fin = tcp[13] & FLAG_FIN;
+	uint32_t end = get32(tcp + 4) + (uint32_t)(size - header) + fin;
+	if (later(end, o->sent))
+		o->sent = end;
+	o->closed |= fin;
+	if ((tcp[13] & FLAG_ACK) && later(get32(tcp + 8), o->received))
+		o->received = get32(tcp + 8);
+}
+
+void ft_outside_take(struct ft_outside *o, const void *data, size_t length, uint64_t now_ns)
+{
+	const uint8_t *frame = data;
+	if (length < ETH || length > FT_OUTSIDE_FRAME)
+		return;
+	switch (get16(frame + 12)) {
+	case TYPE_ARP:
+		take_arp(o, frame, length, now_ns);
+		return;
+	case TYPE_IP4:
+		take_ip4(o, frame, length, now_ns);
+		return;
+	case TYPE_IP6:
+		take_ip6(o, frame, length, now_ns);
+		return;
+	default:
+		return;
+	}
+}
+
+uint64_t ft_outside_due(const struct ft_outside *o)
+{
+	return o->count ? o->pending[o->first].due_ns : UINT64_MAX;
+}
+
+const uint8_t *ft_outside_next(struct ft_outside *o, uint64_t now_ns, size_t *length)
+{
+	if (ft_outside_due(o) > now_ns)
+		return NULL;
+	const struct ft_outside_answer *a = &o->pending[o->first];
+	o->first = (o->first + 1) % FT_OUTSIDE_PENDING;
+	o->count--;
+	*length = a->length;
+	return a->frame;
+}
+
+uint32_t ft_outside_taken(const struct ft_outside *o)
+{
+	uint32_t held = o->held_to - o->held_from, taken = o->taken - o->held_from;
+	return taken < held ? taken : held;
+}

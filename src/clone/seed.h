@@ -1,0 +1,39 @@
+/* A seed: the process forked from the live vmm for one hold. It never runs guest code. It forks the trial at once, its
+ * twin when told, kills what outlives its wall-clock budget, tells the end of what died without telling, and ends when
+ * told, when its parent dies, or when nobody has asked it anything for long. */
+#ifndef FT_CLONE_SEED_H
+#define FT_CLONE_SEED_H
+
+#include <sys/types.h>
+
+#include "clone/hygiene.h"
+#include "clone/trial.h"
+
+#define FT_SEED_WALL_MAX_NS 600000000000ull /* most wall-clock time that a request may ask for */
+#define FT_SEED_GRACE_NS    2000000000ull /* beyond its budget a trial that does not end by itself is killed */
+#define FT_SEED_IDLE_NS     60000000000ull /* without orders and without a run */
+
+/* Orders of the vmm, one a datagram. */
+enum ft_seed_order_kind { FT_SEED_TWIN = 1, FT_SEED_FINISH };
+
+struct ft_seed_order {
+	uint32_t kind;
+	uint32_t reserved;
+	uint64_t until_vtime_ns;
+};
+
+struct ft_seed_plan {
+	struct ft_witness *witness;
+	const struct ft_request *request;
+	const struct ft_outside_config *outside;
+	const struct ft_hygiene *hygiene;
+	int events;  /* both processes' events */
+	int control; /* orders */
+	int disk;    /* the machine's disk image, -1: none */
+	pid_t parent;
+};
+
+/* Becomes the seed; in the child of fork. Returns the exit status. */
+int ft_seed_run(const struct ft_seed_plan *plan);
+
+#endif

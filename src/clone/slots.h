@@ -1,0 +1,78 @@
+/* The clone slots of one live machine: takes the trial commands of the link, forks a seed for each request when the
+ * guest has got every frame before it, passes later orders on, reaps, and answers every request in the end with
+ * SEED_GONE. Belongs to the thread that runs the machine, between two runs of it. */
+#ifndef FT_CLONE_SLOTS_H
+#define FT_CLONE_SLOTS_H
+
+#include <poll.h>
+#include <sys/types.h>
+
+#include "clone/hygiene.h"
+#include "clone/request.h"
+#include "clone/seed.h"
+
+#define FT_SLOTS_MAX     32u
+#define FT_SLOTS_ANSWERS 64u
+
+struct ft_slots_config {
+	unsigned max; /* seeds at a time, at most FT_SLOTS_MAX */
+	struct ft_outside_config outside;
+	struct ft_witness *witness;
+	int disk; /* what the machine reads its disk from; stays open in clones */
+	int (*prepare)(
+	    void *
+		context); /* in the seed, before anything else: lets go of what is the live vmm's; may be NULL */
+	void *context;
+};
+
+struct ft_slot {
+	pid_t pid; /* 0: free */
+	int control;
+	uint64_t hold;
+	bool stopped; /* told to finish, or killed by us */
+};
+
+struct ft_slots {
+	struct ft_slots_config config;
+	struct ft_hygiene hygiene;
+	struct ft_requests requests;
+	struct {
+		struct ft_request *request;
+		uint64_t deadline_ns;
+	} ready[FT_REQUESTS];
+	struct ft_slot slots[FT_SLOTS_MAX];
+	int events; /* borrowed; -1: no link */
+	/* SEED_READY and SEED_GONE on their way out: the live guest does not wait for a full socket. */
+	struct ft_slots_answer {
+		struct ft_event event;
+		char detail[96];
+	} answers[FT_SLOTS_ANSWERS];
+	unsigned first_answer, answer_count;
+	unsigned running;
+	/* Counters for status. */
+	uint64_t forked, refused, died;
+	uint64_t last_pause_ns;
+};
+
+int ft_slots_open(struct ft_slots *slots, const struct ft_slots_config *config, struct ft_error *err);
+
+/* Kills and reaps everything. */
+void ft_slots_close(struct ft_slots *slots);
+
+/* A new link (events: its socket, borrowed; -1: none). Everything of the old one is killed, reaped and forgotten. */
+void ft_slots_attach(struct ft_slots *slots, int events);
+
+/* Whether one more command may be taken: its answers have room. */
+bool ft_slots_room(const struct ft_slots *slots);
+
+/* One record of the command ring. -EPROTO: it is none; the link is not to be trusted. */
+int ft_slots_command(struct ft_slots *slots, uint32_t kind, const void *data, size_t length);
+
+/* Forks what is ready now that the guest has all frames of the ring before rx_index; reaps; sends answers.
+ * fork_pending says that a request only waits for frames. */
+void ft_slots_work(struct ft_slots *slots, uint64_t rx_index, bool *fork_pending);
+
+/* Descriptors that become readable when a seed ends; returns how many, at most FT_SLOTS_MAX. */
+unsigned ft_slots_poll(const struct ft_slots *slots, struct pollfd *fds);
+
+#endif

@@ -1,0 +1,38 @@
+/* One run of a clone: the trial, which takes the held frames, or its twin, which does not. Runs in a process of its own,
+ * forked from the seed, on the machine it inherited.
+ *
+ * Handling: the frames are delivered and the guest runs until it has taken all held bytes and is idle with no device
+ * work pending. Horizon: idle is skipped, timer by timer, for horizon_ns more. The run is a function of the machine's
+ * state at the fork, the frames, the configuration and the seed; only the wall-clock budget looks at the host. */
+#ifndef FT_CLONE_TRIAL_H
+#define FT_CLONE_TRIAL_H
+
+#include "clone/outside.h"
+#include "clone/request.h"
+#include "clone/witness.h"
+
+/* Guest instructions between two looks at the budgets: 0.1-1 ms. Part of what makes a run repeatable, as the memory
+ * budget is looked at in the same moments. */
+#define FT_TRIAL_SLICE 400000u
+
+struct ft_trial_plan {
+	const struct ft_request *request;
+	const struct ft_outside_config *outside;
+	enum ft_event_role role; /* trial or twin */
+	uint64_t until_vtime_ns; /* twin: where to stop */
+	int events;              /* socket; -1: none */
+};
+
+/* What came out; the same as told by TRIAL_END. */
+struct ft_trial_result {
+	enum ft_trial_end end;
+	bool handled;
+	uint64_t state_hash, instructions, pages_written, vtime_ns;
+	uint32_t taken_bytes, frames_taken;
+};
+
+/* Runs to the end and tells everything. 0, or -ENOMEM before anything ran. */
+int ft_trial_run(struct ft_witness *witness, const struct ft_trial_plan *plan,
+		 struct ft_trial_result *result);
+
+#endif

@@ -1,0 +1,16 @@
+/* What foretaste-vmm may do once its guest runs: nothing with files, networks or other processes except its own clones.
+ * The list contains what seeds and clones need, too; they stack tighter ones (clone/hygiene.h). */
+#ifndef FT_GUEST_CONFINEMENT_H
+#define FT_GUEST_CONFINEMENT_H
+
+#include <sys/types.h>
+
+#include "base/confine.h"
+
+/* Compiles the filter; before ft_guest_confine, while memory and descriptors are still to be had. */
+int ft_guest_filter(struct ft_confine_filter *filter, struct ft_error *err);
+
+/* Gives up identity and privileges, then installs the filter. No way back. */
+int ft_guest_confine(uid_t uid, gid_t gid, const struct ft_confine_filter *filter, struct ft_error *err);
+
+#endif

@@ -1,0 +1,368 @@
+#include "guest/live.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/channel.h"
+
+#define SLICE_INSTRUCTIONS 200000u
+#define SPIN_NS            20000u    /* looking at the rings before sleeping, while traffic flows */
+#define TRAFFIC_NS         2000000u  /* the last frame is this young: traffic flows */
+#define CHANNEL_NS         10000000u /* a busy guest's vmm looks at its channel this often */
+#define FRAMES_AHEAD       256u      /* frames given to a machine whose guest has no buffers for them */
+#define BURST              64u
+#define MEND_PAGES         4u /* huge pages put together again in one idle moment: about 1 ms */
+
+static uint64_t monotonic_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* ---- The supervisor ------------------------------------------------------------------------------------------- */
+
+static void say(struct ft_live *live, json_t *message)
+{
+	/* The channel is never waited for: a supervisor that does not read loses our words, not the guest's time. */
+	if (message && ft_channel_send(live->channel, message, NULL, 0) == -EPIPE)
+		live->stop = true;
+	json_decref(message);
+}
+
+void ft_live_log(struct ft_live *live, const char *level, const char *format, ...)
+{
+	char text[512];
+	va_list arguments;
+	va_start(arguments, format);
+	vsnprintf(text, sizeof(text), format, arguments);
+	va_end(arguments);
+	say(live, json_pack("{s:s, s:s, s:s}", "op", "log", "level", level, "text", text));
+}
+
+static void drop_link(struct ft_live *live, const char *why)
+{
+	if (!live->linked)
+		return;
+	ft_slots_attach(live->slots, -1);
+	live->report->fd = -1;
+	ft_link_close(&live->link);
+	live->linked = false;
+	if (why)
+		ft_live_log(live, "error", "guest %s: the link to the dataplane is closed: %s", live->guest,
+			    why);
+}
+
+static void take_link(struct ft_live *live, const int *fds)
+{
+	struct ft_error err = {0};
+	drop_link(live, NULL);
+	if (ft_link_open(&live->link, FT_LINK_VMM, fds, &err)) {
+		ft_live_log(live, "error", "guest %s: %s", live->guest, err.text);
+		return;
+	}
+	/* A clone must not have the rings at all. */
+	madvise(live->link.memory, live->link.length, MADV_DONTFORK);
+	live->linked = true;
+	ft_report_begin(live->report, live->link.events, FT_ROLE_LIVE, 0);
+	ft_slots_attach(live->slots, live->link.events);
+}
+
+static void answer_status(struct ft_live *live, const json_t *message)
+{
+	const struct ft_machine *m = live->m;
+	const struct ft_slots *s = live->slots;
+	say(live,
+	    json_pack("{s:s, s:O?, s:{s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:I, s:I, s:I, s:I}}",
+		      "op", "answer", "id", json_object_get(message, "id"), "result", "guest", live->guest,
+		      "linked", live->linked, "instructions", (json_int_t)m->icount, "vtime_ns",
+		      (json_int_t)ft_machine_vtime(m), "rx_frames", (json_int_t)live->rx_frames, "tx_frames",
+		      (json_int_t)live->tx_frames, "tx_full", (json_int_t)live->tx_full, "rx_dropped",
+		      (json_int_t)m->frames_dropped, "clones", (int)s->running, "clones_forked",
+		      (json_int_t)s->forked, "clones_refused", (json_int_t)s->refused, "clones_died",
+		      (json_int_t)s->died, "last_pause_ns", (json_int_t)s->last_pause_ns));
+}
+
+/* One message of the supervisor. False when there is none. */
+static bool take_message(struct ft_live *live)
+{
+	json_t *message;
+	int fds[FT_CHANNEL_FDS], count;
+	int error = ft_channel_receive(live->channel, &message, fds, &count);
+	if (error == -EAGAIN)
+		return false;
+	if (error) {
+		live->stop |= error == -EPIPE || error == -ECONNRESET;
+		return !live->stop;
+	}
+	const char *op = json_string_value(json_object_get(message, "op"));
+	bool link = op && !strcmp(op, "link") && count == FT_LINK_FDS;
+	if (link)
+		take_link(live, fds);
+	for (int i = 0; i < count && !link; i++)
+		close(fds[i]);
+	if (op && !strcmp(op, "stop"))
+		live->stop = true;
+	else if (op && !strcmp(op, "query"))
+		answer_status(live, message);
+	else if (!link)
+		ft_live_log(live, "warning", "guest %s: unknown or wrong message \"%.40s\"", live->guest,
+			    op ? op : "");
+	json_decref(message);
+	return true;
+}
+
+static void look_at_channel(struct ft_live *live, uint64_t now)
+{
+	live->channel_looked_ns = now;
+	struct pollfd fd = {.fd = live->channel, .events = POLLIN};
+	while (!live->stop && poll(&fd, 1, 0) > 0 && take_message(live))
+		;
+}
+
+/* ---- What is around the machine ------------------------------------------------------------------------------- */
+
+static void net_tx(void *context, const void *frame, size_t length)
+{
+	struct ft_live *live = context;
+	struct iovec part = {.iov_base = (void *)frame, .iov_len = length};
+	if (!live->linked)
+		return;
+	if (ft_ring_put(&live->link.tx, FT_LINK_FRAME, &part, 1) == 0)
+		live->tx_frames++;
+	else
+		live->tx_full++;
+}
+
+static void console(void *context, const char *bytes, size_t length)
+{
+	ft_console_put(&((struct ft_live *)context)->console, bytes, length);
+}
+
+static void entropy(void *context, size_t wanted)
+{
+	struct ft_live *live = context;
+	uint8_t bytes[256];
+	while (wanted) {
+		size_t n = wanted < sizeof(bytes) ? wanted : sizeof(bytes);
+		if (getrandom(bytes, n, 0) != (ssize_t)n ||
+		    ft_machine_input(live->m, FT_INPUT_ENTROPY, 0, bytes, n))
+			return;
+		wanted -= n;
+	}
+}
+
+/* Frames of the ring to the machine. False when the peer lied. */
+static bool take_frames(struct ft_live *live, uint64_t now)
+{
+	static const char why[] = "the dataplane's ring is inconsistent";
+	for (unsigned i = 0; i < BURST && ft_machine_frames_waiting(live->m) < FRAMES_AHEAD; i++) {
+		uint8_t frame[FT_RING_RECORD_MAX];
+		uint32_t kind;
+		long n = ft_ring_get(&live->link.rx, &kind, frame, sizeof(frame));
+		if (n == -EAGAIN)
+			return true;
+		if (n < 0 || kind != FT_LINK_FRAME) {
+			drop_link(live, why);
+			return false;
+		}
+		live->rx_frames++;
+		live->last_frame_ns = now;
+		if (ft_machine_input(live->m, FT_INPUT_FRAME, 0, frame, (size_t)n))
+			live->rx_dropped++;
+	}
+	return true;
+}
+
+static bool take_commands(struct ft_live *live)
+{
+	while (ft_slots_room(live->slots)) {
+		uint8_t record[FT_RING_RECORD_MAX];
+		uint32_t kind;
+		long n = ft_ring_get(&live->link.cmd, &kind, record, sizeof(record));
+		if (n == -EAGAIN)
+			return true;
+		if (n < 0 || ft_slots_command(live->slots, kind, record, (size_t)n)) {
+			drop_link(live, "the dataplane's commands are inconsistent");
+			return false;
+		}
+	}
+	return true;
+}
+
+/* Everything between two slices that belongs to the link. */
+static void serve_link(struct ft_live *live, uint64_t now)
+{
+	bool pending;
+	unsigned before = live->slots->running;
+	if (live->linked && take_frames(live, now))
+		take_commands(live);
+	if (!live->linked)
+		return;
+	ft_slots_work(live->slots, live->link.rx.index, &pending);
+	if (before && !live->slots->running)
+		ft_mend_again(&live->mend);
+	ft_ring_kick(&live->link.tx);
+}
+
+/* ---- Idle ----------------------------------------------------------------------------------------------------- */
+
+static bool link_waits(struct ft_live *live)
+{
+	return live->linked && (ft_ring_waiting(&live->link.rx) || ft_ring_waiting(&live->link.cmd));
+}
+
+static void sleep_until(struct ft_live *live, uint64_t until)
+{
+	struct pollfd fds[2 + FT_SLOTS_MAX] = {{.fd = live->channel, .events = POLLIN}};
+	nfds_t count = 1;
+	bool asleep = true;
+	if (live->linked) {
+		fds[count++] = (struct pollfd){.fd = live->link.wake_own, .events = POLLIN};
+		count += ft_slots_poll(live->slots, fds + count);
+		bool rx = ft_ring_sleep(&live->link.rx);
+		asleep = rx && ft_ring_sleep(&live->link.cmd);
+	}
+	uint64_t now = monotonic_ns(), ns = until > now ? until - now : 0;
+	struct timespec timeout = {.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)};
+	if (asleep && ns && ppoll(fds, count, &timeout, NULL) > 0) {
+		uint64_t value;
+		if (count > 1 && fds[1].revents && read(live->link.wake_own, &value, sizeof(value)) < 0 &&
+		    errno != EAGAIN)
+			drop_link(live, "its eventfd is broken");
+		if (fds[0].revents)
+			look_at_channel(live, monotonic_ns());
+	}
+	if (live->linked) {
+		ft_ring_awake(&live->link.rx);
+		ft_ring_awake(&live->link.cmd);
+	}
+}
+
+/* The guest has nothing to do until wake (wall time). */
+static void idle(struct ft_live *live, uint64_t wake)
+{
+	uint64_t now = monotonic_ns(), summary = live->witness->pulse.window_ns + FT_PULSE_WINDOW_NS;
+	uint64_t until = wake < summary ? wake : summary;
+	if (now - live->last_frame_ns < TRAFFIC_NS) {
+		uint64_t spin = now + SPIN_NS < until ? now + SPIN_NS : until;
+		while (monotonic_ns() < spin) {
+			if (link_waits(live))
+				return;
+			__builtin_ia32_pause();
+		}
+	} else if (!live->slots->running && ft_mend_needed(&live->mend, &live->m->ram)) {
+		ft_mend_step(&live->mend, &live->m->ram, MEND_PAGES);
+		/* One step at a time: look for work in between. */
+		if (ft_mend_needed(&live->mend, &live->m->ram))
+			return;
+	}
+	sleep_until(live, until);
+}
+
+/* ---- The loop ------------------------------------------------------------------------------------------------- */
+
+static void tell_running(struct ft_live *live, uint64_t now)
+{
+	if (live->running_told || !live->witness->observer.user_seen)
+		return;
+	live->running_told = true;
+	say(live, json_pack("{s:s, s:s, s:I}", "op", "running", "guest", live->guest, "boot_ns",
+			    (json_int_t)(now - live->began_ns)));
+}
+
+static enum ft_live_end reset(struct ft_live *live)
+{
+	static const struct {
+		enum ft_live_end end;
+		const char *text;
+	} kinds[] = {
+	    [FT_RESET_NONE] = {FT_LIVE_REBOOT, "reset"},
+	    [FT_RESET_REBOOT] = {FT_LIVE_REBOOT, "rebooted"},
+	    [FT_RESET_POWEROFF] = {FT_LIVE_POWEROFF, "powered off"},
+	    [FT_RESET_TRIPLE_FAULT] = {FT_LIVE_TRIPLE_FAULT, "shut down by a triple fault"},
+	};
+	unsigned kind = live->m->reset <= FT_RESET_TRIPLE_FAULT ? live->m->reset : 0;
+	ft_observe_tell(&live->witness->observer, FT_EVENT_RESET, (uint64_t[]){kind}, 1, kinds[kind].text,
+			NULL);
+	ft_live_log(live, "warning", "guest %s %s", live->guest, kinds[kind].text);
+	return kinds[kind].end;
+}
+
+void ft_live_open(struct ft_live *live, int console_fd)
+{
+	ft_console_open(&live->console, console_fd);
+	live->link = (struct ft_link){.wake_own = -1, .wake_peer = -1, .events = -1};
+	live->mend = (struct ft_mend){.next = UINT64_MAX};
+	fcntl(live->channel, F_SETFL, O_NONBLOCK);
+	live->m->backend =
+	    (struct ft_backend){.context = live, .net_tx = net_tx, .console = console, .entropy = entropy};
+}
+
+static enum ft_live_end run(struct ft_live *live)
+{
+	struct ft_machine *m = live->m;
+	bool free_clock = m->clock.mode == FT_CLOCK_FREE;
+	for (;;) {
+		uint64_t began = monotonic_ns(), wake = UINT64_MAX;
+		if (began - live->channel_looked_ns >= CHANNEL_NS)
+			look_at_channel(live, began);
+		if (live->stop)
+			return FT_LIVE_STOPPED;
+		serve_link(live, began);
+		ft_machine_sync(m, monotonic_ns());
+		struct ft_run_limits limits = {.icount = m->icount + SLICE_INSTRUCTIONS,
+					       .vtime_ns = UINT64_MAX};
+		uint64_t ran = monotonic_ns();
+		enum ft_stop stop = ft_machine_run(m, &limits, &wake);
+		uint64_t now = monotonic_ns();
+		ft_pulse_ran(&live->witness->pulse, now - ran, now);
+		tell_running(live, now);
+		if (live->linked)
+			ft_ring_kick(&live->link.tx);
+		if (live->console.filled)
+			ft_console_flush(&live->console);
+		switch (stop) {
+		case FT_STOP_COUNT:
+		case FT_STOP_VTIME:
+		case FT_STOP_KICKED:
+			break;
+		case FT_STOP_IDLE:
+			/* With the free clock, idle ends by an input only. */
+			idle(live, wake == UINT64_MAX || free_clock ? UINT64_MAX : ft_machine_wall(m, wake));
+			break;
+		case FT_STOP_RESET:
+			return reset(live);
+		case FT_STOP_ERROR:
+			ft_live_log(live, "error", "guest %s: the engine stopped: %s", live->guest,
+				    m->error.text);
+			return FT_LIVE_ERROR;
+		}
+	}
+}
+
+enum ft_live_end ft_live_run(struct ft_live *live)
+{
+	struct pollfd fd = {.fd = live->channel, .events = POLLIN};
+	while (!live->linked && !live->stop)
+		if (poll(&fd, 1, -1) > 0)
+			take_message(live);
+	live->began_ns = live->channel_looked_ns = monotonic_ns();
+	live->witness->pulse.window_ns = live->began_ns;
+	return live->stop ? FT_LIVE_STOPPED : run(live);
+}
+
+void ft_live_close(struct ft_live *live)
+{
+	drop_link(live, NULL);
+	ft_slots_close(live->slots);
+	ft_console_flush(&live->console);
+}

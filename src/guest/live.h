@@ -1,0 +1,51 @@
+/* The live loop: runs the guest in short slices and, between them, moves frames between link and machine, takes trial
+ * commands, forks seeds, listens to the supervisor. One thread does it all, so a fork between two slices is a correct
+ * clone, and no lock exists. A slice is 0.1-0.5 ms: what a frame waits at most while the guest is busy. An idle guest is
+ * woken by the link's eventfd at once. */
+#ifndef FT_GUEST_LIVE_H
+#define FT_GUEST_LIVE_H
+
+#include "base/link.h"
+#include "clone/mend.h"
+#include "clone/slots.h"
+#include "guest/console.h"
+
+/* Why the loop ended: foretaste-vmm's exit status. 64 and above are sysexits of failures. */
+enum ft_live_end {
+	FT_LIVE_STOPPED = 0, /* asked to, or the supervisor is gone */
+	FT_LIVE_REBOOT = 10,
+	FT_LIVE_POWEROFF = 11,
+	FT_LIVE_TRIPLE_FAULT = 12,
+	FT_LIVE_ERROR = 70 /* EX_SOFTWARE: the engine cannot go on */
+};
+
+struct ft_live {
+	/* Set by the caller, who owns them. */
+	const char *guest;
+	int channel;
+	struct ft_machine *m;
+	struct ft_witness *witness;
+	struct ft_slots *slots;
+	struct ft_report *report; /* the live guest's events */
+
+	struct ft_console console;
+	struct ft_link link;
+	bool linked;
+	struct ft_mend mend;
+	bool running_told, stop;
+	uint64_t began_ns, channel_looked_ns, last_frame_ns;
+	uint64_t rx_frames, tx_frames, tx_full, rx_dropped;
+};
+
+/* Before confinement: console_fd is taken over. */
+void ft_live_open(struct ft_live *live, int console_fd);
+
+/* Waits for the first link, then runs the guest until something ends it. */
+enum ft_live_end ft_live_run(struct ft_live *live);
+void ft_live_close(struct ft_live *live);
+
+/* One line for the supervisor's log. */
+void ft_live_log(struct ft_live *live, const char *level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+#endif

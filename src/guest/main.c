@@ -1,0 +1,147 @@
+/* foretaste-vmm: hosts one guest. Started by foretasted, which tells it everything over descriptor 3 (see
+ * src/gateway/protocol.md) and hands it what it may read. It never opens a file itself. */
+#include <errno.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sysexits.h>
+#include <unistd.h>
+
+#include "base/channel.h"
+#include "guest/confinement.h"
+#include "guest/live.h"
+#include "guest/settings.h"
+#include "vmm/dev/devices.h"
+
+#define IMAGE_MAX (512u << 20)
+
+struct image {
+	void *bytes;
+	size_t length;
+};
+
+static int read_image(int fd, const char *what, struct image *image, struct ft_error *err)
+{
+	struct stat st;
+	if (fstat(fd, &st))
+		return ft_error_set(err, -errno, "the %s cannot be read: %s", what, strerror(errno));
+	if (!S_ISREG(st.st_mode) || st.st_size <= 0 || st.st_size > IMAGE_MAX)
+		return ft_error_set(err, -EINVAL, "the %s is empty, larger than 512 MiB, or no file", what);
+	image->length = (size_t)st.st_size;
+	image->bytes = malloc(image->length);
+	if (!image->bytes)
+		return ft_error_set(err, -ENOMEM, "no memory for the %s", what);
+	for (size_t at = 0; at < image->length;) {
+		ssize_t n = pread(fd, (char *)image->bytes + at, image->length - at, (off_t)at);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return ft_error_set(err, n < 0 ? -errno : -EIO, "the %s cannot be read: %s", what,
+					    n < 0 ? strerror(errno) : "it became shorter");
+		at += (size_t)n;
+	}
+	return 0;
+}
+
+static struct ft_machine *make_machine(struct ft_settings *settings, const int *fds, struct ft_error *err)
+{
+	struct image kernel = {0}, initrd = {0};
+	struct ft_machine *m = NULL;
+	struct ft_machine_config *config = &settings->machine;
+	config->engine = &ft_engine_soft;
+	config->disk_fd = settings->has_disk ? fds[FT_GUEST_FD_DISK] : -1;
+	if (read_image(fds[FT_GUEST_FD_KERNEL], "kernel", &kernel, err) == 0 &&
+	    (!settings->has_initrd || read_image(fds[FT_GUEST_FD_INITRD], "initramfs", &initrd, err) == 0)) {
+		config->kernel = kernel.bytes;
+		config->kernel_length = kernel.length;
+		config->initrd = initrd.bytes;
+		config->initrd_length = initrd.length;
+		m = ft_machine_create(config, err);
+		if (m && ft_machine_boot(m, config, err)) {
+			ft_machine_destroy(m);
+			m = NULL;
+		}
+	}
+	free(kernel.bytes);
+	free(initrd.bytes);
+	return m;
+}
+
+static int fail(const struct ft_error *err)
+{
+	int code = err->code == -ENOMEM                          ? EX_OSERR
+		   : err->code == -EPERM || err->code == -EACCES ? EX_NOPERM
+		   : err->code == -EINVAL                        ? EX_CONFIG
+								 : EX_UNAVAILABLE;
+	json_t *message = json_pack("{s:s, s:i, s:s}", "op", "failed", "code", code, "text", err->text);
+	ft_channel_send(FT_CHANNEL_FD, message, NULL, 0);
+	json_decref(message);
+	fprintf(stderr, "foretaste-vmm: %s\n", err->text);
+	return code;
+}
+
+/* From the configuration to a machine that is ready for its first instruction. Everything that needs a file, or a
+ * syscall that the filter refuses, happens here. */
+static int prepare(struct ft_live *live, struct ft_settings *settings, json_t *message, int *fds,
+		   struct ft_error *err)
+{
+	if (ft_settings_read(settings, message, err))
+		return err->code;
+	live->m = make_machine(settings, fds, err);
+	if (!live->m)
+		return err->code;
+	for (int i = 0; i < FT_GUEST_FD_CONSOLE; i++)
+		close(fds[i]);
+	live->guest = settings->guest;
+	live->channel = FT_CHANNEL_FD;
+	live->report->fd = -1;
+	ft_live_open(live, fds[FT_GUEST_FD_CONSOLE]);
+	ft_witness_live(live->witness, live->m, live->report, 0);
+	struct ft_slots_config config = {.max = settings->clones,
+					 .outside = settings->outside,
+					 .witness = live->witness,
+					 .disk =
+					     live->m->devices->has_disk ? live->m->devices->blk.disk.fd : -1};
+	struct ft_confine_filter filter = {0};
+	int error = ft_slots_open(live->slots, &config, err);
+	if (!error)
+		error = ft_guest_filter(&filter, err);
+	if (!error)
+		error = ft_guest_confine(settings->uid, settings->gid, &filter, err);
+	ft_confine_filter_free(&filter);
+	return error;
+}
+
+int main(int argc, char **argv)
+{
+	static struct ft_witness witness;
+	static struct ft_slots slots;
+	static struct ft_report report;
+	static struct ft_settings settings;
+	static struct ft_live live = {.witness = &witness, .slots = &slots, .report = &report};
+	struct ft_error err = {0};
+	json_t *message;
+	int fds[FT_CHANNEL_FDS], count;
+	int error = ft_channel_receive(FT_CHANNEL_FD, &message, fds, &count);
+	const char *op = error ? NULL : json_string_value(json_object_get(message, "op"));
+	if (!op || strcmp(op, "config") || count != FT_GUEST_FDS) {
+		fprintf(stderr,
+			"foretaste-vmm is started by foretasted; it expects its configuration on descriptor "
+			"%d.\n",
+			FT_CHANNEL_FD);
+		return EX_USAGE;
+	}
+	if (sodium_init() < 0)
+		ft_error_set(&err, -ENOSYS, "libsodium cannot be used");
+	if (err.code || prepare(&live, &settings, message, fds, &err))
+		return fail(&err);
+	json_decref(message);
+	message = json_pack("{s:s, s:[]}", "op", "ready", "said");
+	ft_channel_send(FT_CHANNEL_FD, message, NULL, 0);
+	json_decref(message);
+	enum ft_live_end end = ft_live_run(&live);
+	ft_live_close(&live);
+	return (int)end;
+}

@@ -1,0 +1,122 @@
+#include "guest/settings.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define DELAY_DEFAULT_NS 200000u
+#define DELAY_MAX_NS     10000000000ull
+
+static int text_of(const json_t *config, const char *key, char *to, size_t size, struct ft_error *err)
+{
+	const char *text = json_string_value(json_object_get(config, key));
+	if (!text || strlen(text) >= size)
+		return ft_error_set(err, -EINVAL, "configuration: \"%s\" is missing or too long", key);
+	memcpy(to, text, strlen(text) + 1);
+	return 0;
+}
+
+/* An integer that may be absent. */
+static int number_of(const json_t *config, const char *key, uint64_t least, uint64_t most, uint64_t *value,
+		     struct ft_error *err)
+{
+	const json_t *json = json_object_get(config, key);
+	if (!json)
+		return 0;
+	if (!json_is_integer(json) || json_integer_value(json) < 0 ||
+	    (uint64_t)json_integer_value(json) < least || (uint64_t)json_integer_value(json) > most)
+		return ft_error_set(err, -EINVAL, "configuration: \"%s\" is no number from %llu to %llu", key,
+				    (unsigned long long)least, (unsigned long long)most);
+	*value = (uint64_t)json_integer_value(json);
+	return 0;
+}
+
+static int read_link(struct ft_settings *s, const json_t *link, struct ft_error *err)
+{
+	const char *dns = json_string_value(json_object_get(link, "dns"));
+	const char *sink = json_string_value(json_object_get(link, "tcp_sink"));
+	s->outside.delay_ns = DELAY_DEFAULT_NS;
+	s->outside.tcp = FT_SINK_REFUSE;
+	if (dns && strcmp(dns, "refuse") && inet_pton(AF_INET, dns, &s->outside.dns_address) != 1)
+		return ft_error_set(
+		    err, -EINVAL,
+		    "configuration: clone.link.dns \"%.40s\" is neither \"refuse\" nor an address", dns);
+	if (sink && !strcmp(sink, "accept"))
+		s->outside.tcp = FT_SINK_ACCEPT;
+	else if (sink && !strcmp(sink, "silent"))
+		s->outside.tcp = FT_SINK_SILENT;
+	else if (sink && strcmp(sink, "refuse"))
+		return ft_error_set(
+		    err, -EINVAL,
+		    "configuration: clone.link.tcp_sink \"%.40s\" is none of refuse, accept, silent", sink);
+	return number_of(link, "delay", 0, DELAY_MAX_NS, &s->outside.delay_ns, err);
+}
+
+static int read_machine(struct ft_settings *s, const json_t *config, struct ft_error *err)
+{
+	struct ft_machine_config *m = &s->machine;
+	const char *clock = json_string_value(json_object_get(config, "clock"));
+	const char *mac = json_string_value(json_object_get(config, "mac"));
+	const char *engine = json_string_value(json_object_get(config, "engine"));
+	const json_t *speed = json_object_get(config, "ns_per_insn");
+	unsigned byte[6];
+	uint64_t vcpus = 1;
+	int end = 0;
+	if (clock && strcmp(clock, "live") && strcmp(clock, "free"))
+		return ft_error_set(err, -EINVAL, "configuration: clock \"%.40s\" is neither live nor free",
+				    clock);
+	if (engine && strcmp(engine, "auto") && strcmp(engine, "soft"))
+		return ft_error_set(err, -EINVAL, "configuration: there is no engine \"%.40s\"", engine);
+	if (!mac ||
+	    sscanf(mac, "%2x:%2x:%2x:%2x:%2x:%2x%n", byte, byte + 1, byte + 2, byte + 3, byte + 4, byte + 5,
+		   &end) != 6 ||
+	    mac[end])
+		return ft_error_set(err, -EINVAL, "configuration: \"mac\" is no MAC address");
+	for (int i = 0; i < 6; i++)
+		m->mac[i] = (uint8_t)byte[i];
+	if (number_of(config, "vcpus", 1, 1, &vcpus, err) ||
+	    number_of(config, "memory", FT_RAM_MIN, FT_RAM_MAX, &m->memory, err))
+		return err->code;
+	if (!m->memory)
+		return ft_error_set(err, -EINVAL, "configuration: \"memory\" is missing");
+	if (json_is_number(speed) && json_number_value(speed) > 0 && json_number_value(speed) <= 1000)
+		m->ns_per_1024insn = (uint32_t)(json_number_value(speed) * 1024);
+	else if (speed)
+		return ft_error_set(err, -EINVAL,
+				    "configuration: \"ns_per_insn\" is no number above 0 and up to 1000");
+	struct timespec now;
+	clock_gettime(CLOCK_REALTIME, &now);
+	m->clock = clock && !strcmp(clock, "free") ? FT_CLOCK_FREE : FT_CLOCK_LIVE;
+	m->epoch_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	m->disk_fd = -1;
+	m->cmdline = s->cmdline;
+	return 0;
+}
+
+int ft_settings_read(struct ft_settings *s, const json_t *message, struct ft_error *err)
+{
+	memset(s, 0, sizeof(*s));
+	const json_t *config = json_object_get(message, "config");
+	const json_t *clone = json_object_get(config, "clone");
+	const char *address = json_string_value(json_object_get(config, "address"));
+	uint64_t uid = 0, gid = 0, clones = 4;
+	err->code = 0;
+	if (!json_is_object(config))
+		return ft_error_set(err, -EINVAL, "configuration: \"config\" is missing");
+	if (number_of(message, "uid", 0, UINT32_MAX - 1, &uid, err) ||
+	    number_of(message, "gid", 0, UINT32_MAX - 1, &gid, err) ||
+	    text_of(config, "guest", s->guest, sizeof(s->guest), err) ||
+	    text_of(config, "cmdline", s->cmdline, sizeof(s->cmdline), err) || read_machine(s, config, err) ||
+	    number_of(clone, "max", 0, 32, &clones, err) || read_link(s, json_object_get(clone, "link"), err))
+		return err->code;
+	if (address && inet_pton(AF_INET, address, &s->outside.guest_ip) != 1)
+		return ft_error_set(err, -EINVAL, "configuration: \"address\" is no IPv4 address");
+	s->uid = (uid_t)uid;
+	s->gid = (gid_t)gid;
+	s->clones = (unsigned)clones;
+	s->has_initrd = json_is_true(json_object_get(config, "has_initrd"));
+	s->has_disk = json_is_true(json_object_get(config, "has_disk"));
+	return 0;
+}

@@ -1,0 +1,435 @@
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <arpa/inet.h>
+#include <cmocka.h>
+
+#include "clone/outside.h"
+
+#define FIN   1
+#define SYN   2
+#define RST   4
+#define ACK   16
+#define DELAY 1000u
+
+static struct ft_outside outside;
+static const uint8_t guest_mac[6] = {0x02, 0, 0, 0, 0, 1}, client_mac[6] = {0x02, 0, 0, 0, 0, 9};
+static uint8_t frame[1514];
+static size_t frame_length;
+static uint64_t now;
+
+static uint32_t ip(const char *text)
+{
+	struct in_addr a;
+	assert_int_equal(inet_pton(AF_INET, text, &a), 1);
+	return a.s_addr;
+}
+
+static int fresh(void **state)
+{
+	struct ft_outside_config config = {
+	    .guest_ip = ip("10.0.2.15"), .tcp = FT_SINK_REFUSE, .delay_ns = DELAY};
+	struct ft_trial_begin flow = {.client_ip = ip("10.0.2.9"),
+				      .server_ip = ip("10.0.2.15"),
+				      .client_port = htons(50000),
+				      .server_port = htons(80),
+				      .protocol = 6,
+				      .first_sequence = 1000,
+				      .next_sequence = 1100,
+				      .client_ack = 7000};
+	memcpy(flow.client_mac, client_mac, 6);
+	memset(&outside, 0xee, sizeof(outside));
+	ft_outside_begin(&outside, &config, &flow);
+	now = 5000;
+	return 0;
+}
+
+static void put16(uint8_t *p, unsigned v)
+{
+	p[0] = (uint8_t)(v >> 8);
+	p[1] = (uint8_t)v;
+}
+
+static void put32(uint8_t *p, uint32_t v)
+{
+	put16(p, v >> 16);
+	put16(p + 2, v & 0xffff);
+}
+
+static unsigned get16(const uint8_t *p)
+{
+	return (unsigned)p[0] << 8 | p[1];
+}
+
+static uint32_t get32(const uint8_t *p)
+{
+	return (uint32_t)get16(p) << 16 | get16(p + 2);
+}
+
+static uint16_t sum(const uint8_t *p, size_t n, uint32_t start)
+{
+	uint32_t s = start;
+	for (size_t i = 0; i < n; i++)
+		s += i & 1 ? p[i] : (uint32_t)p[i] << 8;
+	while (s >> 16)
+		s = (s & 0xffff) + (s >> 16);
+	return (uint16_t)s;
+}
+
+static void ip_header(const char *from, const char *to, uint8_t protocol, size_t payload)
+{
+	memset(frame, 0, sizeof(frame));
+	memcpy(frame, client_mac, 6);
+	memcpy(frame + 6, guest_mac, 6);
+	put16(frame + 12, 0x0800);
+	frame[14] = 0x45;
+	put16(frame + 16, (unsigned)(20 + payload));
+	frame[22] = 64;
+	frame[23] = protocol;
+	uint32_t a = ip(from), b = ip(to);
+	memcpy(frame + 26, &a, 4);
+	memcpy(frame + 30, &b, 4);
+	frame_length = 34 + payload;
+}
+
+static void tcp(const char *from, unsigned sport, const char *to, unsigned dport, uint32_t seq, uint32_t ack,
+		int flags, size_t payload)
+{
+	ip_header(from, to, 6, 20 + payload);
+	put16(frame + 34, sport);
+	put16(frame + 36, dport);
+	put32(frame + 38, seq);
+	put32(frame + 42, ack);
+	frame[46] = 0x50;
+	frame[47] = (uint8_t)flags;
+}
+
+static void guest_sends(uint32_t seq, uint32_t ack, int flags, size_t payload)
+{
+	tcp("10.0.2.15", 80, "10.0.2.9", 50000, seq, ack, flags, payload);
+	ft_outside_take(&outside, frame, frame_length, now);
+}
+
+/* The next answer; also checks that it does not come before its delay and that its checksums are right. */
+static const uint8_t *answered(size_t *length)
+{
+	assert_null(ft_outside_next(&outside, now + DELAY - 1, length));
+	const uint8_t *f = ft_outside_next(&outside, now + DELAY, length);
+	assert_non_null(f);
+	if (get16(f + 12) == 0x0800) {
+		assert_int_equal(get16(f + 16), *length - 14);
+		assert_int_equal(sum(f + 14, 20, 0), 0xffff);
+		size_t n = *length - 34;
+		if (f[23] == 6 || f[23] == 17)
+			assert_int_equal(sum(f + 34, n, sum(f + 26, 8, 0) + f[23] + (uint32_t)n), 0xffff);
+		else
+			assert_int_equal(sum(f + 34, n, 0), 0xffff);
+	}
+	return f;
+}
+
+static void silent(void)
+{
+	size_t length;
+	assert_null(ft_outside_next(&outside, UINT64_MAX - 1, &length));
+	assert_true(ft_outside_due(&outside) == UINT64_MAX);
+}
+
+static void deliver_held(void)
+{
+	tcp("10.0.2.9", 50000, "10.0.2.15", 80, 1000, 7000, ACK, 100);
+	ft_outside_deliver(&outside, frame, frame_length);
+}
+
+static void the_guests_acknowledgement_is_the_proof(void **state)
+{
+	deliver_held();
+	assert_int_equal(ft_outside_taken(&outside), 0);
+	guest_sends(7000, 1040, ACK, 0);
+	assert_int_equal(ft_outside_taken(&outside), 40);
+	guest_sends(7000, 1100, ACK, 0);
+	assert_int_equal(ft_outside_taken(&outside), 100);
+	silent();
+}
+
+static void a_reset_or_an_impossible_acknowledgement_proves_nothing(void **state)
+{
+	deliver_held();
+	guest_sends(7000, 1100, RST | ACK, 0);
+	assert_int_equal(ft_outside_taken(&outside), 0);
+	fresh(NULL);
+	deliver_held();
+	guest_sends(7000, 5000, ACK, 0);
+	assert_int_equal(ft_outside_taken(&outside), 0);
+	/* Not delivered yet: nothing to acknowledge. */
+	fresh(NULL);
+	guest_sends(7000, 1100, ACK, 0);
+	assert_int_equal(ft_outside_taken(&outside), 0);
+}
+
+static void what_the_guest_sends_is_acknowledged_after_the_delay(void **state)
+{
+	size_t length;
+	deliver_held();
+	guest_sends(7000, 1100, ACK, 500);
+	assert_true(ft_outside_due(&outside) == now + DELAY);
+	const uint8_t *f = answered(&length);
+	assert_memory_equal(f, guest_mac, 6);
+	assert_memory_equal(f + 6, client_mac, 6);
+	assert_int_equal(get16(f + 34), 50000);
+	assert_int_equal(get32(f + 38), 1100);
+	assert_int_equal(get32(f + 42), 7500);
+	assert_int_equal(f[47], ACK);
+	assert_int_equal(get16(f + 48), 0xffff);
+	silent();
+}
+
+static void bytes_in_flight_at_the_fork_count_as_received(void **state)
+{
+	size_t length;
+	deliver_held();
+	guest_sends(9000, 1100, ACK, 10);
+	assert_int_equal(get32(answered(&length) + 42), 9010);
+	/* An old segment again: still the newest acknowledgement. */
+	guest_sends(7000, 1100, ACK, 10);
+	assert_int_equal(get32(answered(&length) + 42), 9010);
+}
+
+static void a_closing_guest_gets_the_senders_fin_once(void **state)
+{
+	size_t length;
+	deliver_held();
+	guest_sends(7000, 1100, FIN | ACK, 5);
+	const uint8_t *f = answered(&length);
+	assert_int_equal(f[47], FIN | ACK);
+	assert_int_equal(get32(f + 38), 1100);
+	assert_int_equal(get32(f + 42), 7006);
+	guest_sends(7006, 1101, ACK, 0);
+	silent();
+	assert_int_equal(ft_outside_taken(&outside), 100);
+	guest_sends(7000, 1100, FIN | ACK, 5);
+	f = answered(&length);
+	assert_int_equal(f[47], ACK);
+	assert_int_equal(get32(f + 38), 1101);
+}
+
+static void a_held_fin_is_part_of_what_was_sent(void **state)
+{
+	size_t length;
+	tcp("10.0.2.9", 50000, "10.0.2.15", 80, 1000, 7000, ACK | FIN, 100);
+	ft_outside_deliver(&outside, frame, frame_length);
+	guest_sends(7000, 1101, ACK, 0);
+	assert_int_equal(ft_outside_taken(&outside), 100);
+	guest_sends(7000, 1101, FIN | ACK, 0);
+	const uint8_t *f = answered(&length);
+	assert_int_equal(f[47], ACK);
+	assert_int_equal(get32(f + 38), 1101);
+}
+
+static void timestamps_are_echoed(void **state)
+{
+	size_t length;
+	tcp("10.0.2.15", 80, "10.0.2.9", 50000, 7000, 1000, ACK, 12 + 10);
+	frame[46] = 0x80;
+	frame[54] = frame[55] = 1;
+	frame[56] = 8;
+	frame[57] = 10;
+	put32(frame + 58, 0x11111111);
+	put32(frame + 62, 0x22222222);
+	ft_outside_take(&outside, frame, frame_length, now);
+	const uint8_t *f = answered(&length);
+	assert_int_equal(length, 34 + 32);
+	assert_int_equal(get32(f + 42), 7010);
+	assert_int_equal(get32(f + 58), 0x22222222);
+	assert_int_equal(get32(f + 62), 0x11111111);
+}
+
+static void keep_alive_probes_are_answered_and_pure_acknowledgements_are_not(void **state)
+{
+	size_t length;
+	guest_sends(6999, 1000, ACK, 0);
+	assert_int_equal(get32(answered(&length) + 42), 7000);
+	guest_sends(7000, 1000, ACK, 0);
+	silent();
+}
+
+static void outgoing_connections_meet_what_is_configured(void **state)
+{
+	size_t length;
+	tcp("10.0.2.15", 40000, "192.0.2.1", 4444, 100, 0, SYN, 0);
+	ft_outside_take(&outside, frame, frame_length, now);
+	const uint8_t *f = answered(&length);
+	assert_int_equal(f[47], RST | ACK);
+	assert_int_equal(get32(f + 42), 101);
+
+	outside.config.tcp = FT_SINK_ACCEPT;
+	tcp("10.0.2.15", 40000, "192.0.2.1", 4444, 100, 0, SYN, 0);
+	ft_outside_take(&outside, frame, frame_length, now);
+	f = answered(&length);
+	assert_int_equal(f[47], SYN | ACK);
+	assert_int_equal(get32(f + 42), 101);
+	uint32_t theirs = get32(f + 38) + 1;
+	tcp("10.0.2.15", 40000, "192.0.2.1", 4444, 101, theirs, ACK, 64);
+	ft_outside_take(&outside, frame, frame_length, now);
+	f = answered(&length);
+	assert_int_equal(f[47], ACK);
+	assert_int_equal(get32(f + 38), theirs);
+	assert_int_equal(get32(f + 42), 165);
+
+	outside.config.tcp = FT_SINK_SILENT;
+	tcp("10.0.2.15", 40001, "192.0.2.1", 4444, 100, 0, SYN, 0);
+	ft_outside_take(&outside, frame, frame_length, now);
+	silent();
+}
+
+static void arp(const char *sender, const char *target, bool broadcast)
+{
+	memset(frame, 0, sizeof(frame));
+	memset(frame, 0xff, 6);
+	if (!broadcast)
+		memcpy(frame, "\x02\x00\x00\x00\x00\x77", 6);
+	memcpy(frame + 6, guest_mac, 6);
+	put16(frame + 12, 0x0806);
+	memcpy(frame + 14, "\0\1\x08\0\6\4\0\1", 8);
+	memcpy(frame + 22, guest_mac, 6);
+	uint32_t a = ip(sender), b = ip(target);
+	memcpy(frame + 28, &a, 4);
+	memcpy(frame + 38, &b, 4);
+	frame_length = 42;
+	ft_outside_take(&outside, frame, frame_length, now);
+}
+
+static void arp_is_answered_for_others_and_never_for_the_guest(void **state)
+{
+	size_t length;
+	uint32_t a = ip("10.0.2.1");
+	arp("10.0.2.15", "10.0.2.1", true);
+	const uint8_t *f = answered(&length);
+	assert_int_equal(f[21], 2);
+	assert_memory_equal(f + 22, client_mac, 6);
+	assert_memory_equal(f + 28, &a, 4);
+	assert_memory_equal(f, guest_mac, 6);
+	arp("10.0.2.15", "10.0.2.1", false);
+	assert_memory_equal(answered(&length) + 22, "\x02\x00\x00\x00\x00\x77", 6);
+	arp("0.0.0.0", "10.0.2.15", true);
+	arp("10.0.2.15", "10.0.2.15", true);
+	arp("0.0.0.0", "10.0.2.20", true);
+	silent();
+}
+
+static void dns(unsigned type)
+{
+	static const uint8_t name[] = "\3www\7example\3com";
+	size_t n = 12 + sizeof(name) + 4;
+	ip_header("10.0.2.15", "10.0.2.3", 17, 8 + n);
+	put16(frame + 34, 33333);
+	put16(frame + 36, 53);
+	put16(frame + 38, (unsigned)(8 + n));
+	put16(frame + 42, 0xabcd);
+	frame[44] = 1;
+	put16(frame + 46, 1);
+	memcpy(frame + 54, name, sizeof(name));
+	put16(frame + 54 + sizeof(name), type);
+	put16(frame + 56 + sizeof(name), 1);
+	ft_outside_take(&outside, frame, frame_length, now);
+}
+
+static void dns_is_refused_or_answered_as_configured(void **state)
+{
+	size_t length;
+	dns(1);
+	const uint8_t *f = answered(&length);
+	assert_int_equal(get16(f + 34), 53);
+	assert_int_equal(get16(f + 42), 0xabcd);
+	assert_int_equal(f[45] & 15, 5);
+	assert_int_equal(get16(f + 48), 0);
+
+	uint32_t address = outside.config.dns_address = ip("192.0.2.53");
+	dns(1);
+	f = answered(&length);
+	assert_int_equal(f[45] & 15, 0);
+	assert_int_equal(get16(f + 48), 1);
+	assert_memory_equal(f + length - 4, &address, 4);
+	dns(28);
+	f = answered(&length);
+	assert_int_equal(f[45] & 15, 0);
+	assert_int_equal(get16(f + 48), 0);
+}
+
+static void echo_requests_are_answered(void **state)
+{
+	size_t length;
+	ip_header("10.0.2.15", "10.0.2.1", 1, 64);
+	frame[34] = 8;
+	frame[38] = 0x42;
+	ft_outside_take(&outside, frame, frame_length, now);
+	const uint8_t *f = answered(&length);
+	assert_int_equal(f[34], 0);
+	assert_int_equal(f[38], 0x42);
+	assert_int_equal(length, 34 + 64);
+}
+
+static void more_than_it_can_hold_is_counted_and_nothing_is_overwritten(void **state)
+{
+	size_t length;
+	for (unsigned i = 0; i < FT_OUTSIDE_PENDING + 10; i++)
+		guest_sends(7000 + i, 1000, ACK, 1);
+	assert_int_equal(outside.overflow, 10);
+	for (unsigned i = 0; i < FT_OUTSIDE_PENDING; i++) {
+		const uint8_t *f = ft_outside_next(&outside, now + DELAY, &length);
+		assert_non_null(f);
+		assert_int_equal(get32(f + 42), 7001 + i);
+	}
+	silent();
+}
+
+/* Whatever bytes a guest sends: no access outside the frame (the sanitizers look), answers of possible sizes. */
+static void garbage_is_survived(void **state)
+{
+	unsigned seed = 7;
+	size_t length;
+	for (int round = 0; round < 200000; round++) {
+		size_t n = (size_t)rand_r(&seed) % 200;
+		uint8_t *exact = malloc(n ? n : 1);
+		for (size_t i = 0; i < n; i++)
+			exact[i] = (uint8_t)rand_r(&seed);
+		if (n > 24 && round % 4) {
+			put16(exact + 12, round % 4 == 1 ? 0x0806 : round % 4 == 2 ? 0x86dd : 0x0800);
+			exact[14] = round % 4 == 2 ? 0x60 : 0x45;
+			exact[0] &= 0xfe;
+			exact[20] = exact[21] = 0;
+			exact[round % 4 == 2 ? 20 : 23] = (uint8_t[]){1, 6, 17, 58}[rand_r(&seed) % 4];
+			put16(exact + 16, (unsigned)rand_r(&seed) % 220);
+		}
+		ft_outside_take(&outside, exact, n, now);
+		ft_outside_deliver(&outside, exact, n);
+		free(exact);
+		const uint8_t *f;
+		while ((f = ft_outside_next(&outside, now + DELAY, &length)))
+			assert_in_range(length, 42, 1514);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test_setup(the_guests_acknowledgement_is_the_proof, fresh),
+	    cmocka_unit_test_setup(a_reset_or_an_impossible_acknowledgement_proves_nothing, fresh),
+	    cmocka_unit_test_setup(what_the_guest_sends_is_acknowledged_after_the_delay, fresh),
+	    cmocka_unit_test_setup(bytes_in_flight_at_the_fork_count_as_received, fresh),
+	    cmocka_unit_test_setup(a_closing_guest_gets_the_senders_fin_once, fresh),
+	    cmocka_unit_test_setup(a_held_fin_is_part_of_what_was_sent, fresh),
+	    cmocka_unit_test_setup(timestamps_are_echoed, fresh),
+	    cmocka_unit_test_setup(keep_alive_probes_are_answered_and_pure_acknowledgements_are_not, fresh),
+	    cmocka_unit_test_setup(outgoing_connections_meet_what_is_configured, fresh),
+	    cmocka_unit_test_setup(arp_is_answered_for_others_and_never_for_the_guest, fresh),
+	    cmocka_unit_test_setup(dns_is_refused_or_answered_as_configured, fresh),
+	    cmocka_unit_test_setup(echo_requests_are_answered, fresh),
+	    cmocka_unit_test_setup(more_than_it_can_hold_is_counted_and_nothing_is_overwritten, fresh),
+	    cmocka_unit_test_setup(garbage_is_survived, fresh),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
