@@ -360,7 +360,7 @@ static enum soft_result privileged(struct soft_cpu *cpu, const struct soft_insn 
 		return SOFT_HALT;
 	case SOFT_OP_CLTS:
 		cpu->cr0 &= ~(uint64_t)CR0_TS;
-		return SOFT_SYNC;
+		return SOFT_JUMP; /* FPU instructions are looked at anew */
 	case SOFT_OP_INVLPG:
 		if (!insn->memory)
 			return soft_ud(cpu);

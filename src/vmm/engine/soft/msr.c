@@ -1,15 +1,12 @@
-/* Model-specific registers: SDM Vol. 4. What is not named here or by the platform raises #GP. */
+/* Model-specific registers: SDM Vol. 4. What neither this table nor the platform
+ * (machine.h) knows raises #GP. */
 #include "vmm/engine/soft/system.h"
 
 enum {
-	MSR_TSC = 0x10,
 	MSR_PLATFORM_ID = 0x17,
-	MSR_APIC_BASE = 0x1b,
 	MSR_FEATURE_CONTROL = 0x3a,
-	MSR_TSC_ADJUST = 0x3b,
 	MSR_UCODE_REV = 0x8b,
 	MSR_PLATFORM_INFO = 0xce,
-	MSR_MTRR_CAP = 0xfe,
 	MSR_ARCH_CAPABILITIES = 0x10a,
 	MSR_SYSENTER_CS = 0x174,
 	MSR_SYSENTER_ESP = 0x175,
@@ -19,10 +16,6 @@ enum {
 	MSR_MISC_ENABLE = 0x1a0,
 	MSR_DEBUGCTL = 0x1d9,
 	MSR_PAT = 0x277,
-	MSR_MTRR_DEF_TYPE = 0x2ff,
-	MSR_TSC_DEADLINE = 0x6e0,
-	MSR_X2APIC_FIRST = 0x800,
-	MSR_X2APIC_LAST = 0x8ff,
 };
 
 enum {
@@ -46,12 +39,6 @@ enum {
 
 #define MISC_ENABLE_WRITABLE 0x1u
 #define UCODE_REVISION       (1ull << 32)
-
-static bool is_platform(uint32_t index)
-{
-	return index == MSR_TSC || index == MSR_APIC_BASE || index == MSR_TSC_ADJUST ||
-	       index == MSR_TSC_DEADLINE || (index >= MSR_X2APIC_FIRST && index <= MSR_X2APIC_LAST);
-}
 
 /* Registers that are plain storage. canonical: the value must be an address. */
 static uint64_t *stored(struct soft_cpu *cpu, uint32_t index, bool *canonical)
@@ -91,8 +78,6 @@ static bool read_msr(struct soft_cpu *cpu, uint32_t index, uint64_t *value)
 		*value = *storage;
 		return true;
 	}
-	if (is_platform(index))
-		return soft_platform_rdmsr(cpu, index, value) == 0;
 	switch (index) {
 	case MSR_EFER:
 		*value = cpu->efer;
@@ -120,15 +105,13 @@ static bool read_msr(struct soft_cpu *cpu, uint32_t index, uint64_t *value)
 		return true;
 	case MSR_PLATFORM_ID:
 	case MSR_PLATFORM_INFO:
-	case MSR_MTRR_CAP:
-	case MSR_MTRR_DEF_TYPE:
 	case MSR_MCG_CAP:
 	case MSR_MCG_STATUS:
 	case MSR_DEBUGCTL:
 		*value = 0;
 		return true;
 	}
-	return false;
+	return soft_platform_rdmsr(cpu, index, value) == 0;
 }
 
 static bool set_efer(struct soft_cpu *cpu, uint64_t value)
@@ -165,8 +148,6 @@ static bool write_msr(struct soft_cpu *cpu, uint32_t index, uint64_t value)
 		*storage = value;
 		return true;
 	}
-	if (is_platform(index))
-		return soft_platform_wrmsr(cpu, index, value) == 0;
 	switch (index) {
 	case MSR_EFER:
 		return set_efer(cpu, value);
@@ -195,7 +176,7 @@ static bool write_msr(struct soft_cpu *cpu, uint32_t index, uint64_t value)
 	case MSR_DEBUGCTL: /* no branch records and no branch stepping: reads as zero */
 		return value == 0 || index == MSR_DEBUGCTL;
 	}
-	return false;
+	return soft_platform_wrmsr(cpu, index, value) == 0;
 }
 
 enum soft_result soft_rdmsr(struct soft_cpu *cpu)
