@@ -230,9 +230,10 @@ static int apply_set(struct ft_config *config, const char *set, struct ft_error 
 		return ft_error_set(err, -EINVAL,
 				    "--set:1:1: \"%.64s\" is no assignment, expected NAME.KEY=VALUE", set);
 	struct ft_yaml *value;
-	int error = ft_yaml_parse(equals + 1, strlen(equals + 1), "--set", &value, err);
+	int error = ft_yaml_parse(equals + 1, strlen(equals + 1), "--set", &value, NULL);
 	if (error)
-		return error;
+		return ft_error_set(err, error, "--set:1:%d: the value \"%.64s\" is not YAML",
+				    (int)(equals + 2 - set), equals + 1);
 	if (!equals[1]) { /* an empty document is a map; here it stands for an empty value */
 		ft_yaml_free(value);
 		error = ft_yaml_parse("\"\"", 2, "--set", &value, err);

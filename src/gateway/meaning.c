@@ -13,16 +13,18 @@
 static int place(const struct ft_config *config, struct ft_error *err, const char *text, const char *format,
 		 ...) __attribute__((format(printf, 4, 5)));
 
-/* An error at a path made by format. */
-static int place(const struct ft_config *config, struct ft_error *err, const char *text, const char *format,
-		 ...)
+/* An error at a path made by format; when nobody wrote that key, at the name of what it would be in. */
+static int place(const struct ft_config *config, struct ft_error *err, const char *text, const char *format, ...)
 {
 	char path[256];
 	va_list args;
 	va_start(args, format);
 	vsnprintf(path, sizeof(path), format, args);
 	va_end(args);
-	return ft_yaml_error(err, ft_config_where(config, path), "%s", text);
+	const struct ft_yaml *node = ft_config_where(config, path);
+	const char *dot = strrchr(path, '.');
+	bool written = node->key && !strcmp(node->key, dot ? dot + 1 : path);
+	return written ? ft_yaml_error(err, node, "%s", text) : ft_yaml_key_error(err, node, "%s", text);
 }
 
 static json_int_t whole(const json_t *map, const char *name)

@@ -34,6 +34,8 @@ const char *ft_suggest(const char *word, const char *const *candidates, size_t c
 {
 	const char *closest = NULL;
 	unsigned limit = (unsigned)(strlen(word) + 2) / 3, best = limit + 1;
+	if (strlen(word) > LONGEST)
+		return NULL;
 	for (size_t i = 0; i < count; i++) {
 		unsigned distance = ft_suggest_distance(word, candidates[i]);
 		if (distance < best) {
