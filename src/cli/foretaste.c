@@ -324,8 +324,9 @@ static int unknown_command(const char *name)
 	for (size_t i = 0; i < COMMANDS; i++)
 		known[i] = commands[i].name;
 	const char *meant = ft_suggest(name, known, COMMANDS);
-	fprintf(stderr, "foretaste: there is no command \"%s\"%s%s%s\n", name, meant ? ", did you mean \"" : "",
-		meant ? meant : ". Try \"foretaste --help\".", meant ? "\"?" : "");
+	fprintf(stderr, "foretaste: there is no command \"%s\"%s%s%s\n", name,
+		meant ? ", did you mean \"" : "", meant ? meant : ". Try \"foretaste --help\".",
+		meant ? "\"?" : "");
 	return EX_USAGE;
 }
 

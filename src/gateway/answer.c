@@ -145,3 +145,9 @@ void ft_answer_request(void *context, uint64_t connection, json_t *request)
 			"there is no request \"%.64s\"%s%s%s", what, meant ? ", did you mean \"" : "",
 			meant ? meant : "", meant ? "\"?" : "");
 }
+
+void ft_answer_closed(void *context, uint64_t connection)
+{
+	struct ft_supervisor *s = context;
+	ft_query_drop(&s->queries, connection);
+}

@@ -7,5 +7,6 @@
 
 /* A struct ft_control's request callback; context is the struct ft_supervisor. */
 void ft_answer_request(void *context, uint64_t connection, json_t *request);
+void ft_answer_closed(void *context, uint64_t connection); /* its callback for clients that have gone */
 
 #endif

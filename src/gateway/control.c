@@ -22,7 +22,9 @@ static void close_connection(struct ft_control_connection *connection)
 	free(connection->in);
 	free(connection->out);
 	struct ft_control *control = connection->control;
+	uint64_t number = connection->number;
 	*connection = (struct ft_control_connection){.control = control, .watch.fd = -1};
+	control->closed(control->context, number);
 }
 
 /* Writes what the socket takes; asks to be called again for the rest. */
@@ -224,7 +226,7 @@ int ft_control_open(struct ft_control *control, const char *path, struct ft_erro
 	    bind(control->watch.fd, (struct sockaddr *)&address, sizeof(address)))
 		error = -errno;
 	umask(mask);
-	if (!error && (lstat(path, &control->made) || listen(control->watch.fd, 16)))
+	if (!error && (lstat(path, &control->made) || listen(control->watch.fd, 64)))
 		error = -errno;
 	if (!error)
 		error = ft_loop_add(control->loop, &control->watch, EPOLLIN);

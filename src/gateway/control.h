@@ -32,6 +32,8 @@ struct ft_control {
 	uint64_t next;
 	/* request is borrowed; answer with ft_control_answer, now or later. */
 	void (*request)(void *context, uint64_t connection, json_t *request);
+	/* The client has gone: answers to it are no longer wanted. */
+	void (*closed)(void *context, uint64_t connection);
 	void *context;
 };
 

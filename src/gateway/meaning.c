@@ -14,7 +14,8 @@ static int place(const struct ft_config *config, struct ft_error *err, const cha
 		 ...) __attribute__((format(printf, 4, 5)));
 
 /* An error at a path made by format; when nobody wrote that key, at the name of what it would be in. */
-static int place(const struct ft_config *config, struct ft_error *err, const char *text, const char *format, ...)
+static int place(const struct ft_config *config, struct ft_error *err, const char *text, const char *format,
+		 ...)
 {
 	char path[256];
 	va_list args;

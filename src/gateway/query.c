@@ -143,6 +143,13 @@ void ft_query_forget(struct ft_queries *queries, const struct ft_child *child)
 		give_up(queries, &queries->queries[i], child, "died before it answered");
 }
 
+void ft_query_drop(struct ft_queries *queries, uint64_t connection)
+{
+	for (unsigned i = 0; i < FT_QUERY_MAX; i++)
+		if (queries->queries[i].connection == connection)
+			end(&queries->queries[i]);
+}
+
 uint64_t ft_query_expire(struct ft_queries *queries, uint64_t now)
 {
 	uint64_t next = UINT64_MAX;

@@ -11,6 +11,7 @@
 #include "gateway/control.h"
 
 #define FT_QUERY_MAX     64u /* requests waiting at a time */
+#define FT_QUERY_CLIENT  16u /* of one client */
 #define FT_QUERY_PARTS   8u  /* children asked for one request */
 #define FT_QUERY_TIMEOUT 3000000000ull
 
@@ -48,6 +49,9 @@ bool ft_query_answer(struct ft_queries *queries, const struct ft_child *child, c
 
 /* The child died: nothing more will come from it. */
 void ft_query_forget(struct ft_queries *queries, const struct ft_child *child);
+
+/* The client has gone: nothing more is wanted. */
+void ft_query_drop(struct ft_queries *queries, uint64_t connection);
 
 /* Ends what has waited too long. Returns when to call again. */
 uint64_t ft_query_expire(struct ft_queries *queries, uint64_t now);

@@ -558,7 +558,11 @@ static int open_all(struct ft_supervisor *s, struct ft_error *err)
 		    err, -EPERM,
 		    "the gateway has to be started by root: it opens ports and gives each of its "
 		    "processes a uid of its own");
-	int error = ft_loop_open(&s->loop);
+	/* Before anything else happens: what is missing now would be missing later, with half a gateway running. */
+	int error = ft_files_check(s->config, err);
+	if (error)
+		return error;
+	error = ft_loop_open(&s->loop);
 	if (!error)
 		error = open_signals(s);
 	if (!error)
@@ -570,6 +574,7 @@ static int open_all(struct ft_supervisor *s, struct ft_error *err)
 		return s->state_fd;
 	s->control.loop = &s->loop;
 	s->control.request = ft_answer_request;
+	s->control.closed = ft_answer_closed;
 	s->control.context = s;
 	s->queries.control = &s->control;
 	return ft_control_open(&s->control, ft_config_text(s->config, "control"), err);

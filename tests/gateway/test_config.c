@@ -20,7 +20,7 @@
 #define COUNT(a) (sizeof(a) / sizeof(*(a)))
 
 /* Line numbers in the expected sentences count from here. */
-static const char base[] = "sensor: s1\n"                         /* 1 */
+static const char base[] = "sensor: s1\n"                          /* 1 */
 			   "uplink: {port: net_null0}\n"           /* 2 */
 			   "guests:\n"                             /* 3 */
 			   "  web:\n"                              /* 4 */
@@ -52,12 +52,13 @@ static const char verdicts[] = "verdicts:\n"
 			       "    severity: 1\n"
 			       "    verdict: malicious\n"
 			       "    any: {event: exec}\n";
-static const char correlations[] = "correlations:\n"
-				   "  - sid: 3000001\n"
-				   "    name: burst\n"
-				   "    text: a burst\n"
-				   "    severity: 2\n"
-				   "    set: {of: {event: net.tx}, field: daddr, distinct: 5, within: 10 s}\n";
+static const char correlations[] =
+    "correlations:\n"
+    "  - sid: 3000001\n"
+    "    name: burst\n"
+    "    text: a burst\n"
+    "    severity: 2\n"
+    "    set: {of: {event: net.tx}, field: daddr, distinct: 5, within: 10 s}\n";
 
 static char directory[] = "/tmp/foretaste-config-XXXXXX";
 
@@ -103,94 +104,97 @@ struct mistake {
 };
 
 static const struct mistake mistakes[] = {
-	/* unknown keys */
-	{"sensor:", "sensro:", "t.yaml:1:1: unknown key \"sensro\", did you mean \"sensor\"?"},
-	{"memory:", "memroy:", "t.yaml:6:5: unknown key \"memroy\" in guests.web, did you mean \"memory\"?"},
-	{"horizon:", "horizont:", "t.yaml:17:3: unknown key \"horizont\" in clone, did you mean \"horizon\"?"},
-	{"{port: net_null0}", "{port: net_null0, xyzzy: 1}",
-	 "t.yaml:2:27: unknown key \"xyzzy\" in uplink, expected one of: port, huge"},
-	{"may_exec:", "may_exce:",
-	 "t.yaml:15:14: unknown key \"may_exce\" in services.http.normal, did you mean \"may_exec\"?"},
-	/* missing */
-	{"    kernel: vmlinuz\n", "",
-	 "t.yaml:4:3: guests.web.kernel is missing, expected for example \"kernel: "
-	 "/var/lib/foretaste/images/web/vmlinuz\""},
-	{"uplink: {port: net_null0}\n", "",
-	 "t.yaml:1:1: uplink.port is missing, expected for example \"port: net_af_packet0,iface=eth1\""},
-	{"    port: 80\n", "",
-	 "t.yaml:10:3: services.http.port is missing, expected for example \"port: 80\""},
-	/* wrong types */
-	{"memory: 128 MiB", "memory: [1, 2]",
-	 "t.yaml:6:13: memory is a list, expected a value such as 256 MiB"},
-	{"{port: net_null0}", "net_null0", "t.yaml:2:9: uplink is a value, expected a map"},
-	{"rules: [p.yaml]", "rules: p.yaml", "t.yaml:14:12: rules is a value, expected a list such as [a, b]"},
-	{"[p.yaml]", "[[p.yaml]]", "t.yaml:14:13: an entry of rules is a list, expected text"},
-	{"port: 80", "port: http", "t.yaml:12:11: port is \"http\", expected a whole number from 1 to 65535"},
-	{"port: 80", "port: 80.5", "t.yaml:12:11: port is \"80.5\", expected a whole number from 1 to 65535"},
-	{"port: 80", "port:", "t.yaml:12:10: port is empty, expected a value"},
-	/* ranges and forms */
-	{"port: 80", "port: 65536", "t.yaml:12:11: port is 65536, expected a whole number from 1 to 65535"},
-	{"port: 80", "port: 99999999999999999999999",
-	 "t.yaml:12:11: port is 99999999999999999999999, expected a whole number from 1 to 65535"},
-	{"memory: 128 MiB", "memory: 128",
-	 "t.yaml:6:13: memory: \"128\" has no unit, expected a size such as \"256 MiB\" (units: TiB, GiB, MiB, KiB, "
-	 "GB, MB, kB, B)"},
-	{"memory: 128 MiB", "memory: 1 MiB", "t.yaml:6:13: memory is 1 MiB, expected between 32 MiB and 3 GiB"},
-	{"horizon: 60 s", "horizon: 60 MiB",
-	 "t.yaml:17:12: horizon: \"60 MiB\" has an unknown unit, expected a duration such as \"500 ms\" (units: h, min, "
-	 "s, ms, us, ns)"},
-	{"horizon: 60 s", "horizon: 99 h", "t.yaml:17:12: horizon is 99 h, expected between 0 s and 24 h"},
-	{"mode: enforce", "mode: enforced",
-	 "t.yaml:13:11: mode is \"enforced\", expected enforce or observe, did you mean \"enforce\"?"},
-	{"mode: enforce", "mode: enforce\n    on_exception: tempfail",
-	 "t.yaml:14:19: on_exception is \"tempfail\", expected drop or release"},
-	{"mode: enforce", "mode: enforce\n    risks: sever",
-	 "t.yaml:14:12: risks is \"sever\", expected a list of names, severe or none, did you mean \"severe\"?"},
-	{"address: 10.0.2.15", "address: 10.0.2.256",
-	 "t.yaml:8:14: address is \"10.0.2.256\", expected an IPv4 address such as 10.0.2.15"},
-	{"address: 10.0.2.15", "address: 224.0.0.1",
-	 "t.yaml:8:14: address is 224.0.0.1, expected the address of one host"},
-	{"horizon: 60 s", "link: {dns: no}",
-	 "t.yaml:17:15: dns is \"no\", expected an IPv4 address such as 10.0.2.15, or refuse"},
-	{"52:54:00:00:02:0f", "53:54:00:00:02:0f",
-	 "t.yaml:7:10: mac is 53:54:00:00:02:0f, a group address, expected one of a single card (an even first byte)"},
-	{"52:54:00:00:02:0f", "52:54:00:00:02",
-	 "t.yaml:7:10: mac is \"52:54:00:00:02\", expected an Ethernet address such as 52:54:00:00:02:0f"},
-	{"  web:\n", "  Web:\n",
-	 "t.yaml:4:3: \"Web\" cannot be a name, expected at most 31 lower-case letters, digits, dashes and "
-	 "underscores"},
-	/* contradictions */
-	{"memory: 128 MiB", "vcpus: 2",
-	 "t.yaml:6:12: vcpus is more than 1, but clones and replays are exact only while one thread touches a machine, "
-	 "expected 1"},
-	{"guest: web", "guest: wbe", "t.yaml:11:12: there is no guest \"wbe\", did you mean \"web\"?"},
-	{"rules: [p.yaml]", "rules: []\n    risks: none",
-	 "t.yaml:10:3: nothing would ever be suspicious: there are no rules and no risks, expected rules, risks, or "
-	 "\"screen: all\""},
-	{"  horizon: 60 s", "  wall: 10 ms\nfeed: {file: console.log}",
-	 "t.yaml:4:3: the console log and feed.file are the same file"},
-	{"normal: {may_exec: [/bin/true]}\nclone:\n", "gather: 1 s\nclone:\n  wall: 1 s\n",
-	 "t.yaml:15:13: gather is not shorter than clone.wall: each hold would outlive its trial"},
-	{"clone:\n", "clone: 7: 8\n",
-	 "t.yaml:16:9: this is not YAML: mapping values are not allowed in this context"},
-	{"services:\n", "services:\n  web: {guest: web, port: 80}\n",
-	 "t.yaml:13:11: tcp port 80 of guest web belongs to service \"web\" already"},
-	{"services:\n", "  db: {kernel: k, mac: '52:54:00:00:02:10', address: 10.0.2.16}\nservices:\n",
-	 "t.yaml:9:3: a second guest, but this version protects one guest per gateway, expected only one below "
-	 "\"guests\""},
-	{"[/bin/true]", "[bin/true]", NULL}, /* the sentence is detect's own; the place is ours */
-	/* YAML itself */
-	{"sensor: s1", "sensor: s1\nsensor: s2", "t.yaml:2:1: \"sensor\" is given twice, first in line 1"},
-	{"sensor: s1", "sensor: &x s1", "t.yaml:1:9: anchors, aliases and tags are not supported"},
-	{"sensor: s1", "sensor: *x", "t.yaml:1:9: anchors, aliases and tags are not supported"},
-	{"sensor: s1", "sensor: !!binary s1", "t.yaml:1:9: anchors, aliases and tags are not supported"},
-	{"sensor: s1", "sensor: [", NULL},
-	{"sensor: s1", "sensor: \"a\\0b\"", "t.yaml:1:9: a NUL character in a value"},
-	{"sensor: s1", "? [a, b]\n: c", "t.yaml:1:3: the name of an entry has to be plain text"},
-	{"clone:\n", "---\nclone:\n", "t.yaml:16:1: a second document; one file is one document"},
-	{"sensor: s1", "sensor: s1\n\tx: 1", NULL},
-	/* rule files */
-	{"verdict_rules: v.yaml", "verdict_rules: nowhere.yaml", NULL},
+    /* unknown keys */
+    {"sensor:", "sensro:", "t.yaml:1:1: unknown key \"sensro\", did you mean \"sensor\"?"},
+    {"memory:", "memroy:", "t.yaml:6:5: unknown key \"memroy\" in guests.web, did you mean \"memory\"?"},
+    {"horizon:", "horizont:", "t.yaml:17:3: unknown key \"horizont\" in clone, did you mean \"horizon\"?"},
+    {"{port: net_null0}", "{port: net_null0, xyzzy: 1}",
+     "t.yaml:2:27: unknown key \"xyzzy\" in uplink, expected one of: port, huge"},
+    {"may_exec:", "may_exce:",
+     "t.yaml:15:14: unknown key \"may_exce\" in services.http.normal, did you mean \"may_exec\"?"},
+    /* missing */
+    {"    kernel: vmlinuz\n", "",
+     "t.yaml:4:3: guests.web.kernel is missing, expected for example \"kernel: "
+     "/var/lib/foretaste/images/web/vmlinuz\""},
+    {"uplink: {port: net_null0}\n", "",
+     "t.yaml:1:1: uplink.port is missing, expected for example \"port: net_af_packet0,iface=eth1\""},
+    {"    port: 80\n", "", "t.yaml:10:3: services.http.port is missing, expected for example \"port: 80\""},
+    /* wrong types */
+    {"memory: 128 MiB", "memory: [1, 2]", "t.yaml:6:13: memory is a list, expected a value such as 256 MiB"},
+    {"{port: net_null0}", "net_null0", "t.yaml:2:9: uplink is a value, expected a map"},
+    {"rules: [p.yaml]", "rules: p.yaml", "t.yaml:14:12: rules is a value, expected a list such as [a, b]"},
+    {"[p.yaml]", "[[p.yaml]]", "t.yaml:14:13: an entry of rules is a list, expected text"},
+    {"port: 80", "port: http", "t.yaml:12:11: port is \"http\", expected a whole number from 1 to 65535"},
+    {"port: 80", "port: 80.5", "t.yaml:12:11: port is \"80.5\", expected a whole number from 1 to 65535"},
+    {"port: 80", "port:", "t.yaml:12:10: port is empty, expected a value"},
+    /* ranges and forms */
+    {"port: 80", "port: 65536", "t.yaml:12:11: port is 65536, expected a whole number from 1 to 65535"},
+    {"port: 80", "port: 99999999999999999999999",
+     "t.yaml:12:11: port is 99999999999999999999999, expected a whole number from 1 to 65535"},
+    {"memory: 128 MiB", "memory: 128",
+     "t.yaml:6:13: memory: \"128\" has no unit, expected a size such as \"256 MiB\" (units: TiB, GiB, MiB, "
+     "KiB, "
+     "GB, MB, kB, B)"},
+    {"memory: 128 MiB", "memory: 1 MiB", "t.yaml:6:13: memory is 1 MiB, expected between 32 MiB and 3 GiB"},
+    {"horizon: 60 s", "horizon: 60 MiB",
+     "t.yaml:17:12: horizon: \"60 MiB\" has an unknown unit, expected a duration such as \"500 ms\" (units: "
+     "h, min, "
+     "s, ms, us, ns)"},
+    {"horizon: 60 s", "horizon: 99 h", "t.yaml:17:12: horizon is 99 h, expected between 0 s and 24 h"},
+    {"mode: enforce", "mode: enforced",
+     "t.yaml:13:11: mode is \"enforced\", expected enforce or observe, did you mean \"enforce\"?"},
+    {"mode: enforce", "mode: enforce\n    on_exception: tempfail",
+     "t.yaml:14:19: on_exception is \"tempfail\", expected drop or release"},
+    {"mode: enforce", "mode: enforce\n    risks: sever",
+     "t.yaml:14:12: risks is \"sever\", expected a list of names, severe or none, did you mean \"severe\"?"},
+    {"address: 10.0.2.15", "address: 10.0.2.256",
+     "t.yaml:8:14: address is \"10.0.2.256\", expected an IPv4 address such as 10.0.2.15"},
+    {"address: 10.0.2.15", "address: 224.0.0.1",
+     "t.yaml:8:14: address is 224.0.0.1, expected the address of one host"},
+    {"horizon: 60 s", "link: {dns: no}",
+     "t.yaml:17:15: dns is \"no\", expected an IPv4 address such as 10.0.2.15, or refuse"},
+    {"52:54:00:00:02:0f", "53:54:00:00:02:0f",
+     "t.yaml:7:10: mac is 53:54:00:00:02:0f, a group address, expected one of a single card (an even first "
+     "byte)"},
+    {"52:54:00:00:02:0f", "52:54:00:00:02",
+     "t.yaml:7:10: mac is \"52:54:00:00:02\", expected an Ethernet address such as 52:54:00:00:02:0f"},
+    {"  web:\n", "  Web:\n",
+     "t.yaml:4:3: \"Web\" cannot be a name, expected at most 31 lower-case letters, digits, dashes and "
+     "underscores"},
+    /* contradictions */
+    {"memory: 128 MiB", "vcpus: 2",
+     "t.yaml:6:12: vcpus is more than 1, but clones and replays are exact only while one thread touches a "
+     "machine, "
+     "expected 1"},
+    {"guest: web", "guest: wbe", "t.yaml:11:12: there is no guest \"wbe\", did you mean \"web\"?"},
+    {"rules: [p.yaml]", "rules: []\n    risks: none",
+     "t.yaml:10:3: nothing would ever be suspicious: there are no rules and no risks, expected rules, risks, "
+     "or "
+     "\"screen: all\""},
+    {"  horizon: 60 s", "  wall: 10 ms\nfeed: {file: console.log}",
+     "t.yaml:4:3: the console log and feed.file are the same file"},
+    {"normal: {may_exec: [/bin/true]}\nclone:\n", "gather: 1 s\nclone:\n  wall: 1 s\n",
+     "t.yaml:15:13: gather is not shorter than clone.wall: each hold would outlive its trial"},
+    {"clone:\n", "clone: 7: 8\n",
+     "t.yaml:16:9: this is not YAML: mapping values are not allowed in this context"},
+    {"services:\n", "services:\n  web: {guest: web, port: 80}\n",
+     "t.yaml:13:11: tcp port 80 of guest web belongs to service \"web\" already"},
+    {"services:\n", "  db: {kernel: k, mac: '52:54:00:00:02:10', address: 10.0.2.16}\nservices:\n",
+     "t.yaml:9:3: a second guest, but this version protects one guest per gateway, expected only one below "
+     "\"guests\""},
+    {"[/bin/true]", "[bin/true]", NULL}, /* the sentence is detect's own; the place is ours */
+    /* YAML itself */
+    {"sensor: s1", "sensor: s1\nsensor: s2", "t.yaml:2:1: \"sensor\" is given twice, first in line 1"},
+    {"sensor: s1", "sensor: &x s1", "t.yaml:1:9: anchors, aliases and tags are not supported"},
+    {"sensor: s1", "sensor: *x", "t.yaml:1:9: anchors, aliases and tags are not supported"},
+    {"sensor: s1", "sensor: !!binary s1", "t.yaml:1:9: anchors, aliases and tags are not supported"},
+    {"sensor: s1", "sensor: [", NULL},
+    {"sensor: s1", "sensor: \"a\\0b\"", "t.yaml:1:9: a NUL character in a value"},
+    {"sensor: s1", "? [a, b]\n: c", "t.yaml:1:3: the name of an entry has to be plain text"},
+    {"clone:\n", "---\nclone:\n", "t.yaml:16:1: a second document; one file is one document"},
+    {"sensor: s1", "sensor: s1\n\tx: 1", NULL},
+    /* rule files */
+    {"verdict_rules: v.yaml", "verdict_rules: nowhere.yaml", NULL},
 };
 
 static void wrong_files_say_what_and_where(void **state)
@@ -217,7 +221,8 @@ static void a_missing_rule_file_is_named_where_it_was_written(void **state)
 	struct ft_error err = {0};
 	put_changed("t.yaml", base, "[p.yaml]", "[nowhere.yaml]");
 	assert_int_equal(ft_config_exit(ft_config_load(&config, "t.yaml", NULL, 0, &err)), EX_NOINPUT);
-	snprintf(says, sizeof(says), "t.yaml:14:13: cannot open %s/nowhere.yaml: No such file or directory", directory);
+	snprintf(says, sizeof(says), "t.yaml:14:13: cannot open %s/nowhere.yaml: No such file or directory",
+		 directory);
 	assert_string_equal(err.text, says);
 }
 
@@ -226,11 +231,11 @@ static void a_wrong_rule_is_named_in_its_own_file(void **state)
 	static const struct {
 		const char *find, *replace, *place;
 	} cases[] = {
-		{"sid: 1000001", "sid: one", "/bad.yaml:2:10: "},
-		{"pattern: ';'", "pattern: '('", "/bad.yaml:5:14: "},
-		{"    pattern: ';'", "    pattren: ';'", "/bad.yaml:"},
-		{"patterns:\n", "patters:\n", "/bad.yaml:"},
-		{"    name: semicolon\n", "", "/bad.yaml:2:5: "},
+	    {"sid: 1000001", "sid: one", "/bad.yaml:2:10: "},
+	    {"pattern: ';'", "pattern: '('", "/bad.yaml:5:14: "},
+	    {"    pattern: ';'", "    pattren: ';'", "/bad.yaml:"},
+	    {"patterns:\n", "patters:\n", "/bad.yaml:"},
+	    {"    name: semicolon\n", "", "/bad.yaml:2:5: "},
 	};
 	for (size_t i = 0; i < COUNT(cases); i++) {
 		struct ft_config config;
@@ -286,8 +291,8 @@ static void overrides_come_first(void **state)
 	struct ft_config config;
 	struct ft_error err = {0};
 	put("t.yaml", base);
-	const char *good[] = {"guests.web.memory=64 MiB", "clone.link.dns=192.0.2.1", "services.http.rules=[]",
-			      "guests.web.cmdline=console=ttyS0 quiet"};
+	const char *good[] = {"guests.web.memory=64 MiB", "clone.link.dns=192.0.2.1",
+			      "services.http.rules=[]", "guests.web.cmdline=console=ttyS0 quiet"};
 	assert_int_equal(ft_config_load(&config, "t.yaml", good, COUNT(good), &err), 0);
 	assert_int_equal(json_integer_value(ft_config_get(&config, "guests.web.memory")), 64 << 20);
 	assert_string_equal(ft_config_text(&config, "clone.link.dns"), "192.0.2.1");
@@ -297,13 +302,14 @@ static void overrides_come_first(void **state)
 	static const struct {
 		const char *set, *says;
 	} bad[] = {
-		{"guests.web.memory=x",
-		 "--set:1:19: memory: \"x\" is not a size, expected a number and a unit such as \"256 MiB\""},
-		{"guests.web.memroy=1", "--set:1:1: unknown key \"memroy\" in guests.web, did you mean \"memory\"?"},
-		{"guests", "--set:1:1: \"guests\" is no assignment, expected NAME.KEY=VALUE"},
-		{"sensor.x=1", "--set:1:10: \"x\" cannot be set: what is above it is no map"},
-		{"guests..x=1", "--set:1:11: an empty name in a path"},
-		{"services.http.mode=", "--set:1:20: mode is empty, expected a value"},
+	    {"guests.web.memory=x",
+	     "--set:1:19: memory: \"x\" is not a size, expected a number and a unit such as \"256 MiB\""},
+	    {"guests.web.memroy=1",
+	     "--set:1:1: unknown key \"memroy\" in guests.web, did you mean \"memory\"?"},
+	    {"guests", "--set:1:1: \"guests\" is no assignment, expected NAME.KEY=VALUE"},
+	    {"sensor.x=1", "--set:1:10: \"x\" cannot be set: what is above it is no map"},
+	    {"guests..x=1", "--set:1:11: an empty name in a path"},
+	    {"services.http.mode=", "--set:1:20: mode is empty, expected a value"},
 	};
 	for (size_t i = 0; i < COUNT(bad); i++) {
 		err = (struct ft_error){0};
@@ -411,11 +417,13 @@ static void hostile_yaml_is_bounded(void **state)
 
 static void yaml_becomes_json_as_its_core_schema_says(void **state)
 {
-	static const char text[] = "{a: 1, b: '1', c: true, d: ~, e: 1.5, f: 0x10, g: 0o17, h: 1.2.3.4, i: nan, "
-				   "j: -3, k: 10 s, l: [x, {m: n}], \"o/p\": 1, q: null, r: .inf}";
+	static const char text[] =
+	    "{a: 1, b: '1', c: true, d: ~, e: 1.5, f: 0x10, g: 0o17, h: 1.2.3.4, i: nan, "
+	    "j: -3, k: 10 s, l: [x, {m: n}], \"o/p\": 1, q: null, r: .inf}";
 	static const char json[] =
-		"{\"a\":1,\"b\":\"1\",\"c\":true,\"d\":null,\"e\":1.5,\"f\":16,\"g\":15,\"h\":\"1.2.3.4\","
-		"\"i\":\"nan\",\"j\":-3,\"k\":\"10 s\",\"l\":[\"x\",{\"m\":\"n\"}],\"o/p\":1,\"q\":null,\"r\":\".inf\"}";
+	    "{\"a\":1,\"b\":\"1\",\"c\":true,\"d\":null,\"e\":1.5,\"f\":16,\"g\":15,\"h\":\"1.2.3.4\","
+	    "\"i\":\"nan\",\"j\":-3,\"k\":\"10 "
+	    "s\",\"l\":[\"x\",{\"m\":\"n\"}],\"o/p\":1,\"q\":null,\"r\":\".inf\"}";
 	struct ft_yaml *root;
 	assert_int_equal(ft_yaml_parse(text, sizeof(text) - 1, "x", &root, NULL), 0);
 	json_t *got = ft_yaml_json(root), *expected = json_loads(json, 0, NULL);
@@ -446,18 +454,18 @@ static void suggestions_are_close(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(wrong_files_say_what_and_where),
-		cmocka_unit_test(a_missing_rule_file_is_named_where_it_was_written),
-		cmocka_unit_test(a_wrong_rule_is_named_in_its_own_file),
-		cmocka_unit_test(two_files_may_not_share_a_sid),
-		cmocka_unit_test(values_are_canonical),
-		cmocka_unit_test(overrides_come_first),
-		cmocka_unit_test(the_effective_configuration_loads_again),
-		cmocka_unit_test(the_shipped_file_is_the_table),
-		cmocka_unit_test(the_quickstart_file_is_right),
-		cmocka_unit_test(hostile_yaml_is_bounded),
-		cmocka_unit_test(yaml_becomes_json_as_its_core_schema_says),
-		cmocka_unit_test(suggestions_are_close),
+	    cmocka_unit_test(wrong_files_say_what_and_where),
+	    cmocka_unit_test(a_missing_rule_file_is_named_where_it_was_written),
+	    cmocka_unit_test(a_wrong_rule_is_named_in_its_own_file),
+	    cmocka_unit_test(two_files_may_not_share_a_sid),
+	    cmocka_unit_test(values_are_canonical),
+	    cmocka_unit_test(overrides_come_first),
+	    cmocka_unit_test(the_effective_configuration_loads_again),
+	    cmocka_unit_test(the_shipped_file_is_the_table),
+	    cmocka_unit_test(the_quickstart_file_is_right),
+	    cmocka_unit_test(hostile_yaml_is_bounded),
+	    cmocka_unit_test(yaml_becomes_json_as_its_core_schema_says),
+	    cmocka_unit_test(suggestions_are_close),
 	};
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }

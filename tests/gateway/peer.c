@@ -1,0 +1,162 @@
+/* A child that speaks the supervisor's protocol and misbehaves on order, for test_supervisor.py. It stands in for the
+ * ledger, the dataplane and the vmm under their names (symbolic links), so that the supervisor can be tested on what no
+ * sane child does. FORETASTE_PEERS is a directory: NAME.mode says what to do, NAME.log gets a line of JSON for each
+ * message and record, with the number of descriptors that came along. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/channel.h"
+
+static char mode[64];
+static int log_fd;
+
+static void note(json_t *json)
+{
+	char *text = json_dumps(json, JSON_COMPACT);
+	json_decref(json);
+	dprintf(log_fd, "%s\n", text);
+	free(text);
+}
+
+static int say(json_t *message)
+{
+	int error = ft_channel_send(FT_CHANNEL_FD, message, NULL, 0);
+	json_decref(message);
+	return error;
+}
+
+static void open_files(const char *name)
+{
+	char path[512];
+	const char *directory = getenv("FORETASTE_PEERS");
+	snprintf(path, sizeof(path), "%s/%s.log", directory, name);
+	log_fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	snprintf(path, sizeof(path), "%s/%s.mode", directory, name);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? 0 : read(fd, mode, sizeof(mode) - 1);
+	mode[n > 0 ? n : 0] = 0;
+	close(fd);
+}
+
+static int is(const char *what)
+{
+	return !strcmp(mode, what);
+}
+
+static void answer(const json_t *message)
+{
+	const char *what = json_string_value(json_object_get(message, "what"));
+	json_t *id = json_object_get(message, "id");
+	if (is("mute"))
+		return;
+	if (is("liar")) { /* answers everybody's questions but its own */
+		for (int i = 0; i < 64; i++)
+			if (i != json_integer_value(id))
+				say(json_pack("{s:s, s:i, s:s}", "op", "answer", "id", i, "result", "lie"));
+		say(json_pack("{s:s, s:s, s:s}", "op", "answer", "id", "x", "result", "lie"));
+	}
+	if (!strcmp(what, "holds"))
+		say(json_pack("{s:s, s:O, s:[]}", "op", "answer", "id", id, "result"));
+	else if (!strcmp(what, "show"))
+		say(json_pack("{s:s, s:O, s:s}", "op", "answer", "id", id, "error", "there is no such hold"));
+	else
+		say(json_pack("{s:s, s:O, s:{s:i}}", "op", "answer", "id", id, "result", "pid",
+			      (int)getpid()));
+}
+
+static void misbehave(void)
+{
+	if (is("garbage"))
+		send(FT_CHANNEL_FD, "\x1b[2J not json", 14, 0);
+	if (is("huge")) {
+		int size = 1 << 20;
+		setsockopt(FT_CHANNEL_FD, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size));
+		char *text = calloc(1, 200000);
+		send(FT_CHANNEL_FD, text, 200000, 0);
+		free(text);
+	}
+	for (int i = 0; is("chatter") && i < 500; i++) {
+		say(json_pack("{s:s, s:s, s:s}", "op", "log", "level", "info", "text", "\x1b[31mred"));
+		dprintf(2, "\x1b]0;title\x07 stderr\n");
+	}
+	if (is("odd")) {
+		say(json_pack("{s:i}", "op", 5));
+		say(json_pack("{}"));
+		say(json_pack("{s:s, s:[i], s:{}}", "op", "ready", "said", 3, "x"));
+		say(json_pack("{s:s, s:s}", "op", "running", "boot_ns", "soon"));
+		say(json_pack("{s:s, s:n}", "op", "answer", "id"));
+		say(json_pack("{s:s}", "op", "log"));
+		int fds[FT_CHANNEL_FDS];
+		for (int i = 0; i < FT_CHANNEL_FDS; i++)
+			fds[i] = 2;
+		json_t *message =
+		    json_pack("{s:s, s:s, s:s}", "op", "log", "level", "info", "text", "with descriptors");
+		for (int i = 0; i < 100; i++)
+			ft_channel_send(FT_CHANNEL_FD, message, fds, FT_CHANNEL_FDS);
+		json_decref(message);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	const char *slash = strrchr(argv[0], '/'), *name = slash ? slash + 1 : argv[0];
+	int records = -1;
+	open_files(name);
+	if (is("die"))
+		return 3;
+	struct pollfd polls[2] = {{FT_CHANNEL_FD, POLLIN, 0}, {-1, POLLIN, 0}};
+	for (;;) {
+		poll(polls, 2, -1);
+		json_t *message;
+		int fds[FT_CHANNEL_FDS], count;
+		if (polls[1].revents && !ft_channel_receive(records, &message, fds, &count)) {
+			json_object_set_new(message, "record", json_true());
+			note(message);
+		}
+		if (!polls[0].revents)
+			continue;
+		if (ft_channel_receive(FT_CHANNEL_FD, &message, fds, &count))
+			return 0;
+		const char *op = json_string_value(json_object_get(message, "op"));
+		note(json_pack("{s:O, s:i, s:i}", "message", message, "fds", count, "pid", (int)getpid()));
+		if (!strcmp(op, "config")) {
+			if (!strcmp(name, "foretaste-ledger"))
+				polls[1].fd = records = fds[0];
+			if (is("fail")) {
+				say(json_pack("{s:s, s:i, s:s}", "op", "failed", "code", 66, "text",
+					      "there is no\x1b such port"));
+				return 66;
+			}
+			say(json_pack("{s:s, s:[s]}", "op", "ready", "said", "a sentence"));
+			misbehave();
+			if (is("deaf"))
+				for (;;)
+					pause();
+		} else if (!strcmp(op, "link") && !strcmp(name, "foretaste-vmm")) {
+			say(json_pack("{s:s, s:s, s:i}", "op", "running", "guest", "web", "boot_ns",
+				      1500000000));
+		} else if (!strcmp(op, "query")) {
+			answer(message);
+		} else if (!strcmp(op, "stop") && !is("stubborn")) {
+			/* What waits in the record socket is written down first. */
+			json_t *record;
+			int more[FT_CHANNEL_FDS], none;
+			while (records >= 0 && recv(records, &(char){0}, 1, MSG_PEEK | MSG_DONTWAIT) > 0 &&
+			       !ft_channel_receive(records, &record, more, &none)) {
+				json_object_set_new(record, "record", json_true());
+				note(record);
+			}
+			return 0;
+		}
+		for (int i = 0; i < count; i++)
+			if (fds[i] != records)
+				close(fds[i]);
+		json_decref(message);
+	}
+}

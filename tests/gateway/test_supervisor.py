@@ -1,0 +1,446 @@
+#!/usr/bin/python3
+"""The supervisor with children that die, lie, fall silent or talk too much. Arguments: FORETASTED PEER (tests/gateway/peer.c),
+FORETASTE. Needs root: each child gets files and a uid of its own."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+FORETASTED, PEER, FORETASTE = map(os.path.abspath, sys.argv[1:4])
+SOURCE = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
+NAMES = ("ledger", "dataplane", "vmm")
+PATIENCE = 60  # seconds until a test says that something does not happen; never a measure of speed
+
+
+class Failure(Exception):
+    pass
+
+
+def require(condition, text):
+    if not condition:
+        raise Failure(text)
+
+
+def until(condition, what):
+    end = time.monotonic() + PATIENCE
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise Failure("does not happen: " + what)
+        time.sleep(0.01)
+
+
+class Gateway:
+    """A supervisor in a directory of its own; what it says goes to a file."""
+
+    def __init__(self, **modes):
+        self.directory = tempfile.mkdtemp(prefix="foretaste-gateway-")
+        os.chmod(self.directory, 0o755)
+        self.control = self.path("control.sock")
+        for name in NAMES:
+            os.symlink(PEER, self.path("foretaste-" + name))
+            self.mode(name, modes.get(name, ""))
+        with open(self.path("vmlinuz"), "w") as f:
+            f.write("kernel")
+        rules = os.path.join(SOURCE, "config", "rules")
+        self.config = {
+            "state": self.path("state"), "control": self.control, "uplink": {"port": "none"},
+            "guests": {"web": {"kernel": "vmlinuz", "mac": "52:54:00:00:02:0f", "address": "10.0.2.15"}},
+            "services": {"http": {"guest": "web", "port": 80, "rules": [rules + "/web.yaml"]}},
+            "verdict_rules": rules + "/verdict.yaml", "correlation_rules": rules + "/correlation.yaml",
+        }
+        self.process = None
+
+    def path(self, name):
+        return os.path.join(self.directory, name)
+
+    def mode(self, name, mode):
+        with open(self.path("foretaste-" + name + ".mode"), "w") as f:
+            f.write(mode)
+
+    def start(self, *arguments, user=None):
+        with open(self.path("t.yaml"), "w") as f:
+            json.dump(self.config, f, indent=1)
+        environment = dict(os.environ, FORETASTE_LIBEXEC=self.directory, FORETASTE_PEERS=self.directory, SECRET="x")
+        with open(self.path("said"), "ab") as said:
+            self.process = subprocess.Popen([FORETASTED, "--config", self.path("t.yaml"), *arguments], stdin=subprocess.DEVNULL,
+                                            stdout=said, stderr=said, env=environment, cwd=self.directory, user=user)
+        return self.process
+
+    def run(self, *arguments, user=None):
+        """For a start that fails: (exit code, what it said)."""
+        code = self.start(*arguments, user=user).wait(PATIENCE)
+        return code, self.said()
+
+    def said(self):
+        with open(self.path("said"), "rb") as f:
+            return f.read().decode()
+
+    def log(self, name):
+        try:
+            with open(self.path("foretaste-" + name + ".log")) as f:
+                return [json.loads(line) for line in f if line.endswith("\n")]
+        except FileNotFoundError:
+            return []
+
+    def ops(self, name, op):
+        return [x for x in self.log(name) if x.get("message", {}).get("op") == op]
+
+    def records(self):
+        return [x for x in self.log("ledger") if x.get("record")]
+
+    def ask(self, **request):
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(PATIENCE)
+            s.connect(self.control)
+            s.sendall(json.dumps(dict(request, id="q")).encode() + b"\n")
+            return json.loads(s.makefile().readline())
+
+    def status(self):
+        try:
+            return self.ask(what="status")["result"]
+        except OSError:
+            return {}
+
+    def up(self):
+        until(lambda: self.process.poll() is not None or self.status().get("guests", {}).get("web", {}).get("state") == "up",
+              "the gateway is up")
+        require(self.process.poll() is None, "the gateway ended: " + self.said())
+        return self
+
+    def pid(self, name):
+        return self.status()["processes"][name if name != "vmm" else "vmm web"]["pid"]
+
+    def kill(self, name):
+        pid = self.pid(name)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: self.pid(name) not in (0, pid) and self.state(name) == "ready", name + " is replaced")
+
+    def state(self, name):
+        return self.status()["processes"][name if name != "vmm" else "vmm web"]["state"]
+
+    def children(self):
+        """Our peers that are alive: they have our directory in their environment."""
+        found = []
+        for entry in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open("/proc/%s/environ" % entry, "rb") as f:
+                    variables = f.read().split(b"\0")
+                if b"FORETASTE_PEERS=" + self.directory.encode() in variables and int(entry) != self.process.pid:
+                    found.append(int(entry))
+            except OSError:
+                pass
+        return found
+
+    def stop(self, how=signal.SIGTERM):
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        return self.process.wait(PATIENCE)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, value, trace):
+        try:
+            if kind:
+                print(self.said()[-3000:], file=sys.stderr)
+            if self.process:
+                self.stop()
+                until(lambda: not self.children(), "no process is left behind: %s" % self.children())
+                if kind is None:
+                    require(not os.path.exists(self.control), "the control socket is left behind")
+        finally:
+            shutil.rmtree(self.directory)
+
+
+def each_child_gets_what_it_needs_and_nothing_else():
+    with Gateway() as g:
+        g.start()
+        g.up()
+        configs = {name: g.ops(name, "config") for name in NAMES}
+        for index, (name, fds) in enumerate((("ledger", 4), ("dataplane", 1), ("vmm", 4))):
+            require(len(configs[name]) == 1 and configs[name][0]["fds"] == fds, "descriptors of " + name)
+            message = configs[name][0]["message"]
+            require(message["uid"] == message["gid"] == 64000 + index, "uid of " + name)
+        part = configs["dataplane"][0]["message"]["config"]
+        require(part["services"]["http"]["rules"] == [r["sid"] for r in part["rules"]], "the service's rules")
+        require("verdict_rules" in part and part["clone"]["max"] == 4, "rules and budgets")
+        require(configs["vmm"][0]["message"]["config"]["has_disk"] is False, "what the guest has not")
+        for name in ("dataplane", "vmm"):
+            require([x["fds"] for x in g.ops(name, "link")] == [4], "one link for " + name)
+        for pid in g.children():
+            with open("/proc/%d/environ" % pid, "rb") as f:
+                require(b"SECRET" not in f.read(), "a child sees the operator's environment")
+            names = sorted(int(fd) for fd in os.listdir("/proc/%d/fd" % pid))
+            require(names[:4] == [0, 1, 2, 3] and len(names) <= 10, "descriptors of a child: %s" % names)
+            require(os.getsid(pid) == pid, "a child shares the terminal's session")
+        st = os.stat(g.path("state/quarantine"))
+        require(st.st_uid == 64000 and st.st_mode & 0o777 == 0o700, "the quarantine is the ledger's own")
+        require(os.stat(g.control).st_mode & 0o777 == 0o600, "the control socket is root's alone")
+
+
+def a_dead_vmm_is_replaced_and_declared():
+    with Gateway() as g:
+        g.start()
+        g.up()
+        dataplane = g.pid("dataplane")
+        g.kill("vmm")
+        g.up()
+        require([x["message"]["guest"] for x in g.ops("dataplane", "guest-down")] == ["web"], "guest-down is told")
+        require(len(g.ops("vmm", "link")) == len(g.ops("dataplane", "link")) == 2, "a new link for both")
+        require(g.pid("dataplane") == dataplane, "the dataplane went on")
+        until(lambda: [r["type"] for r in g.records()] == ["start", "guest-up", "guest-down", "restart", "guest-up"],
+              "the feed is told in order: %s" % [r["type"] for r in g.records()])
+        require("signal 9" in g.records()[2]["text"], "why it died")
+
+
+def a_dead_dataplane_is_replaced_and_linked():
+    with Gateway() as g:
+        g.start()
+        g.up()
+        vmm = g.pid("vmm")
+        g.kill("dataplane")
+        until(lambda: len(g.ops("dataplane", "link")) == 2 and len(g.ops("vmm", "link")) == 2, "a new link for both")
+        require(g.pid("vmm") == vmm, "the guest went on")
+        require(g.ops("dataplane", "link")[1]["pid"] == g.pid("dataplane"), "the new one has it")
+
+
+def records_wait_for_a_new_ledger():
+    with Gateway() as g:
+        g.start()
+        g.up()
+        ledger = g.pid("ledger")
+        os.kill(ledger, signal.SIGSTOP)
+        g.kill("vmm")  # its records are written while the ledger does not read
+        os.kill(ledger, signal.SIGKILL)
+        until(lambda: {"guest-down", "restart"} <= {r["type"] for r in g.records()}, "no record is lost")
+        until(lambda: any(r["type"] == "restart" and r.get("process") == "ledger" for r in g.records()), "and its own death")
+
+
+def a_start_that_fails_says_why_and_leaves_nothing():
+    for name in NAMES:
+        with Gateway(**{name: "fail"}) as g:
+            code, said = g.run()
+            require(code == 66, "%s failed, exit code %d" % (name, code))
+            require(said.splitlines()[-1] == "foretasted: there is no\\x1b such port", "one clear sentence: " + said)
+        with Gateway(**{name: "die"}) as g:
+            code, said = g.run()
+            require(code == 70 and "ended with status 3 before it was ready" in said, "%d %s" % (code, said))
+    with Gateway() as g:
+        os.unlink(g.path("foretaste-vmm"))
+        code, said = g.run()
+        require(code == 66 and "there is no foretaste-vmm in" in said, "%d %s" % (code, said))
+
+
+def a_killed_supervisor_leaves_nothing_and_its_socket_is_taken_over():
+    with Gateway(dataplane="stubborn") as g:
+        g.start()
+        g.up()
+        require(len(g.children()) == 3, "three children")
+        g.stop(signal.SIGKILL)
+        until(lambda: not g.children(), "the children end with it")
+        require(os.path.exists(g.control), "it had no time to remove its socket")
+        g.mode("dataplane", "")
+        g.start()
+        g.up()
+
+
+def what_is_in_use_is_said():
+    with Gateway() as g, Gateway() as other:
+        g.start()
+        g.up()
+        other.config["state"] = g.config["state"]
+        code, said = other.run()
+        require(code == 69 and "is in use by another gateway" in said, "state: %d %s" % (code, said))
+        other.config["state"] = other.path("state")
+        other.config["control"] = g.control
+        code, said = other.run()
+        require(code == 69 and "is in use: another gateway answers there" in said, "socket: %d %s" % (code, said))
+        require(g.status()["state"] == "running", "the first one suffered")
+
+
+def what_is_missing_or_forbidden_is_said():
+    def case(change, code, pattern, **kw):
+        with Gateway() as g:
+            change(g)
+            got, said = g.run(**kw)
+            if os.path.exists(g.control):
+                os.rmdir(g.control) if os.path.isdir(g.control) else os.unlink(g.control)
+            require(got == code and re.search(pattern, said.splitlines()[-1]), "exit %d: %s" % (got, said))
+            require(not g.log("ledger") or not g.children(), "left behind")
+
+    guest = lambda **kw: lambda g: g.config["guests"]["web"].update(kw)
+    case(guest(kernel="nowhere"), 66, r"t\.yaml:9:\d+: kernel: cannot open .*/nowhere: No such file")
+    case(guest(disk="nowhere"), 66, r"t\.yaml:12:\d+: disk: cannot open .*/nowhere: No such file")
+    case(lambda g: os.truncate(g.path("vmlinuz"), 0), 78, r"t\.yaml:9:\d+: kernel: .* is empty")
+    case(lambda g: (os.unlink(g.path("vmlinuz")), os.mkfifo(g.path("vmlinuz"))), 78, r"kernel: .* is no file")
+    case(lambda g: os.makedirs(g.path("state/feed.json")), 66, r"feed: cannot open .*: Is a directory")
+    case(lambda g: (os.mkdir(g.path("state")), os.symlink("/etc/passwd", g.path("state/feed.json"))), 71, "feed: cannot open")
+    case(lambda g: os.makedirs(g.path("state/quarantine")), 77, "quarantine belongs to uid 0, but the ledger runs as uid 64000")
+    case(lambda g: open(g.path("state"), "w").close(), 66, r"t\.yaml:2:\d+: .*state.*: (Not a directory|File exists)")
+    case(lambda g: open(g.control, "w").close(), 71, "exists and is no socket")
+    case(lambda g: None, 77, "has to be started by root", user=65534)
+
+
+def a_stop_is_in_order_and_complete():
+    with Gateway() as g:
+        g.start()
+        g.up()
+        require(g.stop() == 0, "exit code of an orderly stop")
+        require(all(len(g.ops(name, "stop")) == 1 for name in NAMES), "each is told")
+        require(g.records()[-1]["type"] == "stop", "the last record is written down")
+        stat = [os.stat(g.path("foretaste-%s.log" % n)).st_mtime_ns for n in ("dataplane", "vmm", "ledger")]
+        require(stat == sorted(stat), "dataplane, then guests, then the ledger")
+    with Gateway(vmm="stubborn") as g:
+        g.start()
+        g.up()
+        require(g.stop() == 0 and "did not stop in time, it is killed" in g.said(), "a child that does not stop is killed")
+
+
+def lies_cost_the_liar_alone():
+    for mode in ("garbage", "huge"):
+        with Gateway(vmm=mode) as g:
+            g.start()
+            until(lambda: "sent what is no message" in g.said(), "it is noticed")
+            g.mode("vmm", "")
+            g.up()
+            require(g.status()["processes"]["dataplane"]["restarts"] == 0, "the dataplane suffered")
+            require("\x1b" not in g.said(), "an escape sequence reached the log")
+    with Gateway(vmm="odd") as g:
+        g.start()
+        until(lambda: g.status().get("state") == "running", "it goes on")
+        before = len(os.listdir("/proc/%d/fd" % g.process.pid))
+        require(before < 30, "descriptors that a child sent were kept: %d" % before)
+    with Gateway(vmm="liar") as g:
+        g.start()
+        g.up()
+        status = g.status()
+        require(status["processes"]["ledger"]["status"] == {"pid": status["processes"]["ledger"]["pid"]}, "an answer was forged")
+
+
+def chatter_is_bounded():
+    with Gateway(vmm="chatter") as g:
+        g.start()
+        g.up()
+        require(g.said().count("red") <= 110, "a child fills the log")
+        require("\x1b" not in g.said() and "\\x1b[31mred" in g.said(), "an escape sequence reached the log")
+
+
+def the_silent_are_named():
+    with Gateway(dataplane="mute") as g:
+        g.start()
+        g.up()
+        answer = g.ask(what="holds")
+        require(answer == {"id": "q", "error": "the dataplane process does not answer", "code": 69}, str(answer))
+        status = g.status()
+        require(status["processes"]["dataplane"]["error"] == "the dataplane process does not answer", str(status))
+        require("status" in status["processes"]["ledger"], "the others' answers came all the same")
+    with Gateway(ledger="deaf") as g:
+        g.start()
+        until(lambda: g.status().get("state") == "running", "it runs")
+        require("does not answer" in g.ask(what="verdicts")["error"], "a deaf child")
+
+
+def the_control_socket_is_bounded():
+    with Gateway() as g:
+        g.start()
+        g.up()
+
+        def exchange(data):
+            with socket.socket(socket.AF_UNIX) as s:
+                s.settimeout(PATIENCE)
+                s.connect(g.control)
+                try:
+                    s.sendall(data)
+                except OSError:
+                    pass
+                return s.makefile().readline()
+
+        for bad in (b"hello\n", b"[]\n", b"{}\n", b'{"what": 5}\n', b"\n", b"\xff\xfe\n", b'{"what":"x","what":"y"}\n', b"[" * 9999 + b"\n"):
+            answer = json.loads(exchange(bad))
+            require(answer["code"] == 64 and answer["id"] is None, "%s: %s" % (bad[:20], answer))
+        require("too long" in exchange(b"x" * 70000), "a line without end")
+        require(g.ask(what="stauts")["error"] == 'there is no request "stauts", did you mean "status"?', "a suggestion")
+        require(g.ask(what="show", hold=-1)["code"] == 64, "a hold's number")
+        require(g.ask(what="show", hold=7)["error"] == "there is no such hold", "the ledger's own sentence")
+        sockets = [socket.socket(socket.AF_UNIX) for _ in range(20)]
+        for s in sockets:
+            s.settimeout(PATIENCE)
+            s.connect(g.control)
+        require("too many" in sockets[-1].makefile().readline(), "connections are counted")
+        for s in sockets:
+            s.close()
+        until(lambda: "error" not in g.ask(what="status"), "and freed")
+        # Requests whose client has gone, and many in one write.
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(g.control)
+            s.sendall(b'{"what":"status"}\n' * 500)
+        require(g.status()["state"] == "running", "it goes on")
+
+
+def a_crash_loop_slows_down():
+    with Gateway() as g:
+        g.start()
+        g.up()
+        g.mode("vmm", "die")
+        os.kill(g.pid("vmm"), signal.SIGKILL)
+        until(lambda: g.status()["processes"]["vmm web"]["restarts"] >= 4, "it is tried again and again")
+        g.mode("vmm", "")
+        g.up()
+
+
+def the_command_line_shows_it():
+    with Gateway() as g:
+        g.start()
+        g.up()
+
+        def cli(*arguments):
+            return subprocess.run([FORETASTE, *arguments, "--control", g.control], stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+
+        status = cli("status")
+        require(status.returncode == 0 and "guest web: up, up 1.5 s after its start" in status.stdout, status.stdout + status.stderr)
+        require(json.loads(cli("status", "--json").stdout)["guests"]["web"]["state"] == "up", "JSON")
+        require(cli("holds").stdout == "nothing is held\n", "no holds")
+        require(json.loads(cli("holds", "--json").stdout) == [], "no holds as JSON")
+        show = cli("show", "7")
+        require(show.returncode == 65 and show.stderr == "foretaste: there is no such hold\n", show.stderr)
+        metrics = cli("metrics")
+        require('foretaste_restarts_total{process="vmm web"} 0' in metrics.stdout.splitlines(), metrics.stdout)
+        g.stop()
+        gone = cli("status")
+        require(gone.returncode == 69 and "no gateway is running" in gone.stderr, gone.stderr)
+
+
+TESTS = [
+    each_child_gets_what_it_needs_and_nothing_else, a_dead_vmm_is_replaced_and_declared,
+    a_dead_dataplane_is_replaced_and_linked, records_wait_for_a_new_ledger, a_start_that_fails_says_why_and_leaves_nothing,
+    a_killed_supervisor_leaves_nothing_and_its_socket_is_taken_over, what_is_in_use_is_said,
+    what_is_missing_or_forbidden_is_said, a_stop_is_in_order_and_complete, lies_cost_the_liar_alone, chatter_is_bounded,
+    the_silent_are_named, the_control_socket_is_bounded, a_crash_loop_slows_down, the_command_line_shows_it,
+]
+
+if __name__ == "__main__":
+    if os.geteuid() != 0:
+        print("SKIP: the supervisor gives its children uids, which needs root")
+        sys.exit(77)
+    failed = 0
+    for test in TESTS:
+        if len(sys.argv) > 4 and sys.argv[4] not in test.__name__:
+            continue
+        try:
+            test()
+            print("ok   " + test.__name__.replace("_", " "), flush=True)
+        except Failure as failure:
+            failed += 1
+            print("FAIL %s: %s" % (test.__name__.replace("_", " "), failure), flush=True)
+    sys.exit(1 if failed else 0)
