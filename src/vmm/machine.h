@@ -108,7 +108,7 @@ int ft_irq_acknowledge(struct ft_machine *m);
 void ft_irq_refresh(struct ft_machine *m);
 
 /* MSRs and registers that belong to the platform, not to the engine. 0, or -1: #GP(0). */
-int ft_platform_rdmsr(struct ft_machine *m, uint32_t index, uint64_t *value); /* APIC_BASE, x2APIC, TSC, TSC_DEADLINE, TSC_ADJUST, MTRRs... */
+int ft_platform_rdmsr(struct ft_machine *m, uint32_t index, uint64_t *value); /* APIC_BASE, x2APIC, TSC, TSC_DEADLINE, TSC_ADJUST */
 int ft_platform_wrmsr(struct ft_machine *m, uint32_t index, uint64_t value);
 uint64_t ft_platform_cr8(struct ft_machine *m);
 void ft_platform_set_cr8(struct ft_machine *m, uint64_t value);

@@ -371,39 +371,14 @@ static void lapic_write(void *device, uint64_t offset, unsigned size, uint64_t w
 
 /* ---- MSRs ---- */
 
-#define MSR_PLATFORM_ID  0x17
 #define MSR_TSC          0x10
 #define MSR_APIC_BASE    0x1b
 #define MSR_TSC_ADJUST   0x3b
-#define MSR_MICROCODE    0x8b
-#define MSR_MTRR_CAP     0xfe
-#define MSR_MTRR_VAR     0x200
-#define MSR_MTRR_DEFAULT 0x2ff
 #define MSR_TSC_DEADLINE 0x6e0
-
-/* IA32_MTRR_FIX64K_00000, FIX16K_80000, FIX16K_A0000, FIX4K_C0000..F8000: index or -1. */
-static int mtrr_fixed(uint32_t index)
-{
-	if (index == 0x250)
-		return 0;
-	if (index == 0x258 || index == 0x259)
-		return (int)(index - 0x258 + 1);
-	if (index >= 0x268 && index <= 0x26f)
-		return (int)(index - 0x268 + 3);
-	return -1;
-}
 
 int ft_platform_rdmsr(struct ft_machine *m, uint32_t index, uint64_t *value)
 {
 	struct ft_lapic *lapic = &m->devices->lapic;
-	if (mtrr_fixed(index) >= 0) {
-		*value = lapic->s.mtrr_fixed[mtrr_fixed(index)];
-		return 0;
-	}
-	if (index >= MSR_MTRR_VAR && index < MSR_MTRR_VAR + 16) {
-		*value = lapic->s.mtrr_variable[index - MSR_MTRR_VAR];
-		return 0;
-	}
 	switch (index) {
 	case MSR_TSC:
 		*value = ft_machine_rdtsc(m);
@@ -417,16 +392,6 @@ int ft_platform_rdmsr(struct ft_machine *m, uint32_t index, uint64_t *value)
 	case MSR_TSC_DEADLINE:
 		*value = lapic->s.tsc_deadline;
 		return 0;
-	case MSR_MTRR_CAP:
-		*value = 8 | 1u << 8 | 1u << 10; /* eight variable ranges, fixed ranges, write-combining */
-		return 0;
-	case MSR_MTRR_DEFAULT:
-		*value = lapic->s.mtrr_default;
-		return 0;
-	case MSR_PLATFORM_ID:
-	case MSR_MICROCODE:
-		*value = 0;
-		return 0;
 	}
 	return -1;
 }
@@ -434,14 +399,6 @@ int ft_platform_rdmsr(struct ft_machine *m, uint32_t index, uint64_t *value)
 int ft_platform_wrmsr(struct ft_machine *m, uint32_t index, uint64_t value)
 {
 	struct ft_lapic *lapic = &m->devices->lapic;
-	if (mtrr_fixed(index) >= 0) {
-		lapic->s.mtrr_fixed[mtrr_fixed(index)] = value;
-		return 0;
-	}
-	if (index >= MSR_MTRR_VAR && index < MSR_MTRR_VAR + 16) {
-		lapic->s.mtrr_variable[index - MSR_MTRR_VAR] = value;
-		return 0;
-	}
 	switch (index) {
 	case MSR_TSC:
 		m->clock.tsc_adjust += value - ft_machine_tsc(m);
@@ -462,11 +419,6 @@ int ft_platform_wrmsr(struct ft_machine *m, uint32_t index, uint64_t value)
 			return 0;
 		lapic->s.tsc_deadline = value;
 		break;
-	case MSR_MTRR_DEFAULT:
-		lapic->s.mtrr_default = value;
-		return 0;
-	case MSR_MICROCODE:
-		return 0;
 	default:
 		return -1;
 	}
@@ -497,9 +449,6 @@ int ft_lapic_create(struct ft_lapic *lapic, struct ft_machine *m, struct ft_erro
 		lapic->s.lvt[i] = LVT_MASKED;
 	lapic->s.lvt[FT_LVT_LINT0] = MODE_EXTINT << 8;
 	lapic->s.lvt[FT_LVT_LINT1] = MODE_NMI << 8;
-	lapic->s.mtrr_default = 0xc06; /* ranges enabled, write-back elsewhere */
-	for (unsigned i = 0; i < 11; i++)
-		lapic->s.mtrr_fixed[i] = 0x0606060606060606ull;
 	ft_timer_register(m, &lapic->timer, timer_fired, lapic);
 	lapic->region = (struct ft_region){.space = FT_SPACE_MEMORY,
 					   .base = FT_LAPIC_BASE,

@@ -26,7 +26,6 @@ struct ft_lapic_state {
 	uint32_t initial_count, divide;
 	uint64_t timer_start_ns; /* when the count was initial_count */
 	uint64_t tsc_deadline;
-	uint64_t mtrr_default, mtrr_fixed[11], mtrr_variable[16];
 };
 
 struct ft_lapic {

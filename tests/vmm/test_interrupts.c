@@ -1,0 +1,326 @@
+/* PIC, I/O APIC, local APIC, and the timers and clocks that raise interrupts through them. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <time.h>
+#include <cmocka.h>
+
+#include "pc.h"
+
+#define LAPIC  0xfee00000ull
+#define IOAPIC 0xfec00000ull
+
+static void start_pics(struct pc *pc)
+{
+	static const struct {
+		uint16_t port;
+		uint8_t value;
+	} steps[] = {{0x20, 0x11}, {0x21, 0x20}, {0x21, 4}, {0x21, 1}, {0xa0, 0x11},
+		     {0xa1, 0x28}, {0xa1, 2},    {0xa1, 1}, {0x21, 0}, {0xa1, 0}};
+	for (unsigned i = 0; i < sizeof(steps) / sizeof(steps[0]); i++)
+		pc_out(pc, steps[i].port, 1, steps[i].value);
+}
+
+static void mask_pics(struct pc *pc)
+{
+	pc_out(pc, 0x21, 1, 0xff);
+	pc_out(pc, 0xa1, 1, 0xff);
+}
+
+static void redirect(struct pc *pc, unsigned pin, uint64_t entry)
+{
+	pc_store(pc, IOAPIC, 4, 0x10 + 2 * pin);
+	pc_store(pc, IOAPIC + 0x10, 4, (uint32_t)entry);
+	pc_store(pc, IOAPIC, 4, 0x11 + 2 * pin);
+	pc_store(pc, IOAPIC + 0x10, 4, entry >> 32);
+}
+
+static uint64_t redirection(struct pc *pc, unsigned pin)
+{
+	pc_store(pc, IOAPIC, 4, 0x10 + 2 * pin);
+	return pc_load(pc, IOAPIC + 0x10, 4);
+}
+
+static void pic_serves_by_priority_and_through_the_cascade(void **state)
+{
+	struct pc pc;
+	pc_open(&pc, -1);
+	start_pics(&pc);
+	assert_false(pc.m->interrupt);
+	ft_irq_set(pc.m, 5, true);
+	ft_irq_set(pc.m, 12, true);
+	assert_true(pc.m->interrupt);
+	assert_int_equal(ft_irq_acknowledge(pc.m), 0x2c); /* the cascade is input 2: above 5 */
+	assert_false(pc.m->interrupt);                    /* 5 waits behind it */
+	pc_out(&pc, 0xa0, 1, 0x20);
+	pc_out(&pc, 0x20, 1, 0x20);
+	assert_int_equal(ft_irq_acknowledge(pc.m), 0x25);
+	pc_out(&pc, 0x20, 1, 0x20);
+	assert_false(pc.m->interrupt); /* both lines still high: edges count */
+	ft_irq_set(pc.m, 5, false);
+	ft_irq_set(pc.m, 5, true);
+	assert_true(pc.m->interrupt);
+	pc_out(&pc, 0x21, 1, 0x20); /* masked before it is taken: spurious */
+	assert_false(pc.m->interrupt);
+	assert_int_equal(ft_irq_acknowledge(pc.m), 0x27);
+	pc_close(&pc);
+}
+
+static void ioapic_level_interrupt_comes_again_until_the_line_falls(void **state)
+{
+	struct pc pc;
+	pc_open(&pc, -1);
+	mask_pics(&pc);
+	redirect(&pc, 17, 0x41 | 1 << 15);
+	ft_irq_set(pc.m, 17, true);
+	assert_int_equal(ft_irq_acknowledge(pc.m), 0x41);
+	assert_true(redirection(&pc, 17) & 1 << 14);
+	ft_irq_set(pc.m, 17, true);
+	assert_false(pc.m->interrupt); /* in service */
+	pc_store(&pc, LAPIC + 0xb0, 4, 0);
+	assert_int_equal(ft_irq_acknowledge(pc.m), 0x41);
+	ft_irq_set(pc.m, 17, false);
+	pc_store(&pc, LAPIC + 0xb0, 4, 0);
+	assert_false(pc.m->interrupt);
+	assert_false(redirection(&pc, 17) & 1 << 14);
+
+	redirect(&pc, 18, 0x42 | 1 << 16); /* edge, masked: the edge is lost */
+	ft_irq_set(pc.m, 18, true);
+	redirect(&pc, 18, 0x42);
+	assert_false(pc.m->interrupt);
+	ft_irq_set(pc.m, 18, false);
+	ft_irq_set(pc.m, 18, true);
+	assert_int_equal(ft_irq_acknowledge(pc.m), 0x42);
+	pc_close(&pc);
+}
+
+static void lapic_orders_by_priority(void **state)
+{
+	struct pc pc;
+	pc_open(&pc, -1);
+	mask_pics(&pc);
+	for (unsigned vector = 0x31; vector < 0x100; vector += 0x20)
+		ft_irq_message(pc.m, 0xfee00000, vector);
+	assert_int_equal(ft_irq_acknowledge(pc.m), 0xf1);
+	assert_false(pc.m->interrupt);
+	pc_store(&pc, LAPIC + 0xb0, 4, 0);
+	ft_platform_set_cr8(pc.m, 0xd);
+	assert_false(pc.m->interrupt); /* 0xd1 is not above class 0xd */
+	assert_int_equal(pc_load(&pc, LAPIC + 0x80, 4), 0xd0);
+	ft_platform_set_cr8(pc.m, 0xc);
+	assert_int_equal(ft_irq_acknowledge(pc.m), 0xd1);
+	/* Self IPI above what is served interrupts at once; a lower one waits. */
+	pc_store(&pc, LAPIC + 0x300, 4, 0x40000 | 0x61);
+	assert_false(pc.m->interrupt);
+	pc_store(&pc, LAPIC + 0x300, 4, 0x40000 | 0xe2);
+	assert_int_equal(ft_irq_acknowledge(pc.m), 0xe2);
+	/* A message for another APIC, and one to an address that is no interrupt, reach nobody. */
+	ft_irq_message(pc.m, 0xfee05000, 0xf5);
+	ft_irq_message(pc.m, 0x1000, 0xf5);
+	assert_false(pc.m->interrupt);
+	/* An illegal vector is an error, not an interrupt. */
+	ft_irq_message(pc.m, 0xfee00000, 3);
+	pc_store(&pc, LAPIC + 0x280, 4, 0);
+	assert_int_equal(pc_load(&pc, LAPIC + 0x280, 4), 0x40);
+	pc_close(&pc);
+}
+
+static void lapic_timer_modes(void **state)
+{
+	struct pc pc;
+	pc_open(&pc, -1);
+	mask_pics(&pc);
+	pc_store(&pc, LAPIC + 0x3e0, 4, 0xb);  /* divide by 1: 40 ns a tick */
+	pc_store(&pc, LAPIC + 0x320, 4, 0x50); /* one shot */
+	pc_store(&pc, LAPIC + 0x380, 4, 1000);
+	uint64_t start = ft_machine_vtime(pc.m);
+	assert_true(ft_timer_next(pc.m) == start + 40000);
+	pc_pass(&pc, 20000 - FT_COST_MEMORY);
+	assert_int_equal(pc_load(&pc, LAPIC + 0x390, 4), 500);
+	pc_pass(&pc, 20000);
+	assert_int_equal(ft_irq_acknowledge(pc.m), 0x50);
+	pc_store(&pc, LAPIC + 0xb0, 4, 0);
+	pc_pass(&pc, 1000000);
+	assert_false(pc.m->interrupt);
+
+	pc_store(&pc, LAPIC + 0x320, 4, 0x20051); /* periodic */
+	pc_store(&pc, LAPIC + 0x380, 4, 25000);   /* 1 ms */
+	start = ft_machine_vtime(pc.m);
+	unsigned ticks = 0;
+	for (unsigned i = 0; i < 101; i++) {
+		pc_pass(&pc, 100000 - FT_COST_MEMORY);
+		if (pc.m->interrupt) {
+			assert_int_equal(ft_irq_acknowledge(pc.m), 0x51);
+			ticks++;
+		}
+		pc_store(&pc, LAPIC + 0xb0, 4, 0);
+	}
+	assert_int_equal(ticks, 10);
+	/* A step of the live clock over many periods: one interrupt, and the phase stays. */
+	ft_clock_jump(pc.m, ft_machine_vtime(pc.m) + 7300000);
+	ft_timer_fire_due(pc.m);
+	assert_int_equal(ft_irq_acknowledge(pc.m), 0x51);
+	pc_store(&pc, LAPIC + 0xb0, 4, 0);
+	assert_false(pc.m->interrupt);
+	assert_int_equal((ft_timer_next(pc.m) - start) % 1000000, 0);
+
+	pc_store(&pc, LAPIC + 0x320, 4, 0x40052); /* TSC deadline */
+	assert_true(ft_timer_next(pc.m) == UINT64_MAX);
+	uint64_t deadline = ft_machine_tsc(pc.m) + 5000, value;
+	assert_int_equal(ft_platform_wrmsr(pc.m, 0x6e0, deadline), 0);
+	assert_int_equal(ft_platform_rdmsr(pc.m, 0x6e0, &value), 0);
+	assert_true(value == deadline);
+	/* TSC_ADJUST moves the TSC and so the moment at which the deadline is reached. */
+	assert_int_equal(ft_platform_wrmsr(pc.m, 0x3b, 2000), 0);
+	assert_true(ft_clock_tsc_to_ns(pc.m, deadline) == ft_timer_next(pc.m));
+	pc_pass(&pc, 2999);
+	assert_false(pc.m->interrupt);
+	pc_pass(&pc, 1);
+	assert_int_equal(ft_irq_acknowledge(pc.m), 0x52);
+	assert_int_equal(ft_platform_rdmsr(pc.m, 0x6e0, &value), 0);
+	assert_int_equal(value, 0);
+	assert_int_equal(ft_platform_rdmsr(pc.m, 0x830, &value), -1);
+	assert_int_equal(ft_platform_wrmsr(pc.m, 0x1b, 0x12345800), -1);
+	pc_close(&pc);
+}
+
+static uint16_t pit_count(struct pc *pc, unsigned channel)
+{
+	pc_out(pc, 0x43, 1, channel << 6);
+	uint64_t low = pc_in(pc, (uint16_t)(0x40 + channel), 1);
+	return (uint16_t)(low | pc_in(pc, (uint16_t)(0x40 + channel), 1) << 8);
+}
+
+static void pit_counts_and_interrupts(void **state)
+{
+	struct pc pc;
+	pc_open(&pc, -1);
+	start_pics(&pc);
+	pc_out(&pc, 0x43, 1, 0x34); /* channel 0, both bytes, mode 2 */
+	pc_out(&pc, 0x40, 1, 11932 & 0xff);
+	pc_out(&pc, 0x40, 1, 11932 >> 8); /* 100 Hz */
+	unsigned ticks = 0;
+	uint64_t start = ft_machine_vtime(pc.m);
+	while (ft_machine_vtime(pc.m) < start + 1000500000) {
+		pc_pass(&pc, 1000000);
+		if (pc.m->interrupt) {
+			assert_int_equal(ft_irq_acknowledge(pc.m), 0x20);
+			pc_out(&pc, 0x20, 1, 0x20);
+			ticks++;
+		}
+	}
+	assert_int_equal(ticks, 100);
+	/* Channel 2 through its gate, as calibration loops do: 10 ms until its output rises. */
+	pc_out(&pc, 0x61, 1, 1);
+	pc_out(&pc, 0x43, 1, 0xb0);
+	pc_out(&pc, 0x42, 1, 11932 & 0xff);
+	pc_out(&pc, 0x42, 1, 11932 >> 8);
+	assert_false(pc_in(&pc, 0x61, 1) & 0x20);
+	start = ft_machine_vtime(pc.m);
+	uint16_t first = pit_count(&pc, 2);
+	pc_pass(&pc, 1000000);
+	uint16_t second = pit_count(&pc, 2);
+	assert_in_range(first - second, 1192, 1195);
+	while (!(pc_in(&pc, 0x61, 1) & 0x20) && ft_machine_vtime(pc.m) < start + 20000000)
+		pc_pass(&pc, 1000);
+	assert_in_range(ft_machine_vtime(pc.m) - start, 9990000, 10010000);
+	pc_close(&pc);
+}
+
+static uint8_t cmos(struct pc *pc, uint8_t index)
+{
+	pc_out(pc, 0x70, 1, index);
+	return (uint8_t)pc_in(pc, 0x71, 1);
+}
+
+static void set_cmos(struct pc *pc, uint8_t index, uint8_t value)
+{
+	pc_out(pc, 0x70, 1, index);
+	pc_out(pc, 0x71, 1, value);
+}
+
+static void rtc_shows_the_epoch_plus_virtual_time(void **state)
+{
+	struct pc pc;
+	pc_open(&pc, -1); /* 2020-09-13 12:26:40.25 UTC */
+	start_pics(&pc);
+	assert_int_equal(cmos(&pc, 0), 0x40);
+	assert_int_equal(cmos(&pc, 2), 0x26);
+	assert_int_equal(cmos(&pc, 4), 0x12);
+	assert_int_equal(cmos(&pc, 7), 0x13);
+	assert_int_equal(cmos(&pc, 8), 0x09);
+	assert_int_equal(cmos(&pc, 9), 0x20);
+	assert_int_equal(cmos(&pc, 0x32), 0x20);
+	/* In phase with the epoch: the second turns after 750 ms; just before, an update is announced. */
+	pc_pass(&pc, 750000000 - ft_machine_vtime(pc.m) - 100000);
+	assert_int_equal(cmos(&pc, 0x0a) & 0x80, 0x80);
+	assert_int_equal(cmos(&pc, 0), 0x40);
+	pc_pass(&pc, 100000);
+	assert_int_equal(cmos(&pc, 0x0a) & 0x80, 0);
+	assert_int_equal(cmos(&pc, 0), 0x41);
+	/* Update interrupt: IRQ 8, once a second, cleared by reading register C. */
+	set_cmos(&pc, 0x0b, 0x12);
+	for (unsigned i = 0; i < 3; i++) {
+		pc_pass(&pc, 1000000000);
+		assert_int_equal(ft_irq_acknowledge(pc.m), 0x28);
+		assert_int_equal(cmos(&pc, 0x0c) & 0x90, 0x90);
+		pc_out(&pc, 0xa0, 1, 0x20);
+		pc_out(&pc, 0x20, 1, 0x20);
+		assert_false(pc.m->interrupt);
+	}
+	/* Set to another day, in binary. */
+	set_cmos(&pc, 0x0b, 0x86);
+	static const uint8_t date[][2] = {{0, 59}, {2, 59}, {4, 23}, {7, 31}, {8, 12}, {9, 99}, {0x32, 19}};
+	for (unsigned i = 0; i < sizeof(date) / sizeof(date[0]); i++)
+		set_cmos(&pc, date[i][0], date[i][1]);
+	set_cmos(&pc, 0x0b, 0x06);
+	assert_int_equal(cmos(&pc, 0), 59);
+	pc_pass(&pc, 1000000000);
+	assert_int_equal(cmos(&pc, 9), 0);
+	assert_int_equal(cmos(&pc, 0x32), 20);
+	assert_int_equal(cmos(&pc, 7), 1);
+	pc_close(&pc);
+}
+
+static void serial_port_echoes_and_interrupts(void **state)
+{
+	struct pc pc;
+	pc_open(&pc, -1);
+	start_pics(&pc);
+	pc_out(&pc, 0x3fa, 1, 1);
+	pc_out(&pc, 0x3fc, 1, 8);
+	pc_out(&pc, 0x3f9, 1, 1);
+	pc_out(&pc, 0x3f8, 1, 'A');
+	assert_memory_equal(pc.console, "A", 1);
+	uint8_t typed[100];
+	for (unsigned i = 0; i < sizeof(typed); i++)
+		typed[i] = (uint8_t)i;
+	assert_int_equal(ft_machine_input(pc.m, FT_INPUT_CONSOLE, 0, typed, sizeof(typed)), 0);
+	assert_int_equal(ft_irq_acknowledge(pc.m), 0x24);
+	for (unsigned i = 0; i < sizeof(typed); i++) {
+		assert_true(pc_in(&pc, 0x3fd, 1) & 1);
+		assert_int_equal(pc_in(&pc, 0x3f8, 1), i);
+	}
+	assert_false(pc_in(&pc, 0x3fd, 1) & 1);
+	/* The typist cannot make the machine grow. */
+	int error = 0;
+	for (unsigned i = 0; i < 1000 && !error; i++)
+		error = ft_machine_input(pc.m, FT_INPUT_CONSOLE, 0, typed, sizeof(typed));
+	assert_int_not_equal(error, 0);
+	pc_close(&pc);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(pic_serves_by_priority_and_through_the_cascade),
+	    cmocka_unit_test(ioapic_level_interrupt_comes_again_until_the_line_falls),
+	    cmocka_unit_test(lapic_orders_by_priority),
+	    cmocka_unit_test(lapic_timer_modes),
+	    cmocka_unit_test(pit_counts_and_interrupts),
+	    cmocka_unit_test(rtc_shows_the_epoch_plus_virtual_time),
+	    cmocka_unit_test(serial_port_echoes_and_interrupts),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
