@@ -564,6 +564,13 @@ static uint64_t next_random(uint64_t *seed)
 	return *seed;
 }
 
+/* Puts the registers back where the driver looks for them. */
+static void restore(struct driver *d, unsigned slot)
+{
+	pc_config_write(&d->pc, slot, 4, 2, 6);
+	pc_config_write(&d->pc, slot, 0x10, 4, d->registers);
+}
+
 /* Whatever is written to registers, configuration and rings, the machine stays within its memory (the sanitizers
  * watch) and comes to an end. */
 static void random_abuse(void **state)
@@ -594,6 +601,7 @@ static void random_abuse(void **state)
 				pc_config_read(&d.pc, slot, r >> 16 & 0xff, 1u << (r & 1));
 				break;
 			case 4:
+				restore(&d, slot);
 				start(&d, (r >> 16 & 1) << 29);
 				break;
 			case 5:
@@ -618,8 +626,7 @@ static void random_abuse(void **state)
 				put(&d, RINGS(r >> 16 & 1) + (r >> 20 & 0x3fff), junk, 16);
 				break;
 			case 11:
-				pc_config_write(&d.pc, slot, 4, 2, 6);
-				pc_config_write(&d.pc, slot, 0x10, 4, d.registers);
+				restore(&d, slot);
 				break;
 			default:
 				notify(&d, r >> 16 & 1);
@@ -628,8 +635,7 @@ static void random_abuse(void **state)
 				interrupt(&d);
 		}
 		/* After a reset it serves again. */
-		pc_config_write(&d.pc, slot, 4, 2, 6);
-		pc_config_write(&d.pc, slot, 0x10, 4, d.registers);
+		restore(&d, slot);
 		start(&d, 0);
 		pc_close(&d.pc);
 	}
