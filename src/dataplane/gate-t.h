@@ -1,17 +1,23 @@
-/* The gate's inside, for the files that make it up: gate.c (which way a frame goes), tcp.c and udp.c
- * (inspected services), hold.c (what is kept back), trial.c (what the vmm is asked). */
+/* The gate's inside, for the files that make it up: gate.c (which way a frame goes), tcp.c and udp.c (inspected
+ * services), hold.c (what is kept back), trial.c (what the vmm is asked). */
 #ifndef FT_DATAPLANE_GATE_T_H
 #define FT_DATAPLANE_GATE_T_H
 
+#include "dataplane/flow.h"
 #include "dataplane/frame.h"
 #include "dataplane/gate.h"
+#include "dataplane/hold-t.h"
+#include "dataplane/screen.h"
 #include "dataplane/service.h"
+#include "detect/rules.h"
+#include "detect/watch.h"
 
 struct ft_guest {
 	char name[64];
 	uint8_t mac[6];
 	bool any_mac; /* none configured: every frame is for it */
 	uint32_t address;
+	struct ft_watch *watch; /* correlation rules over its live events */
 	struct ft_link link;
 	bool up;   /* the link is there and has not lied */
 	bool kick; /* frames were put since the last kick */
@@ -26,6 +32,11 @@ struct ft_gate {
 	struct ft_guest guest;
 	struct ft_services services;
 	struct ft_budgets budgets;
+	struct ft_rules *verdict_rules, *correlation_rules;
+	struct ft_patterns *patterns;
+	struct ft_inspect *inspect;
+	struct ft_flows *flows;
+	struct ft_holds holds;
 	uint64_t partial_checksums; /* completed by us */
 	uint64_t next_sweep;
 	uint8_t scratch[FT_RING_RECORD_MAX]; /* a frame from the guest's ring */
@@ -39,8 +50,7 @@ static inline void ft_gate_note(struct ft_gate *gate, enum ft_reason reason)
 /* Puts one frame into the guest's ring. 0, or -errno with the loss counted. */
 int ft_gate_deliver(struct ft_gate *gate, const void *frame, size_t length);
 
-/* Is there room for a frame of this length? (Asked before inspection, so that bytes are not inspected twice.)
- */
+/* Is there room for a frame of this length? (Asked before inspection, so that bytes are not inspected twice.) */
 bool ft_gate_has_room(struct ft_gate *gate, size_t length);
 
 /* Sends one frame to the wire; a loss is counted. */

@@ -12,8 +12,16 @@
 
 #include "base/event.h"
 #include "dataplane/gate-t.h"
+#include "dataplane/hold.h"
+#include "dataplane/tcp.h"
+#include "dataplane/udp.h"
 
-#define TICK_NS 1000000000ull
+#define TICK_NS  1000000000ull
+#define SWEEP_NS 10000000ull /* 64 entries in 10 ms: a table of 65536 flows in ten seconds */
+
+#define DEFAULT_FLOWS 65536u
+#define LEAST_FLOWS   64u
+#define MOST_FLOWS    (1u << 20)
 
 void ft_gate_log(struct ft_gate *gate, const char *level, const char *format, ...)
 {
@@ -134,11 +142,13 @@ void ft_gate_wire(struct ft_gate *gate, void *data, size_t length)
 			return;
 		}
 	}
-	if (!guest->up) {
+	if (!guest->up)
 		ft_gate_note(gate, FT_REASON_DROP_GUEST_DOWN);
-		return;
-	}
-	if (!ft_gate_deliver(gate, data, length))
+	else if (service && frame.protocol == IPPROTO_TCP)
+		ft_tcp_client(gate, service, &frame);
+	else if (service)
+		ft_udp_client(gate, service, &frame);
+	else if (!ft_gate_deliver(gate, data, length))
 		ft_gate_note(gate, FT_REASON_PASS_UNINSPECTED);
 }
 
@@ -152,6 +162,9 @@ static void from_guest(struct ft_gate *gate, const uint8_t *data, size_t length)
 		ft_gate_note(gate, why);
 		return;
 	}
+	if (frame.kind == FT_FRAME_IPV4 && frame.transport && !frame.vlan &&
+	    !(frame.protocol == IPPROTO_TCP ? ft_tcp_guest : ft_udp_guest)(gate, &frame))
+		return;
 	ft_gate_note(gate, FT_REASON_PASS_OUTBOUND);
 	ft_gate_emit(gate, data, length);
 }
@@ -178,27 +191,86 @@ static unsigned take_frames(struct ft_gate *gate, unsigned budget)
 	return count;
 }
 
-unsigned ft_gate_guest(struct ft_gate *gate, unsigned budget)
-{
-	return gate->guest.up ? take_frames(gate, budget) : 0;
-}
-
-/* ---- the link ---- */
-
-static void record_event(struct ft_gate *gate, const char *type, const char *text)
+static void record_event(struct ft_gate *gate, const char *type, const char *text, const struct ft_rule *rule)
 {
 	json_t *record = json_pack("{s:s, s:s, s:s, s:s, s:I}", "op", "event", "type", type, "guest",
 				   gate->guest.name, "text", text, "ns", (json_int_t)gate->wall);
+	if (record && rule) {
+		json_object_set_new(record, "rule", json_string(rule->name));
+		json_object_set_new(record, "sid", json_integer(rule->sid));
+		json_object_set_new(record, "rev", json_integer(rule->rev));
+		json_object_set_new(record, "severity", json_integer((json_int_t)rule->severity));
+	}
 	if (record)
 		gate->outlet.record(gate->outlet.context, record);
 	json_decref(record);
 }
 
-static void end_link(struct ft_gate *gate)
+static void on_correlation(void *context, const struct ft_rule *rule, const struct ft_event *event,
+			   const char *const *strings, uint64_t since_ns)
+{
+	record_event(context, "correlation", rule->text, rule);
+}
+
+static void take_event(struct ft_gate *gate, const uint8_t *record, size_t length)
+{
+	struct ft_event event;
+	const char *strings[FT_EVENT_STRINGS];
+	if (ft_event_check(record, length, &event, strings)) {
+		ft_gate_link_broken(gate, "it sent an event that is none");
+		return;
+	}
+	if (event.type == FT_EVENT_LOST)
+		gate->guest.lost_events += event.a[0];
+	if (event.hold)
+		ft_hold_event(gate, &event, strings);
+	else if (event.role == FT_ROLE_LIVE)
+		ft_watch_event(gate->guest.watch, &event, strings, on_correlation, gate);
+}
+
+static unsigned take_events(struct ft_gate *gate, unsigned budget)
+{
+	uint8_t record[FT_EVENT_MAX + 1];
+	unsigned count = 0;
+	while (count < budget && gate->guest.up) {
+		ssize_t n = recv(gate->guest.link.events, record, sizeof(record), MSG_DONTWAIT);
+		if (n < 0)
+			break;
+		if (n == 0) {
+			/* Every writer has closed its end: the vmm and all its children are gone. */
+			ft_gate_link_broken(gate, "its processes are gone");
+			break;
+		}
+		take_event(gate, record, (size_t)n);
+		count++;
+	}
+	return count;
+}
+
+unsigned ft_gate_guest(struct ft_gate *gate, unsigned budget)
+{
+	if (!gate->guest.up)
+		return 0;
+	unsigned frames = take_frames(gate, budget);
+	return frames + take_events(gate, budget);
+}
+
+/* ---- the link ---- */
+
+static void kill_flow(void *context, struct ft_flow *flow)
+{
+	if (!flow->dead)
+		ft_flow_kill(context, flow);
+}
+
+/* The guest is no more: what was held for it ends by policy, and its connections are over. */
+static void end_link(struct ft_gate *gate, const char *why)
 {
 	if (!gate->guest.up)
 		return;
 	gate->guest.up = false;
+	ft_holds_end(gate, true, why);
+	ft_flows_each(gate->flows, kill_flow, gate);
 	ft_link_close(&gate->guest.link);
 }
 
@@ -209,8 +281,8 @@ void ft_gate_link_broken(struct ft_gate *gate, const char *why)
 	char text[256];
 	snprintf(text, sizeof(text), "the link to guest %s is cut: %s", gate->guest.name, why);
 	ft_gate_log(gate, "error", "%s", text);
-	record_event(gate, "error", text);
-	end_link(gate);
+	record_event(gate, "error", text, NULL);
+	end_link(gate, text);
 }
 
 int ft_gate_link(struct ft_gate *gate, const char *guest, const int fds[FT_LINK_FDS], struct ft_error *err)
@@ -224,7 +296,7 @@ int ft_gate_link(struct ft_gate *gate, const char *guest, const int fds[FT_LINK_
 		return ft_error_set(err, -ENOENT, "a link for guest \"%.60s\", which is not configured",
 				    guest);
 	}
-	end_link(gate);
+	end_link(gate, "the guest was started again");
 	gate->guest.link = link;
 	gate->guest.up = true;
 	return 0;
@@ -234,7 +306,7 @@ void ft_gate_guest_down(struct ft_gate *gate, const char *guest, const char *why
 {
 	if (!guest || strcmp(guest, gate->guest.name) || !gate->guest.up)
 		return;
-	end_link(gate);
+	end_link(gate, why ? why : "the guest is down");
 }
 
 /* ---- time ---- */
@@ -249,10 +321,20 @@ void ft_gate_time(struct ft_gate *gate, uint64_t monotonic_ns, uint64_t wall_ns)
 uint64_t ft_gate_tick(struct ft_gate *gate)
 {
 	struct ft_guest *guest = &gate->guest;
+	if (gate->now >= gate->holds.due)
+		ft_holds_tick(gate);
+	if (gate->now >= gate->next_sweep) {
+		ft_flows_sweep(gate->flows, gate->now);
+		gate->next_sweep = gate->now + SWEEP_NS;
+	}
+	/* Commands before frames: the vmm must not take a frame of which a command says "not yet". */
+	if (guest->up && guest->kick_cmd)
+		ft_ring_kick(&guest->link.cmd);
 	if (guest->up && guest->kick)
 		ft_ring_kick(&guest->link.rx);
-	guest->kick = false;
-	return gate->now + TICK_NS;
+	guest->kick = guest->kick_cmd = false;
+	uint64_t due = gate->now + TICK_NS;
+	return gate->holds.due < due ? gate->holds.due : due;
 }
 
 bool ft_gate_sleep(struct ft_gate *gate, int fds[2])
@@ -277,7 +359,8 @@ void ft_gate_awake(struct ft_gate *gate)
 
 void ft_gate_stop(struct ft_gate *gate)
 {
-	end_link(gate);
+	ft_holds_end(gate, !gate->guest.up, "the gateway stops");
+	ft_gate_tick(gate);
 }
 
 /* ---- queries ---- */
@@ -295,12 +378,18 @@ json_t *ft_gate_counters(const struct ft_gate *gate)
 
 json_t *ft_gate_holds(const struct ft_gate *gate)
 {
-	return json_array();
+	return ft_holds_list(gate);
 }
 
 json_t *ft_gate_status(const struct ft_gate *gate)
 {
-	return json_pack("{s:s, s:b}", "guest", gate->guest.name, "guest_up", gate->guest.up);
+	unsigned open = 0;
+	for (const struct ft_hold *hold = gate->holds.first; hold; hold = hold->next)
+		open += hold->state < FT_HOLD_DEPART;
+	return json_pack("{s:s, s:b, s:i, s:i, s:i, s:I, s:I}", "guest", gate->guest.name, "guest_up",
+			 gate->guest.up, "flows", (int)ft_flows_count(gate->flows), "holds", (int)open,
+			 "clones", (int)gate->holds.running, "held_bytes", (json_int_t)gate->holds.memory,
+			 "events_lost", (json_int_t)gate->guest.lost_events);
 }
 
 uint64_t ft_gate_count(const struct ft_gate *gate, enum ft_reason reason)
@@ -332,6 +421,52 @@ static int load_guest(const json_t *guests, struct ft_guest *guest, struct ft_er
 	return 0;
 }
 
+static int load_screens(struct ft_gate *gate, const json_t *rules, struct ft_error *err)
+{
+	json_t *empty = json_array();
+	int error = ft_patterns_load(rules ? rules : empty, &gate->patterns, NULL, err);
+	json_decref(empty);
+	for (size_t i = 0; i < gate->services.count && !error; i++) {
+		struct ft_service *service = &gate->services.list[i];
+		error =
+		    ft_screen_new(gate->patterns, service->sids, service->sid_count, &service->screen, err);
+		if (error)
+			ft_error_prefix(err, "service %s", service->name);
+	}
+	return error;
+}
+
+static int load_rules(struct ft_gate *gate, const json_t *config, struct ft_error *err)
+{
+	json_t *empty = json_array();
+	const json_t *verdicts = json_object_get(config, "verdict_rules");
+	const json_t *correlations = json_object_get(config, "correlation_rules");
+	int error =
+	    ft_rules_load(verdicts ? verdicts : empty, FT_RULES_VERDICT, &gate->verdict_rules, NULL, err);
+	if (!error)
+		error = ft_rules_load(correlations ? correlations : empty, FT_RULES_CORRELATION,
+				      &gate->correlation_rules, NULL, err);
+	json_decref(empty);
+	if (error)
+		return error;
+	gate->guest.watch = ft_watch_new(gate->correlation_rules, NULL);
+	return gate->guest.watch ? 0 : ft_error_set(err, -ENOMEM, "no memory for the correlation rules");
+}
+
+static int load_flows(struct ft_gate *gate, const json_t *config, struct ft_error *err)
+{
+	json_int_t most = DEFAULT_FLOWS;
+	const json_t *value = json_object_get(config, "flows");
+	if (json_is_integer(value))
+		most = json_integer_value(value);
+	if (most < LEAST_FLOWS || most > MOST_FLOWS)
+		return ft_error_set(err, -EINVAL, "flows: not a number from %u to %u", LEAST_FLOWS,
+				    MOST_FLOWS);
+	json_int_t first = json_integer_value(json_object_get(config, "first_hold"));
+	gate->holds.next_id = first > 0 ? (uint64_t)first : 1;
+	return ft_flows_new((uint32_t)most, &gate->flows, err);
+}
+
 int ft_gate_new(const json_t *config, const struct ft_gate_outlet *outlet, struct ft_gate **gate,
 		struct ft_error *err)
 {
@@ -344,6 +479,14 @@ int ft_gate_new(const json_t *config, const struct ft_gate_outlet *outlet, struc
 		error = ft_services_load(json_object_get(config, "services"), &made->services, err);
 	if (!error)
 		error = ft_budgets_load(json_object_get(config, "clone"), &made->budgets, err);
+	if (!error)
+		error = load_screens(made, json_object_get(config, "rules"), err);
+	if (!error)
+		error = load_rules(made, config, err);
+	if (!error)
+		error = ft_inspect_new(&made->inspect, err);
+	if (!error)
+		error = load_flows(made, config, err);
 	if (error) {
 		ft_gate_free(made);
 		return error;
@@ -356,7 +499,17 @@ void ft_gate_free(struct ft_gate *gate)
 {
 	if (!gate)
 		return;
-	end_link(gate);
+	if (gate->flows)
+		end_link(gate, "the gateway stops");
+	ft_holds_tick(gate);
+	ft_flows_free(gate->flows);
+	for (size_t i = 0; i < gate->services.count; i++)
+		ft_screen_free(gate->services.list[i].screen);
 	ft_services_free(&gate->services);
+	ft_patterns_free(gate->patterns);
+	ft_watch_free(gate->guest.watch);
+	ft_rules_free(gate->verdict_rules);
+	ft_rules_free(gate->correlation_rules);
+	ft_inspect_free(gate->inspect);
 	free(gate);
 }

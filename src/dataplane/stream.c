@@ -27,7 +27,6 @@ void ft_stream_begin(struct ft_stream *stream, const struct ft_frame *syn)
 	    .client_window = syn->window,
 	    .client_scale = syn->window_scale,
 	};
-	ft_stream_note_client(stream, syn);
 }
 
 void ft_stream_adopt(struct ft_stream *stream, const struct ft_frame *frame)
@@ -36,7 +35,7 @@ void ft_stream_adopt(struct ft_stream *stream, const struct ft_frame *frame)
 	stream->state = FT_STREAM_OPEN;
 	stream->client_isn = frame->sequence - 1;
 	stream->guest_ack = stream->released = stream->admitted = frame->sequence;
-	stream->guest_next = frame->acknowledgement;
+	stream->guest_next = stream->client_ack = frame->acknowledgement;
 }
 
 void ft_stream_free(struct ft_stream *stream)
@@ -136,10 +135,13 @@ void ft_stream_release(struct ft_stream *stream, uint32_t sequence)
 
 void ft_stream_note_client(struct ft_stream *stream, const struct ft_frame *frame)
 {
-	if (frame->flags & FT_TCP_ACK) {
-		stream->client_ack = frame->acknowledgement;
-		stream->client_window = frame->window;
-	}
+	/* What is below was said before; what is above the guest never sent. */
+	if (!(frame->flags & FT_TCP_ACK) ||
+	    ft_sequence_diff(frame->acknowledgement, stream->client_ack) < 0 ||
+	    ft_sequence_diff(frame->acknowledgement, stream->guest_next) > 0)
+		return;
+	stream->client_ack = frame->acknowledgement;
+	stream->client_window = frame->window;
 }
 
 /* Everything up to sequence is acknowledged: its bytes need not be kept. */
@@ -170,7 +172,7 @@ void ft_stream_note_guest(struct ft_stream *stream, const struct ft_frame *frame
 		if (stream->state == FT_STREAM_SYN && frame->flags & FT_TCP_ACK &&
 		    frame->acknowledgement == stream->client_isn + 1) {
 			stream->state = FT_STREAM_OPEN;
-			stream->guest_next = end;
+			stream->guest_next = stream->client_ack = end;
 			stream->scaled = stream->client_scale >= 0 && frame->window_scale >= 0;
 		}
 		return;

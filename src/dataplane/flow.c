@@ -1,0 +1,178 @@
+#include "dataplane/flow.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include <rte_errno.h>
+#include <rte_hash.h>
+#include <rte_jhash.h>
+
+#define SECOND 1000000000ull
+
+/* How long a flow is remembered after its last packet. An open TCP connection outlives a night's idle keep-alive
+ * interval (2 h, RFC 1122 4.2.3.6); a SYN without answer must not fill the table; a dead flow is remembered until a
+ * sender has given up on it. */
+#define AGE_SYN    (10 * SECOND)
+#define AGE_OPEN   (9000 * SECOND)
+#define AGE_CLOSED (60 * SECOND)
+#define AGE_DEAD   (120 * SECOND)
+#define AGE_UDP    (60 * SECOND)
+
+#define SWEEP 64u /* entries looked at in one go */
+
+struct ft_flows {
+	struct rte_hash *hash;
+	struct ft_flow *list;
+	uint32_t slots, count, sweep_at;
+};
+
+_Static_assert(sizeof(struct ft_flow_key) == 16, "no padding in what is hashed");
+
+int ft_flows_new(uint32_t most, struct ft_flows **flows, struct ft_error *err)
+{
+	struct ft_flows *made = calloc(1, sizeof(*made));
+	if (!made)
+		return ft_error_set(err, -ENOMEM, "no memory for the flow table");
+	uint32_t secret = 0;
+	/* Nobody outside may choose flows that collide. */
+	if (getrandom(&secret, sizeof(secret), 0) != sizeof(secret))
+		secret = (uint32_t)(uintptr_t)made;
+	char name[RTE_HASH_NAMESIZE];
+	snprintf(name, sizeof(name), "flows%08x", secret);
+	struct rte_hash_parameters parameters = {
+	    .name = name,
+	    .entries = most,
+	    .key_len = sizeof(struct ft_flow_key),
+	    .hash_func = rte_jhash,
+	    .hash_func_init_val = secret,
+	    .socket_id = SOCKET_ID_ANY,
+	    .extra_flag = RTE_HASH_EXTRA_FLAGS_EXT_TABLE, /* a full bucket is no reason to refuse */
+	};
+	made->hash = rte_hash_create(&parameters);
+	if (!made->hash) {
+		int error = -rte_errno;
+		free(made);
+		return ft_error_set(err, error, "cannot make a flow table for %u flows: %s", most,
+				    rte_strerror(-error));
+	}
+	made->slots = (uint32_t)rte_hash_max_key_id(made->hash) + 1;
+	made->list = calloc(made->slots, sizeof(*made->list));
+	if (!made->list) {
+		ft_flows_free(made);
+		return ft_error_set(err, -ENOMEM, "no memory for %u flows", most);
+	}
+	*flows = made;
+	return 0;
+}
+
+static void empty(struct ft_flow *flow)
+{
+	ft_stream_free(&flow->stream);
+	ft_stream_free(&flow->renewed);
+	if (flow->scan)
+		ft_screen_end(flow->service->screen, &flow->scan);
+	ft_inspect_end(&flow->inspect);
+	free(flow->reset);
+}
+
+void ft_flows_free(struct ft_flows *flows)
+{
+	if (!flows)
+		return;
+	for (uint32_t i = 0; flows->list && i < flows->slots; i++)
+		if (flows->list[i].used)
+			empty(&flows->list[i]);
+	rte_hash_free(flows->hash);
+	free(flows->list);
+	free(flows);
+}
+
+struct ft_flow *ft_flows_find(const struct ft_flows *flows, const struct ft_flow_key *key)
+{
+	int32_t at = rte_hash_lookup(flows->hash, key);
+	return at < 0 ? NULL : &flows->list[at];
+}
+
+struct ft_flow *ft_flows_add(struct ft_flows *flows, const struct ft_flow_key *key)
+{
+	int32_t at = rte_hash_add_key(flows->hash, key);
+	if (at < 0 || (uint32_t)at >= flows->slots)
+		return NULL;
+	struct ft_flow *flow = &flows->list[at];
+	*flow = (struct ft_flow){.key = *key, .used = true, .slot = (uint32_t)at};
+	flows->count++;
+	return flow;
+}
+
+void ft_flows_remove(struct ft_flows *flows, struct ft_flow *flow)
+{
+	rte_hash_del_key(flows->hash, &flow->key);
+	empty(flow);
+	*flow = (struct ft_flow){0};
+	flows->count--;
+}
+
+void ft_flow_renew(struct ft_flow *flow)
+{
+	empty(flow);
+	*flow = (struct ft_flow){.key = flow->key,
+				 .used = true,
+				 .slot = flow->slot,
+				 .service = flow->service,
+				 .observing = flow->observing};
+}
+
+static uint64_t age_of(const struct ft_flow *flow)
+{
+	if (flow->dead)
+		return AGE_DEAD;
+	if (flow->key.protocol != 6)
+		return AGE_UDP;
+	return flow->stream.state == FT_STREAM_OPEN     ? AGE_OPEN
+	       : flow->stream.state == FT_STREAM_CLOSED ? AGE_CLOSED
+							: AGE_SYN;
+}
+
+void ft_flows_sweep(struct ft_flows *flows, uint64_t now)
+{
+	for (uint32_t n = 0; n < SWEEP && flows->count; n++) {
+		flows->sweep_at = flows->sweep_at + 1 < flows->slots ? flows->sweep_at + 1 : 0;
+		struct ft_flow *flow = &flows->list[flows->sweep_at];
+		if (flow->used && !flow->hold && !flow->observing && now > flow->seen &&
+		    now - flow->seen > age_of(flow))
+			ft_flows_remove(flows, flow);
+	}
+}
+
+void ft_flows_each(struct ft_flows *flows, void (*visit)(void *context, struct ft_flow *flow), void *context)
+{
+	for (uint32_t i = 0; i < flows->slots; i++)
+		if (flows->list[i].used)
+			visit(context, &flows->list[i]);
+}
+
+uint32_t ft_flows_count(const struct ft_flows *flows)
+{
+	return flows->count;
+}
+
+void ft_flow_key_client(struct ft_flow_key *key, const struct ft_frame *frame)
+{
+	*key = (struct ft_flow_key){.client = frame->source,
+				    .server = frame->destination,
+				    .client_port = frame->source_port,
+				    .server_port = frame->destination_port,
+				    .protocol = frame->protocol};
+}
+
+void ft_flow_key_guest(struct ft_flow_key *key, const struct ft_frame *frame)
+{
+	*key = (struct ft_flow_key){.client = frame->destination,
+				    .server = frame->source,
+				    .client_port = frame->destination_port,
+				    .server_port = frame->source_port,
+				    .protocol = frame->protocol};
+}

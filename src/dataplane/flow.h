@@ -1,0 +1,78 @@
+/* The flow table: connections with inspected services. Lookup by rte_hash; entries age.
+ *
+ * A flow is named from the client's side: client is who is not the guest. Pointers to a flow are valid until
+ * ft_flows_remove or ft_flows_sweep took it. */
+#ifndef FT_DATAPLANE_FLOW_H
+#define FT_DATAPLANE_FLOW_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "dataplane/frame.h"
+#include "dataplane/inspect.h"
+#include "dataplane/screen.h"
+#include "dataplane/service.h"
+#include "dataplane/stream.h"
+
+struct ft_flow_key {
+	uint32_t client, server; /* network byte order */
+	uint16_t client_port, server_port;
+	uint8_t protocol;
+	uint8_t zero[3];
+};
+
+struct ft_hold;
+
+struct ft_flow {
+	struct ft_flow_key key;
+	const struct ft_service *service;
+	bool used;
+	bool dead;    /* dropped by verdict or policy: nothing of it passes any more */
+	bool suspect; /* had a trigger: everything it still sends is tried first, so that an attack cut in two
+		       * is not let through by its innocent second half */
+	uint8_t client_mac[6], guest_mac[6];
+	struct ft_stream stream;  /* TCP */
+	struct ft_stream renewed; /* a SYN came while the connection was open: the guest's answer decides */
+	struct hs_stream *scan;
+	struct ft_inspect_flow inspect;
+	struct ft_hold *hold;  /* the one being tried, or the only one */
+	struct ft_hold *later; /* what arrived since */
+	uint32_t observing;    /* trials in the background that still name this flow */
+	uint8_t *reset;        /* the client's RST, waiting behind its holds */
+	uint32_t reset_length;
+	uint32_t trials;
+	uint32_t answered_from; /* guest_next at the last release: has the guest answered since? */
+	uint64_t packets, bytes;
+	uint64_t start_wall;
+	uint64_t seen; /* monotonic time of the last packet */
+	uint32_t slot;
+};
+
+struct ft_flows;
+
+/* most: largest number of flows. Needs a started EAL. */
+int ft_flows_new(uint32_t most, struct ft_flows **flows, struct ft_error *err);
+void ft_flows_free(struct ft_flows *flows);
+
+struct ft_flow *ft_flows_find(const struct ft_flows *flows, const struct ft_flow_key *key);
+/* A new, zeroed flow for a key that is not there; NULL when the table is full. */
+struct ft_flow *ft_flows_add(struct ft_flows *flows, const struct ft_flow_key *key);
+/* Frees what the flow has, too, except holds, of which it must have none. */
+void ft_flows_remove(struct ft_flows *flows, struct ft_flow *flow);
+
+/* Starts the flow over (a new connection under the same addresses): the holds must be gone. */
+void ft_flow_renew(struct ft_flow *flow);
+
+/* Looks at the next few entries and removes those that have aged; flows with holds stay. */
+void ft_flows_sweep(struct ft_flows *flows, uint64_t now);
+
+/* For each flow, in no order. visit may remove the flow it is given. */
+void ft_flows_each(struct ft_flows *flows, void (*visit)(void *context, struct ft_flow *flow), void *context);
+
+uint32_t ft_flows_count(const struct ft_flows *flows);
+
+void ft_flow_key_client(struct ft_flow_key *key, const struct ft_frame *frame); /* frame sent by the client */
+void ft_flow_key_guest(struct ft_flow_key *key, const struct ft_frame *frame);  /* frame sent by the guest */
+
+#endif

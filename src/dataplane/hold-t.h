@@ -1,0 +1,80 @@
+/* A hold: frames of one flow kept back, in order, while a clone tries them. Types alone; what is done with them:
+ * hold.h. */
+#ifndef FT_DATAPLANE_HOLD_T_H
+#define FT_DATAPLANE_HOLD_T_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/reason.h"
+#include "detect/case.h"
+#include "detect/pattern.h"
+
+enum ft_hold_state {
+	FT_HOLD_GATHER,  /* more may join */
+	FT_HOLD_WAIT,    /* more may join, too; waits for its turn: a free clone, the hold before it */
+	FT_HOLD_SEND,    /* goes to the vmm; from here on nothing joins */
+	FT_HOLD_TRY,     /* the trial or its twin runs */
+	FT_HOLD_RELEASE, /* its frames go into the guest's ring as room allows */
+	FT_HOLD_DEPART,  /* decided and done; waits for the vmm to say that the seed is gone */
+	FT_HOLD_OVER     /* to be freed at the end of the tick */
+};
+
+/* Why something was held. */
+struct ft_trigger {
+	enum ft_reason reason;
+	const struct ft_pattern *pattern; /* hold.rule */
+	unsigned risk;                    /* hold.risk: nDPI's number */
+};
+
+struct ft_held {
+	struct ft_held *next;
+	uint64_t wall; /* when it came */
+	uint32_t length;
+	uint32_t fresh; /* offset of the bytes that no frame before it had */
+	uint32_t fresh_length;
+	uint32_t timestamp; /* TSval, if has_timestamp */
+	bool has_timestamp;
+	uint8_t data[];
+};
+
+struct ft_flow;
+
+struct ft_hold {
+	struct ft_hold *previous, *next;
+	uint64_t id;
+	struct ft_flow *flow; /* NULL from FT_HOLD_DEPART on */
+	enum ft_hold_state state;
+	bool observed; /* of a service that only observes: its frames went on already */
+	struct ft_trigger trigger;
+	bool overlap; /* other bytes under held numbers came */
+	struct ft_held *first, *last;
+	uint32_t frames, bytes;
+	uint32_t first_sequence, next_sequence;
+	uint64_t opened, last_at; /* monotonic: first and last frame */
+	uint64_t opened_wall;
+	/* the trial */
+	struct ft_case *trial;
+	struct ft_held *to_send;
+	bool begun;
+	bool twin;
+	uint64_t rx_index;
+	uint64_t deadline; /* of the state it is in */
+	bool slot;         /* counts as a running clone */
+	bool gone;         /* the vmm said so */
+	/* the release */
+	struct ft_held *to_release;
+	uint32_t released;
+	enum ft_reason outcome;
+};
+
+struct ft_holds {
+	struct ft_hold *first, *last; /* in the order in which they were opened */
+	uint64_t next_id;
+	uint32_t running; /* clones' slots in use */
+	uint64_t memory;  /* bytes of held frames */
+	uint64_t due;     /* nothing to do before this time */
+	bool garbage;     /* there are holds that are over */
+};
+
+#endif

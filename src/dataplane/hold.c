@@ -1,0 +1,576 @@
+#include "dataplane/hold.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/trial.h"
+#include "dataplane/record.h"
+#include "dataplane/reset.h"
+#include "dataplane/trial.h"
+
+#define HELD_MOST (64ull << 20) /* bytes of all holds together */
+
+/* The vmm keeps the wall-clock budget; this much later we stop believing that it will answer. */
+#define GRACE_NS 3000000000ull
+
+#define NEVER UINT64_MAX
+
+/* ---- making and freeing ---- */
+
+static struct ft_hold *open_hold(struct ft_gate *gate, struct ft_flow *flow, const struct ft_trigger *trigger)
+{
+	struct ft_hold *hold = calloc(1, sizeof(*hold));
+	if (!hold)
+		return NULL;
+	hold->id = gate->holds.next_id;
+	hold->trial = ft_case_new(hold->id, gate->verdict_rules, flow->service->profile);
+	if (!hold->trial) {
+		free(hold);
+		return NULL;
+	}
+	gate->holds.next_id++;
+	hold->flow = flow;
+	hold->trigger = *trigger;
+	hold->opened = hold->last_at = gate->now;
+	hold->opened_wall = gate->wall;
+	hold->first_sequence = hold->next_sequence = flow->stream.admitted;
+	hold->previous = gate->holds.last;
+	*(hold->previous ? &hold->previous->next : &gate->holds.first) = hold;
+	gate->holds.last = hold;
+	return hold;
+}
+
+static void free_frames(struct ft_gate *gate, struct ft_hold *hold)
+{
+	while (hold->first) {
+		struct ft_held *held = hold->first;
+		hold->first = held->next;
+		gate->holds.memory -= sizeof(*held) + held->length;
+		free(held);
+	}
+	hold->last = hold->first = hold->to_send = hold->to_release = NULL;
+}
+
+/* Freed at the end of the next tick: callers up the stack may be on their way through the list. */
+static void end_hold(struct ft_gate *gate, struct ft_hold *hold)
+{
+	if (hold->slot)
+		gate->holds.running--;
+	hold->slot = false;
+	hold->state = FT_HOLD_OVER;
+	gate->holds.garbage = true;
+	gate->holds.due = 0;
+}
+
+static void collect_garbage(struct ft_gate *gate)
+{
+	for (struct ft_hold *hold = gate->holds.first, *next; gate->holds.garbage && hold; hold = next) {
+		next = hold->next;
+		if (hold->state != FT_HOLD_OVER)
+			continue;
+		*(hold->previous ? &hold->previous->next : &gate->holds.first) = hold->next;
+		*(hold->next ? &hold->next->previous : &gate->holds.last) = hold->previous;
+		ft_case_free(hold->trial);
+		free(hold);
+	}
+	gate->holds.garbage = false;
+}
+
+/* The hold is decided and done: the flow goes on without it. It stays itself while its seed may still live. */
+static void detach(struct ft_gate *gate, struct ft_hold *hold)
+{
+	struct ft_flow *flow = hold->flow;
+	if (flow->hold == hold) {
+		flow->hold = flow->later;
+		flow->later = NULL;
+	} else if (flow->later == hold) {
+		flow->later = NULL;
+	}
+	flow->observing -= hold->observed;
+	hold->flow = NULL;
+	free_frames(gate, hold);
+	gate->holds.due = 0;
+	if (!hold->begun || hold->gone || !gate->guest.up) {
+		end_hold(gate, hold);
+		return;
+	}
+	ft_trial_finish(gate, hold);
+	hold->state = FT_HOLD_DEPART;
+	hold->deadline = gate->now + GRACE_NS;
+}
+
+/* ---- collecting ---- */
+
+static struct ft_hold *collecting(const struct ft_flow *flow)
+{
+	if (flow->later)
+		return flow->later;
+	return flow->hold && flow->hold->state <= FT_HOLD_WAIT ? flow->hold : NULL;
+}
+
+enum ft_reason ft_hold_refuses(struct ft_gate *gate, const struct ft_flow *flow, const struct ft_frame *frame)
+{
+	const struct ft_hold *hold = collecting(flow);
+	if (gate->holds.memory + frame->length > HELD_MOST)
+		return FT_REASON_DROP_HOLD_LIMIT;
+	if (hold && (hold->frames >= FT_TRIAL_FRAMES ||
+		     (hold->frames && hold->bytes + frame->payload_length > flow->service->hold_bytes)))
+		return FT_REASON_DROP_HOLD_LIMIT;
+	return FT_REASON_COUNT;
+}
+
+static int keep(struct ft_gate *gate, struct ft_hold *hold, const struct ft_frame *frame, uint32_t fresh)
+{
+	struct ft_held *held = malloc(sizeof(*held) + frame->length);
+	if (!held)
+		return -ENOMEM;
+	*held = (struct ft_held){
+	    .wall = gate->wall,
+	    .length = frame->length,
+	    .fresh = frame->payload + fresh,
+	    .fresh_length = frame->payload_length - fresh,
+	    .has_timestamp = frame->timestamp,
+	    .timestamp = frame->timestamp ? ft_load32(frame->data + frame->timestamp) : 0,
+	};
+	memcpy(held->data, frame->data, frame->length);
+	*(hold->last ? &hold->last->next : &hold->first) = held;
+	hold->last = held;
+	hold->frames++;
+	hold->bytes += held->fresh_length;
+	gate->holds.memory += sizeof(*held) + held->length;
+	if (frame->protocol == IPPROTO_TCP) {
+		uint32_t end = frame->sequence + frame->payload_length + !!(frame->flags & FT_TCP_FIN);
+		if (ft_sequence_diff(end, hold->next_sequence) > 0)
+			hold->next_sequence = end;
+	} else {
+		hold->next_sequence += held->fresh_length;
+	}
+	return 0;
+}
+
+int ft_hold_join(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame, uint32_t fresh,
+		 const struct ft_trigger *trigger)
+{
+	struct ft_hold *hold = collecting(flow);
+	bool opened = !hold;
+	if (opened) {
+		hold = open_hold(gate, flow, trigger);
+		if (!hold)
+			return -ENOMEM;
+		*(flow->hold ? &flow->later : &flow->hold) = hold;
+	}
+	int error = keep(gate, hold, frame, fresh);
+	if (error) {
+		if (opened)
+			detach(gate, hold);
+		return error;
+	}
+	hold->last_at = gate->now;
+	if (trigger->reason == FT_REASON_HOLD_OVERLAP)
+		hold->overlap = true;
+	/* A rule that matches in a frame that joins says more than "later packet of a held flow". */
+	if (hold->trigger.reason == FT_REASON_HOLD_JOIN)
+		hold->trigger = *trigger;
+	ft_gate_note(gate, opened ? trigger->reason : FT_REASON_HOLD_JOIN);
+	gate->holds.due = 0;
+	return 0;
+}
+
+/* ---- the end of a hold ---- */
+
+static void report(struct ft_gate *gate, struct ft_hold *hold, const char *disposition)
+{
+	json_t *record = ft_record_hold(gate, hold);
+	if (!record || ft_case_record(hold->trial, record)) {
+		ft_gate_log(gate, "error", "no memory for the record of hold %llu",
+			    (unsigned long long)hold->id);
+		json_decref(record);
+		return;
+	}
+	json_object_set_new(record, "disposition", json_string(disposition));
+	json_object_set_new(record, "disposition_reason", json_string(ft_reason_label(hold->outcome)));
+	json_object_set_new(record, "frames_done",
+			    json_integer(strcmp(disposition, "released") ? hold->frames : hold->released));
+	gate->outlet.record(gate->outlet.context, record);
+	json_decref(record);
+}
+
+static void reset_guest(struct ft_gate *gate, const struct ft_flow *flow)
+{
+	const struct ft_stream *stream = &flow->stream;
+	uint8_t frame[FT_RESET_LENGTH];
+	struct ft_reset reset = {.source = flow->key.client,
+				 .destination = flow->key.server,
+				 .source_port = flow->key.client_port,
+				 .destination_port = flow->key.server_port,
+				 .sequence = stream->released,
+				 .acknowledgement = stream->client_ack};
+	memcpy(reset.source_mac, flow->client_mac, 6);
+	memcpy(reset.destination_mac, flow->guest_mac, 6);
+	ft_gate_deliver(gate, frame, ft_reset_build(&reset, frame));
+}
+
+/* What the client expects next is what it has received: at least what it acknowledged, at most what the guest sent.
+ * When these differ both are tried: the one below its window is ignored (RFC 5961 3.2), and a wrong one above is
+ * answered with the right number, which the dead flow answers. */
+static void reset_client(struct ft_gate *gate, const struct ft_flow *flow)
+{
+	const struct ft_stream *stream = &flow->stream;
+	uint8_t frame[FT_RESET_LENGTH];
+	struct ft_reset reset = {.source = flow->key.server,
+				 .destination = flow->key.client,
+				 .source_port = flow->key.server_port,
+				 .destination_port = flow->key.client_port,
+				 .sequence = stream->client_ack,
+				 .acknowledgement = stream->admitted};
+	memcpy(reset.source_mac, flow->guest_mac, 6);
+	memcpy(reset.destination_mac, flow->client_mac, 6);
+	if (stream->client_ack != stream->guest_next)
+		ft_gate_emit(gate, frame, ft_reset_build(&reset, frame));
+	reset.sequence = stream->guest_next;
+	ft_gate_emit(gate, frame, ft_reset_build(&reset, frame));
+}
+
+void ft_flow_kill(struct ft_gate *gate, struct ft_flow *flow)
+{
+	flow->dead = true;
+	ft_stream_free(&flow->stream);
+	free(flow->reset);
+	flow->reset = NULL;
+	if (flow->key.protocol != IPPROTO_TCP || flow->stream.state != FT_STREAM_OPEN)
+		return;
+	if (gate->guest.up)
+		reset_guest(gate, flow);
+	reset_client(gate, flow);
+}
+
+static void drop(struct ft_gate *gate, struct ft_hold *hold, enum ft_reason reason)
+{
+	struct ft_flow *flow = hold->flow;
+	struct ft_hold *later = flow->later == hold ? NULL : flow->later;
+	hold->outcome = reason;
+	gate->counts[reason] += hold->frames;
+	ft_record_packets(gate, hold);
+	report(gate, hold, "dropped");
+	detach(gate, hold);
+	/* What came behind it was never tried, and the connection is over. */
+	if (later) {
+		ft_case_abandon(later->trial, FT_TRIAL_END_ERROR,
+				"the flow was dropped before this was tried");
+		later->outcome = FT_REASON_DROP_FLOW_DEAD;
+		gate->counts[FT_REASON_DROP_FLOW_DEAD] += later->frames;
+		ft_record_packets(gate, later);
+		report(gate, later, "dropped");
+		detach(gate, later);
+	}
+	if (!flow->dead)
+		ft_flow_kill(gate, flow);
+}
+
+/* Puts what is left into the guest's ring; goes on at the next tick when the ring is full. */
+static void release(struct ft_gate *gate, struct ft_hold *hold)
+{
+	struct ft_flow *flow = hold->flow;
+	for (; hold->to_release; hold->to_release = hold->to_release->next) {
+		struct ft_held *held = hold->to_release;
+		if (!ft_gate_has_room(gate, held->length))
+			return;
+		if (ft_gate_deliver(gate, held->data, held->length))
+			return; /* the link broke: whoever cuts it ends the holds */
+		hold->released++;
+		ft_gate_note(gate, hold->outcome);
+		if (held->has_timestamp) {
+			flow->stream.has_timestamp = true;
+			flow->stream.timestamp = held->timestamp;
+		}
+	}
+	ft_stream_release(&flow->stream, hold->next_sequence);
+	flow->answered_from = flow->stream.guest_next;
+	report(gate, hold, "released");
+	detach(gate, hold);
+	if (!flow->hold && flow->reset) {
+		ft_gate_deliver(gate, flow->reset, flow->reset_length);
+		flow->stream.state = FT_STREAM_CLOSED;
+		free(flow->reset);
+		flow->reset = NULL;
+	}
+}
+
+static void start_release(struct ft_gate *gate, struct ft_hold *hold, enum ft_reason reason)
+{
+	hold->state = FT_HOLD_RELEASE;
+	hold->outcome = reason;
+	hold->to_release = hold->first;
+	release(gate, hold);
+}
+
+/* The case is judged: does what the verdict, and without one the service's policy, says. */
+static void conclude(struct ft_gate *gate, struct ft_hold *hold)
+{
+	struct ft_judgement judgement;
+	ft_case_judge(hold->trial, &judgement);
+	bool release_it = hold->flow->service->release_on_exception;
+	if (hold->observed) {
+		hold->outcome = FT_REASON_PASS_OBSERVED;
+		report(gate, hold, "observed");
+		detach(gate, hold);
+	} else if (judgement.verdict == FT_VERDICT_CLEAN) {
+		start_release(gate, hold, FT_REASON_RELEASE_CLEAN);
+	} else if (judgement.verdict == FT_VERDICT_MALICIOUS) {
+		drop(gate, hold, FT_REASON_DROP_VERDICT);
+	} else if (release_it) {
+		start_release(gate, hold, FT_REASON_RELEASE_EXCEPTION);
+	} else {
+		/* Suspicious means that a rule objects: with a policy of dropping what is not clean, that verdict
+		 * drops it. Inconclusive is no verdict. */
+		drop(gate, hold,
+		     judgement.verdict == FT_VERDICT_SUSPICIOUS ? FT_REASON_DROP_VERDICT
+								: FT_REASON_DROP_EXCEPTION);
+	}
+}
+
+static void give_up(struct ft_gate *gate, struct ft_hold *hold, enum ft_trial_end end, const char *why)
+{
+	ft_case_abandon(hold->trial, end, why);
+	/* Without a twin no rule can have the last word: the case says inconclusive. */
+	if (ft_case_step(hold->trial) == FT_CASE_TWIN)
+		ft_case_abandon(hold->trial, end, why);
+	ft_case_step(hold->trial);
+	conclude(gate, hold);
+}
+
+/* ---- events and time ---- */
+
+static struct ft_hold *find(const struct ft_gate *gate, uint64_t id)
+{
+	for (struct ft_hold *hold = gate->holds.first; hold && hold->id <= id; hold = hold->next)
+		if (hold->id == id)
+			return hold;
+	return NULL;
+}
+
+static void step(struct ft_gate *gate, struct ft_hold *hold)
+{
+	switch (ft_case_step(hold->trial)) {
+	case FT_CASE_RUNNING:
+		return;
+	case FT_CASE_TWIN:
+		hold->twin = true;
+		hold->deadline = gate->now + gate->budgets.wall_ns + GRACE_NS;
+		if (hold->gone || ft_trial_twin(gate, hold, ft_case_until(hold->trial)))
+			give_up(gate, hold, FT_TRIAL_END_ERROR, "the twin could not be asked for");
+		return;
+	case FT_CASE_JUDGED:
+		conclude(gate, hold);
+	}
+}
+
+/* What the guest's process says it took has to be about what was handed to it. */
+static void check_handled(const struct ft_hold *hold, struct ft_event *event)
+{
+	uint64_t numbers = hold->flow->key.protocol == IPPROTO_TCP
+			       ? hold->next_sequence - hold->first_sequence
+			       : hold->bytes;
+	if (event->a[1] != numbers && event->a[1] != hold->bytes)
+		event->a[0] = 0;
+	event->a[1] = numbers;
+	if (event->a[0] == hold->bytes && numbers > hold->bytes)
+		event->a[0] = numbers; /* a FIN has a number and no byte */
+}
+
+void ft_hold_event(struct ft_gate *gate, struct ft_event *event, const char *const *strings)
+{
+	struct ft_hold *hold = find(gate, event->hold);
+	/* Late words about a hold that is over, or a process that makes numbers up. */
+	if (!hold || hold->state < FT_HOLD_SEND || event->role == FT_ROLE_LIVE)
+		return;
+	if (event->type == FT_EVENT_SEED_GONE && event->role == FT_ROLE_SEED) {
+		hold->gone = true;
+		gate->holds.due = 0;
+	}
+	if (hold->state != FT_HOLD_TRY)
+		return;
+	if (event->type == FT_EVENT_TRIAL_HANDLED && event->role == FT_ROLE_TRIAL)
+		check_handled(hold, event);
+	ft_case_add(hold->trial, event, strings);
+	step(gate, hold);
+}
+
+static void start_trial(struct ft_gate *gate, struct ft_hold *hold)
+{
+	hold->slot = true;
+	gate->holds.running++;
+	hold->flow->trials++;
+	hold->state = FT_HOLD_SEND;
+	hold->deadline = gate->now + gate->budgets.wall_ns + GRACE_NS;
+}
+
+static void tick_waiting(struct ft_gate *gate, struct ft_hold *hold)
+{
+	struct ft_flow *flow = hold->flow;
+	const struct ft_service *service = flow->service;
+	if (hold->state == FT_HOLD_GATHER) {
+		uint64_t quiet = hold->last_at + service->gather_ns,
+			 most = hold->opened + service->gather_most_ns;
+		uint64_t until = quiet < most ? quiet : most;
+		bool full = hold->frames >= FT_TRIAL_FRAMES || hold->bytes >= service->hold_bytes;
+		if (gate->now < until && !full) {
+			if (until < gate->holds.due)
+				gate->holds.due = until;
+			return;
+		}
+		hold->state = FT_HOLD_WAIT;
+		hold->deadline = NEVER;
+	}
+	if (flow->hold != hold)
+		return; /* the one before is still being tried */
+	if (hold->deadline == NEVER)
+		hold->deadline = gate->now + gate->budgets.wall_ns;
+	if (flow->trials >= service->trials_per_flow)
+		give_up(gate, hold, FT_TRIAL_END_ERROR,
+			"this flow has had as many trials as trials_per_flow allows");
+	else if (gate->holds.running < gate->budgets.most)
+		start_trial(gate, hold);
+	else if (gate->now >= hold->deadline)
+		give_up(gate, hold, FT_TRIAL_END_ERROR, "no clone was free in time");
+	else if (hold->deadline < gate->holds.due)
+		gate->holds.due = hold->deadline;
+}
+
+static void tick_trial(struct ft_gate *gate, struct ft_hold *hold)
+{
+	if (hold->state == FT_HOLD_SEND) {
+		int error = ft_trial_send(gate, hold);
+		if (!error)
+			hold->state = FT_HOLD_TRY;
+		else if (error != -EAGAIN) {
+			ft_gate_link_broken(gate, "its command ring has an impossible index");
+			return; /* and with it this hold */
+		} else {
+			gate->holds.due = gate->now;
+		}
+	}
+	if (hold->state == FT_HOLD_RELEASE) {
+		gate->holds.due = gate->now;
+		release(gate, hold);
+		return;
+	}
+	if (hold->gone && hold->state == FT_HOLD_DEPART) {
+		end_hold(gate, hold);
+		return;
+	}
+	if (gate->now < hold->deadline) {
+		if (hold->deadline < gate->holds.due)
+			gate->holds.due = hold->deadline;
+		return;
+	}
+	if (hold->state == FT_HOLD_DEPART)
+		end_hold(gate, hold);
+	else
+		give_up(gate, hold, FT_TRIAL_END_WALL, "the guest's process did not answer in time");
+}
+
+void ft_holds_tick(struct ft_gate *gate)
+{
+	gate->holds.due = NEVER;
+	for (struct ft_hold *hold = gate->holds.first; hold; hold = hold->next) {
+		if (hold->state <= FT_HOLD_WAIT)
+			tick_waiting(gate, hold);
+		if (hold->state > FT_HOLD_WAIT && hold->state < FT_HOLD_OVER)
+			tick_trial(gate, hold);
+	}
+	collect_garbage(gate);
+}
+
+/* ---- observing ---- */
+
+void ft_hold_observe(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame, uint32_t fresh,
+		     const struct ft_trigger *trigger)
+{
+	if (flow->trials >= flow->service->trials_per_flow)
+		return;
+	struct ft_hold *hold = open_hold(gate, flow, trigger);
+	if (!hold)
+		return;
+	hold->observed = true;
+	flow->observing++;
+	if (keep(gate, hold, frame, fresh)) {
+		give_up(gate, hold, FT_TRIAL_END_ERROR, "no memory for a copy of the frame");
+		return;
+	}
+	/* The frame goes on at once, so a trial that cannot begin now would begin from a guest that has it already. */
+	if (gate->holds.running >= gate->budgets.most) {
+		flow->trials++;
+		give_up(gate, hold, FT_TRIAL_END_ERROR, "no clone was free when it came");
+		return;
+	}
+	start_trial(gate, hold);
+	if (ft_trial_send(gate, hold)) {
+		give_up(gate, hold, FT_TRIAL_END_ERROR, "the guest's process does not take requests");
+		return;
+	}
+	hold->state = FT_HOLD_TRY;
+	gate->holds.due = 0;
+}
+
+/* ---- the end of everything ---- */
+
+static void end_by_policy(struct ft_gate *gate, struct ft_hold *hold, bool gone, const char *why)
+{
+	bool release_it = hold->flow->service->release_on_exception;
+	bool releasing = hold->state == FT_HOLD_RELEASE;
+	if (!releasing)
+		ft_case_abandon(hold->trial, FT_TRIAL_END_ERROR, why);
+	if (ft_case_step(hold->trial) == FT_CASE_TWIN)
+		ft_case_abandon(hold->trial, FT_TRIAL_END_ERROR, why);
+	ft_case_step(hold->trial);
+	if (hold->observed) {
+		hold->outcome = FT_REASON_PASS_OBSERVED;
+		report(gate, hold, "observed");
+		detach(gate, hold);
+	} else if (gone) {
+		drop(gate, hold,
+		     release_it || releasing ? FT_REASON_DROP_GUEST_DOWN : FT_REASON_DROP_EXCEPTION);
+	} else if (releasing) {
+		release(gate, hold);
+	} else if (release_it) {
+		start_release(gate, hold, FT_REASON_RELEASE_SHUTDOWN);
+	} else {
+		drop(gate, hold, FT_REASON_DROP_SHUTDOWN);
+	}
+	/* A release that found the ring full: there is no later tick. */
+	if (hold->flow)
+		drop(gate, hold, FT_REASON_DROP_RING_FULL);
+}
+
+void ft_holds_end(struct ft_gate *gate, bool gone, const char *why)
+{
+	for (struct ft_hold *hold = gate->holds.first; hold; hold = hold->next) {
+		if (hold->state < FT_HOLD_DEPART && hold->flow)
+			end_by_policy(gate, hold, gone, why);
+		else if (hold->state == FT_HOLD_DEPART && gone)
+			end_hold(gate, hold);
+	}
+	gate->holds.due = 0;
+}
+
+/* ---- queries ---- */
+
+json_t *ft_holds_list(const struct ft_gate *gate)
+{
+	static const char *const states[] = {"gathering", "waiting", "trial", "trial", "releasing", "", ""};
+	json_t *list = json_array();
+	for (const struct ft_hold *hold = gate->holds.first; hold; hold = hold->next) {
+		if (hold->state >= FT_HOLD_DEPART)
+			continue;
+		json_t *record = ft_record_hold(gate, hold);
+		json_object_del(record, "op");
+		json_object_del(record, "ended_ns");
+		json_object_set_new(record, "state", json_string(hold->twin ? "twin" : states[hold->state]));
+		json_object_set_new(record, "age_ns", json_integer((json_int_t)(gate->now - hold->opened)));
+		json_array_append_new(list, record);
+	}
+	return list;
+}

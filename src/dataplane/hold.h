@@ -1,0 +1,39 @@
+/* What is done with holds. The invariant that this file keeps: a held frame reaches the live guest only from a hold
+ * whose trial took exactly its frames, in order, or because the service's policy says so; and then exactly once.
+ *
+ * A flow has at most two holds: the one being tried, and one that collects what comes meanwhile. Nothing joins a hold
+ * after its frames went to the vmm. */
+#ifndef FT_DATAPLANE_HOLD_H
+#define FT_DATAPLANE_HOLD_H
+
+#include "base/event.h"
+#include "dataplane/gate-t.h"
+
+/* Would a frame of this length still fit the hold that the flow's next frame joins? 0, or the reason why not. */
+enum ft_reason ft_hold_refuses(struct ft_gate *gate, const struct ft_flow *flow,
+			       const struct ft_frame *frame);
+
+/* Adds a frame to the hold that collects, opening one with this trigger if there is none. fresh: payload offset of its
+ * first new byte. 0, or -ENOMEM (nothing changed). For TCP before ft_stream_admit. */
+int ft_hold_join(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame, uint32_t fresh,
+		 const struct ft_trigger *trigger);
+
+/* A service that only observes: asks for a trial of this one frame, which is about to go on. */
+void ft_hold_observe(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame, uint32_t fresh,
+		     const struct ft_trigger *trigger);
+
+/* An event of a trial (event->hold is not 0). */
+void ft_hold_event(struct ft_gate *gate, struct ft_event *event, const char *const *strings);
+
+/* What time and room bring. Sets gate->holds.due. */
+void ft_holds_tick(struct ft_gate *gate);
+
+/* Ends all holds. release_reason, drop_reason: by policy. gone: there is no guest to release to any more. */
+void ft_holds_end(struct ft_gate *gate, bool gone, const char *why);
+
+/* Both ends of a TCP flow get a reset; nothing of it passes any more. */
+void ft_flow_kill(struct ft_gate *gate, struct ft_flow *flow);
+
+json_t *ft_holds_list(const struct ft_gate *gate);
+
+#endif

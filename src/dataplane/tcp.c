@@ -1,0 +1,390 @@
+#include "dataplane/tcp.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "dataplane/hold.h"
+#include "dataplane/reset.h"
+#include "dataplane/trigger.h"
+
+static void answer_with_reset(struct ft_gate *gate, const struct ft_frame *frame, bool to_client)
+{
+	uint8_t reset[FT_RESET_LENGTH];
+	size_t length = ft_reset_answer(frame, reset);
+	if (length && to_client)
+		ft_gate_emit(gate, reset, length);
+	else if (length && gate->guest.up)
+		ft_gate_deliver(gate, reset, length);
+}
+
+/* Passes a frame without its payload. */
+static int deliver_bare(struct ft_gate *gate, const struct ft_frame *frame,
+			const struct ft_frame_bare *change)
+{
+	uint8_t bare[FT_FRAME_USUAL];
+	return ft_gate_deliver(gate, bare, ft_frame_bare(frame, change, bare));
+}
+
+/* The acknowledgement of a held flow's packet, at the number that the guest expects. With a TSval above that of the
+ * held segments the guest would discard these when they come (PAWS, RFC 7323 5.3), so it gets the last one again. */
+static void pass_acknowledgement(struct ft_gate *gate, const struct ft_flow *flow,
+				 const struct ft_frame *frame)
+{
+	if (!(frame->flags & FT_TCP_ACK))
+		return;
+	struct ft_frame_bare change = {.sequence = flow->stream.released,
+				       .flags = FT_TCP_ACK,
+				       .set_timestamp = flow->stream.has_timestamp,
+				       .timestamp = flow->stream.timestamp};
+	if (!deliver_bare(gate, frame, &change))
+		ft_gate_note(gate, FT_REASON_PASS_ACK);
+}
+
+/* Does the segment acknowledge something that the guest has not been told, or open the window? */
+static bool tells_more(const struct ft_stream *stream, const struct ft_frame *frame)
+{
+	return frame->flags & FT_TCP_ACK &&
+	       (ft_sequence_diff(frame->acknowledgement, stream->client_ack) > 0 ||
+		frame->window != stream->client_window);
+}
+
+/* Passes a frame as it is. */
+static void pass(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame,
+		 enum ft_reason reason)
+{
+	if (ft_gate_deliver(gate, frame->data, frame->length))
+		return;
+	ft_gate_note(gate, reason);
+	if (frame->timestamp) {
+		flow->stream.has_timestamp = true;
+		flow->stream.timestamp = ft_load32(frame->data + frame->timestamp);
+	}
+}
+
+static enum ft_reason pass_reason(const struct ft_flow *flow)
+{
+	return ft_trigger_settled(flow) ? FT_REASON_PASS_SETTLED : FT_REASON_PASS_INSPECTED;
+}
+
+/* ---- connections ---- */
+
+static void pass_syn(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame)
+{
+	if (!frame->payload_length || flow->service->mode == FT_MODE_OBSERVE) {
+		pass(gate, flow, frame, FT_REASON_PASS_INSPECTED);
+		return;
+	}
+	struct ft_frame_bare change = {.sequence = frame->sequence, .flags = FT_TCP_SYN};
+	ft_gate_note(gate, FT_REASON_DROP_SYN_DATA);
+	if (!deliver_bare(gate, frame, &change))
+		ft_gate_note(gate, FT_REASON_PASS_INSPECTED);
+}
+
+static void handle_syn(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame)
+{
+	struct ft_stream *stream = &flow->stream;
+	if (flow->hold) {
+		ft_gate_note(gate, FT_REASON_DROP_OUT_OF_WINDOW);
+		return;
+	}
+	if (flow->dead || stream->state != FT_STREAM_OPEN) {
+		ft_flow_renew(flow);
+		flow->start_wall = gate->wall;
+		flow->seen = gate->now;
+		memcpy(flow->client_mac, frame->data + 6, 6);
+		memcpy(flow->guest_mac, frame->data, 6);
+		ft_stream_begin(stream, frame);
+	} else if (frame->sequence != stream->client_isn) {
+		/* The guest may have forgotten the old connection, or not: its answer will tell. */
+		ft_stream_begin(&flow->renewed, frame);
+	}
+	pass_syn(gate, flow, frame);
+}
+
+/* A guest's answer to a SYN that came while we took the old connection to be open. */
+static void renew_if_answered(struct ft_flow *flow, const struct ft_frame *frame)
+{
+	const unsigned both = FT_TCP_SYN | FT_TCP_ACK;
+	if ((frame->flags & (both | FT_TCP_RST)) != both || flow->stream.state != FT_STREAM_OPEN ||
+	    flow->hold || !flow->renewed.guest_ack ||
+	    frame->acknowledgement != flow->renewed.client_isn + 1 ||
+	    frame->acknowledgement == flow->stream.client_isn + 1)
+		return;
+	struct ft_stream stream = flow->renewed;
+	struct ft_flow old = *flow;
+	flow->renewed = (struct ft_stream){0};
+	ft_flow_renew(flow);
+	flow->stream = stream;
+	flow->start_wall = old.start_wall;
+	flow->seen = old.seen;
+	memcpy(flow->client_mac, old.client_mac, 6);
+	memcpy(flow->guest_mac, old.guest_mac, 6);
+}
+
+static void handle_reset(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame)
+{
+	struct ft_stream *stream = &flow->stream;
+	int32_t ahead = ft_sequence_diff(frame->sequence, stream->admitted);
+	if (flow->hold) {
+		/* Waits behind what was sent before it; at any other number it is not the end of this connection. */
+		if (ahead || flow->reset)
+			ft_gate_note(gate, FT_REASON_DROP_OUT_OF_WINDOW);
+		else if (!(flow->reset = malloc(FT_FRAME_USUAL)))
+			ft_gate_note(gate, FT_REASON_DROP_NO_MEMORY);
+		else {
+			struct ft_frame_bare change = {.sequence = frame->sequence, .flags = frame->flags};
+			flow->reset_length = (uint32_t)ft_frame_bare(frame, &change, flow->reset);
+			ft_gate_note(gate, FT_REASON_HOLD_JOIN);
+		}
+		return;
+	}
+	struct ft_frame_bare change = {.sequence = frame->sequence, .flags = frame->flags};
+	if (deliver_bare(gate, frame, &change))
+		return;
+	ft_gate_note(gate, FT_REASON_PASS_INSPECTED);
+	if (!ahead)
+		stream->state = FT_STREAM_CLOSED;
+}
+
+/* ---- bytes ---- */
+
+static void hold(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame, uint32_t fresh,
+		 const struct ft_trigger *trigger)
+{
+	enum ft_reason refused = ft_hold_refuses(gate, flow, frame);
+	if (refused != FT_REASON_COUNT) {
+		ft_gate_note(gate, refused);
+		return;
+	}
+	bool more = tells_more(&flow->stream, frame);
+	if (ft_hold_join(gate, flow, frame, fresh, trigger)) {
+		ft_gate_note(gate, FT_REASON_DROP_NO_MEMORY);
+		return;
+	}
+	flow->suspect = true;
+	if (ft_stream_admit(&flow->stream, frame, fresh)) {
+		/* Held, but without a copy to compare retransmissions with: better no connection than that. */
+		ft_gate_note(gate, FT_REASON_DROP_NO_MEMORY);
+		ft_flow_kill(gate, flow);
+		return;
+	}
+	if (more)
+		pass_acknowledgement(gate, flow, frame);
+}
+
+/* New bytes in order. */
+static void handle_next(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame,
+			uint32_t fresh)
+{
+	const struct ft_trigger join = {.reason = FT_REASON_HOLD_JOIN};
+	struct ft_trigger trigger;
+	/* A bare FIN has no bytes, but a service may act on the end of its input: it is tried as well, unless the guest
+	 * has answered what was tried before, which is how an ordinary exchange ends. */
+	bool farewell = !frame->payload_length && !flow->hold &&
+			flow->stream.guest_next != flow->answered_from &&
+			flow->stream.guest_ack == flow->stream.released;
+	if (flow->suspect && !farewell) {
+		/* Nothing of it passes without a trial, so there is nothing left that inspection could add. */
+		hold(gate, flow, frame, fresh, &join);
+		return;
+	}
+	/* What will not fit must not be looked at: it comes again, and would be looked at twice. */
+	if (!ft_gate_has_room(gate, frame->length)) {
+		ft_gate_note(gate, gate->guest.up ? FT_REASON_DROP_RING_FULL : FT_REASON_DROP_GUEST_DOWN);
+		return;
+	}
+	int found = ft_trigger_client(gate, flow, frame, fresh, &trigger);
+	if (found < 0) {
+		ft_gate_note(gate, FT_REASON_DROP_NO_MEMORY);
+		return;
+	}
+	if (found) {
+		hold(gate, flow, frame, fresh, &trigger);
+		return;
+	}
+	if (ft_stream_admit(&flow->stream, frame, fresh)) {
+		ft_gate_note(gate, FT_REASON_DROP_NO_MEMORY);
+		return;
+	}
+	pass(gate, flow, frame, pass_reason(flow));
+	ft_stream_release(&flow->stream, flow->stream.admitted);
+}
+
+/* Other bytes under numbers that the guest may still take. */
+static void handle_overlap(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame,
+			   uint32_t fresh)
+{
+	const struct ft_trigger trigger = {.reason = FT_REASON_HOLD_OVERLAP};
+	if (flow->hold && fresh == frame->payload_length) {
+		/* The first version is being tried, and the guest will get that one: this one has no use. */
+		flow->hold->overlap = true;
+		ft_gate_note(gate, FT_REASON_DROP_HOLD_DUPLICATE);
+		return;
+	}
+	hold(gate, flow, frame, fresh, &trigger);
+}
+
+static void handle_enforced(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame)
+{
+	uint32_t fresh;
+	enum ft_segment segment = ft_stream_measure(&flow->stream, frame, &fresh);
+	bool more = flow->hold && tells_more(&flow->stream, frame);
+	switch (segment) {
+	case FT_SEGMENT_NEXT:
+		handle_next(gate, flow, frame, fresh);
+		return;
+	case FT_SEGMENT_OVERLAP:
+		handle_overlap(gate, flow, frame, fresh);
+		return;
+	case FT_SEGMENT_EMPTY:
+		if (flow->hold)
+			pass_acknowledgement(gate, flow, frame);
+		else
+			pass(gate, flow, frame, pass_reason(flow));
+		return;
+	case FT_SEGMENT_REPEAT:
+		if (!flow->hold) {
+			pass(gate, flow, frame, pass_reason(flow));
+			return;
+		}
+		ft_gate_note(gate, FT_REASON_DROP_HOLD_DUPLICATE);
+		break;
+	case FT_SEGMENT_OLD: {
+		/* The guest answers a number below with what it expects; bytes are of no use to it. */
+		struct ft_frame_bare change = {.sequence = frame->sequence, .flags = FT_TCP_ACK};
+		if (flow->hold)
+			ft_gate_note(gate, FT_REASON_DROP_HOLD_DUPLICATE);
+		else if (!deliver_bare(gate, frame, &change))
+			ft_gate_note(gate, FT_REASON_PASS_INSPECTED);
+		break;
+	}
+	case FT_SEGMENT_GAP:
+		ft_gate_note(gate, FT_REASON_DROP_OUT_OF_ORDER);
+		break;
+	case FT_SEGMENT_FULL:
+		ft_gate_note(gate, flow->hold ? FT_REASON_DROP_HOLD_LIMIT : FT_REASON_DROP_OUT_OF_WINDOW);
+		break;
+	case FT_SEGMENT_OUTSIDE:
+		ft_gate_note(gate, FT_REASON_DROP_OUT_OF_WINDOW);
+		return;
+	}
+	if (more)
+		pass_acknowledgement(gate, flow, frame);
+}
+
+/* Everything passes. The stream follows as well as it can; after a gap it goes on behind it. */
+static void handle_observed(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame)
+{
+	uint32_t fresh;
+	struct ft_stream *stream = &flow->stream;
+	enum ft_segment segment = ft_stream_measure(stream, frame, &fresh);
+	if (segment == FT_SEGMENT_GAP || segment == FT_SEGMENT_FULL || segment == FT_SEGMENT_OUTSIDE) {
+		uint32_t guest_next = stream->guest_next;
+		bool scaled = stream->scaled;
+		ft_stream_adopt(stream, frame);
+		stream->guest_next = guest_next;
+		stream->scaled = scaled;
+		segment = ft_stream_measure(stream, frame, &fresh);
+	}
+	struct ft_trigger trigger = {.reason = FT_REASON_HOLD_OVERLAP};
+	int found = segment == FT_SEGMENT_OVERLAP;
+	if (segment == FT_SEGMENT_NEXT)
+		found = ft_trigger_client(gate, flow, frame, fresh, &trigger) > 0;
+	if (found && ft_gate_has_room(gate, frame->length))
+		ft_hold_observe(gate, flow, frame, fresh, &trigger);
+	ft_stream_admit(stream, frame, fresh);
+	pass(gate, flow, frame, found ? FT_REASON_PASS_OBSERVED : pass_reason(flow));
+	ft_stream_release(stream, stream->admitted);
+}
+
+/* ---- the two directions ---- */
+
+static struct ft_flow *flow_of_client(struct ft_gate *gate, const struct ft_service *service,
+				      const struct ft_frame *frame)
+{
+	struct ft_flow_key key;
+	ft_flow_key_client(&key, frame);
+	struct ft_flow *flow = ft_flows_find(gate->flows, &key);
+	bool syn = (frame->flags & (FT_TCP_SYN | FT_TCP_ACK | FT_TCP_RST)) == FT_TCP_SYN;
+	if (flow)
+		return flow;
+	if (!syn && service->mode != FT_MODE_OBSERVE) {
+		ft_gate_note(gate, FT_REASON_DROP_NO_FLOW);
+		answer_with_reset(gate, frame, true);
+		return NULL;
+	}
+	flow = ft_flows_add(gate->flows, &key);
+	if (!flow) {
+		ft_gate_note(gate, FT_REASON_DROP_FLOW_TABLE);
+		return NULL;
+	}
+	flow->service = service;
+	flow->start_wall = gate->wall;
+	memcpy(flow->client_mac, frame->data + 6, 6);
+	memcpy(flow->guest_mac, frame->data, 6);
+	if (syn)
+		ft_stream_begin(&flow->stream, frame);
+	else
+		ft_stream_adopt(&flow->stream, frame);
+	return flow;
+}
+
+void ft_tcp_client(struct ft_gate *gate, const struct ft_service *service, const struct ft_frame *frame)
+{
+	struct ft_flow *flow = flow_of_client(gate, service, frame);
+	if (!flow)
+		return;
+	bool syn = (frame->flags & (FT_TCP_SYN | FT_TCP_RST)) == FT_TCP_SYN;
+	flow->seen = gate->now;
+	if (flow->dead && !(syn && !(frame->flags & FT_TCP_ACK))) {
+		ft_gate_note(gate, FT_REASON_DROP_FLOW_DEAD);
+		answer_with_reset(gate, frame, true);
+		return;
+	}
+	if (syn) {
+		/* A client has no business answering a SYN of a service's port, with data least of all. */
+		if (frame->flags & FT_TCP_ACK)
+			ft_gate_note(gate, FT_REASON_DROP_OUT_OF_WINDOW);
+		else
+			handle_syn(gate, flow, frame);
+	} else if (frame->flags & FT_TCP_RST) {
+		handle_reset(gate, flow, frame);
+	} else if (flow->service->mode == FT_MODE_OBSERVE) {
+		handle_observed(gate, flow, frame);
+	} else if (flow->stream.state == FT_STREAM_SYN) {
+		/* Nobody can know the guest's number before the guest said it. */
+		ft_gate_note(gate, FT_REASON_DROP_OUT_OF_WINDOW);
+	} else if (flow->stream.state == FT_STREAM_CLOSED) {
+		struct ft_frame_bare change = {.sequence = frame->sequence, .flags = frame->flags};
+		if (!deliver_bare(gate, frame, &change))
+			ft_gate_note(gate, frame->payload_length ? FT_REASON_DROP_OUT_OF_WINDOW
+								 : FT_REASON_PASS_INSPECTED);
+	} else {
+		handle_enforced(gate, flow, frame);
+	}
+	flow->packets++;
+	flow->bytes += frame->length;
+	ft_stream_note_client(&flow->stream, frame);
+}
+
+bool ft_tcp_guest(struct ft_gate *gate, const struct ft_frame *frame)
+{
+	struct ft_flow_key key;
+	ft_flow_key_guest(&key, frame);
+	struct ft_flow *flow = ft_flows_find(gate->flows, &key);
+	if (!flow)
+		return true; /* not an inspected service's, or one that was forgotten */
+	if (flow->dead) {
+		ft_gate_note(gate, FT_REASON_DROP_FLOW_DEAD);
+		answer_with_reset(gate, frame, false);
+		return false;
+	}
+	flow->seen = gate->now;
+	flow->packets++;
+	flow->bytes += frame->length;
+	renew_if_answered(flow, frame);
+	ft_trigger_guest(gate, flow, frame);
+	ft_stream_note_guest(&flow->stream, frame);
+	return true;
+}

@@ -1,0 +1,87 @@
+#include "dataplane/trial.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/trial.h"
+
+static int put(struct ft_gate *gate, uint32_t kind, const struct iovec *parts, int count)
+{
+	if (!gate->guest.up)
+		return -EPROTO;
+	int error = ft_ring_put(&gate->guest.link.cmd, kind, parts, count);
+	gate->guest.kick_cmd |= !error;
+	return error == -ENOBUFS ? -EAGAIN : error;
+}
+
+static int begin(struct ft_gate *gate, struct ft_hold *hold)
+{
+	const struct ft_flow *flow = hold->flow;
+	const struct ft_budgets *budgets = &gate->budgets;
+	struct ft_trial_begin message = {
+	    .hold = hold->id,
+	    .rx_index = gate->guest.link.rx.index,
+	    .frames = hold->frames,
+	    .bytes = hold->bytes,
+	    .client_ip = flow->key.client,
+	    .server_ip = flow->key.server,
+	    .client_port = htons(flow->key.client_port),
+	    .server_port = htons(flow->key.server_port),
+	    .protocol = flow->key.protocol,
+	    .first_sequence = hold->first_sequence,
+	    .next_sequence = hold->next_sequence,
+	    .client_ack = flow->stream.client_ack,
+	    .client_window = ft_stream_client_window(&flow->stream),
+	    .handling_instructions = budgets->handling_instructions,
+	    .horizon_ns = budgets->horizon_ns,
+	    .horizon_instructions = budgets->horizon_instructions,
+	    .wall_ns = budgets->wall_ns,
+	    .memory_pages = budgets->memory_pages,
+	};
+	memcpy(message.client_mac, flow->client_mac, 6);
+	/* Another one for each trial, and not guessable by a guest that wants to know whether it is a clone. */
+	if (getrandom(&message.seed, sizeof(message.seed), 0) != sizeof(message.seed))
+		message.seed = gate->now ^ hold->id;
+	struct iovec part = {&message, sizeof(message)};
+	int error = put(gate, FT_TRIAL_BEGIN, &part, 1);
+	if (!error)
+		hold->rx_index = message.rx_index;
+	return error;
+}
+
+int ft_trial_send(struct ft_gate *gate, struct ft_hold *hold)
+{
+	if (!hold->begun) {
+		int error = begin(gate, hold);
+		if (error)
+			return error;
+		hold->begun = true;
+		hold->to_send = hold->first;
+	}
+	uint64_t id = hold->id;
+	for (; hold->to_send; hold->to_send = hold->to_send->next) {
+		struct iovec parts[2] = {{&id, sizeof(id)}, {hold->to_send->data, hold->to_send->length}};
+		int error = put(gate, FT_TRIAL_FRAME, parts, 2);
+		if (error)
+			return error;
+	}
+	struct ft_trial_go go = {.hold = id};
+	struct iovec part = {&go, sizeof(go)};
+	return put(gate, FT_TRIAL_GO, &part, 1);
+}
+
+int ft_trial_twin(struct ft_gate *gate, struct ft_hold *hold, uint64_t until_vtime_ns)
+{
+	struct ft_trial_twin message = {.hold = hold->id, .until_vtime_ns = until_vtime_ns};
+	struct iovec part = {&message, sizeof(message)};
+	return put(gate, FT_TRIAL_TWIN, &part, 1);
+}
+
+int ft_trial_finish(struct ft_gate *gate, struct ft_hold *hold)
+{
+	struct ft_trial_go message = {.hold = hold->id};
+	struct iovec part = {&message, sizeof(message)};
+	return put(gate, FT_TRIAL_FINISH, &part, 1);
+}

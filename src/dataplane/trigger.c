@@ -1,0 +1,59 @@
+#include "dataplane/trigger.h"
+
+#include <netinet/in.h>
+
+static uint64_t look_at(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame)
+{
+	if (!flow->service->risks)
+		return 0;
+	const uint8_t *packet = frame->data + frame->ip;
+	return ft_inspect_packet(gate->inspect, &flow->inspect, packet, ft_load16(packet + 2),
+				 gate->now / 1000000u) &
+	       flow->service->risks;
+}
+
+static int match_patterns(struct ft_flow *flow, const struct ft_frame *frame, uint32_t fresh,
+			  const struct ft_pattern **match)
+{
+	*match = NULL;
+	const uint8_t *bytes = frame->data + frame->payload + fresh;
+	size_t length = frame->payload_length - fresh;
+	if (!flow->service->screen || !length)
+		return 0;
+	return flow->key.protocol == IPPROTO_TCP
+		   ? ft_screen_bytes(flow->service->screen, &flow->scan, bytes, length, match)
+		   : ft_screen_datagram(flow->service->screen, bytes, length, match);
+}
+
+int ft_trigger_client(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame,
+		      uint32_t fresh, struct ft_trigger *trigger)
+{
+	*trigger = (struct ft_trigger){.reason = FT_REASON_COUNT};
+	if (fresh == frame->payload_length)
+		return 0;
+	int error = match_patterns(flow, frame, fresh, &trigger->pattern);
+	uint64_t risks = look_at(gate, flow, frame);
+	if (error)
+		return error;
+	if (trigger->pattern) {
+		trigger->reason = FT_REASON_HOLD_RULE;
+	} else if (risks) {
+		trigger->reason = FT_REASON_HOLD_RISK;
+		trigger->risk = (unsigned)__builtin_ctzll(risks);
+	} else if (flow->service->screen_all) {
+		trigger->reason = FT_REASON_HOLD_ALL;
+	}
+	return trigger->reason != FT_REASON_COUNT;
+}
+
+void ft_trigger_guest(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame)
+{
+	if (frame->payload_length && !flow->suspect)
+		look_at(gate, flow, frame);
+}
+
+bool ft_trigger_settled(const struct ft_flow *flow)
+{
+	const struct ft_service *service = flow->service;
+	return !service->screen_all && !service->screen && (!service->risks || flow->inspect.done);
+}

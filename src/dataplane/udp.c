@@ -1,0 +1,88 @@
+#include "dataplane/udp.h"
+
+#include <string.h>
+
+#include "dataplane/hold.h"
+#include "dataplane/trigger.h"
+
+static struct ft_flow *flow_of(struct ft_gate *gate, const struct ft_service *service,
+			       const struct ft_frame *frame)
+{
+	struct ft_flow_key key;
+	ft_flow_key_client(&key, frame);
+	struct ft_flow *flow = ft_flows_find(gate->flows, &key);
+	if (!flow) {
+		flow = ft_flows_add(gate->flows, &key);
+		if (!flow)
+			return NULL;
+		flow->service = service;
+		flow->start_wall = gate->wall;
+		memcpy(flow->client_mac, frame->data + 6, 6);
+		memcpy(flow->guest_mac, frame->data, 6);
+	}
+	flow->seen = gate->now;
+	flow->packets++;
+	flow->bytes += frame->length;
+	return flow;
+}
+
+static void hold(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame,
+		 const struct ft_trigger *trigger)
+{
+	enum ft_reason refused = ft_hold_refuses(gate, flow, frame);
+	if (refused != FT_REASON_COUNT)
+		ft_gate_note(gate, refused);
+	else if (ft_hold_join(gate, flow, frame, 0, trigger))
+		ft_gate_note(gate, FT_REASON_DROP_NO_MEMORY);
+	else
+		flow->suspect = true;
+}
+
+void ft_udp_client(struct ft_gate *gate, const struct ft_service *service, const struct ft_frame *frame)
+{
+	struct ft_flow *flow = flow_of(gate, service, frame);
+	if (!flow) {
+		ft_gate_note(gate, FT_REASON_DROP_FLOW_TABLE);
+		return;
+	}
+	if (flow->dead) {
+		ft_gate_note(gate, FT_REASON_DROP_FLOW_DEAD);
+		return;
+	}
+	struct ft_trigger trigger = {.reason = FT_REASON_HOLD_JOIN};
+	bool observe = service->mode == FT_MODE_OBSERVE;
+	int found = 1;
+	if (!flow->suspect)
+		found = ft_trigger_client(gate, flow, frame, 0, &trigger);
+	/* A datagram without payload shows nothing to inspection, but a service may act on it. */
+	if (!found && service->screen_all) {
+		trigger.reason = FT_REASON_HOLD_ALL;
+		found = 1;
+	}
+	if (found < 0 && !observe) {
+		ft_gate_note(gate, FT_REASON_DROP_NO_MEMORY);
+	} else if (found > 0 && !observe) {
+		hold(gate, flow, frame, &trigger);
+	} else {
+		if (found > 0 && ft_gate_has_room(gate, frame->length))
+			ft_hold_observe(gate, flow, frame, 0, &trigger);
+		if (!ft_gate_deliver(gate, frame->data, frame->length))
+			ft_gate_note(gate, found > 0                  ? FT_REASON_PASS_OBSERVED
+					   : ft_trigger_settled(flow) ? FT_REASON_PASS_SETTLED
+								      : FT_REASON_PASS_INSPECTED);
+	}
+}
+
+bool ft_udp_guest(struct ft_gate *gate, const struct ft_frame *frame)
+{
+	struct ft_flow_key key;
+	ft_flow_key_guest(&key, frame);
+	struct ft_flow *flow = ft_flows_find(gate->flows, &key);
+	if (!flow)
+		return true;
+	flow->seen = gate->now;
+	flow->packets++;
+	flow->bytes += frame->length;
+	ft_trigger_guest(gate, flow, frame);
+	return true;
+}
