@@ -73,7 +73,7 @@ static int load_service(const json_t *json, const char *name, struct ft_service 
 	if (!error)
 		error = either(json, "on_exception", "drop", "release", &release, err);
 	if (!error)
-		error = either(json, "screen", "rules", "all", &all, err);
+		error = either(json, "screen", "suspicious", "all", &all, err);
 	if (!error)
 		error = integer(json, "port", 0, 65535, &port, err);
 	if (!error && !port)

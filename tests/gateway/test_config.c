@@ -135,7 +135,7 @@ static const struct mistake mistakes[] = {
      "t.yaml:6:13: memory: \"128\" has no unit, expected a size such as \"256 MiB\" (units: TiB, GiB, MiB, "
      "KiB, "
      "GB, MB, kB, B)"},
-    {"memory: 128 MiB", "memory: 1 MiB", "t.yaml:6:13: memory is 1 MiB, expected between 32 MiB and 3 GiB"},
+    {"memory: 128 MiB", "memory: 1 MiB", "t.yaml:6:13: memory is 1 MiB, expected between 64 MiB and 3 GiB"},
     {"horizon: 60 s", "horizon: 60 MiB",
      "t.yaml:17:12: horizon: \"60 MiB\" has an unknown unit, expected a duration such as \"500 ms\" (units: "
      "h, min, "
