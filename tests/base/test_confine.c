@@ -96,6 +96,17 @@ static void only_what_is_listed_runs(void **state)
 	}
 }
 
+/* A process that ends by exit() runs what was registered for that, such as a sanitizer's leak check. */
+static int leaves_by_exit(void)
+{
+	exit(0);
+}
+
+static void a_confined_process_can_end(void **state)
+{
+	assert_int_equal(confined(leaves_by_exit), 0);
+}
+
 /* What a clone does: a tighter filter, compiled before the fork, on top. */
 static struct ft_confine_filter tighter;
 
@@ -226,9 +237,10 @@ static void the_parents_death_is_ours(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(only_what_is_listed_runs), cmocka_unit_test(filters_stack),
-	    cmocka_unit_test(a_wrong_table_is_named),   cmocka_unit_test(identity_is_given_up_for_good),
-	    cmocka_unit_test(root_is_refused),          cmocka_unit_test(the_parents_death_is_ours),
+	    cmocka_unit_test(only_what_is_listed_runs),      cmocka_unit_test(filters_stack),
+	    cmocka_unit_test(a_confined_process_can_end),    cmocka_unit_test(a_wrong_table_is_named),
+	    cmocka_unit_test(identity_is_given_up_for_good), cmocka_unit_test(root_is_refused),
+	    cmocka_unit_test(the_parents_death_is_ours),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
