@@ -66,6 +66,11 @@ void *ft_memory_span_writable(struct ft_memory *memory, ft_gpa gpa, uint64_t len
 		if ((memory->page_flags[page] & FT_PAGE_CODE) && memory->code_written)
 			memory->code_written(memory->engine, page);
 		ft_memory_grant(memory, page, false);
+		/* A page that a device fills whole holds nothing of its former owner: text read from disk into memory that
+		 * some process had used is no written code. */
+		uint64_t start = page * FT_PAGE_SIZE;
+		if (gpa.at <= start && gpa.at + length >= start + FT_PAGE_SIZE)
+			memory->page_flags[page] &= (uint8_t)~FT_PAGE_USER_WRITTEN;
 		memory->page_flags[page] |= FT_PAGE_DMA_WRITTEN;
 	}
 	return memory->base + gpa.at;

@@ -36,7 +36,7 @@ static inline ft_gpa ft_gpa_add(ft_gpa gpa, uint64_t n)
 /* What is known of a 4 KiB page; one byte a page. */
 enum ft_page_flag {
 	FT_PAGE_WRITTEN = 1,      /* since the mark (ft_memory_mark): by anybody */
-	FT_PAGE_USER_WRITTEN = 2, /* since the mark: a user-mode store was granted */
+	FT_PAGE_USER_WRITTEN = 2, /* since the mark: a user-mode store was granted, and no device filled the page since */
 	FT_PAGE_DMA_WRITTEN = 4,  /* since the mark: by a device */
 	FT_PAGE_CODE = 8          /* the engine holds translations of bytes in this page */
 };
