@@ -190,10 +190,17 @@ static void control_registers_refuse(void **state)
 		uint64_t value;
 	} cases[] = {
 	    {0, cr0 & ~(uint64_t)CR0_PG}, /* not from 64-bit code */
-	    {0, cr0 & ~(uint64_t)CR0_PE}, {0, cr0 | CR0_NW}, {0, cr0 | 1ull << 32},
-	    {3, 1ull << 40},              {3, 1ull << 63},   {4, cr4 & ~(uint64_t)CR4_PAE},
-	    {4, cr4 | 1u << 12},          {4, cr4 | 1u << 21}, {4, cr4 | 1u << 18},
-	    {4, cr4 | CR4_FSGSBASE},      {8, 16},
+	    {0, cr0 & ~(uint64_t)CR0_PE},
+	    {0, cr0 | CR0_NW},
+	    {0, cr0 | 1ull << 32},
+	    {3, 1ull << 40},
+	    {3, 1ull << 63},
+	    {4, cr4 & ~(uint64_t)CR4_PAE},
+	    {4, cr4 | 1u << 12},
+	    {4, cr4 | 1u << 21},
+	    {4, cr4 | 1u << 18},
+	    {4, cr4 | CR4_FSGSBASE},
+	    {8, 16},
 	};
 	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		uint64_t rip = cpu()->rip;
@@ -260,7 +267,8 @@ static enum soft_result msr(enum soft_op op, uint32_t index, uint64_t value)
 
 static void model_specific_registers(void **state)
 {
-	static const uint32_t addresses[] = {0xc0000082, 0xc0000083, 0xc0000100, 0xc0000101, 0xc0000102, 0x175, 0x176};
+	static const uint32_t addresses[] = {0xc0000082, 0xc0000083, 0xc0000100, 0xc0000101,
+					     0xc0000102, 0x175,      0x176};
 	for (unsigned i = 0; i < sizeof(addresses) / sizeof(addresses[0]); i++) {
 		assert_int_not_equal(msr(SOFT_OP_WRMSR, addresses[i], 0xffff812345678901), SOFT_FAULT);
 		assert_int_not_equal(msr(SOFT_OP_RDMSR, addresses[i], 0), SOFT_FAULT);
@@ -273,9 +281,14 @@ static void model_specific_registers(void **state)
 		uint32_t index;
 		uint64_t value;
 	} refused[] = {
-	    {0xc0000080, 1u << 14},     {0xc0000080, 0x501 & ~0x100}, /* LME while paging */
-	    {0xc0000084, 1ull << 32},   {0x277, 2},                   {0x10a, 0},
-	    {0x12345, 0},               {0x1a0, 1ull << 34},          {0xce, 0},
+	    {0xc0000080, 1u << 14},
+	    {0xc0000080, 0x501 & ~0x100}, /* LME while paging */
+	    {0xc0000084, 1ull << 32},
+	    {0x277, 2},
+	    {0x10a, 0},
+	    {0x12345, 0},
+	    {0x1a0, 1ull << 34},
+	    {0xce, 0},
 	};
 	for (unsigned i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
 		assert_int_equal(msr(SOFT_OP_WRMSR, refused[i].index, refused[i].value), SOFT_FAULT);
@@ -296,10 +309,11 @@ static void model_specific_registers(void **state)
 static void everything_privileged_faults_in_ring3(void **state)
 {
 	static const enum soft_op ops[] = {
-	    SOFT_OP_HLT,    SOFT_OP_CLI,    SOFT_OP_STI,   SOFT_OP_SYSRET,      SOFT_OP_LLDT,      SOFT_OP_LTR,
-	    SOFT_OP_LMSW,   SOFT_OP_CLTS,   SOFT_OP_RDMSR, SOFT_OP_WRMSR,       SOFT_OP_INVD,      SOFT_OP_WBINVD,
-	    SOFT_OP_SWAPGS, SOFT_OP_RDPMC,  SOFT_OP_IN,    SOFT_OP_MOV_FROM_CR, SOFT_OP_MOV_TO_CR, SOFT_OP_MOV_FROM_DR,
-	    SOFT_OP_OUT,    SOFT_OP_INVLPG, SOFT_OP_LGDT,  SOFT_OP_LIDT,        SOFT_OP_MOV_TO_DR, SOFT_OP_INS,
+	    SOFT_OP_HLT,         SOFT_OP_CLI,       SOFT_OP_STI,         SOFT_OP_SYSRET, SOFT_OP_LLDT,
+	    SOFT_OP_LTR,         SOFT_OP_LMSW,      SOFT_OP_CLTS,        SOFT_OP_RDMSR,  SOFT_OP_WRMSR,
+	    SOFT_OP_INVD,        SOFT_OP_WBINVD,    SOFT_OP_SWAPGS,      SOFT_OP_RDPMC,  SOFT_OP_IN,
+	    SOFT_OP_MOV_FROM_CR, SOFT_OP_MOV_TO_CR, SOFT_OP_MOV_FROM_DR, SOFT_OP_OUT,    SOFT_OP_INVLPG,
+	    SOFT_OP_LGDT,        SOFT_OP_LIDT,      SOFT_OP_MOV_TO_DR,   SOFT_OP_INS,
 	};
 	for (unsigned i = 0; i < sizeof(ops) / sizeof(ops[0]); i++) {
 		stand_ring3();
@@ -371,7 +385,8 @@ static uint64_t popped(uint64_t image, unsigned cpl, unsigned iopl, bool before_
 
 static void popf_by_privilege(void **state)
 {
-	uint64_t all = UINT64_MAX, arith = SOFT_FLAGS_ARITH | SOFT_FLAG_TF | SOFT_FLAG_DF | FLAG_NT | FLAG_ONE;
+	uint64_t all = UINT64_MAX,
+		 arith = SOFT_FLAGS_ARITH | SOFT_FLAG_TF | SOFT_FLAG_DF | FLAG_NT | FLAG_ONE;
 	assert_int_equal(popped(all, 0, 0, false, 8), arith | SOFT_FLAG_IF | FLAG_IOPL | FLAG_AC | FLAG_ID);
 	assert_int_equal(popped(all, 0, 0, false, 2), arith | SOFT_FLAG_IF | FLAG_IOPL);
 	assert_int_equal(popped(all, 3, 0, false, 8), arith | FLAG_AC | FLAG_ID);
@@ -513,7 +528,8 @@ static void the_cpu_model(void **state)
 	cpu()->gpr[FT_RCX] = 0;
 	stand_op(SOFT_OP_CPUID, 4);
 	uint32_t ebx = (uint32_t)cpu()->gpr[FT_RBX];
-	assert_int_equal(ebx & (1u << 3 | 1u << 5 | 1u << 8 | 1u << 16 | 1u << 20), 0); /* BMI, AVX2, AVX512F, SMAP */
+	assert_int_equal(ebx & (1u << 3 | 1u << 5 | 1u << 8 | 1u << 16 | 1u << 20),
+			 0); /* BMI, AVX2, AVX512F, SMAP */
 	/* The clock: crystal * EBX / EAX is the TSC's rate. */
 	cpu()->gpr[FT_RAX] = 0x15;
 	stand_op(SOFT_OP_CPUID, 4);

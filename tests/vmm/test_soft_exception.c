@@ -239,8 +239,8 @@ static void iret_to_ring3(void **state)
 	cpu()->segment[FT_DS] = soft_flat_data(SEL_DATA0, 0);
 	cpu()->segment[FT_FS] = soft_flat_data(SEL_DATA3 | 3, 3);
 	cpu()->segment[FT_FS].base = 0x7000;
-	frame(0x2000, SEL_CODE3 | 3, FLAG_ONE | SOFT_FLAG_IF | FLAG_IOPL | FLAG_CF | FLAG_RF | FLAG_VM, 0x9000,
-	      SEL_DATA3 | 3);
+	frame(0x2000, SEL_CODE3 | 3, FLAG_ONE | SOFT_FLAG_IF | FLAG_IOPL | FLAG_CF | FLAG_RF | FLAG_VM,
+	      0x9000, SEL_DATA3 | 3);
 	assert_int_equal(stand_op(SOFT_OP_IRET, 8), SOFT_JUMP);
 	assert_int_equal(cpu()->cpl, 3);
 	assert_int_equal(cpu()->rip, 0x2000);
@@ -299,7 +299,8 @@ static void ring3_cannot_return_upwards(void **state)
 	assert_int_equal(stand_run(insn), SOFT_FAULT);
 	stand_expect_fault(SOFT_GP, SEL_CODE0);
 	/* Within ring 3 IRET works, and gives neither IOPL nor IF. */
-	const uint64_t fine[] = {0x2000, SEL_CODE3 | 3, FLAG_ONE | FLAG_IOPL | FLAG_CF, 0x9000, SEL_DATA3 | 3};
+	const uint64_t fine[] = {0x2000, SEL_CODE3 | 3, FLAG_ONE | FLAG_IOPL | FLAG_CF, 0x9000,
+				 SEL_DATA3 | 3};
 	memcpy(stand_ram(0x8000), fine, sizeof(fine));
 	assert_int_equal(stand_op(SOFT_OP_IRET, 8), SOFT_JUMP);
 	assert_int_equal(cpu()->flags, FLAG_ONE | SOFT_FLAG_IF | FLAG_CF);
