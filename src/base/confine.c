@@ -230,24 +230,8 @@ void ft_confine_filter_free(struct ft_confine_filter *filter)
 	*filter = (struct ft_confine_filter){0};
 }
 
-#ifdef __SANITIZE_ADDRESS__
-/*
- * At the end of a process the leak sanitizer starts a thread that attaches to it with ptrace. No filter of ours allows that,
- * and the process would wait for that thread for ever. So a confined process is not looked at; it is asked by this name.
- */
-static int confined;
-int __lsan_is_turned_off(void);
-int __lsan_is_turned_off(void)
-{
-	return confined;
-}
-#endif
-
 int ft_confine_install(const struct ft_confine_filter *filter)
 {
-#ifdef __SANITIZE_ADDRESS__
-	confined = 1;
-#endif
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 		return -errno;
 	long result =
