@@ -20,6 +20,7 @@ struct trial {
 	uint8_t key[crypto_stream_chacha20_KEYBYTES];
 	uint64_t nonce;
 	uint32_t delivered; /* frames */
+	bool refused;       /* the guest's card did not take one: there is nothing to prove any more */
 	size_t delivered_bytes;
 	uint64_t deadline_ns; /* host CLOCK_MONOTONIC */
 	uint64_t from_icount, from_ns;
@@ -116,7 +117,7 @@ static void deliver(struct trial *t)
 		const uint8_t *frame = r->bytes + t->delivered_bytes;
 		size_t length = r->lengths[t->delivered];
 		ft_outside_deliver(&t->outside, frame, length);
-		ft_machine_input(t->m, FT_INPUT_FRAME, 0, frame, length);
+		t->refused |= ft_machine_input(t->m, FT_INPUT_FRAME, 0, frame, length) != 0;
 		t->delivered++;
 		t->delivered_bytes += length;
 	}
@@ -124,7 +125,8 @@ static void deliver(struct trial *t)
 
 static bool all_delivered(const struct trial *t)
 {
-	return t->delivered == t->plan->request->frames && ft_machine_frames_waiting(t->m) == 0;
+	return t->delivered == t->plan->request->frames && !t->refused &&
+	       ft_machine_frames_waiting(t->m) == 0;
 }
 
 /* The proof that the guest took the input. TCP: its own acknowledgement of the last held byte. */
