@@ -11,6 +11,9 @@
  * with a run in between, so that the guest sees no hole its watchdogs would complain about. */
 #define STEP_MAX_NS 100000000u
 
+/* How far translated code that runs faster than ns_per_1024insn says may come ahead of wall time before it has to wait. */
+#define LEAD_MAX_NS 2000000u
+
 static int create_clock(struct ft_machine *m, const struct ft_machine_config *config, struct ft_error *err)
 {
 	m->clock.mode = config->clock;
@@ -18,7 +21,7 @@ static int create_clock(struct ft_machine *m, const struct ft_machine_config *co
 	    config->ns_per_1024insn ? config->ns_per_1024insn : FT_DEFAULT_NS_PER_1024INSN;
 	m->clock.tsc_khz = config->tsc_khz ? config->tsc_khz : FT_DEFAULT_TSC_KHZ;
 	m->clock.epoch_ns = config->epoch_ns;
-	m->limit_ns = UINT64_MAX;
+	m->limit_ns = m->clock.lead_end_ns = UINT64_MAX;
 	if (m->clock.tsc_khz % FT_CRYSTAL_KHZ || m->clock.tsc_khz > 10000000u)
 		return ft_error_set(err, -EINVAL,
 				    "a TSC of %llu kHz: it must be a multiple of %u kHz up to 10 GHz",
@@ -91,7 +94,8 @@ static bool pass_idle_time(struct ft_machine *m, const struct ft_run_limits *lim
 
 enum ft_stop ft_machine_run(struct ft_machine *m, const struct ft_run_limits *limits, uint64_t *wake_ns)
 {
-	m->limit_ns = limits->vtime_ns;
+	uint64_t lead_end = m->clock.mode == FT_CLOCK_LIVE ? m->clock.lead_end_ns : UINT64_MAX;
+	m->limit_ns = limits->vtime_ns < lead_end ? limits->vtime_ns : lead_end;
 	ft_timer_refresh(m);
 	for (;;) {
 		ft_timer_fire_due(m);
@@ -103,6 +107,11 @@ enum ft_stop ft_machine_run(struct ft_machine *m, const struct ft_run_limits *li
 			return FT_STOP_COUNT;
 		if (ft_machine_vtime(m) >= limits->vtime_ns)
 			return FT_STOP_VTIME;
+		if (ft_machine_vtime(m) >= lead_end) {
+			if (wake_ns)
+				*wake_ns = ft_machine_vtime(m);
+			return FT_STOP_IDLE;
+		}
 		switch (m->engine_ops->run(m->engine, limits->icount)) {
 		case FT_EXIT_COUNT:
 			break;
@@ -130,8 +139,11 @@ void ft_machine_sync(struct ft_machine *m, uint64_t wall_monotonic_ns)
 		return;
 	if (!m->clock.wall_base_ns) /* the first call says when the machine's time began */
 		m->clock.wall_base_ns = wall_monotonic_ns - ft_machine_vtime(m);
+	if (wall_monotonic_ns < m->clock.wall_base_ns)
+		return;
 	uint64_t now = ft_machine_vtime(m), wall = wall_monotonic_ns - m->clock.wall_base_ns;
-	if (wall_monotonic_ns < m->clock.wall_base_ns || wall <= now)
+	m->clock.lead_end_ns = wall + LEAD_MAX_NS;
+	if (wall <= now)
 		return;
 	uint64_t step = wall - now;
 	if (step > STEP_MAX_NS)

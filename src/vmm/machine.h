@@ -33,6 +33,7 @@ struct ft_clock {
 	uint64_t tsc_adjust;      /* IA32_TSC_ADJUST */
 	uint64_t epoch_ns;        /* wall-clock time (UNIX, ns) at vtime 0: what the RTC shows; part of the state */
 	uint64_t wall_base_ns;    /* live: host CLOCK_MONOTONIC that corresponds to vtime 0 */
+	uint64_t lead_end_ns;     /* live: virtual time may run ahead of wall time up to here, until the next sync */
 };
 
 /* The crystal of CPUID leaf 0x15 (EAX = 1, EBX = tsc_khz / FT_CRYSTAL_KHZ, ECX = FT_CRYSTAL_KHZ * 1000): what the LAPIC
@@ -215,7 +216,7 @@ struct ft_machine {
 	bool leave;            /* a device asks the engine to leave (reset, power off): FT_EXIT_STOPPED */
 	uint8_t reset;         /* enum ft_reset */
 	int kicked;            /* ft_machine_kick was called (atomic) */
-	uint64_t limit_ns;     /* the running ft_machine_run's limits.vtime_ns: counts as a deadline */
+	uint64_t limit_ns;     /* where the running ft_machine_run ends in virtual time: counts as a deadline */
 	uint64_t frames_dropped; /* received frames the guest did not take: no driver, or too many waiting. Not state */
 
 	/* Journal: called by ft_machine_input before the input takes effect. NULL: none. */
@@ -235,8 +236,8 @@ int ft_machine_boot(struct ft_machine *m, const struct ft_machine_config *config
 enum ft_stop {
 	FT_STOP_COUNT,  /* icount reached limits.icount */
 	FT_STOP_VTIME,  /* virtual time reached limits.vtime_ns (timers due before it have fired) */
-	FT_STOP_IDLE,   /* halted; live: sleep until *wake_ns or an input; free: only when no timer is armed, or
-	                   limits.stop_when_idle */
+	FT_STOP_IDLE,   /* halted; live: sleep until *wake_ns or an input (also not halted, when virtual time has come
+	                   too far ahead of wall time); free: only when no timer is armed, or limits.stop_when_idle */
 	FT_STOP_KICKED, /* ft_machine_kick */
 	FT_STOP_RESET,  /* m->reset says which */
 	FT_STOP_ERROR   /* m->error */
@@ -248,7 +249,7 @@ struct ft_run_limits {
 	bool stop_when_idle;  /* return FT_STOP_IDLE at HLT instead of jumping (free clock) */
 };
 
-/* Runs the machine. *wake_ns (may be NULL): at FT_STOP_IDLE the virtual time of the next timer. In `live` mode the
+/* Runs the machine. *wake_ns (may be NULL): at FT_STOP_IDLE the virtual time at which to go on. In `live` mode the
  * caller passes wall time in by ft_machine_sync before each call and after each sleep. */
 enum ft_stop ft_machine_run(struct ft_machine *m, const struct ft_run_limits *limits, uint64_t *wake_ns);
 

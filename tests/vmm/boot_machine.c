@@ -21,7 +21,6 @@
 #include "vmm/machine.h"
 
 #define SLICE_INSTRUCTIONS 1000000u /* between two looks at the clock and the keyboard */
-#define AHEAD_NS           2000000u /* virtual time may lead wall time by this much */
 
 struct runner {
 	struct ft_machine *m;
@@ -101,14 +100,12 @@ static enum ft_stop run_live(struct runner *r, uint64_t until, uint64_t vtime_ns
 	for (;;) {
 		uint64_t wake = UINT64_MAX, now = now_ns();
 		ft_machine_sync(m, now);
-		uint64_t lead = now + AHEAD_NS - m->clock.wall_base_ns;
 		uint64_t slice = m->icount + SLICE_INSTRUCTIONS;
-		struct ft_run_limits limits = {.icount = slice < until ? slice : until,
-					       .vtime_ns = lead < vtime_ns ? lead : vtime_ns};
+		struct ft_run_limits limits = {.icount = slice < until ? slice : until, .vtime_ns = vtime_ns};
 		enum ft_stop stop = ft_machine_run(m, &limits, &wake);
 		int64_t wait_ns = 0;
-		if (stop == FT_STOP_IDLE || stop == FT_STOP_VTIME) {
-			uint64_t at = ft_machine_wall(m, stop == FT_STOP_IDLE ? wake : ft_machine_vtime(m));
+		if (stop == FT_STOP_IDLE) {
+			uint64_t at = ft_machine_wall(m, wake);
 			now = now_ns();
 			wait_ns = at > now ? (int64_t)(at - now < 1000000000u ? at - now : 1000000000u) : 0;
 		} else if (stop != FT_STOP_COUNT) {
@@ -141,9 +138,9 @@ int main(int argc, char **argv)
 					   .cmdline = "console=ttyS0"};
 	uint64_t until = UINT64_MAX, vtime_ns = UINT64_MAX;
 	static const struct option options[] = {
-		{"kernel", 1, 0, 'k'}, {"initrd", 1, 0, 'i'}, {"disk", 1, 0, 'd'},    {"cmdline", 1, 0, 'c'},
-		{"memory", 1, 0, 'm'}, {"clock", 1, 0, 'l'},  {"until", 1, 0, 'u'},   {"vtime", 1, 0, 't'},
-		{"verify", 0, 0, 'v'}, {"tap", 1, 0, 'n'},    {"stop-at", 1, 0, 's'}, {0}};
+	    {"kernel", 1, 0, 'k'}, {"initrd", 1, 0, 'i'}, {"disk", 1, 0, 'd'},    {"cmdline", 1, 0, 'c'},
+	    {"memory", 1, 0, 'm'}, {"clock", 1, 0, 'l'},  {"until", 1, 0, 'u'},   {"vtime", 1, 0, 't'},
+	    {"verify", 0, 0, 'v'}, {"tap", 1, 0, 'n'},    {"stop-at", 1, 0, 's'}, {0}};
 	for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;) {
 		switch (o) {
 		case 'k':
@@ -204,9 +201,10 @@ int main(int argc, char **argv)
 	}
 	double seconds = (double)(now_ns() - start) / 1e9;
 	fflush(stdout);
-	fprintf(stderr, "\nboot_machine: %s after %llu instructions, %.3f s virtual, %.3f s wall, %.0f MIPS%s%s\n",
-		stop_name(stop, r.m), (unsigned long long)r.m->icount, (double)ft_machine_vtime(r.m) / 1e9, seconds,
-		(double)r.m->icount / seconds / 1e6, r.m->error.code ? ": " : "", r.m->error.text);
+	fprintf(stderr,
+		"\nboot_machine: %s after %llu instructions, %.3f s virtual, %.3f s wall, %.0f MIPS%s%s\n",
+		stop_name(stop, r.m), (unsigned long long)r.m->icount, (double)ft_machine_vtime(r.m) / 1e9,
+		seconds, (double)r.m->icount / seconds / 1e6, r.m->error.code ? ": " : "", r.m->error.text);
 	fprintf(stderr, "boot_machine: hash %016llx\n", (unsigned long long)ft_machine_hash(r.m));
 	ft_machine_destroy(r.m);
 	return stop == FT_STOP_ERROR;

@@ -232,6 +232,29 @@ static void live_clock_follows_in_bounded_steps_and_never_goes_back(void **state
 	ft_machine_destroy(m);
 }
 
+static void fast_code_waits_for_wall_time(void **state)
+{
+	struct ft_machine *m = open_machine(FT_CLOCK_LIVE, 1024);
+	m->engine->counts = true;
+	uint64_t wall = 7000000000ull, wake = 0;
+	ft_machine_sync(m, wall);
+	struct ft_run_limits limits = {.icount = UINT64_MAX, .vtime_ns = UINT64_MAX};
+	/* A second's worth of instructions in no time: it stops 2 ms ahead and says when to go on. */
+	assert_int_equal(ft_machine_run(m, &limits, &wake), FT_STOP_IDLE);
+	assert_int_equal(ft_machine_vtime(m), 2000000);
+	assert_true(ft_machine_wall(m, wake) == wall + 2000000);
+	assert_int_equal(ft_machine_run(m, &limits, &wake), FT_STOP_IDLE);
+	assert_int_equal(m->icount, 2000000);
+	ft_machine_sync(m, ft_machine_wall(m, wake));
+	assert_int_equal(ft_machine_run(m, &limits, &wake), FT_STOP_IDLE);
+	assert_int_equal(ft_machine_vtime(m), 4000000);
+	/* A clone leaves this behind. */
+	m->clock.mode = FT_CLOCK_FREE;
+	limits.icount = 100000000;
+	assert_int_equal(ft_machine_run(m, &limits, &wake), FT_STOP_COUNT);
+	ft_machine_destroy(m);
+}
+
 static void kick_reset_and_shutdown_end_a_run(void **state)
 {
 	struct ft_machine *m = open_machine(FT_CLOCK_FREE, 1024);
