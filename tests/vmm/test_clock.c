@@ -309,7 +309,8 @@ int main(void)
 	    cmocka_unit_test(free_clock_jumps_over_idle_time),
 	    cmocka_unit_test(vtime_limit_does_not_disturb_what_the_guest_sees),
 	    cmocka_unit_test(live_clock_follows_in_bounded_steps_and_never_goes_back),
-	    cmocka_unit_test(kick_reset_and_shutdown_end_a_run),
+	    cmocka_unit_test(fast_code_waits_for_wall_time),
+		cmocka_unit_test(kick_reset_and_shutdown_end_a_run),
 	    cmocka_unit_test(tsc_is_a_function_of_virtual_time),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
