@@ -243,7 +243,8 @@ int main(int argc, char **argv)
 		for (int tries = 0; trusted && tries < 10000; tries++) {
 			query(&peer, "status");
 			json_t *answered = expect(&peer, "answer");
-			trusted = json_is_true(json_object_get(json_object_get(answered, "result"), "guest_up"));
+			trusted =
+			    json_is_true(json_object_get(json_object_get(answered, "result"), "guest_up"));
 			json_decref(answered);
 		}
 		if (trusted)
