@@ -419,7 +419,7 @@ static void a_lie_about_how_much_was_held_proves_nothing(void **state)
 	scene_text(&s, 1, "EVIL");
 	scene_pass(&s, 3 * MS);
 	uint64_t hold = s.request.begin.hold;
-	scene_event(&s, hold, FT_EVENT_TRIAL_HANDLED, FT_ROLE_TRIAL, (uint64_t[6]){1, 1, 1}, NULL, NULL);
+	scene_event(&s, hold, FT_EVENT_TRIAL_HANDLED, FT_ROLE_TRIAL, (uint64_t[6]){5, 5, 1}, NULL, NULL);
 	scene_event(&s, hold, FT_EVENT_TRIAL_END, FT_ROLE_TRIAL,
 		    (uint64_t[6]){FT_TRIAL_END_HORIZON, 1, 2, 3, 1}, "", NULL);
 	scene_pass(&s, 0);
