@@ -338,6 +338,11 @@ static enum ft_live_end run(struct ft_live *live)
 		case FT_STOP_IDLE:
 			/* With the free clock, idle ends by an input only. */
 			idle(live, wake == UINT64_MAX || free_clock ? UINT64_MAX : ft_machine_wall(m, wake));
+			/* A guest that is only held back because it ran ahead of wall time is as busy as it can be. */
+			if (!free_clock && wake <= ft_machine_vtime(m)) {
+				uint64_t after = monotonic_ns();
+				ft_pulse_ran(&live->witness->pulse, after - now, after);
+			}
 			break;
 		case FT_STOP_RESET:
 			return reset(live);

@@ -1,0 +1,325 @@
+#include "stand.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/channel.h"
+
+#define CONFINED_UID 64321u /* nobody's */
+
+static void give_up(const char *what)
+{
+	fprintf(stderr, "stand: %s\n", what);
+	abort();
+}
+
+int stand_spawn(struct stand *s, const char *program, int (*child_main)(int channel))
+{
+	int pair[2];
+	memset(s, 0, sizeof(*s));
+	s->console = s->channel = -1;
+	s->link = (struct ft_link){.wake_own = -1, .wake_peer = -1, .events = -1};
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+		return -errno;
+	s->pid = fork();
+	if (s->pid < 0)
+		return -errno;
+	if (s->pid == 0) {
+		for (int i = 0; i < 32; i++)
+			signal(i, SIG_DFL);
+		close(pair[0]);
+		if (!program)
+			_exit(child_main(pair[1]));
+		if (pair[1] == FT_CHANNEL_FD)
+			fcntl(pair[1], F_SETFD, 0);
+		else
+			dup2(pair[1], FT_CHANNEL_FD);
+		close_range(FT_CHANNEL_FD + 1, ~0u, 0);
+		execl(program, program, (char *)NULL);
+		_exit(127);
+	}
+	close(pair[1]);
+	s->channel = pair[0];
+	return 0;
+}
+
+bool stand_message(struct stand *s, int timeout_ms)
+{
+	struct pollfd fd = {.fd = s->channel, .events = POLLIN};
+	json_t *message;
+	int fds[FT_CHANNEL_FDS], count;
+	if (poll(&fd, 1, timeout_ms) <= 0 || ft_channel_receive(s->channel, &message, fds, &count))
+		return false;
+	const char *op = json_string_value(json_object_get(message, "op"));
+	if (!strcmp(op, "ready"))
+		s->ready = true;
+	else if (!strcmp(op, "running"))
+		s->boot_ns = (uint64_t)json_integer_value(json_object_get(message, "boot_ns"));
+	else if (!strcmp(op, "failed") || !strcmp(op, "log"))
+		fprintf(stderr, "vmm: %s\n", json_string_value(json_object_get(message, "text")));
+	json_decref(message);
+	return true;
+}
+
+static int open_in(const char *directory, const char *name)
+{
+	char path[700];
+	snprintf(path, sizeof(path), "%s/%s", directory, name);
+	return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+int stand_configure(struct stand *s, const char *directory, const char *cmdline, unsigned memory_mib,
+		    unsigned clones)
+{
+	char path[] = "/tmp/foretaste-console-XXXXXX";
+	int log = mkostemp(path, O_APPEND | O_CLOEXEC);
+	s->console = open(path, O_RDONLY | O_CLOEXEC);
+	unlink(path);
+	int fds[4] = {open_in(directory, "vmlinuz"), open_in(directory, "initrd.img"),
+		      open_in(directory, "root.ext4"), log};
+	for (int i = 0; i < 4; i++)
+		if (fds[i] < 0)
+			give_up("an image cannot be opened");
+	unsigned uid = geteuid() ? geteuid() : CONFINED_UID, gid = geteuid() ? getegid() : CONFINED_UID;
+	json_t *message = json_pack(
+	    "{s:s, s:i, s:i, s:{s:s, s:I, s:i, s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:{s:i, s:{s:s, s:s}}}}",
+	    "op", "config", "uid", (int)uid, "gid", (int)gid, "config", "guest", "test", "memory",
+	    (json_int_t)memory_mib << 20, "vcpus", 1, "engine", "soft", "clock", "live", "cmdline", cmdline,
+	    "mac", "02:46:54:00:00:15", "address", "10.0.2.15", "has_initrd", 1, "has_disk", 1, "clone",
+	    "max", (int)clones, "link", "dns", "refuse", "tcp_sink", "refuse");
+	int error = ft_channel_send(s->channel, message, fds, 4);
+	json_decref(message);
+	for (int i = 0; i < 4; i++)
+		close(fds[i]);
+	while (!error && !s->ready)
+		if (!stand_message(s, STAND_PATIENCE_MS))
+			return -1;
+	return error;
+}
+
+void stand_link(struct stand *s)
+{
+	int ours[FT_LINK_FDS], theirs[FT_LINK_FDS];
+	ft_link_close(&s->link);
+	if (ft_link_create(ours, theirs, NULL) || ft_link_open(&s->link, FT_LINK_DATAPLANE, ours, NULL))
+		give_up("no link can be made");
+	json_t *message = json_pack("{s:s, s:s}", "op", "link", "guest", "test");
+	if (ft_channel_send(s->channel, message, theirs, FT_LINK_FDS))
+		give_up("the link cannot be sent");
+	json_decref(message);
+	for (int i = 0; i < FT_LINK_FDS; i++)
+		close(theirs[i]);
+}
+
+static void read_console(struct stand *s)
+{
+	char bytes[4096];
+	ssize_t n;
+	while ((n = pread(s->console, bytes, sizeof(bytes), (off_t)s->log_length)) > 0) {
+		s->log = realloc(s->log, s->log_length + (size_t)n + 1);
+		memcpy(s->log + s->log_length, bytes, (size_t)n);
+		s->log_length += (size_t)n;
+		s->log[s->log_length] = 0;
+	}
+}
+
+static bool alive(struct stand *s)
+{
+	return s->pid && waitpid(s->pid, &s->status, WNOHANG) == 0;
+}
+
+bool stand_wait_console(struct stand *s, const char *text, void (*meanwhile)(void *), void *context)
+{
+	for (int waited = 0; waited < STAND_PATIENCE_MS; waited += 5) {
+		read_console(s);
+		if (s->log && strstr(s->log, text))
+			return true;
+		if (!alive(s)) {
+			s->pid = 0;
+			break;
+		}
+		if (meanwhile)
+			meanwhile(context);
+		stand_message(s, 5);
+	}
+	fprintf(stderr, "the console never said \"%s\"; it said:\n%s\n", text, s->log ? s->log : "");
+	return false;
+}
+
+json_t *stand_status(struct stand *s)
+{
+	json_t *message = json_pack("{s:s, s:i, s:s}", "op", "query", "id", 7, "what", "status");
+	ft_channel_send(s->channel, message, NULL, 0);
+	json_decref(message);
+	for (;;) {
+		struct pollfd fd = {.fd = s->channel, .events = POLLIN};
+		int fds[FT_CHANNEL_FDS], count;
+		if (poll(&fd, 1, STAND_PATIENCE_MS) <= 0 ||
+		    ft_channel_receive(s->channel, &message, fds, &count))
+			return NULL;
+		json_t *result = json_incref(json_object_get(message, "result"));
+		bool answer = !strcmp(json_string_value(json_object_get(message, "op")), "answer");
+		json_decref(message);
+		if (answer)
+			return result;
+		json_decref(result);
+	}
+}
+
+void stand_end(struct stand *s)
+{
+	close(s->channel);
+	if (s->pid)
+		waitpid(s->pid, &s->status, 0);
+	s->pid = 0;
+	ft_link_close(&s->link);
+	if (s->console >= 0)
+		close(s->console);
+	free(s->log);
+	s->log = NULL;
+	s->log_length = 0;
+}
+
+/* ---- Trials ----------------------------------------------------------------------------------------------------- */
+
+struct ft_trial_begin stand_budgets(uint64_t hold)
+{
+	return (struct ft_trial_begin){.hold = hold,
+				       .seed = 0x5eed,
+				       .handling_instructions = 4000000000ull,
+				       .horizon_ns = 120000000000ull,
+				       .horizon_instructions = 4000000000ull,
+				       .wall_ns = 60000000000ull,
+				       .memory_pages = 65536};
+}
+
+static void command(struct stand *s, uint32_t kind, const void *a, size_t a_length, const void *b,
+		    size_t b_length)
+{
+	struct iovec parts[2] = {{(void *)a, a_length}, {(void *)b, b_length}};
+	if (ft_ring_put(&s->link.cmd, kind, parts, b ? 2 : 1))
+		give_up("the command ring is full");
+}
+
+void stand_ask(struct stand *s, struct ft_trial_begin *begin, const struct stand_frame *frames,
+	       uint32_t count)
+{
+	struct ft_trial_go go = {.hold = begin->hold};
+	begin->rx_index = s->link.rx.index;
+	begin->frames = count;
+	command(s, FT_TRIAL_BEGIN, begin, sizeof(*begin), NULL, 0);
+	for (uint32_t i = 0; i < count; i++)
+		command(s, FT_TRIAL_FRAME, &begin->hold, sizeof(begin->hold), frames[i].bytes,
+			frames[i].length);
+	command(s, FT_TRIAL_GO, &go, sizeof(go), NULL, 0);
+	ft_ring_kick(&s->link.cmd);
+}
+
+void stand_twin(struct stand *s, uint64_t hold, uint64_t until_vtime_ns)
+{
+	struct ft_trial_twin twin = {.hold = hold, .until_vtime_ns = until_vtime_ns};
+	command(s, FT_TRIAL_TWIN, &twin, sizeof(twin), NULL, 0);
+	ft_ring_kick(&s->link.cmd);
+}
+
+static void keep(struct stand_trial *t, const struct ft_event *event, const char *const *strings)
+{
+	if (!t->events)
+		t->events = calloc(STAND_EVENTS, sizeof(*t->events));
+	if (t->count == STAND_EVENTS)
+		give_up("too many events");
+	struct stand_event *e = &t->events[t->count++];
+	e->event = *event;
+	for (unsigned i = 0; i < FT_EVENT_STRINGS; i++)
+		e->strings[i] = strdup(strings[i]);
+	if (event->type == FT_EVENT_SEED_READY)
+		t->ready = e;
+	else if (event->type == FT_EVENT_TRIAL_HANDLED)
+		t->handled = e;
+	else if (event->type == FT_EVENT_TRIAL_END && event->role == FT_ROLE_TRIAL)
+		t->end = e;
+	else if (event->type == FT_EVENT_TRIAL_END)
+		t->twin_end = e;
+	else if (event->type == FT_EVENT_SEED_GONE)
+		t->gone = e;
+}
+
+/* Takes events until *until is set or the seed is gone. */
+static void collect(struct stand *s, uint64_t hold, struct stand_trial *t,
+		    const struct stand_event *const *until, void (*meanwhile)(void *), void *context)
+{
+	static uint8_t record[FT_EVENT_MAX];
+	for (int waited = 0; waited < STAND_PATIENCE_MS && !*until && !t->gone;) {
+		struct ft_event event;
+		const char *strings[FT_EVENT_STRINGS];
+		if (meanwhile)
+			meanwhile(context);
+		ssize_t n = recv(s->link.events, record, sizeof(record), MSG_DONTWAIT);
+		if (n <= 0) {
+			struct pollfd fd = {.fd = s->link.events, .events = POLLIN};
+			if (n == 0)
+				give_up("the vmm is gone");
+			waited += poll(&fd, 1, 5) == 0 ? 5 : 0;
+			continue;
+		}
+		if (ft_event_check(record, (size_t)n, &event, strings))
+			give_up("a malformed event came");
+		if (event.hold == hold)
+			keep(t, &event, strings);
+	}
+	if (!*until && !t->gone)
+		give_up("a trial never ended");
+}
+
+void stand_collect(struct stand *s, uint64_t hold, struct stand_trial *t, bool twin,
+		   void (*meanwhile)(void *), void *context)
+{
+	collect(s, hold, t, twin ? &t->twin_end : &t->end, meanwhile, context);
+}
+
+void stand_finish(struct stand *s, uint64_t hold, struct stand_trial *t)
+{
+	struct ft_trial_go go = {.hold = hold};
+	command(s, FT_TRIAL_FINISH, &go, sizeof(go), NULL, 0);
+	ft_ring_kick(&s->link.cmd);
+	collect(s, hold, t, &t->gone, NULL, NULL);
+}
+
+void stand_trial_free(struct stand_trial *t)
+{
+	for (size_t i = 0; i < t->count; i++)
+		for (unsigned j = 0; j < FT_EVENT_STRINGS; j++)
+			free(t->events[i].strings[j]);
+	free(t->events);
+	memset(t, 0, sizeof(*t));
+}
+
+const struct stand_event *stand_find(const struct stand_trial *t, enum ft_event_role role,
+				     enum ft_event_type type, const char *text)
+{
+	for (size_t i = 0; i < t->count; i++)
+		if (t->events[i].event.role == role && t->events[i].event.type == type &&
+		    (!text || strstr(t->events[i].strings[0], text)))
+			return &t->events[i];
+	return NULL;
+}
+
+void stand_print(const struct stand_trial *t)
+{
+	for (size_t i = 0; i < t->count; i++) {
+		const struct ft_event *e = &t->events[i].event;
+		fprintf(stderr, "  %-5s %12.6f %-13s pid %-5ld %-15.15s %lx %lx %lx %lx %s | %s\n",
+			ft_event_role_name(e->role), (double)e->vtime_ns / 1e9, ft_event_name(e->type),
+			(long)e->pid, e->process, (long)e->a[0], (long)e->a[1], (long)e->a[2], (long)e->a[3],
+			t->events[i].strings[0], t->events[i].strings[1]);
+	}
+}

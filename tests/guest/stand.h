@@ -1,0 +1,95 @@
+/* A stand for one vmm process: the test plays supervisor and dataplane. The process is the real foretaste-vmm, or a
+ * function in a forked child (for the loop alone). */
+#ifndef TESTS_GUEST_STAND_H
+#define TESTS_GUEST_STAND_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include <jansson.h>
+
+#include "base/event.h"
+#include "base/link.h"
+#include "base/trial.h"
+
+#define STAND_PATIENCE_MS 120000 /* a machine under load is not a failure */
+#define STAND_MAC                                                                                            \
+	{                                                                                                    \
+		0x02, 0x46, 0x54, 0x00, 0x00, 0x15                                                           \
+	}
+
+struct stand {
+	pid_t pid;
+	int channel;
+	struct ft_link link;
+	int console; /* reading end of the console log's file */
+	char *log;   /* what it wrote so far */
+	size_t log_length;
+	uint64_t boot_ns; /* of `running`, 0 before */
+	bool ready;
+	int status; /* after stand_end */
+};
+
+/* Starts program (or runs child_main(channel) in a fork when program is NULL). */
+int stand_spawn(struct stand *s, const char *program, int (*child_main)(int channel));
+
+/* Sends the configuration for the images in directory, waits for `ready`. extra: more kernel command line words; clones:
+ * how many seeds at a time. -1: it failed, its text is on stderr. */
+int stand_configure(struct stand *s, const char *directory, const char *cmdline, unsigned memory_mib,
+		    unsigned clones);
+
+/* Makes a new link and gives it to both sides. */
+void stand_link(struct stand *s);
+
+/* Takes messages of the process; false when there was none within timeout_ms, or it has ended. */
+bool stand_message(struct stand *s, int timeout_ms);
+
+/* Waits until the guest's console shows text; false when the process ends before. */
+bool stand_wait_console(struct stand *s, const char *text, void (*meanwhile)(void *), void *context);
+
+/* The status answer; a new reference. */
+json_t *stand_status(struct stand *s);
+
+/* Closes the channel (the process has to end then), waits, fills status. */
+void stand_end(struct stand *s);
+
+/* ---- Trials ----------------------------------------------------------------------------------------------------- */
+
+#define STAND_EVENTS 65536u
+
+struct stand_event {
+	struct ft_event event;
+	char *strings[FT_EVENT_STRINGS]; /* owned */
+};
+
+struct stand_trial {
+	struct stand_event *events; /* of one hold, in order of arrival */
+	size_t count;
+	const struct stand_event *ready, *handled, *end, *twin_end, *gone; /* NULL until seen */
+};
+
+struct stand_frame {
+	size_t length;
+	uint8_t bytes[1514];
+};
+
+/* Budgets as generous as tests want them. */
+struct ft_trial_begin stand_budgets(uint64_t hold);
+
+/* BEGIN, frames, GO. rx_index and frames are filled here. */
+void stand_ask(struct stand *s, struct ft_trial_begin *begin, const struct stand_frame *frames,
+	       uint32_t count);
+
+/* Collects events of the hold until its trial (twin: its twin) has ended or the seed is gone. meanwhile may be NULL. */
+void stand_collect(struct stand *s, uint64_t hold, struct stand_trial *trial, bool twin,
+		   void (*meanwhile)(void *), void *context);
+void stand_twin(struct stand *s, uint64_t hold, uint64_t until_vtime_ns);
+void stand_finish(struct stand *s, uint64_t hold, struct stand_trial *trial);
+void stand_trial_free(struct stand_trial *trial);
+
+/* First event of the trial of this role and type whose first string contains text (NULL: any). */
+const struct stand_event *stand_find(const struct stand_trial *trial, enum ft_event_role role,
+				     enum ft_event_type type, const char *text);
+void stand_print(const struct stand_trial *trial);
+
+#endif
