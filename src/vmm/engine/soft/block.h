@@ -142,12 +142,18 @@ struct soft_record {
 	uint64_t rip;
 	uint32_t block;
 	uint8_t left; /* guest instructions from this one to the end of the block */
-	uint8_t raise; /* SOFT_OP_COUNT in insn.op: this vector instead */
+	uint8_t raise; /* SOFT_OP_COUNT in insn.op: this vector instead, or SOFT_RAISE_SSE */
 };
+#define SOFT_RAISE_SSE   0xfe /* #UD or #NM, by CR0 */
+#define SOFT_RECORD_ONCE 0x80000000u /* a record of the once block */
 
+#define SOFT_JUMPS_LISTED 512u
 struct soft_jumps {
 	uint64_t tag[SOFT_JUMPS]; /* -RIP; empty: 0, in [0]: 1 */
 	uint64_t target[SOFT_JUMPS];
+	uint16_t filled[SOFT_JUMPS_LISTED]; /* since the last flush, while they fit: makes it cheap */
+	uint32_t filled_count;
+	bool local; /* there are targets in pages that are not global */
 };
 
 #define SOFT_FETCHES 256u
@@ -165,7 +171,6 @@ struct soft_blocks {
 	uint32_t once; /* room for SOFT_MODE_ONCE */
 	uint32_t thunk[SOFT_THUNKS], thunk_end;
 	struct soft_jumps *jumps[2];
-	bool jumps_local[2]; /* holds targets in pages that are not global */
 	struct soft_fetch fetch[2][SOFT_FETCHES];
 
 	struct soft_block *block;
@@ -183,17 +188,23 @@ struct soft_blocks {
 
 	struct soft_block once_block;
 	struct soft_place once_place[SOFT_BLOCK_MOST];
-	struct soft_record once_record;
+	struct soft_record once_record[SOFT_BLOCK_MOST];
 	uint32_t block_limit;
 	uint8_t mode[2]; /* that the jump caches hold, by user */
 	bool invalidated; /* translated code must not go on in its block */
 	bool verify;
 	uint64_t translated, flushes; /* blocks; full flushes */
+	uint64_t left[8];             /* times each enum soft_leave happened */
 };
 
 /* Where the host is: block and instruction index for a host address in the code cache. NULL: not in a block. */
 const struct soft_block *soft_block_at(const struct soft_blocks *blocks, const void *host);
 const struct soft_place *soft_block_places(const struct soft_blocks *blocks, const struct soft_block *block);
+
+static inline uint32_t soft_block_index(const struct soft_blocks *blocks, const struct soft_block *block)
+{
+	return block == &blocks->once_block ? SOFT_NONE : (uint32_t)(block - blocks->block);
+}
 
 /* The block for `rip` in the current state of the CPU, translated if need be. NULL: cpu->fault is pending, or with
  * *error set the engine cannot go on. */
@@ -204,6 +215,7 @@ const struct soft_block *soft_block_once(struct soft_cpu *cpu, uint64_t rip, uin
 uint8_t soft_block_mode(const struct soft_cpu *cpu);
 void soft_block_link(struct soft_cpu *cpu, const struct soft_link *link, const struct soft_block *to);
 void soft_block_cache_jump(struct soft_cpu *cpu, const struct soft_block *to);
+void soft_block_observe(struct soft_cpu *cpu);
 void soft_block_flush(struct soft_cpu *cpu); /* all translations */
 void soft_block_drop_page(struct soft_cpu *cpu, uint64_t page);
 

@@ -126,3 +126,12 @@ void soft_hook_fault(struct soft_cpu *cpu, uint8_t vector, uint32_t error, uint6
 	hooks->fault(hooks->context, vector, error, address, cpu->rip);
 	unpark(&parked);
 }
+
+void soft_hook_exec_page(struct soft_cpu *cpu, uint64_t rip, uint64_t gpa, uint8_t page_flags, uint64_t pte_flags)
+{
+	const struct ft_hooks *hooks = &cpu->m->hooks;
+	struct parked parked;
+	park(cpu, &parked);
+	hooks->exec_page(hooks->context, rip, gpa, page_flags, pte_flags);
+	unpark(&parked);
+}

@@ -236,5 +236,6 @@ void soft_hook_syscall(struct soft_cpu *cpu);
 void soft_hook_sysret(struct soft_cpu *cpu);
 void soft_hook_cr3(struct soft_cpu *cpu, uint64_t old, uint64_t new);
 void soft_hook_fault(struct soft_cpu *cpu, uint8_t vector, uint32_t error, uint64_t address);
+void soft_hook_exec_page(struct soft_cpu *cpu, uint64_t rip, uint64_t gpa, uint8_t page_flags, uint64_t pte_flags);
 
 #endif

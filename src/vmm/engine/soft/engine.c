@@ -1,0 +1,403 @@
+/* The `soft` engine towards the machine: making and unmaking it, and its state in and out. */
+#include <cpuid.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "vmm/engine/soft/run.h"
+#include "vmm/engine/soft/system.h"
+
+#define GUARD      (64u << 10)
+#define HUGE       (2u << 20)
+#define TLB_LEAST  2u
+#define TLB_BITS   10u
+#define CODE_MOST  (1u << 30)
+#define MXCSR_BITS 0xffffu
+
+/* ---- Memory ---------------------------------------------------------------------------------------------------- */
+
+static uint64_t up(uint64_t value, uint64_t unit)
+{
+	return (value + unit - 1) / unit * unit;
+}
+
+/* Takes `size` bytes at the cursor, and a guard behind. */
+static uint8_t *carve(uint8_t **cursor, uint64_t size, int protection)
+{
+	uint8_t *at = *cursor;
+	size = up(size, FT_PAGE_SIZE);
+	*cursor += size + GUARD;
+	return mprotect(at, size, protection) ? NULL : at;
+}
+
+/* How much of everything a code cache of `code` bytes needs; measured averages, with room to spare: when one runs out,
+ * all is flushed. */
+static void plan(struct soft_blocks *b, uint32_t code)
+{
+	b->code_size = code;
+	b->block_most = code / 256;
+	b->place_most = code / 40 + SOFT_BLOCK_MOST;
+	b->link_most = code / 128 + 8 * SOFT_BLOCK_MOST;
+	b->record_most = code / 512 + 2 * SOFT_BLOCK_MOST;
+	b->hash_mask = 1;
+	while (b->hash_mask < b->block_most)
+		b->hash_mask = b->hash_mask << 1 | 1;
+}
+
+static uint64_t tables_size(const struct soft_blocks *b)
+{
+	return up((uint64_t)b->block_most * sizeof(*b->block), 64) + up((uint64_t)b->place_most * sizeof(*b->place), 64) +
+	       up((uint64_t)b->link_most * sizeof(*b->link), 64) + up((uint64_t)b->record_most * sizeof(*b->record), 64) +
+	       up(((uint64_t)b->hash_mask + 1) * 4, 64) + up(b->pages * 4, 64) + up((b->pages + 7) / 8, 64);
+}
+
+static void *take(uint8_t **cursor, uint64_t size)
+{
+	uint8_t *at = *cursor;
+	*cursor += up(size, 64);
+	return at;
+}
+
+static void lay_tables(struct soft_blocks *b, uint8_t *at)
+{
+	b->block = take(&at, (uint64_t)b->block_most * sizeof(*b->block));
+	b->place = take(&at, (uint64_t)b->place_most * sizeof(*b->place));
+	b->link = take(&at, (uint64_t)b->link_most * sizeof(*b->link));
+	b->record = take(&at, (uint64_t)b->record_most * sizeof(*b->record));
+	b->hash = take(&at, ((uint64_t)b->hash_mask + 1) * 4);
+	b->page = take(&at, b->pages * 4);
+	b->told = take(&at, (b->pages + 7) / 8);
+}
+
+/* Everything is private anonymous memory of one mapping, so that fork() copies it: guard, CPU, guard, TLB, guard, TLB, guard,
+ * jump caches, guards, code on a huge page's boundary, guard, tables. */
+static int map(struct ft_engine *engine)
+{
+	struct soft_blocks *b = &engine->blocks;
+	uint64_t tables = up(tables_size(b), FT_PAGE_SIZE);
+	b->map_size = 4ull * HUGE + b->code_size + GUARD + HUGE + tables + GUARD;
+	b->map = mmap(NULL, b->map_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (b->map == MAP_FAILED) {
+		b->map = NULL;
+		return -errno;
+	}
+	uint8_t *at = b->map + GUARD;
+	engine->cpu = (void *)carve(&at, sizeof(struct soft_cpu), PROT_READ | PROT_WRITE);
+	uint8_t *tlb[2] = {carve(&at, sizeof(struct soft_tlb), PROT_READ | PROT_WRITE),
+			   carve(&at, sizeof(struct soft_tlb), PROT_READ | PROT_WRITE)};
+	for (unsigned i = 0; i < 2; i++)
+		b->jumps[i] = (void *)carve(&at, sizeof(struct soft_jumps), PROT_READ | PROT_WRITE);
+	at = (uint8_t *)(uintptr_t)up((uint64_t)(uintptr_t)at, HUGE);
+	b->code = carve(&at, b->code_size, PROT_READ | PROT_WRITE | PROT_EXEC);
+	at = (uint8_t *)(uintptr_t)up((uint64_t)(uintptr_t)at, HUGE);
+	uint8_t *rest = carve(&at, tables, PROT_READ | PROT_WRITE);
+	if (!engine->cpu || !tlb[0] || !tlb[1] || !b->jumps[0] || !b->jumps[1] || !b->code || !rest)
+		return -errno;
+	engine->cpu->tlb[0] = (void *)tlb[0];
+	engine->cpu->tlb[1] = (void *)tlb[1];
+	madvise(b->code, b->code_size, MADV_HUGEPAGE);
+	madvise(rest, tables, MADV_HUGEPAGE);
+	lay_tables(b, rest);
+	return 0;
+}
+
+/* ---- Making ------------------------------------------------------------------------------------------------------ */
+
+static bool host_has_bmi2(void)
+{
+	unsigned a, b, c, d;
+	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_BMI2);
+}
+
+static void code_written(void *engine, uint64_t page)
+{
+	soft_block_drop_page(((struct ft_engine *)engine)->cpu, page);
+}
+
+static void reset(struct ft_engine *engine, const struct ft_engine_options *options)
+{
+	struct soft_cpu *cpu = engine->cpu;
+	struct soft_blocks *b = &engine->blocks;
+	uint32_t bits = options->tlb_bits ? options->tlb_bits : TLB_BITS;
+	cpu->tlb_bits = bits < TLB_LEAST ? TLB_LEAST : bits > SOFT_TLB_BITS_MAX ? SOFT_TLB_BITS_MAX : bits;
+	cpu->tlb_mask = ((1ull << cpu->tlb_bits) - 1) << 12;
+	cpu->jump_mask = SOFT_JUMPS - 1;
+	cpu->bit_mask[0] = 15;
+	cpu->bit_mask[1] = 31;
+	cpu->bit_mask[2] = 63;
+	cpu->flag_mask = ~(uint64_t)SOFT_FLAG_IF;
+	cpu->flags = FLAG_ONE;
+	cpu->shadow_icount = UINT64_MAX;
+	cpu->always_slow = options->always_slow;
+	cpu->pat = SOFT_PAT_RESET;
+	cpu->misc_enable = SOFT_MISC_ENABLE_RESET;
+	cpu->fx[0] = 0x7f; /* FCW 0x37f, MXCSR 0x1f80 */
+	cpu->fx[1] = 0x03;
+	cpu->fx[24] = 0x80;
+	cpu->fx[25] = 0x1f;
+	b->block_limit = options->block_limit ? options->block_limit : SOFT_BLOCK_LIMIT;
+	if (b->block_limit > SOFT_BLOCK_MOST)
+		b->block_limit = SOFT_BLOCK_MOST;
+	b->verify = options->verify;
+	memset(b->page, 0xff, b->pages * 4);
+	soft_thunks_make(cpu);
+	b->once = (uint32_t)up(b->thunk_end, 64);
+	b->code_first = b->once + SOFT_BLOCK_ROOM;
+	soft_tlb_flush(cpu, false);
+	soft_block_flush(cpu);
+}
+
+static void destroy(struct ft_engine *engine)
+{
+	if (!engine)
+		return;
+	if (engine->cpu)
+		engine->cpu->m->ram.code_written = NULL;
+	if (engine->blocks.map)
+		munmap(engine->blocks.map, engine->blocks.map_size);
+	free(engine);
+}
+
+static struct ft_engine *create(struct ft_machine *m, const struct ft_engine_options *options, struct ft_error *err)
+{
+	if (!host_has_bmi2()) {
+		ft_error_set(err, -ENOTSUP, "this processor lacks BMI2 (PEXT, SHRX), which the software engine needs");
+		return NULL;
+	}
+	struct ft_engine *engine = calloc(1, sizeof(*engine));
+	uint64_t code = options->cache_bytes ? options->cache_bytes : SOFT_CACHE_DEFAULT;
+	code = code < SOFT_CACHE_LEAST ? SOFT_CACHE_LEAST : code > CODE_MOST ? CODE_MOST : code;
+	if (!engine) {
+		ft_error_set(err, -ENOMEM, "no memory for the software engine");
+		return NULL;
+	}
+	engine->blocks.pages = m->ram.size / FT_PAGE_SIZE;
+	plan(&engine->blocks, (uint32_t)up(code, FT_PAGE_SIZE));
+	int error = map(engine);
+	if (error) {
+		ft_error_set(err, error, "no memory for the software engine's code cache of %llu bytes: %s",
+			     (unsigned long long)code, strerror(-error));
+		engine->cpu = NULL;
+		destroy(engine);
+		return NULL;
+	}
+	engine->cpu->m = m;
+	engine->cpu->blocks = &engine->blocks;
+	reset(engine, options);
+	m->ram.code_written = code_written;
+	m->ram.engine = engine;
+	error = soft_signals_install();
+	if (error) {
+		ft_error_set(err, error, "cannot handle the processor's exceptions: %s", strerror(-error));
+		destroy(engine);
+		return NULL;
+	}
+	return engine;
+}
+
+/* ---- Running ----------------------------------------------------------------------------------------------------- */
+
+static enum ft_exit run(struct ft_engine *engine, uint64_t until)
+{
+	struct soft_cpu *cpu = engine->cpu;
+	uint32_t mxcsr;
+	uint16_t control;
+	int error = soft_signals_enter(cpu);
+	if (error) {
+		ft_error_set(&cpu->m->error, error, "no alternate stack for signals: %s", strerror(-error));
+		return FT_EXIT_ERROR;
+	}
+	cpu->icount = cpu->m->icount;
+	__asm__ volatile("stmxcsr %0; fnstcw %1" : "=m"(mxcsr), "=m"(control));
+	__asm__ volatile("fxrstor64 %0"
+			 :
+			 : "m"(cpu->fx)
+			 : "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",
+			   "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+	enum ft_exit result = soft_run(cpu, until);
+	__asm__ volatile("fxsave64 %0; fninit; fldcw %2; ldmxcsr %1"
+			 : "=m"(cpu->fx)
+			 : "m"(mxcsr), "m"(control)
+			 : "memory");
+	cpu->m->icount = cpu->icount;
+	soft_signals_leave();
+	return result;
+}
+
+static void stop(struct ft_engine *engine)
+{
+	engine->cpu->stop = 1;
+}
+
+/* ---- State ------------------------------------------------------------------------------------------------------- */
+
+static void get(struct ft_engine *engine, struct ft_cpu_state *s)
+{
+	const struct soft_cpu *cpu = engine->cpu;
+	memset(s, 0, sizeof(*s));
+	memcpy(s->gpr, cpu->gpr, sizeof(s->gpr));
+	s->rip = cpu->rip;
+	s->rflags = cpu->flags;
+	memcpy(s->segment, cpu->segment, sizeof(s->segment));
+	s->ldt = cpu->ldt;
+	s->tr = cpu->tr;
+	s->gdt.base = cpu->gdt.base;
+	s->gdt.limit = cpu->gdt.limit;
+	s->idt.base = cpu->idt.base;
+	s->idt.limit = cpu->idt.limit;
+	s->cr0 = cpu->cr0;
+	s->cr2 = cpu->cr2;
+	s->cr3 = cpu->cr3;
+	s->cr4 = cpu->cr4;
+	s->efer = cpu->efer;
+	memcpy(s->dr, cpu->dr, sizeof(s->dr));
+	s->star = cpu->star;
+	s->lstar = cpu->lstar;
+	s->cstar = cpu->cstar;
+	s->fmask = cpu->fmask;
+	s->kernel_gs_base = cpu->kernel_gs_base;
+	s->tsc_aux = cpu->tsc_aux;
+	s->sysenter_cs = cpu->sysenter_cs;
+	s->sysenter_esp = cpu->sysenter_esp;
+	s->sysenter_eip = cpu->sysenter_eip;
+	s->pat = cpu->pat;
+	/* Last x87 opcode and pointers are the host's. */
+	memcpy(s->fxsave, cpu->fx, 416);
+	memset(s->fxsave + 6, 0, 18);
+	s->interrupt_shadow = cpu->shadow_icount == cpu->icount;
+	s->nmi_masked = cpu->nmi_masked;
+	s->nmi_pending = cpu->nmi_pending;
+	s->halted = cpu->halted;
+	s->exception_pending = cpu->fault.pending;
+	if (cpu->fault.pending) {
+		s->exception_vector = cpu->fault.vector;
+		s->exception_has_error = cpu->fault.has_error;
+		s->exception_error = cpu->fault.error;
+	}
+	s->icount = cpu->icount;
+}
+
+static int set(struct ft_engine *engine, const struct ft_cpu_state *s, struct ft_error *err)
+{
+	struct soft_cpu *cpu = engine->cpu;
+	uint32_t mxcsr;
+	memcpy(&mxcsr, s->fxsave + 24, 4);
+	if (mxcsr & ~MXCSR_BITS)
+		return ft_error_set(err, -EINVAL, "MXCSR 0x%x has reserved bits set", mxcsr);
+	if ((s->cr0 & CR0_PG) && !(s->efer & EFER_LMA))
+		return ft_error_set(err, -ENOTSUP, "paging without long mode");
+	memcpy(cpu->gpr, s->gpr, sizeof(cpu->gpr));
+	cpu->rip = s->rip;
+	cpu->flags = s->rflags | FLAG_ONE;
+	memcpy(cpu->segment, s->segment, sizeof(cpu->segment));
+	cpu->ldt = s->ldt;
+	cpu->tr = s->tr;
+	cpu->gdt = s->gdt;
+	cpu->idt = s->idt;
+	cpu->cr0 = s->cr0;
+	cpu->cr2 = s->cr2;
+	cpu->cr3 = s->cr3;
+	cpu->cr4 = s->cr4;
+	cpu->efer = s->efer;
+	memcpy(cpu->dr, s->dr, sizeof(cpu->dr));
+	cpu->star = s->star;
+	cpu->lstar = s->lstar;
+	cpu->cstar = s->cstar;
+	cpu->fmask = s->fmask;
+	cpu->kernel_gs_base = s->kernel_gs_base;
+	cpu->tsc_aux = s->tsc_aux;
+	cpu->sysenter_cs = s->sysenter_cs;
+	cpu->sysenter_esp = s->sysenter_esp;
+	cpu->sysenter_eip = s->sysenter_eip;
+	cpu->pat = s->pat;
+	memcpy(cpu->fx, s->fxsave, sizeof(cpu->fx));
+	memset(cpu->fx + 6, 0, 18);
+	cpu->cpl = (uint8_t)SEG_DPL(s->segment[FT_CS].attributes);
+	cpu->code64 = (s->efer & EFER_LMA) && (s->segment[FT_CS].attributes & SEG_LONG);
+	cpu->shadow_icount = s->interrupt_shadow ? s->icount : UINT64_MAX;
+	cpu->nmi_masked = s->nmi_masked;
+	cpu->nmi_pending = s->nmi_pending;
+	cpu->halted = s->halted;
+	cpu->fault.pending = s->exception_pending;
+	cpu->fault.vector = s->exception_vector;
+	cpu->fault.has_error = s->exception_has_error;
+	cpu->fault.error = s->exception_error;
+	cpu->fault.address = s->cr2;
+	cpu->icount = s->icount;
+	cpu->m->icount = s->icount;
+	soft_tlb_flush(cpu, false);
+	return 0;
+}
+
+/* ---- For observers ------------------------------------------------------------------------------------------------- */
+
+#define PTE_P       1ull
+#define PTE_U       4ull
+#define PTE_PS      0x80ull
+#define PTE_ADDRESS (((1ull << SOFT_PHYSICAL_BITS) - 1) & ~0xfffull)
+
+/* Physical address of va as user code sees it, without leaving a trace. */
+static bool look_up(const struct ft_machine *m, uint64_t cr3, uint64_t va, uint64_t *gpa)
+{
+	uint64_t table = cr3 & PTE_ADDRESS, entry;
+	if (!soft_canonical(va))
+		return false;
+	for (int level = 3;; level--) {
+		uint64_t at = table + ((va >> (12 + 9 * level)) & 511) * 8;
+		if (!ft_memory_read(&m->ram, ft_gpa_make(at), &entry, 8) || (entry & (PTE_P | PTE_U)) != (PTE_P | PTE_U))
+			return false;
+		if (level == 0 || (level < 3 && (entry & PTE_PS))) {
+			uint64_t within = (1ull << (12 + 9 * level)) - 1;
+			*gpa = (entry & PTE_ADDRESS & ~within) | (va & within);
+			return true;
+		}
+		table = entry & PTE_ADDRESS;
+	}
+}
+
+static size_t peek_in(struct ft_engine *engine, uint64_t cr3, uint64_t va, void *to, size_t length)
+{
+	const struct ft_machine *m = engine->cpu->m;
+	size_t done = 0;
+	while (done < length) {
+		uint64_t gpa, part = FT_PAGE_SIZE - ((va + done) & (FT_PAGE_SIZE - 1));
+		if (part > length - done)
+			part = length - done;
+		if (!look_up(m, cr3, va + done, &gpa) ||
+		    !ft_memory_read(&m->ram, ft_gpa_make(gpa), (uint8_t *)to + done, part))
+			break;
+		done += part;
+	}
+	return done;
+}
+
+static size_t peek(struct ft_engine *engine, uint64_t va, void *to, size_t length)
+{
+	return peek_in(engine, engine->cpu->cr3, va, to, length);
+}
+
+static void observe(struct ft_engine *engine)
+{
+	soft_block_observe(engine->cpu);
+}
+
+static void flush(struct ft_engine *engine)
+{
+	soft_tlb_flush(engine->cpu, false);
+	soft_block_flush(engine->cpu);
+}
+
+const struct ft_engine_ops ft_engine_soft = {
+	.name = "soft",
+	.create = create,
+	.destroy = destroy,
+	.run = run,
+	.stop = stop,
+	.get = get,
+	.set = set,
+	.peek = peek,
+	.peek_in = peek_in,
+	.observe = observe,
+	.flush = flush,
+};

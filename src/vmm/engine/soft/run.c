@@ -1,0 +1,372 @@
+/* The run loop, and what translated code calls. Runs between translated instructions. */
+#include "vmm/engine/soft/run.h"
+#include "vmm/engine/soft/system.h"
+
+#define PAGE_MASK ((uint64_t)FT_PAGE_SIZE - 1)
+
+/* Instructions until the loop looks at `stop` again: well below a millisecond. */
+#define SLICE 200000u
+
+#define DR6_BS 0x4000u
+
+typedef void (*enter_function)(struct soft_cpu *cpu, const void *code);
+
+/* Instructions that may still run behind the current block. */
+static uint64_t rest(const struct soft_cpu *cpu)
+{
+	return -cpu->count - 1;
+}
+
+/* ---- Where are we ---------------------------------------------------------------------------------------------- */
+
+static void place(struct soft_cpu *cpu, const struct soft_block *block, unsigned index)
+{
+	const struct soft_place *places = soft_block_places(cpu->blocks, block);
+	cpu->rip = block->rip + (uint64_t)(int64_t)places[index].guest;
+	cpu->icount = cpu->limit - rest(cpu) - (block->count - index);
+}
+
+bool soft_locate(struct soft_cpu *cpu, const void *at)
+{
+	struct soft_blocks *b = cpu->blocks;
+	const struct soft_block *block = soft_block_at(b, at);
+	if (!block || (const uint8_t *)at < b->code + block->entry)
+		return false;
+	const struct soft_place *places = soft_block_places(b, block);
+	uint32_t offset = (uint32_t)((const uint8_t *)at - (b->code + block->entry));
+	unsigned i = block->count;
+	while (i && places[i - 1].host > offset)
+		i--;
+	if (!i)
+		return false;
+	place(cpu, block, i - 1);
+	return true;
+}
+
+static uint64_t leave(struct soft_cpu *cpu, enum soft_leave reason)
+{
+	cpu->reason = reason;
+	return 1;
+}
+
+static uint64_t leave_at(struct soft_cpu *cpu, enum soft_leave reason, uint32_t info, const void *from)
+{
+	place(cpu, soft_block_at(cpu->blocks, from), info >> SOFT_INFO_INSN_SHIFT);
+	return leave(cpu, reason);
+}
+
+/* ---- Memory ----------------------------------------------------------------------------------------------------- */
+
+/* Non-canonical addresses are the segment's fault. */
+static bool canonical(struct soft_cpu *cpu, uint64_t va, uint32_t size, uint32_t info)
+{
+	if (soft_canonical(va) && soft_canonical(va + size - 1))
+		return true;
+	soft_raise(cpu, info & SOFT_INFO_STACK ? SOFT_SS : SOFT_GP, true, 0, 0);
+	return false;
+}
+
+/* A read that crosses into another page of RAM: through the bounce buffer. */
+static uint64_t cross(struct soft_cpu *cpu, uint32_t info, uint64_t va, const void *from)
+{
+	uint32_t size = info & SOFT_INFO_SIZE;
+	bool mmio, user = cpu->cpl == 3;
+	uint64_t gpa;
+	const uint64_t parts[2] = {va, (va | PAGE_MASK) + 1};
+	for (unsigned i = 0; i < 2; i++)
+		if (!soft_translate(cpu, parts[i], SOFT_READ, user, &mmio, &gpa))
+			return leave_at(cpu, mmio ? SOFT_LEAVE_SLOW : SOFT_LEAVE_FAULT, info, from);
+	uint8_t *to = cpu->bounce + (va & 63);
+	if (!soft_load(cpu, va, to, size, user))
+		return leave_at(cpu, SOFT_LEAVE_FAULT, info, from);
+	cpu->delta = (uint64_t)(uintptr_t)to - va;
+	return 0;
+}
+
+uint64_t soft_on_memory(struct soft_cpu *cpu, uint32_t info, uint64_t va, const void *from)
+{
+	uint32_t size = info & SOFT_INFO_SIZE;
+	bool mmio = false, write = (info & SOFT_INFO_WRITE) != 0;
+	uint64_t gpa;
+	cpu->address = va;
+	if (!canonical(cpu, va, size, info))
+		return leave_at(cpu, SOFT_LEAVE_FAULT, info, from);
+	if ((va & PAGE_MASK) + size > FT_PAGE_SIZE) {
+		if (write)
+			return leave_at(cpu, SOFT_LEAVE_SLOW, info, from);
+		return cross(cpu, info, va, from);
+	}
+	uint8_t *host = soft_translate(cpu, va, write ? SOFT_WRITE : SOFT_READ, cpu->cpl == 3, &mmio, &gpa);
+	if (!host)
+		return leave_at(cpu, mmio ? SOFT_LEAVE_SLOW : SOFT_LEAVE_FAULT, info, from);
+	if (write && (cpu->m->ram.page_flags[gpa >> 12] & FT_PAGE_CODE))
+		return leave_at(cpu, SOFT_LEAVE_SLOW, info, from);
+	cpu->delta = (uint64_t)(uintptr_t)host - va;
+	return 0;
+}
+
+/* Both pages of a write are found good before anything happens. */
+static bool may_write(struct soft_cpu *cpu, uint64_t va, uint32_t size)
+{
+	bool mmio, user = cpu->cpl == 3;
+	uint64_t gpa, last = va + size - 1;
+	if (!soft_translate(cpu, va, SOFT_WRITE, user, &mmio, &gpa) && !mmio)
+		return false;
+	if (!((va ^ last) & ~PAGE_MASK))
+		return true;
+	return soft_translate(cpu, last & ~PAGE_MASK, SOFT_WRITE, user, &mmio, &gpa) || mmio;
+}
+
+uint64_t soft_on_slow(struct soft_cpu *cpu, uint32_t info, uint64_t va, const void *from)
+{
+	uint32_t size = info & SOFT_INFO_SIZE;
+	uint8_t *to = cpu->bounce + (va & 63);
+	place(cpu, soft_block_at(cpu->blocks, from), info >> SOFT_INFO_INSN_SHIFT);
+	cpu->address = va;
+	cpu->delta = (uint64_t)(uintptr_t)to - va;
+	if (!canonical(cpu, va, size, info))
+		return leave(cpu, SOFT_LEAVE_FAULT);
+	if ((info & SOFT_INFO_WRITE) && !may_write(cpu, va, size))
+		return leave(cpu, SOFT_LEAVE_FAULT);
+	if ((info & SOFT_INFO_READ) && !soft_load(cpu, va, to, size, cpu->cpl == 3))
+		return leave(cpu, SOFT_LEAVE_FAULT);
+	return 0;
+}
+
+uint64_t soft_on_commit(struct soft_cpu *cpu, uint32_t info, uint64_t va, const void *from)
+{
+	uint64_t to = cpu->address;
+	if (!soft_store(cpu, to, cpu->bounce + (to & 63), info & SOFT_INFO_SIZE, cpu->cpl == 3))
+		return leave(cpu, SOFT_LEAVE_FAULT); /* not reached: soft_on_slow has checked */
+	return 0;
+}
+
+/* ---- Instructions in C ----------------------------------------------------------------------------------------- */
+
+static enum soft_result raise_instead(struct soft_cpu *cpu, uint8_t vector)
+{
+	if (vector == SOFT_RAISE_SSE)
+		vector = cpu->cr0 & CR0_EM ? SOFT_UD : SOFT_NM;
+	return soft_raise(cpu, vector, vector == SOFT_GP, 0, 0);
+}
+
+/* Something that the rest of the block must not miss. A deadline that came nearer moves the limit, if it can. */
+static bool must_leave(struct soft_cpu *cpu, const struct soft_record *r)
+{
+	const struct ft_machine *m = cpu->m;
+	struct soft_blocks *b = cpu->blocks;
+	if (b->invalidated || m->leave || m->nmi || (cpu->flags & SOFT_FLAG_TF) ||
+	    (m->interrupt && (cpu->flags & SOFT_FLAG_IF)))
+		return true;
+	if (soft_block_mode(cpu) != b->mode[cpu->cpl == 3] || !cpu->code64)
+		return true;
+	if (m->deadline < cpu->limit) {
+		uint64_t nearer = cpu->limit - m->deadline;
+		if (nearer > rest(cpu))
+			return true;
+		cpu->limit -= nearer;
+		cpu->count += nearer;
+	}
+	return false;
+}
+
+uint64_t soft_on_operation(struct soft_cpu *cpu, uint32_t record, uint64_t unused, const void *from)
+{
+	struct soft_blocks *b = cpu->blocks;
+	const struct soft_record *r =
+		record >= SOFT_RECORD_ONCE ? &b->once_record[record - SOFT_RECORD_ONCE] : &b->record[record];
+	cpu->rip = r->rip;
+	cpu->icount = cpu->limit - rest(cpu) - r->left;
+	uint8_t user = cpu->cpl;
+	b->invalidated = false;
+	uint8_t length = r->insn.length;
+	enum soft_result result =
+		r->insn.op == SOFT_OP_COUNT ? raise_instead(cpu, r->raise) : soft_execute(cpu, &r->insn);
+	switch (result) {
+	case SOFT_NEXT:
+	case SOFT_SYNC:
+		cpu->rip += length;
+		cpu->icount++;
+		return must_leave(cpu, r) || user != cpu->cpl ? leave(cpu, SOFT_LEAVE_NEXT) : 0;
+	case SOFT_JUMP:
+		cpu->icount++;
+		return leave(cpu, SOFT_LEAVE_NEXT);
+	case SOFT_AGAIN:
+		return leave(cpu, SOFT_LEAVE_NEXT);
+	case SOFT_FAULT:
+		return leave(cpu, SOFT_LEAVE_FAULT);
+	case SOFT_HALT:
+		cpu->rip += length;
+		cpu->icount++;
+		return leave(cpu, SOFT_LEAVE_HALT);
+	}
+	return leave(cpu, SOFT_LEAVE_NEXT);
+}
+
+/* ---- The loop ---------------------------------------------------------------------------------------------------- */
+
+static uint64_t earliest(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static void set_count(struct soft_cpu *cpu, uint64_t left)
+{
+	cpu->count = -left - 1;
+}
+
+static bool deliverable(const struct soft_cpu *cpu)
+{
+	return cpu->m->interrupt && (cpu->flags & SOFT_FLAG_IF);
+}
+
+static bool shadowed(const struct soft_cpu *cpu)
+{
+	return cpu->shadow_icount == cpu->icount;
+}
+
+/* The caches of direct jumps hold one mode per privilege. */
+static uint8_t current_mode(struct soft_cpu *cpu)
+{
+	struct soft_blocks *b = cpu->blocks;
+	uint8_t mode = soft_block_mode(cpu);
+	if (b->mode[mode & SOFT_MODE_USER] != mode) {
+		b->mode[mode & SOFT_MODE_USER] = mode;
+		soft_jumps_flush(cpu);
+	}
+	return mode;
+}
+
+/* Runs translated code from cpu->rip for at most limit - icount instructions, until there is something to look at.
+ * false: the engine cannot go on. */
+static bool run_translated(struct soft_cpu *cpu)
+{
+	struct soft_blocks *b = cpu->blocks;
+	enter_function enter = (enter_function)(uintptr_t)(b->code + b->thunk[SOFT_THUNK_ENTER]);
+	uint8_t mode = current_mode(cpu);
+	bool slow = cpu->always_slow, error = false, jumped = false;
+	uint32_t link = SOFT_NONE;
+	uint64_t left = cpu->limit - cpu->icount;
+	while (left) {
+		uint64_t flushes = b->flushes;
+		const struct soft_block *block =
+			soft_block_find(cpu, cpu->rip, (uint8_t)(mode | (slow ? SOFT_MODE_SLOW : 0)), &error);
+		if (!block)
+			break;
+		if (!slow && link != SOFT_NONE && b->flushes == flushes)
+			soft_block_link(cpu, &b->link[link], block);
+		if (!slow && jumped)
+			soft_block_cache_jump(cpu, block);
+		link = SOFT_NONE;
+		jumped = false;
+		if (block->count > left)
+			block = soft_block_once(cpu, cpu->rip, mode, (uint32_t)left, &error);
+		if (!block)
+			break;
+		bool single = (block->mode & (SOFT_MODE_SLOW | SOFT_MODE_ONCE)) != 0;
+		slow = cpu->always_slow;
+		set_count(cpu, left);
+		enter(cpu, b->code + block->entry);
+		b->left[cpu->reason & 7]++;
+		switch ((enum soft_leave)cpu->reason) {
+		case SOFT_LEAVE_EXPIRED: {
+			const struct soft_block *expired = &b->block[(uint32_t)cpu->argument];
+			if (!expired->dropped)
+				cpu->count -= expired->count;
+			cpu->rip = expired->rip;
+			break;
+		}
+		case SOFT_LEAVE_LINK:
+			link = (uint32_t)cpu->argument;
+			cpu->rip = b->link[link].target;
+			break;
+		case SOFT_LEAVE_JUMP:
+			cpu->rip = cpu->argument;
+			jumped = !single;
+			break;
+		case SOFT_LEAVE_SLOW:
+			left = cpu->limit - cpu->icount;
+			slow = true;
+			continue;
+		case SOFT_LEAVE_ERROR:
+			return false;
+		case SOFT_LEAVE_NEXT:
+		case SOFT_LEAVE_FAULT:
+		case SOFT_LEAVE_HALT:
+			return true;
+		}
+		left = rest(cpu);
+		cpu->icount = cpu->limit - left;
+		if (single)
+			break; /* it may have called devices */
+	}
+	return !error;
+}
+
+static bool run_some(struct soft_cpu *cpu)
+{
+	if (cpu->code64)
+		return run_translated(cpu);
+	if (soft_interpret(cpu) != SOFT_FAULT)
+		cpu->icount++;
+	return true;
+}
+
+/* Exceptions and interrupts that are due at this boundary. false: triple fault. */
+static bool deliver(struct soft_cpu *cpu)
+{
+	if (cpu->fault.pending)
+		return soft_deliver(cpu);
+	if (cpu->m->nmi && !cpu->nmi_masked && !shadowed(cpu)) {
+		cpu->m->nmi = false;
+		cpu->halted = false;
+		return soft_interrupt(cpu, SOFT_NMI);
+	}
+	if (deliverable(cpu) && !shadowed(cpu)) {
+		int vector = soft_irq_acknowledge(cpu);
+		cpu->halted = false;
+		return vector < 0 || soft_interrupt(cpu, (uint8_t)vector);
+	}
+	return true;
+}
+
+static bool anything_due(const struct soft_cpu *cpu)
+{
+	return cpu->fault.pending || ((deliverable(cpu) || (cpu->m->nmi && !cpu->nmi_masked)) && !shadowed(cpu));
+}
+
+enum ft_exit soft_run(struct soft_cpu *cpu, uint64_t until)
+{
+	struct ft_machine *m = cpu->m;
+	for (;;) {
+		if (cpu->fault.pending) {
+			if (!soft_deliver(cpu))
+				return FT_EXIT_SHUTDOWN;
+			continue;
+		}
+		if (m->leave)
+			return FT_EXIT_STOPPED;
+		if (cpu->stop) {
+			cpu->stop = 0;
+			return FT_EXIT_STOPPED;
+		}
+		if (cpu->icount >= until || cpu->icount >= m->deadline)
+			return FT_EXIT_COUNT;
+		if (anything_due(cpu)) {
+			if (!deliver(cpu))
+				return FT_EXIT_SHUTDOWN;
+			continue;
+		}
+		if (cpu->halted)
+			return FT_EXIT_HALT;
+		bool step = (cpu->flags & SOFT_FLAG_TF) != 0;
+		cpu->limit = earliest(earliest(until, m->deadline), cpu->icount + SLICE);
+		if (step || deliverable(cpu) || m->nmi)
+			cpu->limit = cpu->icount + 1;
+		uint64_t before = cpu->icount;
+		if (!run_some(cpu))
+			return FT_EXIT_ERROR;
+		if (step && cpu->icount > before && !cpu->fault.pending)
+			soft_raise(cpu, SOFT_DB, false, 0, DR6_BS);
+	}
+}
