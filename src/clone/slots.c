@@ -292,6 +292,15 @@ void ft_slots_work(struct ft_slots *slots, uint64_t rx_index, bool *fork_pending
 	flush_answers(slots);
 }
 
+uint64_t ft_slots_fork_at(const struct ft_slots *slots)
+{
+	uint64_t lowest = UINT64_MAX;
+	for (unsigned i = 0; i < FT_REQUESTS; i++)
+		if (slots->ready[i].request && slots->ready[i].request->begin.rx_index < lowest)
+			lowest = slots->ready[i].request->begin.rx_index;
+	return lowest;
+}
+
 unsigned ft_slots_poll(const struct ft_slots *slots, struct pollfd *fds)
 {
 	unsigned n = 0;

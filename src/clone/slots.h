@@ -72,6 +72,9 @@ int ft_slots_command(struct ft_slots *slots, uint32_t kind, const void *data, si
  * fork_pending says that a request only waits for frames. */
 void ft_slots_work(struct ft_slots *slots, uint64_t rx_index, bool *fork_pending);
 
+/* The lowest ring position that a request waits for; UINT64_MAX when none waits. */
+uint64_t ft_slots_fork_at(const struct ft_slots *slots);
+
 /* Descriptors that become readable when a seed ends; returns how many, at most FT_SLOTS_MAX. */
 unsigned ft_slots_poll(const struct ft_slots *slots, struct pollfd *fds);
 

@@ -17,7 +17,8 @@ struct ft_guest {
 	uint8_t mac[6];
 	bool any_mac; /* none configured: every frame is for it */
 	uint32_t address;
-	struct ft_watch *watch; /* correlation rules over its live events */
+	struct ft_profile *profile; /* what is normal for it, for the watch */
+	struct ft_watch *watch;     /* correlation rules over its live events */
 	struct ft_link link;
 	bool up;   /* the link is there and has not lied */
 	bool kick; /* frames were put since the last kick */

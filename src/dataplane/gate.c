@@ -449,7 +449,10 @@ static int load_rules(struct ft_gate *gate, const json_t *config, struct ft_erro
 	json_decref(empty);
 	if (error)
 		return error;
-	gate->guest.watch = ft_watch_new(gate->correlation_rules, NULL);
+	error = ft_services_profile(json_object_get(config, "services"), &gate->guest.profile, err);
+	if (error)
+		return error;
+	gate->guest.watch = ft_watch_new(gate->correlation_rules, gate->guest.profile);
 	return gate->guest.watch ? 0 : ft_error_set(err, -ENOMEM, "no memory for the correlation rules");
 }
 
@@ -508,6 +511,7 @@ void ft_gate_free(struct ft_gate *gate)
 	ft_services_free(&gate->services);
 	ft_patterns_free(gate->patterns);
 	ft_watch_free(gate->guest.watch);
+	ft_profile_free(gate->guest.profile);
 	ft_rules_free(gate->verdict_rules);
 	ft_rules_free(gate->correlation_rules);
 	ft_inspect_free(gate->inspect);

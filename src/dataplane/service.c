@@ -144,6 +144,28 @@ void ft_services_free(struct ft_services *services)
 	*services = (struct ft_services){0};
 }
 
+int ft_services_profile(const json_t *services, struct ft_profile **profile, struct ft_error *err)
+{
+	json_t *all = json_object();
+	const char *name;
+	json_t *service;
+	json_object_foreach((json_t *)(uintptr_t)services, name, service)
+	{
+		const json_t *normal = json_object_get(service, "normal");
+		for (int i = 0; i < FT_PROFILE_LISTS; i++) {
+			const char *key = ft_profile_list_name((enum ft_profile_list)i);
+			if (!json_object_get(all, key))
+				json_object_set_new(all, key, json_array());
+			json_t *list = json_object_get(normal, key);
+			if (list)
+				json_array_extend(json_object_get(all, key), list);
+		}
+	}
+	int error = ft_profile_load(all, profile, NULL, err);
+	json_decref(all);
+	return error;
+}
+
 int ft_budgets_load(const json_t *clone, struct ft_budgets *to, struct ft_error *err)
 {
 	uint64_t memory, most;

@@ -55,6 +55,9 @@ int ft_services_load(const json_t *services, struct ft_services *to, struct ft_e
 void ft_services_free(struct ft_services *services);
 int ft_budgets_load(const json_t *clone, struct ft_budgets *to, struct ft_error *err);
 
+/* What all services together may do: what is normal for the guest. The caller frees *profile. */
+int ft_services_profile(const json_t *services, struct ft_profile **profile, struct ft_error *err);
+
 /* The service that protocol and port (host byte order) belong to, or NULL. */
 const struct ft_service *ft_services_find(const struct ft_services *services, uint8_t protocol,
 					  uint16_t port);

@@ -160,11 +160,13 @@ static void entropy(void *context, size_t wanted)
 	}
 }
 
-/* Frames of the ring to the machine. False when the peer lied. */
-static bool take_frames(struct ft_live *live, uint64_t now)
+/* Frames of the ring before `until` to the machine. False when the peer lied. */
+static bool take_frames(struct ft_live *live, uint64_t now, uint64_t until)
 {
 	static const char why[] = "the dataplane's ring is inconsistent";
-	for (unsigned i = 0; i < BURST && ft_machine_frames_waiting(live->m) < FRAMES_AHEAD; i++) {
+	for (unsigned i = 0;
+	     i < BURST && live->link.rx.index < until && ft_machine_frames_waiting(live->m) < FRAMES_AHEAD;
+	     i++) {
 		uint8_t frame[FT_RING_RECORD_MAX];
 		uint32_t kind;
 		long n = ft_ring_get(&live->link.rx, &kind, frame, sizeof(frame));
@@ -203,8 +205,19 @@ static void serve_link(struct ft_live *live, uint64_t now)
 {
 	bool pending;
 	unsigned before = live->slots->running;
-	if (live->linked && take_frames(live, now))
-		take_commands(live);
+	/* A trial of input that goes on at once is asked for before its frame is published: the seed has to be forked
+	 * from a guest that has not got that frame. So only frames that were there before the commands were looked at are
+	 * taken, and none from behind a fork that is due. */
+	int waiting = live->linked ? ft_ring_waiting(&live->link.rx) : 0;
+	if (waiting < 0) {
+		drop_link(live, "the dataplane's ring is inconsistent");
+		return;
+	}
+	uint64_t until = live->link.rx.other;
+	if (live->linked && take_commands(live)) {
+		uint64_t fork_at = ft_slots_fork_at(live->slots);
+		take_frames(live, now, fork_at < until ? fork_at : until);
+	}
 	if (!live->linked)
 		return;
 	ft_slots_work(live->slots, live->link.rx.index, &pending);
