@@ -6,7 +6,10 @@
 
 void generate_open(struct generate *g, uint64_t seed)
 {
-	g->random = seed * 0x9e3779b97f4a7c15ull + 1;
+	/* Mixed twice: neighbouring seeds must not give the same sequence shifted by one. */
+	g->random = seed;
+	g->random = generate_random(g);
+	g->random = generate_random(g);
 	ZydisDecoderInit(&g->decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 }
 
@@ -111,8 +114,9 @@ static bool comparable(const ZydisDecodedInstruction *i, const ZydisDecodedOpera
 		    o->reg.value >= ZYDIS_REGISTER_ES && o->reg.value <= ZYDIS_REGISTER_GS)
 			return false;
 	}
-	bool far = i->meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
-	return !far;
+	/* Near branches with an operand size prefix: AMD's go to 16-bit addresses, Intel's ignore it. */
+	bool narrow = i->meta.branch_type != ZYDIS_BRANCH_TYPE_NONE && (i->attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE);
+	return i->meta.branch_type != ZYDIS_BRANCH_TYPE_FAR && !narrow;
 }
 
 static unsigned put_prefixes(struct generate *g, uint8_t *to)

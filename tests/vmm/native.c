@@ -19,6 +19,7 @@ static struct {
 	uint8_t home_fx[512];
 	volatile bool inside;
 	bool late;
+	struct sigaction engine[NSIG]; /* what faults outside of a case are for */
 } run;
 
 static uint8_t stack[128 << 10];
@@ -49,12 +50,11 @@ static void leave(int signal, siginfo_t *info, void *context)
 {
 	ucontext_t *uc = context;
 	if (!run.inside) {
-		if (signal == SIGALRM)
-			return;
-		static const char text[] = "native: a fault outside of a case\n";
-		ssize_t n = write(2, text, sizeof(text) - 1);
-		(void)n;
-		_exit(70);
+		if (run.engine[signal].sa_flags & SA_SIGINFO)
+			run.engine[signal].sa_sigaction(signal, info, context);
+		else if (signal != SIGALRM)
+			sigaction(signal, &run.engine[signal], NULL); /* and again, with nobody to catch it */
+		return;
 	}
 	struct user_state *e = run.end;
 	for (int i = 0; i < 16; i++)
@@ -89,7 +89,8 @@ int native_open(void)
 	if (error)
 		return error;
 	stack_t alternate = {.ss_sp = stack, .ss_size = sizeof(stack)};
-	if (sigaltstack(&alternate, NULL))
+	stack_t before;
+	if (sigaltstack(NULL, &before) || ((before.ss_flags & SS_DISABLE) && sigaltstack(&alternate, NULL)))
 		return -errno;
 	struct sigaction action = {.sa_flags = SA_SIGINFO | SA_ONSTACK, .sa_sigaction = enter};
 	sigfillset(&action.sa_mask);
@@ -98,7 +99,7 @@ int native_open(void)
 	action.sa_sigaction = leave;
 	static const int ends[] = {SIGTRAP, SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGALRM};
 	for (unsigned i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
-		if (sigaction(ends[i], &action, NULL))
+		if (sigaction(ends[i], &action, &run.engine[ends[i]]))
 			return -errno;
 	return syscall(SYS_arch_prctl, ARCH_SET_GS, CASE_GS_BASE) ? -errno : 0;
 }

@@ -5,7 +5,8 @@
 
 #include "user_case.h"
 
-int native_open(void); /* maps the pages and installs the handlers; -errno */
+/* Maps the pages and installs the handlers; faults outside of a case go on to the handlers that were there. -errno. */
+int native_open(void);
 
 /* Runs c; *end is the state at the trap that ended it, data the CASE_DATA_SIZE bytes afterwards. -ETIME when it did not
  * end within a second. */

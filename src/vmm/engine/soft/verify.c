@@ -9,8 +9,7 @@
 
 /* What is known of a register. Two registers with equal (id, offset) hold id's value + offset. */
 enum kind {
-	VALUE, /* a guest's value or a constant derived from one: id + offset */
-	CONSTANT, /* offset */
+	VALUE, /* a guest's value, or one derived from it: id + offset. Constants have id 0 */
 	INDEX, /* TLB index of the address id + offset */
 	TAG,   /* tag of that entry */
 	SUM,   /* tag + address + size - 1 */
@@ -478,7 +477,7 @@ static struct value result_value(struct run *r, const struct state *s, const str
 	struct value unknown = fresh(n->at, reg);
 	/* A 32-bit constant is zero-extended: the index for a thunk. */
 	if (n->i.mnemonic == ZYDIS_MNEMONIC_MOV && o[0].size >= 32 && o[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
-		return (struct value){.kind = CONSTANT, .offset = (int64_t)o[1].imm.value.u};
+		return (struct value){.kind = VALUE, .offset = (int64_t)o[1].imm.value.u};
 	if (o[0].type != ZYDIS_OPERAND_TYPE_REGISTER || o[0].size != 64)
 		return unknown;
 	switch (n->i.mnemonic) {
@@ -570,7 +569,7 @@ static int thunk_at(const struct run *r, const uint8_t *target)
 
 static bool has_index(const struct state *s)
 {
-	return s->reg[1].kind == CONSTANT && (uint64_t)s->reg[1].offset <= UINT32_MAX;
+	return s->reg[1].kind == VALUE && s->reg[1].id == 0 && (uint64_t)s->reg[1].offset <= UINT32_MAX;
 }
 
 static int check_jump_out(struct run *r, const struct state *s, const uint8_t *target)
