@@ -171,6 +171,9 @@ static unsigned put_instruction(struct generate *g, uint8_t *to)
 	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(&g->decoder, bytes, sizeof(bytes), &i, operands)) ||
 	    !comparable(&i, operands))
 		return 0;
+	/* Vendors differ in what the operand size does to a branch. */
+	if (i.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE && i.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE)
+		return 0;
 	/* Relative branches go forward, into the INT3s. */
 	if (i.raw.imm[0].is_relative) {
 		if (i.raw.imm[0].size == 8)

@@ -57,9 +57,14 @@ static uint64_t leave_at(struct soft_cpu *cpu, enum soft_leave reason, uint32_t 
 
 /* ---- Memory ----------------------------------------------------------------------------------------------------- */
 
-/* Non-canonical addresses are the segment's fault. */
+/* What comes before paging: alignment where the instruction asks for it; non-canonical addresses are the segment's
+ * fault. */
 static bool canonical(struct soft_cpu *cpu, uint64_t va, uint32_t size, uint32_t info)
 {
+	if ((info & SOFT_INFO_ALIGNED) && (va & 15)) {
+		soft_raise(cpu, SOFT_GP, true, 0, 0);
+		return false;
+	}
 	if (soft_canonical(va) && soft_canonical(va + size - 1))
 		return true;
 	soft_raise(cpu, info & SOFT_INFO_STACK ? SOFT_SS : SOFT_GP, true, 0, 0);

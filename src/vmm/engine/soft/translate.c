@@ -230,9 +230,29 @@ static void store_if_written(struct work *w, int8_t guest, int8_t host)
 		emit_store(&w->e, SLOT_GPR(guest), (unsigned)host);
 }
 
+/* SSE operands of 16 bytes are aligned but for those made for others (SDM Vol. 2A, 2.5: exception types 2 and 4). */
+static bool must_be_aligned(const struct guest_insn *g)
+{
+	if (g->class->class != SOFT_CLASS_SSE || g->size != 16)
+		return false;
+	switch (g->z.mnemonic) {
+	case ZYDIS_MNEMONIC_MOVUPS:
+	case ZYDIS_MNEMONIC_MOVUPD:
+	case ZYDIS_MNEMONIC_MOVDQU:
+	case ZYDIS_MNEMONIC_LDDQU:
+	case ZYDIS_MNEMONIC_PCMPESTRI:
+	case ZYDIS_MNEMONIC_PCMPESTRM:
+	case ZYDIS_MNEMONIC_PCMPISTRI:
+	case ZYDIS_MNEMONIC_PCMPISTRM:
+		return false;
+	default:
+		return true;
+	}
+}
+
 static uint32_t access_info(const struct guest_insn *g)
 {
-	return (g->reads_memory ? SOFT_INFO_READ : 0) | (g->writes_memory ? SOFT_INFO_WRITE : 0) |
+	return (must_be_aligned(g) ? SOFT_INFO_ALIGNED : 0) | (g->reads_memory ? SOFT_INFO_READ : 0) | (g->writes_memory ? SOFT_INFO_WRITE : 0) |
 	       (g->memory.stack ? SOFT_INFO_STACK : 0);
 }
 
@@ -254,7 +274,7 @@ static void emit_plain(struct work *w, const uint8_t *bytes)
 	load_if_used(w, R_RSP, p.substitute);
 #define HOST(guest) ((guest) == R_RSP ? p.substitute : (guest))
 	/* AH..BH have the numbers 4..7 of the encoding, which HOST must not see. */
-	emit_rebuilt(w, bytes, g->high ? -1 : HOST(g->reg), g->high ? -1 : HOST(g->rm), HOST(g->embedded),
+	emit_rebuilt(w, bytes, g->high ? -1 : HOST(g->reg), g->high ? -1 : HOST(g->rm), g->high ? -1 : HOST(g->embedded),
 		     g->has_memory ? &p.memory : NULL);
 #undef HOST
 	store_if_written(w, R_RCX, R_RCX);
