@@ -144,15 +144,18 @@ static void evidence(FILE *file, const json_t *hold)
 	fprintf(file, "\nWHAT THE CLONE DID, IN ORDER\n");
 	json_array_foreach(json_object_get(hold, "evidence"), i, entry)
 	{
-		char event[40], process[40], when[FT_UNITS_TEXT], pid[24];
+		char event[40], process[40], when[FT_UNITS_TEXT], pid[24], says[500];
 		bool twin = json_is_true(json_object_get(entry, "twin"));
-		fprintf(file, "    %9s  %-14s %s",
-			ft_units_round_duration((uint64_t)whole(entry, "t_ns"), when),
-			ft_print_text(entry, "event", event, sizeof(event)),
-			ft_print_text(entry, "process", process, sizeof(process)));
+		fprintf(file, "    %9s  ", ft_units_round_duration((uint64_t)whole(entry, "t_ns"), when));
+		if (*ft_print_text(entry, "says", says, sizeof(says))) {
+			fprintf(file, "%s", says);
+		} else {
+			fprintf(file, "%-14s %s", ft_print_text(entry, "event", event, sizeof(event)),
+				ft_print_text(entry, "process", process, sizeof(process)));
+			other_fields(file, entry);
+		}
 		if (whole(entry, "pid") > 0)
-			fprintf(file, "[%s]", ft_print_text(entry, "pid", pid, sizeof(pid)));
-		other_fields(file, entry);
+			fprintf(file, "  [process %s]", ft_print_text(entry, "pid", pid, sizeof(pid)));
 		if (whole(entry, "count") > 1)
 			fprintf(file, "  (%" JSON_INTEGER_FORMAT " times)", whole(entry, "count"));
 		fprintf(file, "%s\n", twin ? "  [the twin did this too: it does not count]" : "");
@@ -188,6 +191,6 @@ void ft_print_story(FILE *file, const json_t *hold)
 	if (ft_print_at(hold, "frames_done"))
 		fprintf(file, "    %" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT " held frames\n",
 			whole(hold, "frames_done"), whole(hold, "input.frames"));
-	if (*ft_print_text(hold, "quarantine", text, sizeof(text)))
+	if (*ft_print_text(hold, "quarantine.file", text, sizeof(text)))
 		fprintf(file, "    packets kept in %s\n", text);
 }

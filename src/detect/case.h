@@ -5,7 +5,7 @@
  * the hold's record.
  *
  * What the twin shows too does not count. Events are matched by what they mean (type, process, path or address and
- * arguments, digits in arguments blurred because process ids and times differ) and by how often: three trial events
+ * arguments, with numbers and random names blurred because these differ) and by how often: three trial events
  * against two of the twin leave one, and the two nearest in time are taken away.
  *
  * `clean` needs: the trial ended at its horizon, the guest took every held byte, nothing of its evidence was lost, and
@@ -76,7 +76,7 @@ int ft_case_add(struct ft_case *c, const struct ft_event *event, const char *con
 
 enum ft_case_step ft_case_step(struct ft_case *c);
 
-/* Virtual time at which the trial ended: where the twin has to stop. */
+/* Absolute virtual time at which the twin has to stop: a little after the trial's end. */
 uint64_t ft_case_until(const struct ft_case *c);
 
 /* The caller gives up (its own wall clock, the vmm died): the trial or twin that runs counts as ended like this. */

@@ -1,5 +1,6 @@
 #include "detect/trace.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
@@ -20,15 +21,38 @@ static void key_number(struct key *key, uint64_t value)
 	key->length += sizeof(value);
 }
 
+/* Length of the word at text, and whether it looks made up: six letters and digits or more, with a digit or with capitals
+ * after small letters. */
+static size_t word_length(const char *text, bool *random)
+{
+	bool digit = false, small = false, mixed = false;
+	size_t n = 0;
+	for (; isalnum((unsigned char)text[n]); n++) {
+		digit |= isdigit((unsigned char)text[n]) != 0;
+		mixed |= small && isupper((unsigned char)text[n]);
+		small |= islower((unsigned char)text[n]) != 0;
+	}
+	*random = n >= 6 && (digit || mixed);
+	return n;
+}
+
 static void key_text(struct key *key, const char *text, bool blur)
 {
 	size_t end = key->length + KEY_TEXT - 1;
 	while (*text && key->length < end) {
-		if (blur && *text >= '0' && *text <= '9') {
-			text += strspn(text, "0123456789");
+		bool random = false;
+		size_t n = blur ? word_length(text, &random) : 0;
+		if (random) {
 			key->bytes[key->length++] = '#';
-		} else {
-			key->bytes[key->length++] = *text++;
+			text += n;
+			continue;
+		}
+		/* A plain word as it is, but for its digits. */
+		for (n = n ? n : 1; n-- && *text && key->length < end;) {
+			bool digit = blur && isdigit((unsigned char)*text);
+			if (!digit || !key->length || key->bytes[key->length - 1] != '#')
+				key->bytes[key->length++] = digit ? '#' : *text;
+			text++;
 		}
 	}
 	key->bytes[key->length++] = 0;

@@ -2,8 +2,10 @@
  *
  * Two lists: `kept` has each event that some rule looks at, whole and in order, for evaluation; `story` has what a
  * person wants to read, repeats of one thing counted in one entry. Two events are the same thing when their keys are
- * equal: type, process, and what was acted on; digits in arguments and paths are blurred, since process ids, times and
- * counters differ between two runs, but not in the path of a program that was started, nor in an address. */
+ * equal: type, process, and what was acted on. Numbers and random parts ("tmp.Xk29aQ") of arguments and paths are
+ * blurred, since process ids, times and the names of temporary files differ between two runs; not so in the path of a
+ * program that was started, nor in an address. Blurring cannot hide anything: what the trial did once more often than
+ * the twin stays, whatever it was called. */
 #ifndef FT_DETECT_TRACE_H
 #define FT_DETECT_TRACE_H
 

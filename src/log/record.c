@@ -69,11 +69,11 @@ static const struct field input[] = {
 };
 
 static const struct field trigger[] = {
-    {"reason", TEXT, true, 64, NULL, NULL},
-    {"sid", NUMBER, false, UINT32_MAX, NULL, NULL},
-    {"rule", TEXT, false, 256, NULL, NULL},
-    {"risk", TEXT, false, 256, NULL, NULL},
-    {0},
+    {"reason", TEXT, true, 64, NULL, NULL},         {"sid", NUMBER, false, UINT32_MAX, NULL, NULL},
+    {"rule", TEXT, false, 256, NULL, NULL},         {"risk", TEXT, false, 256, NULL, NULL},
+    {"rev", NUMBER, false, UINT32_MAX, NULL, NULL}, {"severity", NUMBER, false, 4, NULL, NULL},
+    {"name", TEXT, false, 64, NULL, NULL},          {"text", TEXT, false, 256, NULL, NULL},
+    {"overlap", BOOLEAN, false, 0, NULL, NULL},     {0},
 };
 
 static const struct field trial[] = {
