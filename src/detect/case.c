@@ -134,8 +134,7 @@ int ft_case_add(struct ft_case *c, const struct ft_event *event, const char *con
 		run->handled = event->a[4] == 1;
 		ft_story_printable(strings[0], run->detail, sizeof(run->detail));
 	}
-	bool relevant = ft_eval_relevant(c->rules, c->profile, event, strings);
-	ft_trace_add(&run->trace, event, strings, relevant);
+	ft_trace_add(&run->trace, event, strings, ft_eval_relevance(c->rules, c->profile, event, strings));
 	return 0;
 }
 

@@ -20,8 +20,7 @@
 #include "base/event.h"
 #include "detect/rules.h"
 
-#define FT_CASE_EVENTS 4096u /* events kept of each of trial and twin that a rule looks at */
-#define FT_CASE_STORY  200u  /* entries of the record's evidence list */
+#define FT_CASE_STORY 200u /* entries of the record's evidence list */
 
 /* Outcomes that no rule file decides. X(NAME, sid, verdict, severity, "name", "text") */
 #define FT_OUTCOMES(X)                                                                                       \

@@ -220,17 +220,20 @@ int ft_eval_event(struct ft_eval *eval, const struct ft_event *event, const char
 	return status;
 }
 
-bool ft_eval_relevant(const struct ft_rules *rules, const struct ft_profile *profile,
-		      const struct ft_event *event, const char *const *strings)
+enum ft_relevance ft_eval_relevance(const struct ft_rules *rules, const struct ft_profile *profile,
+				    const struct ft_event *event, const char *const *strings)
 {
+	enum ft_relevance most = FT_RELEVANCE_NONE;
 	for (size_t i = 0; i < rules->count; i++) {
 		const struct ft_rule *rule = &rules->rules[i];
 		/* What ends a stretch of `during` counts too, and that is any event of its type. */
-		if (rule->kind == FT_RULE_ABSENCE && ft_match_event(rule->parts[0]) == event->type)
-			return true;
-		for (unsigned k = 0; k < rule->count; k++)
-			if (ft_match_test(rule->parts[k], event, strings, profile))
-				return true;
+		bool counts = rule->kind == FT_RULE_ABSENCE && ft_match_event(rule->parts[0]) == event->type;
+		for (unsigned k = 0; k < rule->count && !counts; k++)
+			counts = ft_match_test(rule->parts[k], event, strings, profile);
+		if (counts && rule->kind == FT_RULE_ANY)
+			return FT_RELEVANCE_DECIDES;
+		if (counts)
+			most = FT_RELEVANCE_PART;
 	}
-	return false;
+	return most;
 }

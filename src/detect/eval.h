@@ -21,8 +21,10 @@ void ft_eval_free(struct ft_eval *eval);
 int ft_eval_event(struct ft_eval *eval, const struct ft_event *event, const char *const *strings,
 		  ft_eval_found *found, void *context);
 
-/* Would any part of any rule count this event? */
-bool ft_eval_relevant(const struct ft_rules *rules, const struct ft_profile *profile,
-		      const struct ft_event *event, const char *const *strings);
+/* How much an event matters: not at all, as a part of a rule that combines events, or by itself (an `any` rule). */
+enum ft_relevance { FT_RELEVANCE_NONE, FT_RELEVANCE_PART, FT_RELEVANCE_DECIDES };
+
+enum ft_relevance ft_eval_relevance(const struct ft_rules *rules, const struct ft_profile *profile,
+				    const struct ft_event *event, const char *const *strings);
 
 #endif

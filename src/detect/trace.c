@@ -110,13 +110,13 @@ uint64_t ft_trace_key(const struct ft_event *event, const char *const *strings)
 	return XXH3_64bits(key.bytes, key.length);
 }
 
-static bool append(struct ft_trace *trace, struct ft_trace_list *list, size_t most,
+static bool append(struct ft_trace *trace, struct ft_trace_list *list, size_t most, size_t most_bytes,
 		   const struct ft_event *event, const char *const *strings, uint64_t key, bool relevant)
 {
 	size_t n[FT_EVENT_STRINGS], bytes = 0;
 	for (unsigned i = 0; i < FT_EVENT_STRINGS; i++)
 		bytes += n[i] = strlen(strings[i]) + 1;
-	if (list->count == most || trace->bytes + bytes > FT_TRACE_BYTES)
+	if (list->count == most || trace->bytes + bytes > most_bytes)
 		return false;
 	if (list->count == list->room) {
 		size_t room = list->room ? 2 * list->room : 32;
@@ -141,12 +141,15 @@ static bool append(struct ft_trace *trace, struct ft_trace_list *list, size_t mo
 }
 
 void ft_trace_add(struct ft_trace *trace, const struct ft_event *event, const char *const *strings,
-		  bool relevant)
+		  enum ft_relevance relevance)
 {
+	bool relevant = relevance != FT_RELEVANCE_NONE, decides = relevance == FT_RELEVANCE_DECIDES;
 	if (event->type == FT_EVENT_LOST)
 		trace->lost += event->a[0] ? event->a[0] : 1;
 	uint64_t key = ft_trace_key(event, strings);
-	if (relevant && !append(trace, &trace->kept, FT_TRACE_EVENTS, event, strings, key, true))
+	size_t most = FT_TRACE_EVENTS + (decides ? FT_TRACE_EVENT_RESERVE : 0);
+	size_t most_bytes = FT_TRACE_BYTES + (decides ? FT_TRACE_BYTE_RESERVE : 0);
+	if (relevant && !append(trace, &trace->kept, most, most_bytes, event, strings, key, true))
 		trace->overflow = true;
 	if (!relevant && !ft_story_worth(event))
 		return;
@@ -155,7 +158,7 @@ void ft_trace_add(struct ft_trace *trace, const struct ft_event *event, const ch
 			trace->story.events[i].count++;
 			return;
 		}
-	if (!append(trace, &trace->story, FT_TRACE_STORY, event, strings, key, relevant))
+	if (!append(trace, &trace->story, FT_TRACE_STORY, FT_TRACE_BYTES, event, strings, key, relevant))
 		trace->dropped++;
 }
 

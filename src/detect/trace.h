@@ -9,11 +9,15 @@
 #ifndef FT_DETECT_TRACE_H
 #define FT_DETECT_TRACE_H
 
-#include "detect/rules.h"
+#include "detect/eval.h"
 
-#define FT_TRACE_EVENTS 4096u      /* kept */
-#define FT_TRACE_BYTES  (4u << 20) /* strings of kept and story together */
-#define FT_TRACE_STORY  512u       /* different things in a story */
+/* Kept events, and bytes of strings of both lists together. The reserve is for events that convict by themselves: a flood
+ * of harmless parts cannot push them out. */
+#define FT_TRACE_EVENTS        4096u
+#define FT_TRACE_BYTES         (4u << 20)
+#define FT_TRACE_EVENT_RESERVE 1024u
+#define FT_TRACE_BYTE_RESERVE  (1u << 20)
+#define FT_TRACE_STORY         512u /* different things in a story */
 
 struct ft_trace_event {
 	struct ft_event event;
@@ -38,9 +42,8 @@ struct ft_trace {
 
 uint64_t ft_trace_key(const struct ft_event *event, const char *const *strings);
 
-/* relevant: a rule looks at it. */
 void ft_trace_add(struct ft_trace *trace, const struct ft_event *event, const char *const *strings,
-		  bool relevant);
+		  enum ft_relevance relevance);
 void ft_trace_free(struct ft_trace *trace); /* its contents */
 
 /* Takes from the trial's kept events what the twin shows too: per key, and of several the nearest in time. */

@@ -57,7 +57,8 @@ static bool fires(const char *match, const char *process, const char *path, int6
 	struct ft_eval *eval = ft_eval_new(rules, profile);
 	scene(&e, FT_EVENT_EXEC, FT_ROLE_TRIAL, 1, process, path, "sh -c id", FIELDS((uint64_t)result));
 	assert_int_equal(ft_eval_event(eval, &e.event, e.strings, count, &found), 0);
-	assert_int_equal(ft_eval_relevant(rules, profile, &e.event, e.strings), found != 0);
+	assert_int_equal(ft_eval_relevance(rules, profile, &e.event, e.strings),
+			 found ? FT_RELEVANCE_DECIDES : FT_RELEVANCE_NONE);
 	ft_eval_free(eval);
 	ft_rules_free(rules);
 	return found;
