@@ -358,15 +358,28 @@ static void child_output(void *context, uint32_t events)
 
 /* ---- Deaths -------------------------------------------------------------------------------------------------- */
 
-static const char *death_text(int status, char text[80])
+/* How a vmm says what became of its guest (gateway/protocol.md). */
+static const struct {
+	int status;
+	const char *text;
+} guest_ends[] = {
+    {10, "ended: its guest rebooted"},
+    {11, "ended: its guest powered off"},
+    {12, "ended: its guest stopped with a triple fault"},
+};
+
+static const char *death_text(const struct ft_child *child, int status, char text[80])
 {
+	snprintf(text, 80, "ended with status %d", WEXITSTATUS(status));
+	for (size_t i = 0; i < sizeof(guest_ends) / sizeof(*guest_ends); i++)
+		if (child->kind == FT_CHILD_VMM && WIFEXITED(status) &&
+		    WEXITSTATUS(status) == guest_ends[i].status)
+			snprintf(text, 80, "%s", guest_ends[i].text);
 	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS)
 		snprintf(text, 80, "was killed by its seccomp filter");
 	else if (WIFSIGNALED(status))
 		snprintf(text, 80, "was killed by signal %d (%s)", WTERMSIG(status),
 			 strsignal(WTERMSIG(status)));
-	else
-		snprintf(text, 80, "ended with status %d", WEXITSTATUS(status));
 	return text;
 }
 
@@ -405,7 +418,7 @@ static void replace(struct ft_supervisor *s, struct ft_child *child, const char 
 static void child_died(struct ft_supervisor *s, struct ft_child *child, int status)
 {
 	char how[80];
-	death_text(status, how);
+	death_text(child, status, how);
 	/* Its last messages and words are still in the sockets. Bounded: it may have filled them. */
 	for (int i = 0; i < 256 && receive(s, child); i++)
 		;

@@ -29,7 +29,7 @@ static const char record[] =
     "\"held_bytes\": 141, \"instructions\": 123456, \"virtual_ns\": 120000000000, \"wall_ns\": 90000000,"
     "\"pause_ns\": 400000, \"pages_written\": 812}],"
     "\"evidence\": [{\"t_ns\": 1200000, \"event\": \"exec\", \"pid\": 512, \"process\": \"ping\\u0007.cgi\","
-    "\"path\": \"/bin/sh\", \"argv\": \"sh -c ping -c1 1;id\", \"twin\": false},"
+    "\"path\": \"/bin/sh\", \"says\": \"ping\\u0007.cgi started /bin/sh\", \"twin\": false},"
     "{\"t_ns\": 1300000, \"event\": \"exec\", \"process\": \"cron\", \"path\": \"/bin/true\", \"twin\": true,"
     "\"count\": 3}],"
     "\"evidence_dropped\": 0, \"verdict\": \"malicious\", \"rule\": \"service-exec\","
@@ -74,7 +74,7 @@ static void a_story_answers_every_question(void **state)
 	has(text, "WHY IT WAS HELD\n    a pattern rule matched (hold.rule)\n    rule 1000003: shell "
 		  "metacharacters");
 	has(text, "took 141 of 141 held bytes and came to rest; the live guest paused 400 us");
-	has(text, "1.20 ms  exec           ping\\x07.cgi[512]  path /bin/sh  argv sh -c ping -c1 1;id\n");
+	has(text, "1.20 ms  ping\\x07.cgi started /bin/sh  [process 512]\n");
 	has(text, "path /bin/true  (3 times)  [the twin did this too: it does not count]");
 	has(text,
 	    "malicious: service-exec, severity 1\n    the service started a program that is not in may_exec");
