@@ -55,16 +55,6 @@ static void handle(int number, siginfo_t *info, void *context)
 	sigaction(number, &action, NULL);
 }
 
-int soft_signals_install(void)
-{
-	static const int numbers[] = {SIGFPE, SIGSEGV, SIGILL, SIGBUS};
-	struct sigaction action = {.sa_sigaction = handle, .sa_flags = SA_SIGINFO | SA_ONSTACK};
-	for (unsigned i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
-		if (sigaction(numbers[i], &action, NULL))
-			return -errno;
-	return 0;
-}
-
 /* Translated code has no stack that a handler may use. The stack belongs to the thread and outlives the engine. */
 static int prepare_thread(void)
 {
@@ -79,6 +69,17 @@ static int prepare_thread(void)
 	mprotect(stack, GUARD, PROT_NONE);
 	stack_t alternate = {.ss_sp = stack + GUARD, .ss_size = STACK_SIZE};
 	return sigaltstack(&alternate, NULL) ? -errno : 0;
+}
+
+/* Also prepares this thread: the one that makes a machine usually runs it, and may be confined in between. */
+int soft_signals_install(void)
+{
+	static const int numbers[] = {SIGFPE, SIGSEGV, SIGILL, SIGBUS};
+	struct sigaction action = {.sa_sigaction = handle, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+	for (unsigned i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+		if (sigaction(numbers[i], &action, NULL))
+			return -errno;
+	return prepare_thread();
 }
 
 int soft_signals_enter(struct soft_cpu *cpu)
