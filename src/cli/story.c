@@ -39,7 +39,8 @@ static void wrapped(FILE *file, int indent, const char *text)
 	while (*text) {
 		int n = (int)strlen(text), most = WIDTH - indent;
 		if (n > most)
-			n = most;
+			for (n = most; n > 1 && ((unsigned char)text[n] & 0xc0) == 0x80;)
+				n--; /* not within a character */
 		fprintf(file, "%*s%.*s\n", indent, "", n, text);
 		text += n;
 	}
@@ -50,11 +51,12 @@ static void who(FILE *file, const json_t *hold)
 	char client[64], cport[16], server[64], sport[16], proto[16], service[48], guest[48], when[40];
 	fprintf(file,
 		"%s  %s:%s sent %" JSON_INTEGER_FORMAT " bytes in %" JSON_INTEGER_FORMAT
-		" frames over %s to service %s of guest %s (%s:%s)\n",
+		" frame%s over %s to service %s of guest %s (%s:%s)\n",
 		ft_print_time(whole(hold, "started_ns"), true, when),
 		ft_print_text(hold, "flow.client", client, sizeof(client)),
 		ft_print_text(hold, "flow.client_port", cport, sizeof(cport)), whole(hold, "input.bytes"),
-		whole(hold, "input.frames"), ft_print_text(hold, "flow.proto", proto, sizeof(proto)),
+		whole(hold, "input.frames"), whole(hold, "input.frames") == 1 ? "" : "s",
+		ft_print_text(hold, "flow.proto", proto, sizeof(proto)),
 		ft_print_text(hold, "service", service, sizeof(service)),
 		ft_print_text(hold, "guest", guest, sizeof(guest)),
 		ft_print_text(hold, "flow.server", server, sizeof(server)),
@@ -104,13 +106,13 @@ static void trials(FILE *file, const json_t *hold)
 				whole(trial, "taken_bytes"), whole(trial, "held_bytes"),
 				json_is_true(json_object_get(trial, "handled")) ? " and came to rest" : "",
 				ft_units_round_duration((uint64_t)whole(trial, "pause_ns"), pause));
-		fprintf(file,
-			"        %" JSON_INTEGER_FORMAT " instructions, %s of its time in %s of ours, "
-			"%" JSON_INTEGER_FORMAT " pages written\n",
+		fprintf(file, "        %" JSON_INTEGER_FORMAT " instructions, %s of its time",
 			whole(trial, "instructions"),
-			ft_units_round_duration((uint64_t)whole(trial, "virtual_ns"), virtual_time),
-			ft_units_round_duration((uint64_t)whole(trial, "wall_ns"), wall),
-			whole(trial, "pages_written"));
+			ft_units_round_duration((uint64_t)whole(trial, "virtual_ns"), virtual_time));
+		if (whole(trial, "wall_ns") > 0)
+			fprintf(file, " in %s of ours",
+				ft_units_round_duration((uint64_t)whole(trial, "wall_ns"), wall));
+		fprintf(file, ", %" JSON_INTEGER_FORMAT " pages written\n", whole(trial, "pages_written"));
 	}
 }
 
@@ -189,8 +191,9 @@ void ft_print_story(FILE *file, const json_t *hold)
 		ft_print_time(whole(hold, "ended_ns"), true, when), disposition,
 		ft_units_round_duration(ns > 0 ? (uint64_t)ns : 0, took), reason_text(label), label);
 	if (ft_print_at(hold, "frames_done"))
-		fprintf(file, "    %" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT " held frames\n",
-			whole(hold, "frames_done"), whole(hold, "input.frames"));
+		fprintf(file, "    %" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT " held frame%s\n",
+			whole(hold, "frames_done"), whole(hold, "input.frames"),
+			whole(hold, "input.frames") == 1 ? "" : "s");
 	if (*ft_print_text(hold, "quarantine.file", text, sizeof(text)))
 		fprintf(file, "    packets kept in %s\n", text);
 }

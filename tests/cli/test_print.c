@@ -69,7 +69,7 @@ static void a_story_answers_every_question(void **state)
 	char *text = printed(ft_print_story, json);
 	has(text, "Hold 17: malicious, dropped");
 	has(text,
-	    "10.0.2.9:51234 sent 141 bytes in 1 frames over tcp to service http of guest web (10.0.2.15:80)");
+	    "10.0.2.9:51234 sent 141 bytes in 1 frame over tcp to service http of guest web (10.0.2.15:80)");
 	has(text, "GET /cgi-bin/ping?host=1;id\\x1b[2J");
 	has(text, "WHY IT WAS HELD\n    a pattern rule matched (hold.rule)\n    rule 1000003: shell "
 		  "metacharacters");
