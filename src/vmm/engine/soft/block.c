@@ -24,8 +24,8 @@ static int translate(struct soft_cpu *cpu, struct soft_block *block, const uint8
 	__asm__ volatile("fxsave64 %0; fninit; ldmxcsr %1" : "=m"(parked.image) : "m"(mxcsr) : "memory");
 	int result = soft_translate_block(cpu, block, bytes, available, most);
 	if (!result && b->verify)
-		result = soft_verify(cpu, b->code + block->entry - SOFT_RESUME, block->size, SOFT_RESUME, block->mode,
-				     &cpu->m->error);
+		result = soft_verify(cpu, b->code + block->entry - SOFT_RESUME, block->size, SOFT_RESUME,
+				     block->mode, &cpu->m->error);
 	__asm__ volatile("fxrstor64 %0" : : "m"(parked.image) : "memory");
 	return result;
 }
@@ -50,7 +50,8 @@ static void hash_insert(struct soft_blocks *b, struct soft_block *block)
 
 static void hash_remove(struct soft_blocks *b, const struct soft_block *block)
 {
-	uint32_t *at = &b->hash[hash_of(b, block->rip, block->gpa, block->mode)], index = soft_block_index(b, block);
+	uint32_t *at = &b->hash[hash_of(b, block->rip, block->gpa, block->mode)],
+		 index = soft_block_index(b, block);
 	while (*at != SOFT_NONE && *at != index)
 		at = &b->block[*at].next_hash;
 	if (*at == index)
@@ -80,7 +81,7 @@ static void drop(struct soft_blocks *b, struct soft_block *block)
 	block->dropped = true;
 	uint8_t *entry = b->code + block->entry;
 	entry[0] = 0xeb;
-	entry[1] = (uint8_t)-(int)(SOFT_RESUME + 2);
+	entry[1] = (uint8_t) - (int)(SOFT_RESUME + 2);
 	hash_remove(b, block);
 	b->invalidated = true;
 }
@@ -198,7 +199,8 @@ static bool fetch(struct soft_cpu *cpu, uint64_t rip, struct soft_fetch *to)
 static bool room(const struct soft_blocks *b)
 {
 	return b->code_used + SOFT_BLOCK_ROOM <= b->code_size && b->block_used < b->block_most &&
-	       b->place_used + SOFT_BLOCK_MOST <= b->place_most && b->link_used + 4 * SOFT_BLOCK_MOST <= b->link_most &&
+	       b->place_used + SOFT_BLOCK_MOST <= b->place_most &&
+	       b->link_used + 4 * SOFT_BLOCK_MOST <= b->link_most &&
 	       b->record_used + SOFT_BLOCK_MOST <= b->record_most;
 }
 
@@ -221,7 +223,8 @@ void soft_block_flush(struct soft_cpu *cpu)
 }
 
 /* Bytes of an instruction that goes on in the next page. */
-static int translate_crossing(struct soft_cpu *cpu, struct soft_block *block, const uint8_t *bytes, uint32_t available)
+static int translate_crossing(struct soft_cpu *cpu, struct soft_block *block, const uint8_t *bytes,
+			      uint32_t available)
 {
 	struct soft_fetch second;
 	uint8_t both[32];
@@ -233,7 +236,8 @@ static int translate_crossing(struct soft_cpu *cpu, struct soft_block *block, co
 	return translate(cpu, block, both, available + 15, 1);
 }
 
-static int make(struct soft_cpu *cpu, struct soft_block *block, uint64_t rip, uint64_t gpa, uint8_t mode, uint32_t most)
+static int make(struct soft_cpu *cpu, struct soft_block *block, uint64_t rip, uint64_t gpa, uint8_t mode,
+		uint32_t most)
 {
 	uint32_t available = (uint32_t)(FT_PAGE_SIZE - (rip & PAGE_MASK));
 	const uint8_t *bytes = cpu->m->ram.base + gpa;
@@ -292,7 +296,8 @@ const struct soft_block *soft_block_find(struct soft_cpu *cpu, uint64_t rip, uin
 	return block;
 }
 
-const struct soft_block *soft_block_once(struct soft_cpu *cpu, uint64_t rip, uint8_t mode, uint32_t most, bool *error)
+const struct soft_block *soft_block_once(struct soft_cpu *cpu, uint64_t rip, uint8_t mode, uint32_t most,
+					 bool *error)
 {
 	struct soft_blocks *b = cpu->blocks;
 	struct soft_fetch f;
@@ -300,8 +305,8 @@ const struct soft_block *soft_block_once(struct soft_cpu *cpu, uint64_t rip, uin
 	if (!fetch(cpu, rip, &f))
 		return NULL;
 	b->once_block.entry = b->once + 16;
-	int result = make(cpu, &b->once_block, rip, f.gpa | (rip & PAGE_MASK), (uint8_t)(mode | SOFT_MODE_ONCE),
-			  most < b->block_limit ? most : b->block_limit);
+	int result = make(cpu, &b->once_block, rip, f.gpa | (rip & PAGE_MASK),
+			  (uint8_t)(mode | SOFT_MODE_ONCE), most < b->block_limit ? most : b->block_limit);
 	return result ? fail(result, error) : &b->once_block;
 }
 
@@ -309,7 +314,8 @@ const struct soft_block *soft_block_once(struct soft_cpu *cpu, uint64_t rip, uin
 
 uint8_t soft_block_mode(const struct soft_cpu *cpu)
 {
-	return (uint8_t)((cpu->cpl == 3 ? SOFT_MODE_USER : 0) | (cpu->cr0 & (CR0_TS | CR0_EM) ? SOFT_MODE_NO_FPU : 0));
+	return (uint8_t)((cpu->cpl == 3 ? SOFT_MODE_USER : 0) |
+			 (cpu->cr0 & (CR0_TS | CR0_EM) ? SOFT_MODE_NO_FPU : 0));
 }
 
 void soft_block_link(struct soft_cpu *cpu, const struct soft_link *link, const struct soft_block *to)
@@ -318,6 +324,15 @@ void soft_block_link(struct soft_cpu *cpu, const struct soft_link *link, const s
 	if (to->gpa2 != UINT64_MAX || to->dropped)
 		return;
 	emit_patch(cpu->blocks->code + link->site, cpu->blocks->code + to->entry);
+}
+
+void soft_block_redirect(struct soft_cpu *cpu, const struct soft_block *from, const struct soft_block *to)
+{
+	if (to->gpa2 != UINT64_MAX || from->gpa2 != UINT64_MAX || to->dropped || to->rip != from->rip ||
+	    to->gpa != from->gpa || to->mode != from->mode)
+		return;
+	struct emit e = {cpu->blocks->code + from->entry};
+	emit_jump_to(&e, cpu->blocks->code + to->entry);
 }
 
 void soft_block_cache_jump(struct soft_cpu *cpu, const struct soft_block *to)
@@ -367,7 +382,7 @@ static void untell(struct soft_cpu *cpu, uint64_t page)
 	struct soft_blocks *b = cpu->blocks;
 	if (!told(b, page))
 		return;
-	b->told[page >> 3] &= (uint8_t)~(1u << (page & 7));
+	b->told[page >> 3] &= (uint8_t) ~(1u << (page & 7));
 	forget(cpu, 1);
 }
 

@@ -18,7 +18,7 @@
  *
  * Block:      resume:  mov ecx, block index; jmp thunk[EXPIRED]              10 bytes in front of the entry
  *             entry:   mov rcx,[rsp+count]; lea rcx,[rcx+n]; mov [rsp+count],rcx; rorx rcx,rcx,32; jecxz resume
- *             (a dropped block's entry begins with a 2-byte jmp to `resume`)
+ *             (a dropped block's entry begins with a 2-byte jmp to `resume`, later a jmp to its successor)
  *             body, then stubs. `size` covers resume .. end of the stubs.
  *
  * Checked access, address in R15 (EA computed by mov/lea from guest registers, slots, immediates, FS/GS base slots):
@@ -94,9 +94,9 @@ enum soft_info {
 	SOFT_INFO_SIZE = 0xff, /* bytes, 1..64 */
 	SOFT_INFO_WRITE = 0x100,
 	SOFT_INFO_READ = 0x200,
-	SOFT_INFO_STACK = 0x400, /* non-canonical: #SS */
+	SOFT_INFO_STACK = 0x400,   /* non-canonical: #SS */
 	SOFT_INFO_ALIGNED = 0x800, /* a misaligned address is #GP before it is anything else */
-	SOFT_INFO_INSN_SHIFT = 16 /* index of the instruction within the block */
+	SOFT_INFO_INSN_SHIFT = 16  /* index of the instruction within the block */
 };
 
 /* Why translated code returned to run.c. */
@@ -113,19 +113,20 @@ enum soft_leave {
 
 /* Where guest instructions are in a block. */
 struct soft_place {
-	uint16_t host;  /* from the block's entry */
+	uint16_t host; /* from the block's entry */
 	int16_t guest; /* from the block's rip */
 };
 
 struct soft_block {
 	uint64_t rip, gpa;
 	uint64_t gpa2; /* page of the rest of an instruction that crosses, or UINT64_MAX */
-	uint32_t entry, size; /* offsets in the code cache; code is [entry - SOFT_RESUME, entry - SOFT_RESUME + size) */
-	uint32_t places;      /* index of the first of `count` */
+	uint32_t entry,
+	    size; /* offsets in the code cache; code is [entry - SOFT_RESUME, entry - SOFT_RESUME + size) */
+	uint32_t places; /* index of the first of `count` */
 	uint32_t next_hash, next_page[2];
-	uint16_t low, high;   /* page offsets of the bytes translated: [low, high) of gpa's page */
-	uint16_t high2;       /* [0, high2) of gpa2's page */
-	uint8_t count;        /* guest instructions */
+	uint16_t low, high; /* page offsets of the bytes translated: [low, high) of gpa's page */
+	uint16_t high2;     /* [0, high2) of gpa2's page */
+	uint8_t count;      /* guest instructions */
 	uint8_t mode;
 	bool dropped;
 };
@@ -142,10 +143,10 @@ struct soft_record {
 	struct soft_insn insn;
 	uint64_t rip;
 	uint32_t block;
-	uint8_t left; /* guest instructions from this one to the end of the block */
+	uint8_t left;  /* guest instructions from this one to the end of the block */
 	uint8_t raise; /* SOFT_OP_COUNT in insn.op: this vector instead, or SOFT_RAISE_SSE */
 };
-#define SOFT_RAISE_SSE   0xfe /* #UD or #NM, by CR0 */
+#define SOFT_RAISE_SSE   0xfe        /* #UD or #NM, by CR0 */
 #define SOFT_RECORD_ONCE 0x80000000u /* a record of the once block */
 
 #define SOFT_JUMPS_LISTED 512u
@@ -165,7 +166,8 @@ struct soft_fetch {
 };
 
 struct soft_blocks {
-	uint8_t *map; /* one mapping: guards, struct soft_cpu, TLBs, jump caches, code; then what describes it */
+	uint8_t
+	    *map; /* one mapping: guards, struct soft_cpu, TLBs, jump caches, code; then what describes it */
 	uint64_t map_size;
 	uint8_t *code;
 	uint32_t code_size, code_first, code_used;
@@ -191,7 +193,7 @@ struct soft_blocks {
 	struct soft_place once_place[SOFT_BLOCK_MOST];
 	struct soft_record once_record[SOFT_BLOCK_MOST];
 	uint32_t block_limit;
-	uint8_t mode[2]; /* that the jump caches hold, by user */
+	uint8_t mode[2];  /* that the jump caches hold, by user */
 	bool invalidated; /* translated code must not go on in its block */
 	bool verify;
 	uint64_t translated, flushes; /* blocks; full flushes */
@@ -211,10 +213,13 @@ static inline uint32_t soft_block_index(const struct soft_blocks *blocks, const 
  * *error set the engine cannot go on. */
 const struct soft_block *soft_block_find(struct soft_cpu *cpu, uint64_t rip, uint8_t mode, bool *error);
 /* A block of at most `most` instructions that is not kept. */
-const struct soft_block *soft_block_once(struct soft_cpu *cpu, uint64_t rip, uint8_t mode, uint32_t most, bool *error);
+const struct soft_block *soft_block_once(struct soft_cpu *cpu, uint64_t rip, uint8_t mode, uint32_t most,
+					 bool *error);
 
 uint8_t soft_block_mode(const struct soft_cpu *cpu);
 void soft_block_link(struct soft_cpu *cpu, const struct soft_link *link, const struct soft_block *to);
+/* Whoever still jumps to the dropped block `from` goes to `to`, its successor. */
+void soft_block_redirect(struct soft_cpu *cpu, const struct soft_block *from, const struct soft_block *to);
 void soft_block_cache_jump(struct soft_cpu *cpu, const struct soft_block *to);
 void soft_block_observe(struct soft_cpu *cpu);
 void soft_block_flush(struct soft_cpu *cpu); /* all translations */
@@ -222,8 +227,8 @@ void soft_block_drop_page(struct soft_cpu *cpu, uint64_t page);
 
 /* translate.c: emits the block that *block's keys describe at block->entry; `bytes` are the guest's, `most` in number (up
  * to the end of the page, or 15 for one that may cross). Called with the FPU parked. 0, or -errno. */
-int soft_translate_block(struct soft_cpu *cpu, struct soft_block *block, const uint8_t *bytes, uint32_t available,
-			 uint32_t most);
+int soft_translate_block(struct soft_cpu *cpu, struct soft_block *block, const uint8_t *bytes,
+			 uint32_t available, uint32_t most);
 
 /* thunk.c: writes the thunks at the start of the code cache. */
 void soft_thunks_make(struct soft_cpu *cpu);

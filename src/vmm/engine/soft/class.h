@@ -8,8 +8,8 @@
 
 enum soft_class {
 	SOFT_CLASS_UD,
-	SOFT_CLASS_PLAIN,   /* runs as itself: registers, flags and at most one checked memory operand */
-	SOFT_CLASS_X87,     /* as PLAIN, when the FPU may be used; #NM otherwise */
+	SOFT_CLASS_PLAIN, /* runs as itself: registers, flags and at most one checked memory operand */
+	SOFT_CLASS_X87,   /* as PLAIN, when the FPU may be used; #NM otherwise */
 	SOFT_CLASS_SSE,
 	SOFT_CLASS_NOTHING, /* NOPs, prefetches, cache hints */
 	SOFT_CLASS_MOV,

@@ -9,7 +9,22 @@
 #include "vmm/engine/soft/cpu.h"
 
 enum emit_register {
-	R_RAX, R_RCX, R_RDX, R_RBX, R_RSP, R_RBP, R_RSI, R_RDI, R_R8, R_R9, R_R10, R_R11, R_R12, R_R13, R_R14, R_R15,
+	R_RAX,
+	R_RCX,
+	R_RDX,
+	R_RBX,
+	R_RSP,
+	R_RBP,
+	R_RSI,
+	R_RDI,
+	R_R8,
+	R_R9,
+	R_R10,
+	R_R11,
+	R_R12,
+	R_R13,
+	R_R14,
+	R_R15,
 	R_NONE = -1
 };
 
@@ -53,12 +68,14 @@ static inline struct emit_memory emit_at(int8_t base, int32_t displacement)
 }
 
 /* A field of struct soft_cpu. */
-#define SLOT(field)      emit_at(R_RSP, (int32_t)offsetof(struct soft_cpu, field) - SOFT_HOT)
-#define SLOT_GPR(number) emit_at(R_RSP, (int32_t)(offsetof(struct soft_cpu, gpr) + 8 * (size_t)(number)) - SOFT_HOT)
+#define SLOT(field) emit_at(R_RSP, (int32_t)offsetof(struct soft_cpu, field) - SOFT_HOT)
+#define SLOT_GPR(number)                                                                                     \
+	emit_at(R_RSP, (int32_t)(offsetof(struct soft_cpu, gpr) + 8 * (size_t)(number)) - SOFT_HOT)
 
 static inline uint8_t emit_rex(int w, unsigned reg, const struct emit_memory *m)
 {
-	unsigned x = m->index >= 0 ? (unsigned)m->index >> 3 : 0, b = m->base >= 0 ? (unsigned)m->base >> 3 : 0;
+	unsigned x = m->index >= 0 ? (unsigned)m->index >> 3 : 0,
+		 b = m->base >= 0 ? (unsigned)m->base >> 3 : 0;
 	return (uint8_t)(0x40 | (w ? 8 : 0) | (reg >> 3) << 2 | x << 1 | b);
 }
 
@@ -69,7 +86,8 @@ static inline void emit_operand(struct emit *e, unsigned reg, const struct emit_
 	bool sib = m->index >= 0 || m->base < 0 || base == 4;
 	if (m->base < 0) { /* disp32, with or without index */
 		emit_8(e, (uint8_t)(field | 4));
-		emit_8(e, (uint8_t)((unsigned)m->scale << 6 | (m->index >= 0 ? ((unsigned)m->index & 7) << 3 : 0x20) | 5));
+		emit_8(e, (uint8_t)((unsigned)m->scale << 6 |
+				    (m->index >= 0 ? ((unsigned)m->index & 7) << 3 : 0x20) | 5));
 		emit_32(e, (uint32_t)m->displacement);
 		return;
 	}
@@ -77,7 +95,8 @@ static inline void emit_operand(struct emit *e, unsigned reg, const struct emit_
 	unsigned mod = m->displacement == 0 && base != 5 ? 0 : byte ? 0x40 : 0x80;
 	emit_8(e, (uint8_t)(mod | field | (sib ? 4 : base)));
 	if (sib)
-		emit_8(e, (uint8_t)((unsigned)m->scale << 6 | (m->index >= 0 ? ((unsigned)m->index & 7) << 3 : 0x20) | base));
+		emit_8(e, (uint8_t)((unsigned)m->scale << 6 |
+				    (m->index >= 0 ? ((unsigned)m->index & 7) << 3 : 0x20) | base));
 	if (mod == 0x40)
 		emit_8(e, (uint8_t)m->displacement);
 	else if (mod == 0x80)
@@ -156,8 +175,8 @@ static inline void emit_mov_ecx(struct emit *e, uint32_t value)
 }
 
 /* VEX.LZ, three-byte form. map: 2 = 0F38, 3 = 0F3A. pp: 2 = F3, 3 = F2. */
-static inline void emit_vex(struct emit *e, unsigned map, unsigned pp, uint8_t opcode, unsigned reg, unsigned vvvv,
-			    unsigned x, unsigned b)
+static inline void emit_vex(struct emit *e, unsigned map, unsigned pp, uint8_t opcode, unsigned reg,
+			    unsigned vvvv, unsigned x, unsigned b)
 {
 	emit_8(e, 0xc4);
 	emit_8(e, (uint8_t)((reg >> 3 ? 0 : 0x80) | (x >> 3 ? 0 : 0x40) | (b >> 3 ? 0 : 0x20) | map));
@@ -168,7 +187,8 @@ static inline void emit_vex(struct emit *e, unsigned map, unsigned pp, uint8_t o
 static inline void emit_vex_memory(struct emit *e, unsigned map, unsigned pp, uint8_t opcode, unsigned reg,
 				   unsigned vvvv, struct emit_memory m)
 {
-	emit_vex(e, map, pp, opcode, reg, vvvv, m.index >= 0 ? (unsigned)m.index : 0, m.base >= 0 ? (unsigned)m.base : 0);
+	emit_vex(e, map, pp, opcode, reg, vvvv, m.index >= 0 ? (unsigned)m.index : 0,
+		 m.base >= 0 ? (unsigned)m.base : 0);
 	emit_operand(e, reg, &m);
 }
 

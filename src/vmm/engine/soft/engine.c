@@ -47,8 +47,10 @@ static void plan(struct soft_blocks *b, uint32_t code)
 
 static uint64_t tables_size(const struct soft_blocks *b)
 {
-	return up((uint64_t)b->block_most * sizeof(*b->block), 64) + up((uint64_t)b->place_most * sizeof(*b->place), 64) +
-	       up((uint64_t)b->link_most * sizeof(*b->link), 64) + up((uint64_t)b->record_most * sizeof(*b->record), 64) +
+	return up((uint64_t)b->block_most * sizeof(*b->block), 64) +
+	       up((uint64_t)b->place_most * sizeof(*b->place), 64) +
+	       up((uint64_t)b->link_most * sizeof(*b->link), 64) +
+	       up((uint64_t)b->record_most * sizeof(*b->record), 64) +
 	       up(((uint64_t)b->hash_mask + 1) * 4, 64) + up(b->pages * 4, 64) + up((b->pages + 7) / 8, 64);
 }
 
@@ -159,10 +161,12 @@ static void destroy(struct ft_engine *engine)
 	free(engine);
 }
 
-static struct ft_engine *create(struct ft_machine *m, const struct ft_engine_options *options, struct ft_error *err)
+static struct ft_engine *create(struct ft_machine *m, const struct ft_engine_options *options,
+				struct ft_error *err)
 {
 	if (!host_has_bmi2()) {
-		ft_error_set(err, -ENOTSUP, "this processor lacks BMI2 (PEXT, SHRX), which the software engine needs");
+		ft_error_set(err, -ENOTSUP,
+			     "this processor lacks BMI2 (PEXT, SHRX), which the software engine needs");
 		return NULL;
 	}
 	struct ft_engine *engine = calloc(1, sizeof(*engine));
@@ -213,8 +217,8 @@ static enum ft_exit run(struct ft_engine *engine, uint64_t until)
 	__asm__ volatile("fxrstor64 %0"
 			 :
 			 : "m"(cpu->fx)
-			 : "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",
-			   "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
+			 : "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",
+			   "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15");
 	enum ft_exit result = soft_run(cpu, until);
 	__asm__ volatile("fxsave64 %0; fninit; fldcw %2; ldmxcsr %1"
 			 : "=m"(cpu->fx)
@@ -345,7 +349,8 @@ static bool look_up(const struct ft_machine *m, uint64_t cr3, uint64_t va, uint6
 		return false;
 	for (int level = 3;; level--) {
 		uint64_t at = table + ((va >> (12 + 9 * level)) & 511) * 8;
-		if (!ft_memory_read(&m->ram, ft_gpa_make(at), &entry, 8) || (entry & (PTE_P | PTE_U)) != (PTE_P | PTE_U))
+		if (!ft_memory_read(&m->ram, ft_gpa_make(at), &entry, 8) ||
+		    (entry & (PTE_P | PTE_U)) != (PTE_P | PTE_U))
 			return false;
 		if (level == 0 || (level < 3 && (entry & PTE_PS))) {
 			uint64_t within = (1ull << (12 + 9 * level)) - 1;
@@ -389,15 +394,15 @@ static void flush(struct ft_engine *engine)
 }
 
 const struct ft_engine_ops ft_engine_soft = {
-	.name = "soft",
-	.create = create,
-	.destroy = destroy,
-	.run = run,
-	.stop = stop,
-	.get = get,
-	.set = set,
-	.peek = peek,
-	.peek_in = peek_in,
-	.observe = observe,
-	.flush = flush,
+    .name = "soft",
+    .create = create,
+    .destroy = destroy,
+    .run = run,
+    .stop = stop,
+    .get = get,
+    .set = set,
+    .peek = peek,
+    .peek_in = peek_in,
+    .observe = observe,
+    .flush = flush,
 };

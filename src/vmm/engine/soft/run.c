@@ -179,14 +179,14 @@ uint64_t soft_on_operation(struct soft_cpu *cpu, uint32_t record, uint64_t unuse
 {
 	struct soft_blocks *b = cpu->blocks;
 	const struct soft_record *r =
-		record >= SOFT_RECORD_ONCE ? &b->once_record[record - SOFT_RECORD_ONCE] : &b->record[record];
+	    record >= SOFT_RECORD_ONCE ? &b->once_record[record - SOFT_RECORD_ONCE] : &b->record[record];
 	cpu->rip = r->rip;
 	cpu->icount = cpu->limit - rest(cpu) - r->left;
 	uint8_t user = cpu->cpl;
 	b->invalidated = false;
 	uint8_t length = r->insn.length;
 	enum soft_result result =
-		r->insn.op == SOFT_OP_COUNT ? raise_instead(cpu, r->raise) : soft_execute(cpu, &r->insn);
+	    r->insn.op == SOFT_OP_COUNT ? raise_instead(cpu, r->raise) : soft_execute(cpu, &r->insn);
 	switch (result) {
 	case SOFT_NEXT:
 	case SOFT_SYNC:
@@ -250,19 +250,21 @@ static bool run_translated(struct soft_cpu *cpu)
 	enter_function enter = (enter_function)(uintptr_t)(b->code + b->thunk[SOFT_THUNK_ENTER]);
 	uint8_t mode = current_mode(cpu);
 	bool slow = cpu->always_slow, error = false, jumped = false;
-	uint32_t link = SOFT_NONE;
+	uint32_t link = SOFT_NONE, replaced = SOFT_NONE;
 	uint64_t left = cpu->limit - cpu->icount;
 	while (left) {
 		uint64_t flushes = b->flushes;
 		const struct soft_block *block =
-			soft_block_find(cpu, cpu->rip, (uint8_t)(mode | (slow ? SOFT_MODE_SLOW : 0)), &error);
+		    soft_block_find(cpu, cpu->rip, (uint8_t)(mode | (slow ? SOFT_MODE_SLOW : 0)), &error);
 		if (!block)
 			break;
 		if (!slow && link != SOFT_NONE && b->flushes == flushes)
 			soft_block_link(cpu, &b->link[link], block);
+		if (!slow && replaced != SOFT_NONE && b->flushes == flushes)
+			soft_block_redirect(cpu, &b->block[replaced], block);
 		if (!slow && jumped)
 			soft_block_cache_jump(cpu, block);
-		link = SOFT_NONE;
+		link = replaced = SOFT_NONE;
 		jumped = false;
 		if (block->count > left)
 			block = soft_block_once(cpu, cpu->rip, mode, (uint32_t)left, &error);
@@ -276,7 +278,9 @@ static bool run_translated(struct soft_cpu *cpu)
 		switch ((enum soft_leave)cpu->reason) {
 		case SOFT_LEAVE_EXPIRED: {
 			const struct soft_block *expired = &b->block[(uint32_t)cpu->argument];
-			if (!expired->dropped)
+			if (expired->dropped)
+				replaced = (uint32_t)cpu->argument;
+			else
 				cpu->count -= expired->count;
 			cpu->rip = expired->rip;
 			break;
@@ -337,7 +341,8 @@ static bool deliver(struct soft_cpu *cpu)
 
 static bool anything_due(const struct soft_cpu *cpu)
 {
-	return cpu->fault.pending || ((deliverable(cpu) || (cpu->m->nmi && !cpu->nmi_masked)) && !shadowed(cpu));
+	return cpu->fault.pending ||
+	       ((deliverable(cpu) || (cpu->m->nmi && !cpu->nmi_masked)) && !shadowed(cpu));
 }
 
 enum ft_exit soft_run(struct soft_cpu *cpu, uint64_t until)

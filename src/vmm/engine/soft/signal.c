@@ -30,10 +30,11 @@ static void take_exception(struct soft_cpu *cpu, ucontext_t *uc, const uint8_t *
 	bool guests = vector == SOFT_DE || vector == SOFT_MF || vector == SOFT_XM || vector == SOFT_GP ||
 		      vector == SOFT_UD;
 	if (!guests || !soft_locate(cpu, at)) {
-		ft_error_set(&cpu->m->error, -EFAULT,
-			     "translated code raised exception %u at offset %llx of the code cache (address %llx)", vector,
-			     (unsigned long long)(at - cpu->blocks->code),
-			     (unsigned long long)uc->uc_mcontext.gregs[REG_CR2]);
+		ft_error_set(
+		    &cpu->m->error, -EFAULT,
+		    "translated code raised exception %u at offset %llx of the code cache (address %llx)",
+		    vector, (unsigned long long)(at - cpu->blocks->code),
+		    (unsigned long long)uc->uc_mcontext.gregs[REG_CR2]);
 		leave_with(cpu, uc, SOFT_LEAVE_ERROR);
 		return;
 	}
@@ -63,7 +64,8 @@ static int prepare_thread(void)
 		return -errno;
 	if (!(now.ss_flags & SS_DISABLE))
 		return 0;
-	uint8_t *stack = mmap(NULL, GUARD + STACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *stack =
+	    mmap(NULL, GUARD + STACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (stack == MAP_FAILED)
 		return -errno;
 	mprotect(stack, GUARD, PROT_NONE);

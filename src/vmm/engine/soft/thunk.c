@@ -30,15 +30,16 @@ static void save(struct emit *e, int pushed)
 {
 	for (int r = 0; r < 16; r++)
 		if (native(r))
-			emit_store(e, slot(offsetof(struct soft_cpu, gpr) + 8 * (size_t)r, pushed), (unsigned)r);
+			emit_store(e, slot(offsetof(struct soft_cpu, gpr) + 8 * (size_t)r, pushed),
+				   (unsigned)r);
 	emit_mov32(e, R_RSI, R_RCX);
 	emit_mov(e, R_RDX, R_R15);
-	BYTES(e, 0x9f);                   /* lahf */
-	BYTES(e, 0x0f, 0x90, 0xc0);       /* seto al */
-	BYTES(e, 0x0f, 0xb6, 0xcc);       /* movzx ecx, ah */
-	BYTES(e, 0x0f, 0xb6, 0xc0);       /* movzx eax, al */
-	BYTES(e, 0xc1, 0xe0, 11);         /* shl eax, 11 */
-	BYTES(e, 0x09, 0xc1);             /* or ecx, eax */
+	BYTES(e, 0x9f);             /* lahf */
+	BYTES(e, 0x0f, 0x90, 0xc0); /* seto al */
+	BYTES(e, 0x0f, 0xb6, 0xcc); /* movzx ecx, ah */
+	BYTES(e, 0x0f, 0xb6, 0xc0); /* movzx eax, al */
+	BYTES(e, 0xc1, 0xe0, 11);   /* shl eax, 11 */
+	BYTES(e, 0x09, 0xc1);       /* or ecx, eax */
 	emit_load(e, R_RAX, FIELD(flags, pushed));
 	BYTES(e, 0x48, 0x25); /* and rax, imm32 */
 	emit_32(e, ~SOFT_FLAGS_ARITH);
@@ -49,15 +50,16 @@ static void save(struct emit *e, int pushed)
 static void restore(struct emit *e, int pushed)
 {
 	emit_load(e, R_RCX, FIELD(flags, pushed));
-	BYTES(e, 0x89, 0xc8);       /* mov eax, ecx */
-	BYTES(e, 0xc1, 0xe8, 11);   /* shr eax, 11 */
-	BYTES(e, 0x83, 0xe0, 1);    /* and eax, 1 */
-	BYTES(e, 0x88, 0xcc);       /* mov ah, cl */
-	BYTES(e, 0x04, 0x7f);       /* add al, 127: OF */
-	BYTES(e, 0x9e);             /* sahf */
+	BYTES(e, 0x89, 0xc8);     /* mov eax, ecx */
+	BYTES(e, 0xc1, 0xe8, 11); /* shr eax, 11 */
+	BYTES(e, 0x83, 0xe0, 1);  /* and eax, 1 */
+	BYTES(e, 0x88, 0xcc);     /* mov ah, cl */
+	BYTES(e, 0x04, 0x7f);     /* add al, 127: OF */
+	BYTES(e, 0x9e);           /* sahf */
 	for (int r = 0; r < 16; r++)
 		if (native(r))
-			emit_load(e, (unsigned)r, slot(offsetof(struct soft_cpu, gpr) + 8 * (size_t)r, pushed));
+			emit_load(e, (unsigned)r,
+				  slot(offsetof(struct soft_cpu, gpr) + 8 * (size_t)r, pushed));
 }
 
 static void back_to_caller(struct emit *e)
@@ -172,7 +174,8 @@ void soft_thunks_make(struct soft_cpu *cpu)
 			break;
 		case SOFT_THUNK_LOOKUP:
 		case SOFT_THUNK_LOOKUP_USER:
-			lookup(&e, cpu, t == SOFT_THUNK_LOOKUP_USER, blocks->code + blocks->thunk[SOFT_THUNK_JUMP]);
+			lookup(&e, cpu, t == SOFT_THUNK_LOOKUP_USER,
+			       blocks->code + blocks->thunk[SOFT_THUNK_JUMP]);
 			break;
 		case SOFT_THUNK_ENTER:
 			enter(&e);

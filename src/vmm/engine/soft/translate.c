@@ -88,7 +88,8 @@ static bool take_apart(struct guest_insn *g, uint64_t rip)
 		const ZydisDecodedOperand *o = &g->operand[i];
 		if (o->type == ZYDIS_OPERAND_TYPE_REGISTER)
 			take_register(g, o);
-		else if (o->type == ZYDIS_OPERAND_TYPE_MEMORY && o->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
+		else if (o->type == ZYDIS_OPERAND_TYPE_MEMORY &&
+			 o->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT)
 			take_memory(g, o);
 	}
 	return true;
@@ -144,8 +145,10 @@ static void emit_rebuilt(struct work *w, const uint8_t *bytes, int reg, int rm, 
 	bool has_rex = (z->attributes & ZYDIS_ATTRIB_HAS_REX) != 0;
 	uint8_t rex = (uint8_t)(has_rex ? 0x40 | z->raw.rex.W << 3 : 0);
 	bool modrm = (z->attributes & ZYDIS_ATTRIB_HAS_MODRM) != 0;
-	unsigned field = reg >= 0 ? (unsigned)reg : (unsigned)z->raw.modrm.reg | (has_rex ? z->raw.rex.R << 3 : 0);
-	unsigned other = rm >= 0 ? (unsigned)rm : (unsigned)z->raw.modrm.rm | (has_rex ? z->raw.rex.B << 3 : 0);
+	unsigned field =
+	    reg >= 0 ? (unsigned)reg : (unsigned)z->raw.modrm.reg | (has_rex ? z->raw.rex.R << 3 : 0);
+	unsigned other =
+	    rm >= 0 ? (unsigned)rm : (unsigned)z->raw.modrm.rm | (has_rex ? z->raw.rex.B << 3 : 0);
 	uint8_t opcode = z->opcode;
 	emit_prefixes(e, z);
 	if (embedded >= 0) {
@@ -252,8 +255,8 @@ static bool must_be_aligned(const struct guest_insn *g)
 
 static uint32_t access_info(const struct guest_insn *g)
 {
-	return (must_be_aligned(g) ? SOFT_INFO_ALIGNED : 0) | (g->reads_memory ? SOFT_INFO_READ : 0) | (g->writes_memory ? SOFT_INFO_WRITE : 0) |
-	       (g->memory.stack ? SOFT_INFO_STACK : 0);
+	return (must_be_aligned(g) ? SOFT_INFO_ALIGNED : 0) | (g->reads_memory ? SOFT_INFO_READ : 0) |
+	       (g->writes_memory ? SOFT_INFO_WRITE : 0) | (g->memory.stack ? SOFT_INFO_STACK : 0);
 }
 
 static void emit_plain(struct work *w, const uint8_t *bytes)
@@ -274,8 +277,8 @@ static void emit_plain(struct work *w, const uint8_t *bytes)
 	load_if_used(w, R_RSP, p.substitute);
 #define HOST(guest) ((guest) == R_RSP ? p.substitute : (guest))
 	/* AH..BH have the numbers 4..7 of the encoding, which HOST must not see. */
-	emit_rebuilt(w, bytes, g->high ? -1 : HOST(g->reg), g->high ? -1 : HOST(g->rm), g->high ? -1 : HOST(g->embedded),
-		     g->has_memory ? &p.memory : NULL);
+	emit_rebuilt(w, bytes, g->high ? -1 : HOST(g->reg), g->high ? -1 : HOST(g->rm),
+		     g->high ? -1 : HOST(g->embedded), g->has_memory ? &p.memory : NULL);
 #undef HOST
 	store_if_written(w, R_RCX, R_RCX);
 	store_if_written(w, R_R15, R_R15);
@@ -393,7 +396,9 @@ static void emit_bit_test(struct work *w, const uint8_t *bytes)
 		return;
 	}
 	unsigned shift = g->size == 8 ? 6 : g->size == 4 ? 5 : 4;
-	struct emit_memory mask = shift == 6 ? SLOT(bit_mask[2]) : shift == 5 ? SLOT(bit_mask[1]) : SLOT(bit_mask[0]);
+	struct emit_memory mask = shift == 6   ? SLOT(bit_mask[2])
+				  : shift == 5 ? SLOT(bit_mask[1])
+					       : SLOT(bit_mask[0]);
 	bool special = g->reg == R_RSP || g->reg == R_RCX || g->reg == R_R15;
 	soft_emit_address(w, &g->memory, 0);
 	if (special)
@@ -442,7 +447,8 @@ static void emit_xlat(struct work *w)
 	else
 		emit_lea(e, R_R15, ea);
 	if (m.segment >= 0) {
-		emit_load(e, R_RCX, m.segment == FT_FS ? SLOT(segment[FT_FS].base) : SLOT(segment[FT_GS].base));
+		emit_load(e, R_RCX,
+			  m.segment == FT_FS ? SLOT(segment[FT_FS].base) : SLOT(segment[FT_GS].base));
 		emit_lea(e, R_R15, (struct emit_memory){R_RCX, R_R15, 0, 0});
 	}
 	struct emit_memory at = soft_emit_check(w, 1, SOFT_INFO_READ);
@@ -516,21 +522,21 @@ static void fill_record(struct soft_record *r, const struct guest_insn *g, uint8
 	*r = (struct soft_record){.rip = g->rip, .raise = raise};
 	struct soft_insn *i = &r->insn;
 	*i = (struct soft_insn){
-		.op = op,
-		.length = z->length,
-		.operand_size = c_operand_size(g, op),
-		.address_size = (uint8_t)(z->address_width / 8),
-		.lock = (z->attributes & ZYDIS_ATTRIB_HAS_LOCK) != 0,
-		.segment = c_segment(g),
-		.memory = g->has_memory,
-		.modrm_reg = (uint8_t)(z->raw.modrm.reg | (has_rex ? z->raw.rex.R << 3 : 0)),
-		.modrm_rm = (uint8_t)(z->raw.modrm.rm | (has_rex ? z->raw.rex.B << 3 : 0)),
-		.base = 17,
-		.index = 16,
-		.scale = (uint8_t)(1u << g->memory.scale),
-		.rex = has_rex,
-		.immediate = z->raw.imm[0].value.u,
-		.immediate2 = z->raw.imm[1].value.u,
+	    .op = op,
+	    .length = z->length,
+	    .operand_size = c_operand_size(g, op),
+	    .address_size = (uint8_t)(z->address_width / 8),
+	    .lock = (z->attributes & ZYDIS_ATTRIB_HAS_LOCK) != 0,
+	    .segment = c_segment(g),
+	    .memory = g->has_memory,
+	    .modrm_reg = (uint8_t)(z->raw.modrm.reg | (has_rex ? z->raw.rex.R << 3 : 0)),
+	    .modrm_rm = (uint8_t)(z->raw.modrm.rm | (has_rex ? z->raw.rex.B << 3 : 0)),
+	    .base = 17,
+	    .index = 16,
+	    .scale = (uint8_t)(1u << g->memory.scale),
+	    .rex = has_rex,
+	    .immediate = z->raw.imm[0].value.u,
+	    .immediate2 = z->raw.imm[1].value.u,
 	};
 	for (unsigned p = 0; p < z->raw.prefix_count; p++)
 		if (z->raw.prefixes[p].value == 0xf2 || z->raw.prefixes[p].value == 0xf3)
@@ -601,7 +607,8 @@ static void emit_insn(struct work *w)
 	enum soft_class class = (enum soft_class)g->class->class;
 	if (class == SOFT_CLASS_DOUBLE)
 		class = g->z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT ? SOFT_CLASS_C : SOFT_CLASS_SSE;
-	if (w->no_fpu && (class == SOFT_CLASS_X87 || class == SOFT_CLASS_SSE || class == SOFT_CLASS_MASK_MOVE)) {
+	if (w->no_fpu &&
+	    (class == SOFT_CLASS_X87 || class == SOFT_CLASS_SSE || class == SOFT_CLASS_MASK_MOVE)) {
 		emit_in_c(w, SOFT_OP_COUNT, class == SOFT_CLASS_X87 ? SOFT_NM : SOFT_RAISE_SSE);
 		return;
 	}
@@ -669,7 +676,8 @@ static enum decoded decode(const ZydisDecoder *decoder, struct guest_insn *g, co
 	if (ZYAN_SUCCESS(status))
 		return take_apart(g, rip) ? DECODED : UNDEFINED;
 	g->z.length = (uint8_t)available; /* all these bytes may have made it so */
-	return status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG || status == ZYDIS_STATUS_NO_MORE_DATA ? TOO_LONG : UNDEFINED;
+	return status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG || status == ZYDIS_STATUS_NO_MORE_DATA ? TOO_LONG
+												  : UNDEFINED;
 }
 
 /* What cannot be decoded: raises when it is reached. */
@@ -702,8 +710,8 @@ static void finish(struct work *w, uint32_t low, uint32_t high)
 	}
 }
 
-int soft_translate_block(struct soft_cpu *cpu, struct soft_block *block, const uint8_t *bytes, uint32_t available,
-			 uint32_t most)
+int soft_translate_block(struct soft_cpu *cpu, struct soft_block *block, const uint8_t *bytes,
+			 uint32_t available, uint32_t most)
 {
 	struct soft_blocks *b = cpu->blocks;
 	bool once = (block->mode & SOFT_MODE_ONCE) != 0, crosses = block->gpa2 != UINT64_MAX;

@@ -17,7 +17,7 @@ struct guest_memory {
 	uint8_t scale;      /* log2 */
 	int8_t segment;     /* FT_FS, FT_GS or -1 */
 	bool address32;
-	bool stack;         /* faults with #SS */
+	bool stack;           /* faults with #SS */
 	int64_t displacement; /* the whole address when relative to RIP or absolute */
 };
 
@@ -42,7 +42,7 @@ enum stub_kind { STUB_MEMORY, STUB_MEMORY_SIMPLE, STUB_LINK, STUB_SIDE };
 struct stub {
 	uint8_t kind;
 	uint8_t insn;
-	uint8_t *site;       /* rel32 that leads here */
+	uint8_t *site; /* rel32 that leads here */
 	const uint8_t *back;
 	uint32_t info;
 	struct emit_memory ea; /* simple */
@@ -62,7 +62,7 @@ struct work {
 	const uint8_t *bytes;          /* its bytes */
 	unsigned index;                /* of the current one */
 	bool user, slow, unchained, no_fpu;
-	bool done; /* the block ends behind this instruction */
+	bool done;        /* the block ends behind this instruction */
 	uint64_t goes_to; /* when not done: where translation goes on */
 	struct stub stub[MOST_STUBS];
 	unsigned stubs;
@@ -78,8 +78,8 @@ void soft_emit_address(struct work *w, const struct guest_memory *m, int32_t add
 struct emit_memory soft_emit_check(struct work *w, unsigned size, uint32_t info);
 
 /* Address and check for a whole operand: as above, or [base+r15+disp]. */
-struct emit_memory soft_emit_access(struct work *w, const struct guest_memory *m, unsigned size, uint32_t info,
-				    int32_t added);
+struct emit_memory soft_emit_access(struct work *w, const struct guest_memory *m, unsigned size,
+				    uint32_t info, int32_t added);
 
 /* Behind an instruction that wrote: slow mode's commit. */
 void soft_emit_commit(struct work *w, unsigned size);
@@ -91,7 +91,7 @@ void soft_emit_operation(struct work *w, uint8_t op, uint8_t raise);
 
 /* ---- translate_flow.c */
 
-void soft_emit_flow(struct work *w);                      /* by class */
+void soft_emit_flow(struct work *w);                       /* by class */
 void soft_emit_exit(struct work *w, uint64_t target);      /* to a known address */
 void soft_emit_exit_away(struct work *w, uint64_t target); /* the same, never chained */
 void soft_emit_stubs(struct work *w);

@@ -44,8 +44,7 @@ static uint64_t page_of(uint64_t rip)
 
 static bool linkable(const struct work *w, uint64_t target)
 {
-	return !w->unchained && w->block->gpa2 == UINT64_MAX &&
-	       page_of(target) == page_of(w->block->rip);
+	return !w->unchained && w->block->gpa2 == UINT64_MAX && page_of(target) == page_of(w->block->rip);
 }
 
 static struct stub *add_exit(struct work *w, enum stub_kind kind, uint8_t *site, uint64_t target)
@@ -58,7 +57,9 @@ static struct stub *add_exit(struct work *w, enum stub_kind kind, uint8_t *site,
 /* R15: where to. */
 static void emit_indirect(struct work *w)
 {
-	enum soft_thunk thunk = w->unchained ? SOFT_THUNK_JUMP : w->user ? SOFT_THUNK_LOOKUP_USER : SOFT_THUNK_LOOKUP;
+	enum soft_thunk thunk = w->unchained ? SOFT_THUNK_JUMP
+				: w->user    ? SOFT_THUNK_LOOKUP_USER
+					     : SOFT_THUNK_LOOKUP;
 	emit_jump_to(&w->e, w->blocks->code + w->blocks->thunk[thunk]);
 }
 
@@ -228,9 +229,8 @@ static void emit_pop_memory(struct work *w, unsigned size)
 	struct emit *e = &w->e;
 	load_sized(w, size, R_RCX, pop_check(w, size));
 	store_sized(w, size, SLOT(spill[2]), R_RCX);
-	struct emit_memory at = soft_emit_access(w, &g->memory, size,
-						 SOFT_INFO_WRITE | (g->memory.stack ? SOFT_INFO_STACK : 0),
-						 (int32_t)size);
+	struct emit_memory at = soft_emit_access(
+	    w, &g->memory, size, SOFT_INFO_WRITE | (g->memory.stack ? SOFT_INFO_STACK : 0), (int32_t)size);
 	emit_lea(e, R_RCX, at);
 	emit_load(e, R_R15, SLOT(spill[2]));
 	store_sized(w, size, emit_at(R_RCX, 0), R_R15);
@@ -348,7 +348,10 @@ static void emit_jmp(struct work *w)
 	} else {
 		w->done = true;
 		if (g->has_memory)
-			load_sized(w, 8, R_R15, soft_emit_access(w, &g->memory, 8, SOFT_INFO_READ | (g->memory.stack ? SOFT_INFO_STACK : 0), 0));
+			load_sized(w, 8, R_R15,
+				   soft_emit_access(w, &g->memory, 8,
+						    SOFT_INFO_READ | (g->memory.stack ? SOFT_INFO_STACK : 0),
+						    0));
 		else if (special(g->rm))
 			emit_load(e, R_R15, SLOT_GPR(g->rm));
 		else

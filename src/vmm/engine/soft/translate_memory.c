@@ -21,7 +21,8 @@ void soft_emit_address(struct work *w, const struct guest_memory *m, int32_t add
 {
 	struct emit *e = &w->e;
 	if (m->base == R_NONE && m->index == R_NONE) {
-		emit_mov_immediate(e, R_R15, m->address32 ? (uint32_t)m->displacement : (uint64_t)m->displacement);
+		emit_mov_immediate(e, R_R15,
+				   m->address32 ? (uint32_t)m->displacement : (uint64_t)m->displacement);
 	} else {
 		int8_t base = address_part(w, m->base, R_R15, added);
 		int8_t index = address_part(w, m->index, R_RCX, 0);
@@ -32,7 +33,8 @@ void soft_emit_address(struct work *w, const struct guest_memory *m, int32_t add
 			emit_lea(e, R_R15, ea);
 	}
 	if (m->segment >= 0) {
-		emit_load(e, R_RCX, m->segment == FT_FS ? SLOT(segment[FT_FS].base) : SLOT(segment[FT_GS].base));
+		emit_load(e, R_RCX,
+			  m->segment == FT_FS ? SLOT(segment[FT_FS].base) : SLOT(segment[FT_GS].base));
 		emit_lea(e, R_R15, (struct emit_memory){R_RCX, R_R15, 0, 0});
 	}
 }
@@ -84,13 +86,13 @@ struct emit_memory soft_emit_check(struct work *w, unsigned size, uint32_t info)
 	return access;
 }
 
-struct emit_memory soft_emit_access(struct work *w, const struct guest_memory *m, unsigned size, uint32_t info,
-				    int32_t added)
+struct emit_memory soft_emit_access(struct work *w, const struct guest_memory *m, unsigned size,
+				    uint32_t info, int32_t added)
 {
 	struct emit *e = &w->e;
 	int64_t last = m->displacement + size - 1;
-	bool simple = !w->slow && m->base != R_NONE && native(m->base) && m->index == R_NONE && m->segment < 0 &&
-		      !m->address32 && last == (int32_t)last;
+	bool simple = !w->slow && m->base != R_NONE && native(m->base) && m->index == R_NONE &&
+		      m->segment < 0 && !m->address32 && last == (int32_t)last;
 	if (!simple) {
 		soft_emit_address(w, m, added);
 		return soft_emit_check(w, size, info);

@@ -477,7 +477,7 @@ static struct value result_value(struct run *r, const struct state *s, const str
 	struct value unknown = fresh(n->at, reg);
 	/* A 32-bit constant is zero-extended: the index for a thunk. */
 	if (n->i.mnemonic == ZYDIS_MNEMONIC_MOV && o[0].size >= 32 && o[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
-		return (struct value){.kind = VALUE, .offset = (int64_t)o[1].imm.value.u};
+		return (struct value){.kind = VALUE, .offset = o[0].size == 32 ? (int64_t)(uint32_t)o[1].imm.value.u : (int64_t)o[1].imm.value.u};
 	if (o[0].type != ZYDIS_OPERAND_TYPE_REGISTER || o[0].size != 64)
 		return unknown;
 	switch (n->i.mnemonic) {
