@@ -72,30 +72,54 @@ int ft_feed_open(struct ft_feed *feed, int fd, int reader, uint64_t quota, const
 	return 0;
 }
 
-/* One line as a whole, or not at all: 0 or errno. */
-static int write_whole(struct ft_feed *feed, const char *text, size_t length)
+/* The first line as a whole, or nothing of it: 0 or errno. A pipe may take a part, which cannot be taken back; the rest
+ * follows later. */
+static int write_first(struct ft_feed *feed)
 {
+	const struct ft_feed_line *line = feed->first;
 	uint64_t before = ft_feed_size(feed);
-	if (feed->quota && before + length > feed->quota)
+	if (feed->quota && before + line->length > feed->quota)
 		return EDQUOT;
 	ssize_t n;
 	do
-		n = write(feed->fd, text, length);
+		n = write(feed->fd, line->text + feed->begun, line->length - feed->begun);
 	while (n < 0 && errno == EINTR);
-	if (n == (ssize_t)length)
+	if (n == (ssize_t)(line->length - feed->begun)) {
+		feed->begun = 0;
 		return 0;
-	int error = n < 0 ? errno : ENOSPC;
+	}
+	if (n < 0)
+		return errno;
+	if (!feed->regular) {
+		feed->begun += (size_t)n;
+		return EAGAIN;
+	}
 	/* We are the only writer: what stands behind `before` is our half line. */
-	if (n > 0 && feed->regular && ftruncate(feed->fd, (off_t)before))
-		error = errno;
-	return error;
+	return n > 0 && ftruncate(feed->fd, (off_t)before) ? errno : ENOSPC;
 }
 
-/* After a loss the feed first says so. False: it could not. */
-static bool tell_loss(struct ft_feed *feed)
+static bool append(struct ft_feed *feed, json_t *json)
 {
-	if (!feed->lost_untold)
-		return true;
+	size_t length = json_dumpb(json, NULL, 0, JSON_COMPACT | JSON_ENSURE_ASCII);
+	struct ft_feed_line *line = NULL;
+	if (length && feed->waiting_bytes + length + 1 <= FT_FEED_WAITING)
+		line = malloc(sizeof(*line) + length + 1);
+	if (!line)
+		return false;
+	line->next = NULL;
+	line->length = length + 1;
+	json_dumpb(json, line->text, length, JSON_COMPACT | JSON_ENSURE_ASCII);
+	line->text[length] = '\n';
+	*feed->last = line;
+	feed->last = &line->next;
+	feed->waiting++;
+	feed->waiting_bytes += line->length;
+	return true;
+}
+
+/* What was lost came after all that waited: its place is here, when nothing waits. */
+static void tell_loss(struct ft_feed *feed)
+{
 	char text[160];
 	snprintf(
 	    text, sizeof(text),
@@ -103,27 +127,20 @@ static bool tell_loss(struct ft_feed *feed)
 	    " lines are missing here: the feed could not be written and memory for waiting lines was full",
 	    feed->lost_untold);
 	json_t *line = ft_eve_engine(feed->sensor, now_ns(), "feed", text, 1);
-	char *dump = json_dumps(line, JSON_COMPACT | JSON_ENSURE_ASCII);
+	if (line && append(feed, line))
+		feed->lost_untold = 0;
 	json_decref(line);
-	size_t length = dump ? strlen(dump) : 0;
-	if (dump)
-		dump[length] = '\n'; /* in place of the NUL: from here on it is a line, not a string */
-	int error = dump ? write_whole(feed, dump, length + 1) : ENOMEM;
-	free(dump);
-	if (error) {
-		feed->trouble = error;
-		return false;
-	}
-	feed->written++;
-	feed->lost_untold = 0;
-	return true;
 }
 
 bool ft_feed_retry(struct ft_feed *feed)
 {
-	while (feed->first) {
+	for (;;) {
+		if (!feed->first && feed->lost_untold)
+			tell_loss(feed);
 		struct ft_feed_line *line = feed->first;
-		int error = write_whole(feed, line->text, line->length);
+		if (!line)
+			break;
+		int error = write_first(feed);
 		if (error) {
 			feed->trouble = error;
 			return false;
@@ -136,35 +153,20 @@ bool ft_feed_retry(struct ft_feed *feed)
 		feed->written++;
 		free(line);
 	}
-	/* What was lost came after all that waited. */
-	if (!tell_loss(feed))
-		return false;
-	feed->trouble = 0;
-	return true;
+	feed->trouble = feed->lost_untold ? ENOMEM : 0;
+	return !feed->trouble;
 }
 
 void ft_feed_write(struct ft_feed *feed, json_t *json)
 {
-	size_t length = json_dumpb(json, NULL, 0, JSON_COMPACT | JSON_ENSURE_ASCII);
-	struct ft_feed_line *line = NULL;
-	/* Once a line is lost, later ones are too until the feed works again: a gap has one place. */
+	/* Once a line is lost, later ones are too until what waits has been written: a gap has one place. */
 	if (feed->lost_untold)
 		ft_feed_retry(feed);
-	if (!feed->lost_untold && length && feed->waiting_bytes + length + 1 <= FT_FEED_WAITING)
-		line = malloc(sizeof(*line) + length + 1);
-	if (!line) {
+	if (feed->lost_untold || !append(feed, json)) {
 		feed->lost++;
 		feed->lost_untold++;
 		return;
 	}
-	line->next = NULL;
-	line->length = length + 1;
-	json_dumpb(json, line->text, length, JSON_COMPACT | JSON_ENSURE_ASCII);
-	line->text[length] = '\n';
-	*feed->last = line;
-	feed->last = &line->next;
-	feed->waiting++;
-	feed->waiting_bytes += line->length;
 	ft_feed_retry(feed);
 }
 

@@ -29,6 +29,7 @@ struct ft_feed {
 	const char *sensor;
 	struct ft_feed_line *first, **last;
 	size_t waiting_bytes;
+	size_t begun; /* bytes of the first line that a pipe has taken already */
 	uint64_t waiting, written, lost, lost_untold;
 	int trouble; /* errno of the last failed write, EDQUOT for the quota; 0 while all is well */
 };
