@@ -277,17 +277,19 @@ static bool same(const struct value *a, const struct value *b)
 	return a->kind == b->kind && a->write == b->write && a->size == b->size && a->id == b->id && a->offset == b->offset;
 }
 
-/* A checked stretch that holds [offset, offset + size) of id, and whose entry `delta` is of. */
+/* The longest checked stretch that holds [offset, offset + size) of id, and whose entry `delta` is of. */
 static const struct checked *find_checked(const struct state *s, const struct value *delta, uint32_t id, int64_t offset,
 					  unsigned size, bool write)
 {
+	const struct checked *best = NULL;
 	for (unsigned k = 0; k < CHECKED; k++) {
 		const struct checked *c = &s->checked[k];
 		if (c->size && c->id == id && delta->id == id && delta->offset == c->offset && (c->write || !write) &&
-		    offset >= c->offset && (uint64_t)(offset - c->offset) + size <= c->size)
-			return c;
+		    offset >= c->offset && (uint64_t)(offset - c->offset) + size <= c->size &&
+		    (!best || c->size > best->size))
+			best = c;
 	}
-	return NULL;
+	return best;
 }
 
 static void remember(struct state *s, struct checked c)
