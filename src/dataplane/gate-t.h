@@ -24,6 +24,7 @@ struct ft_guest {
 	bool kick; /* frames were put since the last kick */
 	bool kick_cmd;
 	uint64_t lost_events;
+	uint64_t events_due; /* when to look at the events' socket again */
 };
 
 struct ft_gate {

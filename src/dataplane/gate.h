@@ -58,10 +58,10 @@ unsigned ft_gate_guest(struct ft_gate *gate, unsigned budget);
  * frames were put. Returns the monotonic time of the next thing due (never later than a second ahead). */
 uint64_t ft_gate_tick(struct ft_gate *gate);
 
-/* Sleeping. fds gets the descriptors to poll for reading (at most 2; -1 for none). False: there is work
- * already. ft_gate_awake after the sleep. */
+/* Sleeping. fds gets the descriptors to poll for reading: the link's wake-up and its events (-1 for none). False: there
+ * is work already. After the sleep ft_gate_awake, with what was readable. */
 bool ft_gate_sleep(struct ft_gate *gate, int fds[2]);
-void ft_gate_awake(struct ft_gate *gate);
+void ft_gate_awake(struct ft_gate *gate, const bool readable[2]);
 
 /* The gateway stops: every hold ends with release.shutdown or drop.shutdown. */
 void ft_gate_stop(struct ft_gate *gate);

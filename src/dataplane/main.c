@@ -18,9 +18,9 @@
 
 #define RECORD_FD 0
 
-/* Kernel packet rings have no wake-up that DPDK shows: when idle the port is looked at this often. 500 us
- * costs about 1.5 % of a core and is the most that sleeping adds to a frame's way. */
-#define SLEEP_MOST_NS 500000u
+/* Kernel packet rings have no wake-up that DPDK shows: when idle the port is looked at this often. It is the
+ * most that sleeping adds to a frame's way. */
+#define SLEEP_MOST_NS 1000000u
 #define SPIN_NS       30000u /* keep looking for that long after the last frame before sleeping at all */
 
 #define GUEST_BUDGET 128u
@@ -184,7 +184,7 @@ static bool wait_for_work(struct process *process, uint64_t now, uint64_t due)
 	struct timespec timeout = {.tv_nsec = (long)sleep};
 	struct pollfd polls[3] = {{FT_CHANNEL_FD, POLLIN, 0}, {wake[0], POLLIN, 0}, {wake[1], POLLIN, 0}};
 	int n = ppoll(polls, 3, &timeout, NULL);
-	ft_gate_awake(process->gate);
+	ft_gate_awake(process->gate, (bool[2]){n > 0 && polls[1].revents, n > 0 && polls[2].revents});
 	if (n > 0 && polls[0].revents)
 		return handle_channel(process);
 	return true;

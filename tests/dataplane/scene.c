@@ -209,6 +209,7 @@ void scene_pass(struct scene *scene, uint64_t ns)
 {
 	scene->now += ns;
 	ft_gate_time(scene->gate, scene->now, scene->now);
+	ft_gate_awake(scene->gate, (bool[2]){true, true});
 	ft_gate_guest(scene->gate, 1000);
 	ft_gate_tick(scene->gate);
 	if (scene->vmm.memory) {
