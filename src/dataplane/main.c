@@ -34,6 +34,7 @@ struct process {
 	uint64_t idle_sleep;
 	uint64_t busy_at; /* when there was work last */
 	bool record_broken;
+	bool linked; /* a guest was there at least once */
 	bool stop;
 };
 
@@ -138,6 +139,8 @@ static void take_link(struct process *process, json_t *message, int fds[FT_CHANN
 	}
 	if (ft_gate_link(process->gate, guest, fds, &err))
 		log_line(process, "error", err.text);
+	else
+		process->linked = true;
 	for (int i = 0; i < count; i++)
 		fds[i] = -1;
 }
@@ -197,7 +200,8 @@ static void run(struct process *process)
 	while (open && !process->stop) {
 		uint64_t now = clock_ns(CLOCK_MONOTONIC);
 		ft_gate_time(process->gate, now, clock_ns(CLOCK_REALTIME));
-		unsigned work = ft_port_receive(&process->port, from_wire, process);
+		/* Before the first link frames wait in the port: the guest is about to come. */
+		unsigned work = process->linked ? ft_port_receive(&process->port, from_wire, process) : 0;
 		work += ft_gate_guest(process->gate, GUEST_BUDGET);
 		uint64_t due = ft_gate_tick(process->gate);
 		process->lost += ft_port_flush(&process->port);

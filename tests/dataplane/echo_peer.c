@@ -4,6 +4,7 @@
  *command's status.
  *
  *	echo_peer DATAPLANE CONFIG.json COMMAND [ARGUMENT...]
+ *	echo_peer --answers N DATAPLANE CONFIG.json     until N answers went out (ports that are files)
  *
  * `--garbage` before DATAPLANE: after the command, writes garbage into the transmit ring, and runs the
  *command again, which has to fail; then gives the dataplane a fresh link and runs it a third time. */
@@ -32,6 +33,7 @@ struct peer {
 	struct ft_link link;
 	uint8_t mac[6];
 	uint32_t address;
+	long answers;
 };
 
 static void die(const char *what, const char *why)
@@ -40,7 +42,7 @@ static void die(const char *what, const char *why)
 	exit(2);
 }
 
-static void start_dataplane(struct peer *peer, const char *program)
+static void start_dataplane(struct peer *peer, const char *program, const char *config_file)
 {
 	int pair[2], records[2];
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) ||
@@ -58,7 +60,7 @@ static void start_dataplane(struct peer *peer, const char *program)
 	peer->records = records[0];
 	json_t *config = json_pack("{s:s, s:i, s:i}", "op", "config", "uid", NOBODY, "gid", NOBODY);
 	json_error_t why;
-	json_t *part = json_load_file(getenv("FT_ECHO_CONFIG"), 0, &why);
+	json_t *part = json_load_file(config_file, 0, &why);
 	if (!part)
 		die("configuration", why.text);
 	const json_t *guest = json_object_get(json_object_get(part, "guests"), "echo");
@@ -116,7 +118,7 @@ static void give_link(struct peer *peer)
 static void put(struct peer *peer, const void *frame, size_t length)
 {
 	struct iovec part = {.iov_base = (void *)(uintptr_t)frame, .iov_len = length};
-	ft_ring_put(&peer->link.tx, FT_LINK_FRAME, &part, 1);
+	peer->answers += !ft_ring_put(&peer->link.tx, FT_LINK_FRAME, &part, 1);
 }
 
 static void answer_arp(struct peer *peer, uint8_t *data, size_t length)
@@ -181,6 +183,22 @@ static void serve(struct peer *peer)
 	ft_ring_kick(&peer->link.tx);
 }
 
+/* Answers what is there, then sleeps until more comes, for a moment at most. */
+static void work(struct peer *peer)
+{
+	if (waitpid(peer->dataplane, NULL, WNOHANG) > 0)
+		die("run", "the dataplane ended");
+	serve(peer);
+	if (!ft_ring_sleep(&peer->link.rx))
+		return;
+	struct pollfd wake = {peer->link.wake_own, POLLIN, 0};
+	poll(&wake, 1, 20);
+	ft_ring_awake(&peer->link.rx);
+	uint64_t count;
+	ssize_t n = read(peer->link.wake_own, &count, sizeof(count));
+	(void)n;
+}
+
 /* Runs the command, answering frames until it ends. Its exit status. */
 static int run(struct peer *peer, char **command)
 {
@@ -191,19 +209,8 @@ static int run(struct peer *peer, char **command)
 		_exit(127);
 	}
 	int status;
-	while (waitpid(pid, &status, WNOHANG) == 0) {
-		if (waitpid(peer->dataplane, NULL, WNOHANG) > 0)
-			die("run", "the dataplane ended");
-		serve(peer);
-		if (!ft_ring_sleep(&peer->link.rx))
-			continue;
-		struct pollfd wake = {peer->link.wake_own, POLLIN, 0};
-		poll(&wake, 1, 20);
-		ft_ring_awake(&peer->link.rx);
-		uint64_t count;
-		ssize_t n = read(peer->link.wake_own, &count, sizeof(count));
-		(void)n;
-	}
+	while (waitpid(pid, &status, WNOHANG) == 0)
+		work(peer);
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128;
 }
 
@@ -225,49 +232,80 @@ static void write_garbage(struct peer *peer)
 	(void)n;
 }
 
+/* The dataplane has passed that many frames of ours on. */
+static void wait_until_sent(struct peer *peer, long frames)
+{
+	json_int_t sent = 0;
+	while (sent < frames) {
+		query(peer, "counters");
+		json_t *answered = expect(peer, "answer");
+		json_t *reasons = json_object_get(json_object_get(answered, "result"), "reasons");
+		sent = json_integer_value(json_object_get(reasons, "pass.outbound"));
+		json_decref(answered);
+	}
+}
+
+static void expect_distrust(struct peer *peer)
+{
+	for (int tries = 0; tries < 10000; tries++) {
+		query(peer, "status");
+		json_t *answered = expect(peer, "answer");
+		bool up = json_is_true(json_object_get(json_object_get(answered, "result"), "guest_up"));
+		json_decref(answered);
+		if (!up)
+			return;
+	}
+	die("garbage", "the dataplane still trusts the link");
+}
+
+static int stop(struct peer *peer)
+{
+	query(peer, "counters");
+	json_t *answered = expect(peer, "answer");
+	json_dumpf(json_object_get(answered, "result"), stdout, JSON_COMPACT);
+	printf("\n");
+	json_decref(answered);
+	json_t *message = json_pack("{s:s}", "op", "stop");
+	ft_channel_send(peer->channel, message, NULL, 0);
+	json_decref(message);
+	int ended;
+	if (waitpid(peer->dataplane, &ended, 0) != peer->dataplane || !WIFEXITED(ended) ||
+	    WEXITSTATUS(ended)) {
+		fprintf(stderr, "echo_peer: the dataplane ended with wait status %#x\n", (unsigned)ended);
+		return 3;
+	}
+	ft_link_close(&peer->link);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	bool garbage = argc > 1 && !strcmp(argv[1], "--garbage");
-	argv += garbage;
-	if (argc - garbage < 4)
-		die("usage", "echo_peer [--garbage] DATAPLANE CONFIG.json COMMAND...");
-	setenv("FT_ECHO_CONFIG", argv[2], 1);
+	long answers = argc > 2 && !strcmp(argv[1], "--answers") ? atol(argv[2]) : 0;
+	int skip = answers ? 2 : garbage;
+	argv += skip;
+	if (argc - skip < (answers ? 3 : 4))
+		die("usage", "echo_peer [--garbage | --answers N] DATAPLANE CONFIG.json [COMMAND...]");
 	struct peer peer = {0};
-	start_dataplane(&peer, argv[1]);
+	start_dataplane(&peer, argv[1], argv[2]);
 	json_decref(expect(&peer, "ready"));
 	give_link(&peer);
+	if (answers) {
+		while (peer.answers < answers)
+			work(&peer);
+		wait_until_sent(&peer, answers);
+		return stop(&peer);
+	}
 	int status = run(&peer, argv + 3);
 	if (garbage && !status) {
 		write_garbage(&peer);
-		bool trusted = true;
-		for (int tries = 0; trusted && tries < 10000; tries++) {
-			query(&peer, "status");
-			json_t *answered = expect(&peer, "answer");
-			trusted =
-			    json_is_true(json_object_get(json_object_get(answered, "result"), "guest_up"));
-			json_decref(answered);
-		}
-		if (trusted)
-			die("garbage", "the dataplane still trusts the link");
+		expect_distrust(&peer);
 		if (!run(&peer, argv + 3))
 			die("garbage", "frames still pass");
 		ft_link_close(&peer.link);
 		give_link(&peer);
 		status = run(&peer, argv + 3);
 	}
-	query(&peer, "counters");
-	json_t *answered = expect(&peer, "answer");
-	json_dumpf(json_object_get(answered, "result"), stdout, JSON_COMPACT);
-	printf("\n");
-	json_decref(answered);
-	json_t *stop = json_pack("{s:s}", "op", "stop");
-	ft_channel_send(peer.channel, stop, NULL, 0);
-	json_decref(stop);
-	int ended;
-	if (waitpid(peer.dataplane, &ended, 0) != peer.dataplane || !WIFEXITED(ended) || WEXITSTATUS(ended)) {
-		fprintf(stderr, "echo_peer: the dataplane ended with wait status %#x\n", (unsigned)ended);
-		return 3;
-	}
-	ft_link_close(&peer.link);
-	return status;
+	int ended = stop(&peer);
+	return ended ? ended : status;
 }
