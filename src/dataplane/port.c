@@ -136,10 +136,11 @@ static int start_eal(const struct ft_port_config *config, bool huge, struct ft_e
 	}
 	add_cores(&arguments);
 	add_device(&arguments, config->devargs);
-	if (rte_eal_init(arguments.count, arguments.list) < 0)
-		return ft_error_set(err, -EIO, "cannot start DPDK for port \"%s\": %s", config->devargs,
-				    rte_strerror(rte_errno));
+	int started = rte_eal_init(arguments.count, arguments.list);
 	forget_runtime_directory();
+	if (started < 0)
+		return ft_error_set(err, -EIO, "port \"%s\": DPDK cannot use it: %s", config->devargs,
+				    rte_strerror(rte_errno));
 	return 0;
 }
 
@@ -221,8 +222,11 @@ int ft_port_open(struct ft_port *port, const struct ft_port_config *config, json
 		json_array_append_new(said,
 				      json_string("no free huge pages: packet buffers are in normal pages"));
 	if (rte_eth_dev_count_avail() != 1) {
-		error = ft_error_set(err, -ENODEV, "port \"%s\" is not one DPDK port (found %u)",
-				     config->devargs, rte_eth_dev_count_avail());
+		error = ft_error_set(
+		    err, -ENODEV,
+		    rte_eth_dev_count_avail()
+			? "DPDK made several ports of it, expected one"
+			: "DPDK made no port of it: do the driver, its arguments and the device exist?");
 		goto fail;
 	}
 	port->id = rte_eth_find_next(0);
