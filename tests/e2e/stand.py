@@ -184,6 +184,8 @@ class Stand:
         return self.process.returncode if self.process else None
 
     def __exit__(self, kind, value, trace):
+        if kind is SystemExit:  # main() inside of the stand: it has said what failed
+            kind = None if value.code == 0 else kind
         if kind is not None:
             self.show_logs()
         left = []
