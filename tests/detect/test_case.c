@@ -271,6 +271,24 @@ static void a_threshold_counts_what_the_twin_leaves(void **state)
 	}
 }
 
+static void the_nearest_in_time_is_taken_away(void **state)
+{
+	struct court court;
+	begin(&court);
+	court.rules->rules[4].window_ns = 1000000000;
+	for (uint64_t i = 0; i < 3; i++)
+		add(&court, FT_EVENT_FILE_REMOVE, FT_ROLE_TRIAL, 100 + i, "cgi", "/a", NULL, FIELDS(0));
+	add(&court, FT_EVENT_FILE_REMOVE, FT_ROLE_TRIAL, 30000, "cgi", "/a", NULL, FIELDS(0));
+	handled(&court, 1, 1);
+	ended(&court, FT_ROLE_TRIAL, FT_TRIAL_END_HORIZON, true);
+	assert_int_equal(ft_case_step(court.c), FT_CASE_TWIN);
+	add(&court, FT_EVENT_FILE_REMOVE, FT_ROLE_TWIN, 30100, "cgi", "/a", NULL, FIELDS(0));
+	ended(&court, FT_ROLE_TWIN, FT_TRIAL_END_HORIZON, false);
+	assert_int_equal(ft_case_step(court.c), FT_CASE_JUDGED);
+	assert_verdict(&court, FT_VERDICT_MALICIOUS, 5);
+	end(&court);
+}
+
 static void going_down_is_malicious_unless_the_twin_does_too(void **state)
 {
 	for (unsigned both = 0; both <= 1; both++) {
@@ -464,6 +482,7 @@ int main(void)
 	    cmocka_unit_test(temporary_files_have_other_names_each_time),
 	    cmocka_unit_test(the_worst_rule_decides),
 	    cmocka_unit_test(a_threshold_counts_what_the_twin_leaves),
+	    cmocka_unit_test(the_nearest_in_time_is_taken_away),
 	    cmocka_unit_test(going_down_is_malicious_unless_the_twin_does_too),
 	    cmocka_unit_test(lost_evidence_is_never_clean),
 	    cmocka_unit_test(a_flood_is_bounded_and_never_clean),

@@ -60,6 +60,9 @@ static void start(struct conversation *c, uint64_t file_limit)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		if (getppid() != parent)
 			_exit(1);
+		/* Few descriptors: one that is not closed is missed soon. */
+		struct rlimit few = {64, 64};
+		setrlimit(RLIMIT_NOFILE, &few);
 		if (file_limit) {
 			struct rlimit limit = {file_limit, file_limit};
 			setrlimit(RLIMIT_FSIZE, &limit);
