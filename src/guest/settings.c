@@ -90,6 +90,8 @@ static int read_machine(struct ft_settings *s, const json_t *config, struct ft_e
 	clock_gettime(CLOCK_REALTIME, &now);
 	m->clock = clock && !strcmp(clock, "free") ? FT_CLOCK_FREE : FT_CLOCK_LIVE;
 	m->epoch_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	m->epoch_monotonic_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 	m->disk_fd = -1;
 	m->cmdline = s->cmdline;
 	return 0;

@@ -21,6 +21,7 @@ static int create_clock(struct ft_machine *m, const struct ft_machine_config *co
 	    config->ns_per_1024insn ? config->ns_per_1024insn : FT_DEFAULT_NS_PER_1024INSN;
 	m->clock.tsc_khz = config->tsc_khz ? config->tsc_khz : FT_DEFAULT_TSC_KHZ;
 	m->clock.epoch_ns = config->epoch_ns;
+	m->clock.wall_base_ns = config->epoch_monotonic_ns;
 	m->limit_ns = m->clock.lead_end_ns = UINT64_MAX;
 	if (m->clock.tsc_khz % FT_CRYSTAL_KHZ || m->clock.tsc_khz > 10000000u)
 		return ft_error_set(err, -EINVAL,

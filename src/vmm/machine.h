@@ -180,7 +180,8 @@ struct ft_machine_config {
 	enum ft_clock_mode clock;
 	uint32_t ns_per_1024insn; /* 0: FT_DEFAULT_NS_PER_1024INSN */
 	uint64_t tsc_khz;         /* 0: FT_DEFAULT_TSC_KHZ */
-	uint64_t epoch_ns;
+	uint64_t epoch_ns;        /* wall-clock time at virtual time 0 ... */
+	uint64_t epoch_monotonic_ns; /* ... and live: CLOCK_MONOTONIC at the same moment; 0: that of the first sync */
 	uint8_t mac[6];
 	int disk_fd;              /* read-only base image, or -1; the machine dups it */
 	const struct ft_engine_ops *engine;

@@ -129,7 +129,6 @@ int main(int argc, char **argv)
 	struct runner r = {0};
 	struct ft_error err = {0};
 	struct timespec wall;
-	clock_gettime(CLOCK_REALTIME, &wall);
 	struct ft_machine_config config = {.memory = 256ull << 20,
 					   .clock = FT_CLOCK_FREE,
 					   .mac = {0x52, 0x54, 0, 0x12, 0x34, 0x56},
@@ -179,10 +178,12 @@ int main(int argc, char **argv)
 			return 64;
 		}
 	}
-	if (config.clock == FT_CLOCK_LIVE)
+	config.epoch_ns = 1767225600ull * 1000000000u;
+	if (config.clock == FT_CLOCK_LIVE) {
+		clock_gettime(CLOCK_REALTIME, &wall);
 		config.epoch_ns = (uint64_t)wall.tv_sec * 1000000000u + (uint64_t)wall.tv_nsec;
-	else
-		config.epoch_ns = 1767225600ull * 1000000000u;
+		config.epoch_monotonic_ns = now_ns();
+	}
 	r.m = ft_machine_create(&config, &err);
 	if (!r.m || ft_machine_boot(r.m, &config, &err)) {
 		fprintf(stderr, "boot_machine: %s\n", err.text);

@@ -181,6 +181,7 @@ static int run_phase(const char *directory, const char *name, const char *extra,
 					   .clock = FT_CLOCK_LIVE,
 					   .epoch_ns =
 					       (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec,
+					   .epoch_monotonic_ns = monotonic_ns(),
 					   .mac = {0x52, 0x54, 0, 0x12, 0x34, 0x56},
 					   .disk_fd = open(path, O_RDONLY | O_CLOEXEC),
 					   .engine = &ft_engine_soft,
@@ -192,8 +193,6 @@ static int run_phase(const char *directory, const char *name, const char *extra,
 		printf("not ok - %s: %s\n", name, err.text[0] ? err.text : "the images cannot be read");
 		return 1;
 	}
-	/* Virtual time begins when the epoch was read. */
-	ft_machine_sync(phase.m, monotonic_ns());
 	phase.m->backend = (struct ft_backend){.context = &phase, .console = console, .entropy = entropy};
 	int error = run(&phase, seconds);
 	bool good = !error && !phase.complaints && fabs(phase.worst) <= LIMIT_S;
