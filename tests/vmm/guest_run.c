@@ -1,0 +1,129 @@
+#include "guest_run.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define CONSOLE_MAX (4u << 20)
+#define SLICE       2000000000ull
+
+struct console {
+	struct ft_machine *m;
+	char *text;
+	size_t length;
+	uint64_t random;
+};
+
+static void keep(void *context, const char *bytes, size_t length)
+{
+	struct console *console = context;
+	for (size_t i = 0; i < length && console->length < CONSOLE_MAX - 1; i++)
+		if (bytes[i] != '\r')
+			console->text[console->length++] = bytes[i];
+}
+
+static void entropy(void *context, size_t wanted)
+{
+	struct console *console = context;
+	uint8_t bytes[256];
+	size_t n = wanted < sizeof(bytes) ? wanted : sizeof(bytes);
+	for (size_t i = 0; i < n; i++) {
+		console->random = console->random * 6364136223846793005u + 1442695040888963407u;
+		bytes[i] = (uint8_t)(console->random >> 56);
+	}
+	ft_machine_input(console->m, FT_INPUT_ENTROPY, 0, bytes, n);
+}
+
+static void run(struct ft_machine *m, uint64_t budget, struct guest_result *result)
+{
+	/* Slices so that a run that takes minutes shows signs of life. */
+	do {
+		uint64_t left = budget - m->icount;
+		struct ft_run_limits limits = {.icount = m->icount + (left < SLICE ? left : SLICE),
+					       .vtime_ns = UINT64_MAX};
+		result->stop = ft_machine_run(m, &limits, NULL);
+		fprintf(stderr, ".");
+	} while (result->stop == FT_STOP_COUNT && m->icount < budget);
+	fprintf(stderr, "\n");
+	result->reset = (enum ft_reset)m->reset;
+	result->icount = m->icount;
+	result->vtime_ns = ft_machine_vtime(m);
+}
+
+int guest_run(const struct guest_setup *setup, struct guest_result *result, struct ft_error *err)
+{
+	struct ft_machine_config config = {.memory = setup->memory,
+					   .clock = FT_CLOCK_FREE,
+					   .epoch_ns = 1767225600ull * 1000000000u,
+					   .mac = {0x52, 0x54, 0, 0x12, 0x34, 0x56},
+					   .disk_fd = -1,
+					   .engine = &ft_engine_soft,
+					   .engine_options = setup->options,
+					   .initrd = setup->initrd,
+					   .initrd_length = setup->initrd_length,
+					   .cmdline = setup->cmdline};
+	struct console console = {.text = calloc(CONSOLE_MAX, 1), .random = 1};
+	int error = console.text ? 0 : ft_error_set(err, -ENOMEM, "no memory for the console");
+	void *kernel = error ? NULL : guest_file(setup->kernel, &config.kernel_length, err);
+	config.kernel = kernel;
+	if (!error && !kernel)
+		error = -EIO;
+	if (!error && setup->disk && (config.disk_fd = open(setup->disk, O_RDONLY | O_CLOEXEC)) < 0)
+		error = ft_error_set(err, -errno, "%s: %s", setup->disk, strerror(errno));
+	struct ft_machine *m = error ? NULL : ft_machine_create(&config, err);
+	if (!error && !m)
+		error = -EINVAL;
+	if (!error)
+		error = ft_machine_boot(m, &config, err);
+	if (!error) {
+		console.m = m;
+		m->backend = (struct ft_backend){.context = &console, .console = keep, .entropy = entropy};
+		m->hooks = setup->hooks;
+		run(m, setup->instructions, result);
+		result->console = console.text;
+		result->length = console.length;
+		if (result->stop == FT_STOP_ERROR)
+			*err = m->error;
+		console.text = NULL;
+	}
+	ft_machine_destroy(m);
+	if (config.disk_fd >= 0)
+		close(config.disk_fd);
+	free(kernel);
+	free(console.text);
+	return error;
+}
+
+void *guest_file(const char *path, size_t *length, struct ft_error *err)
+{
+	struct stat st;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	char *bytes = NULL;
+	size_t got = 0;
+	if (fd >= 0 && !fstat(fd, &st) && (bytes = malloc((size_t)st.st_size + 1))) {
+		ssize_t n;
+		while (got < (size_t)st.st_size && (n = read(fd, bytes + got, (size_t)st.st_size - got)) > 0)
+			got += (size_t)n;
+		bytes[got] = 0;
+		*length = got;
+	} else {
+		ft_error_set(err, -errno, "%s: %s", path, strerror(errno));
+	}
+	if (fd >= 0)
+		close(fd);
+	return bytes;
+}
+
+const char *guest_image(const char *name, char *path, size_t size)
+{
+	const char *cache = getenv("FORETASTE_CACHE");
+	snprintf(path, size, "%s/guest/%s/vmlinuz", cache ? cache : "/var/cache/foretaste", name);
+	if (access(path, R_OK))
+		return NULL;
+	*strrchr(path, '/') = 0;
+	return path;
+}

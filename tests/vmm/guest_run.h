@@ -1,0 +1,38 @@
+/* One guest from power on to power off on the software engine, with the free clock; what it wrote to its console is the
+ * outcome. For tests whose other half runs inside the guest. */
+#ifndef FT_TESTS_VMM_GUEST_RUN_H
+#define FT_TESTS_VMM_GUEST_RUN_H
+
+#include "base/error.h"
+#include "vmm/machine.h"
+
+struct guest_setup {
+	const char *kernel;
+	const void *initrd; /* contents */
+	size_t initrd_length;
+	const char *disk; /* base image, or NULL */
+	const char *cmdline;
+	uint64_t memory;
+	uint64_t instructions; /* budget */
+	struct ft_engine_options options;
+	struct ft_hooks hooks;
+};
+
+struct guest_result {
+	enum ft_stop stop;
+	enum ft_reset reset;
+	uint64_t icount, vtime_ns;
+	char *console; /* NUL-terminated, without carriage returns; the caller frees it */
+	size_t length;
+};
+
+/* 0, or -errno when the guest could not be started. */
+int guest_run(const struct guest_setup *setup, struct guest_result *result, struct ft_error *err);
+
+/* Reads a whole file; NULL: cause in err. The caller frees it. */
+void *guest_file(const char *path, size_t *length, struct ft_error *err);
+
+/* The directory of a guest image that deploy/guest/build made, or NULL. */
+const char *guest_image(const char *name, char *path, size_t size);
+
+#endif
