@@ -207,6 +207,9 @@ static void code_pages_get_no_write_tag(void **state)
 	assert_true(soft_store(&stand->cpu, KERNEL + 0x7100, &value, 8, false));
 	assert_int_equal(stand->code_writes, 5);
 	assert_non_null(soft_translate(&stand->cpu, 0x7ffc, SOFT_WRITE, true, &mmio, &gpa));
+	assert_int_equal(stand->code_writes, 5); /* finding the place is no write yet */
+	assert_true(soft_store(&stand->cpu, 0x7ffc, &value, 8, true));
+	assert_int_equal(stand->code_gpa, 0x7ffc);
 	assert_int_equal(stand->code_size, 4); /* never beyond the page */
 }
 

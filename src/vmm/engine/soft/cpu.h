@@ -194,8 +194,9 @@ struct soft_page {
  * canonical). user: with CPL 3 rights. */
 bool soft_walk(struct soft_cpu *cpu, uint64_t va, enum soft_access access, bool user, struct soft_page *page);
 
-/* Translates for data access and fills the TLB; host address of va, or NULL with *mmio = true (gpa set), or NULL with
- * a fault raised. Writes: honours FT_PAGE_CODE (soft_code_write) and grants (ft_memory_grant). */
+/* Translates for one access within a page and fills the TLB; host address of va, or NULL with *mmio = true (gpa set), or
+ * NULL with a fault raised. Writes are granted (ft_memory_grant) but not announced to translated code: whoever then
+ * writes to a page with FT_PAGE_CODE calls soft_code_write first, as soft_store does. */
 void *soft_translate(struct soft_cpu *cpu, uint64_t va, enum soft_access access, bool user, bool *mmio, uint64_t *gpa);
 
 /* Any size up to a page, crossing pages and MMIO allowed; both pages are checked before anything is written.

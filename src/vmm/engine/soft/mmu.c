@@ -209,13 +209,7 @@ static void tell_code(struct soft_cpu *cpu, uint64_t gpa, uint32_t size)
 void *soft_translate(struct soft_cpu *cpu, uint64_t va, enum soft_access access, bool user, bool *mmio,
 		     uint64_t *gpa)
 {
-	void *host = locate(cpu, va, access, user, mmio, gpa);
-	if (host && access == SOFT_WRITE) {
-		/* Translated stores are at most 16 bytes. */
-		uint64_t room = FT_PAGE_SIZE - (*gpa & PAGE_MASK);
-		tell_code(cpu, *gpa, room < 16 ? (uint32_t)room : 16);
-	}
-	return host;
+	return locate(cpu, va, access, user, mmio, gpa);
 }
 
 void *soft_span(struct soft_cpu *cpu, uint64_t va, uint64_t n, uint32_t size, bool back,
