@@ -75,7 +75,7 @@ static bool states_differ(const struct user_state *n, const struct user_state *e
 		d |= differs(names[r], n->gpr[r], e->gpr[r]);
 	if (n->vector == 14 && e->vector == 14) {
 		/* Linux says "present" of every kernel address, whatever the tables say. */
-		uint32_t mask = n->address >> 47 ? ~1u : ~0u;
+		uint32_t mask = n->address >= 0x7ffffffff000 ? ~1u : ~0u;
 		d |= differs("error", n->error & mask, e->error & mask) | differs("cr2", n->address, e->address);
 	}
 	return d | fpu_differs(n->fx, e->fx);

@@ -103,6 +103,11 @@ static bool comparable(const ZydisDecodedInstruction *i, const ZydisDecodedOpera
 	default:
 		break;
 	}
+	/* AMD's LOOPE and LOOPNE take a repeat prefix for the condition. */
+	for (unsigned k = 0; k < i->raw.prefix_count; k++)
+		if ((i->raw.prefixes[k].value == 0xf2 || i->raw.prefixes[k].value == 0xf3) &&
+		    (i->mnemonic == ZYDIS_MNEMONIC_LOOPE || i->mnemonic == ZYDIS_MNEMONIC_LOOPNE))
+			return false;
 	for (unsigned k = 0; k < i->operand_count; k++) {
 		const ZydisDecodedOperand *o = &operands[k];
 		if (o->type == ZYDIS_OPERAND_TYPE_POINTER)

@@ -194,6 +194,15 @@ static bool fetch(struct soft_cpu *cpu, uint64_t rip, struct soft_fetch *to)
 	return true;
 }
 
+bool soft_peek_code(struct soft_cpu *cpu, uint64_t rip, uint8_t *byte)
+{
+	const struct soft_fetch *f = &cpu->blocks->fetch[cpu->cpl == 3][(rip >> 12) % SOFT_FETCHES];
+	if (f->page != (rip & ~PAGE_MASK))
+		return false;
+	*byte = cpu->m->ram.base[f->gpa | (rip & PAGE_MASK)];
+	return true;
+}
+
 /* ---- Making ---------------------------------------------------------------------------------------------------- */
 
 static bool room(const struct soft_blocks *b)

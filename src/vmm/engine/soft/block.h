@@ -49,7 +49,8 @@
  * Instruction in C: mov ecx, record index; call thunk[OPERATION]; goes on behind it, or not at all.
  *
  * Leaving:    same page: jmp rel32, to its stub `mov ecx, link index; jmp thunk[LINK]`, later to the target's entry
- *             elsewhere: mov r15, target; jmp thunk[LOOKUP + user]            (R15 = any 64-bit value)
+ *             elsewhere: mov r15, target; jmp thunk[LOOKUP + user]            (R15 = any 64-bit value; before it, when
+ *             the guest has computed the target: mov dword [rsp+spill[0]], where this is)
  *             out of unchained blocks: mov r15, target; jmp thunk[JUMP]
  *             side exit's stub: mov rcx,[rsp+count]; lea rcx,[rcx-k]; mov [rsp+count],rcx; then as above
  * Thunks (soft_thunks, made once) are the only other code. */
@@ -215,6 +216,9 @@ const struct soft_block *soft_block_find(struct soft_cpu *cpu, uint64_t rip, uin
 /* A block of at most `most` instructions that is not kept. */
 const struct soft_block *soft_block_once(struct soft_cpu *cpu, uint64_t rip, uint8_t mode, uint32_t most,
 					 bool *error);
+
+/* A byte of the instruction that is being run. false: not to be had (it was a moment ago). */
+bool soft_peek_code(struct soft_cpu *cpu, uint64_t rip, uint8_t *byte);
 
 uint8_t soft_block_mode(const struct soft_cpu *cpu);
 void soft_block_link(struct soft_cpu *cpu, const struct soft_link *link, const struct soft_block *to);

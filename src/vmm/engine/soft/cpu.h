@@ -95,6 +95,8 @@ struct soft_cpu {
 	bool always_slow;
 	volatile int stop; /* engine ops stop() */
 
+	uint64_t canonical_mask[2]; /* pext masks: bits 47 to 63; of their sum with 1, all but what is canonical */
+
 	/* run.c */
 	uint64_t limit;   /* icount at which translated code must leave */
 	uint64_t argument; /* of the leaving thunk */

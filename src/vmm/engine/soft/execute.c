@@ -78,10 +78,10 @@ static enum soft_result cmpxchg16b(struct soft_cpu *cpu, const struct soft_insn 
 	uint64_t old[2], va = soft_address(cpu, insn);
 	if (!insn->memory)
 		return soft_ud(cpu);
-	if (!reachable(cpu, va, 16, insn->segment == FT_SS))
-		return SOFT_FAULT;
 	if (va & 15)
 		return soft_gp(cpu, 0);
+	if (!reachable(cpu, va, 16, insn->segment == FT_SS))
+		return SOFT_FAULT;
 	if (!soft_load_for_write(cpu, va, old, 16, soft_user(cpu)))
 		return SOFT_FAULT;
 	if (old[0] == cpu->gpr[FT_RAX] && old[1] == cpu->gpr[FT_RDX]) {
@@ -116,8 +116,14 @@ static enum soft_result enter(struct soft_cpu *cpu, const struct soft_insn *insn
 		if (!soft_stack_store(cpu, rsp, &frame, size))
 			return SOFT_FAULT;
 	}
+	/* SDM Vol. 2A, ENTER: faults when a push with the final RSP would. */
+	uint64_t last = rsp - (uint16_t)insn->immediate, gpa;
+	bool mmio;
+	if (!reachable(cpu, last, 1, true) ||
+	    (!soft_translate(cpu, last, SOFT_WRITE, soft_user(cpu), &mmio, &gpa) && !mmio))
+		return SOFT_FAULT;
 	soft_set_gpr(cpu, FT_RBP, size, frame);
-	cpu->gpr[FT_RSP] = rsp - (uint16_t)insn->immediate;
+	cpu->gpr[FT_RSP] = last;
 	return SOFT_NEXT;
 }
 

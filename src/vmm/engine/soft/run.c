@@ -242,6 +242,32 @@ static uint8_t current_mode(struct soft_cpu *cpu)
 	return mode;
 }
 
+/* A jump, call or return to a non-canonical address faults where it is, with RSP as it was. SDM Vol. 2, CALL, JMP, RET: 64-bit mode exceptions. */
+static void refuse_target(struct soft_cpu *cpu)
+{
+	struct soft_blocks *b = cpu->blocks;
+	uint8_t bytes[18] = {0};
+	unsigned n = 0;
+	uint32_t site = (uint32_t)cpu->spill[0];
+	if (!site || !soft_locate(cpu, b->code + site))
+		return; /* ran into it: the fetch will fault */
+	soft_raise(cpu, SOFT_GP, true, 0, 0);
+	while (n < 15 && soft_peek_code(cpu, cpu->rip + n, &bytes[n]))
+		n++;
+	for (unsigned i = 0; i < n; i++) {
+		if (bytes[i] == 0xc3) {
+			cpu->gpr[FT_RSP] -= 8;
+			return;
+		}
+		if (bytes[i] == 0xc2) {
+			cpu->gpr[FT_RSP] -= 8u + (bytes[i + 1] | (unsigned)bytes[i + 2] << 8);
+			return;
+		}
+		if (bytes[i] == 0xff)
+			return;
+	}
+}
+
 /* Runs translated code from cpu->rip for at most limit - icount instructions, until there is something to look at.
  * false: the engine cannot go on. */
 static bool run_translated(struct soft_cpu *cpu)
@@ -291,6 +317,11 @@ static bool run_translated(struct soft_cpu *cpu)
 			break;
 		case SOFT_LEAVE_JUMP:
 			cpu->rip = cpu->argument;
+			if (!soft_canonical(cpu->rip)) {
+				refuse_target(cpu);
+				if (cpu->fault.pending)
+					return true;
+			}
 			jumped = !single;
 			break;
 		case SOFT_LEAVE_SLOW:

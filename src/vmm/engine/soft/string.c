@@ -214,16 +214,17 @@ static enum soft_result cmps(struct soft_cpu *cpu, const struct soft_insn *insn)
 	bool user = soft_user(cpu), equal = insn->repeat != 0xf2, source_bus = true, target_bus = true;
 	const void *source = NULL, *target = NULL;
 	if (n) {
-		source = soft_span(cpu, s.source, n, s.size, s.back, SOFT_READ, user, &source_bus);
-		if (!source && !source_bus)
-			return SOFT_FAULT;
+		/* The order in which AMD's processors find faults. */
 		target = soft_span(cpu, s.target, n, s.size, s.back, SOFT_READ, user, &target_bus);
 		if (!target && !target_bus)
 			return SOFT_FAULT;
+		source = soft_span(cpu, s.source, n, s.size, s.back, SOFT_READ, user, &source_bus);
+		if (!source && !source_bus)
+			return SOFT_FAULT;
 	}
 	if (!source || !target) {
-		if (!soft_load(cpu, s.source, &one[0], s.size, user) ||
-		    !soft_load(cpu, s.target, &one[1], s.size, user))
+		if (!soft_load(cpu, s.target, &one[1], s.size, user) ||
+		    !soft_load(cpu, s.source, &one[0], s.size, user))
 			return SOFT_FAULT;
 		source = &one[0];
 		target = &one[1];

@@ -39,12 +39,16 @@ static void take_register(struct guest_insn *g, const ZydisDecodedOperand *o)
 		g->writes |= (uint16_t)BIT(n);
 	if (o->actions != ZYDIS_OPERAND_ACTION_WRITE || o->size < 32)
 		g->pure = false;
-	if (o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG)
+	if (o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG) {
 		g->reg = (int8_t)n;
-	else if (o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM)
+		g->high_reg = high;
+	} else if (o->encoding == ZYDIS_OPERAND_ENCODING_MODRM_RM) {
 		g->rm = (int8_t)n;
-	else if (o->encoding == ZYDIS_OPERAND_ENCODING_OPCODE)
+		g->high_rm = high;
+	} else if (o->encoding == ZYDIS_OPERAND_ENCODING_OPCODE) {
 		g->embedded = (int8_t)n;
+		g->high_embedded = high;
+	}
 }
 
 static void take_memory(struct guest_insn *g, const ZydisDecodedOperand *o)
@@ -59,6 +63,11 @@ static void take_memory(struct guest_insn *g, const ZydisDecodedOperand *o)
 	if (o->mem.index != ZYDIS_REGISTER_NONE) {
 		m->index = (int8_t)gpr_number(o->mem.index, &high);
 		m->scale = (uint8_t)(o->mem.scale > 1 ? __builtin_ctz(o->mem.scale) : 0);
+	}
+	/* Without a base when mod is 0 and SIB says 5, whatever REX.B says; this Zydis takes R13 then. */
+	if (g->z.raw.modrm.mod == 0 && g->z.raw.modrm.rm == 4 && g->z.raw.sib.base == 5 && m->base != R_NONE) {
+		m->base = R_NONE;
+		m->displacement = g->z.raw.disp.value;
 	}
 	if (o->mem.segment == ZYDIS_REGISTER_FS)
 		m->segment = FT_FS;
@@ -78,6 +87,7 @@ static bool take_apart(struct guest_insn *g, uint64_t rip)
 	g->next = rip + g->z.length;
 	g->class = &soft_classes[g->z.mnemonic];
 	g->has_memory = g->reads_memory = g->writes_memory = g->high = false;
+	g->high_reg = g->high_rm = g->high_embedded = false;
 	g->reg = g->rm = g->embedded = -1;
 	g->uses = g->writes = 0;
 	g->size = 0;
@@ -277,8 +287,8 @@ static void emit_plain(struct work *w, const uint8_t *bytes)
 	load_if_used(w, R_RSP, p.substitute);
 #define HOST(guest) ((guest) == R_RSP ? p.substitute : (guest))
 	/* AH..BH have the numbers 4..7 of the encoding, which HOST must not see. */
-	emit_rebuilt(w, bytes, g->high ? -1 : HOST(g->reg), g->high ? -1 : HOST(g->rm),
-		     g->high ? -1 : HOST(g->embedded), g->has_memory ? &p.memory : NULL);
+	emit_rebuilt(w, bytes, g->high_reg ? -1 : HOST(g->reg), g->high_rm ? -1 : HOST(g->rm),
+		     g->high_embedded ? -1 : HOST(g->embedded), g->has_memory ? &p.memory : NULL);
 #undef HOST
 	store_if_written(w, R_RCX, R_RCX);
 	store_if_written(w, R_R15, R_R15);
@@ -400,7 +410,9 @@ static void emit_bit_test(struct work *w, const uint8_t *bytes)
 				  : shift == 5 ? SLOT(bit_mask[1])
 					       : SLOT(bit_mask[0]);
 	bool special = g->reg == R_RSP || g->reg == R_RCX || g->reg == R_R15;
-	soft_emit_address(w, &g->memory, 0);
+	struct guest_memory m = g->memory;
+	m.segment = -1; /* added last, when the offset is in the address */
+	soft_emit_address(w, &m, 0);
 	if (special)
 		emit_load(e, R_RCX, SLOT_GPR(g->reg));
 	else
@@ -418,7 +430,12 @@ static void emit_bit_test(struct work *w, const uint8_t *bytes)
 	emit_store(e, SLOT(spill[0]), R_RCX);
 	emit_mov_ecx(e, shift);
 	emit_sarx(e, R_RCX, SLOT(spill[0]), R_RCX);
-	emit_lea(e, R_R15, (struct emit_memory){R_R15, R_RCX, (uint8_t)(shift - 3), 0});
+	struct emit_memory sum = {R_R15, R_RCX, (uint8_t)(shift - 3), 0};
+	if (m.address32)
+		emit_lea32(e, R_R15, sum);
+	else
+		emit_lea(e, R_R15, sum);
+	soft_emit_segment(w, g->memory.segment);
 	struct emit_memory at = soft_emit_check(w, g->size, access_info(g));
 	emit_lea(e, R_R15, at);
 	if (special)
@@ -467,6 +484,12 @@ static void emit_mask_move(struct work *w, const uint8_t *bytes)
 		m.segment = FT_FS;
 	if (w->insn->z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_GS)
 		m.segment = FT_GS;
+	if (size == 8) {
+		emit_8(&w->e, 0x41); /* movd r15d, mm0: the x87 state is MMX's even when the address faults */
+		emit_8(&w->e, 0x0f);
+		emit_8(&w->e, 0x7e);
+		emit_8(&w->e, 0xc7);
+	}
 	struct emit_memory at = soft_emit_access(w, &m, size, SOFT_INFO_READ | SOFT_INFO_WRITE, 0);
 	emit_store(&w->e, SLOT(spill[0]), R_RDI);
 	emit_lea(&w->e, R_RDI, at);
@@ -617,6 +640,10 @@ static void emit_insn(struct work *w)
 		emit_in_c(w, SOFT_OP_UD, 0);
 		break;
 	case SOFT_CLASS_NOTHING:
+		/* 90 with REX.B is XCHG R8, whatever stands in front of it. */
+		if (g->z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && g->z.opcode == 0x90 &&
+		    (g->z.attributes & ZYDIS_ATTRIB_HAS_REX) && g->z.raw.rex.B)
+			emit_rebuilt(w, w->bytes, -1, -1, R_R8, NULL);
 		break;
 	case SOFT_CLASS_PLAIN:
 	case SOFT_CLASS_X87:

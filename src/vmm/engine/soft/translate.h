@@ -35,6 +35,7 @@ struct guest_insn {
 	uint16_t uses, writes; /* masks; implicit ones too */
 	bool pure;             /* its register destination need not be loaded first */
 	bool high;             /* AH..BH: no REX possible */
+	bool high_reg, high_rm, high_embedded;
 };
 
 enum stub_kind { STUB_MEMORY, STUB_MEMORY_SIMPLE, STUB_LINK, STUB_SIDE };
@@ -73,6 +74,9 @@ struct work {
 
 /* Emits the computation of the linear address into R15; RCX is clobbered. added: to guest RSP as base. */
 void soft_emit_address(struct work *w, const struct guest_memory *m, int32_t added);
+
+/* Adds the base of FS or GS (-1: none) to R15; RCX is clobbered. */
+void soft_emit_segment(struct work *w, int8_t segment);
 
 /* Emits a checked access for the address in R15. Returns the operand to access it by: [rcx+r15]. */
 struct emit_memory soft_emit_check(struct work *w, unsigned size, uint32_t info);

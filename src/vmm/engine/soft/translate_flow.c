@@ -1,4 +1,5 @@
 /* Stack, calls, jumps, and the ways out of a block. Guest RSP changes only behind the access that may fault. */
+#include "vmm/engine/soft/system.h"
 #include "vmm/engine/soft/translate.h"
 
 static bool special(int r)
@@ -63,8 +64,26 @@ static void emit_indirect(struct work *w)
 	emit_jump_to(&w->e, w->blocks->code + w->blocks->thunk[thunk]);
 }
 
+/* Where a jump to R15 was, for the fault that a non-canonical target is: an offset in the code cache, 0 for none. */
+static void emit_site(struct work *w, uint32_t site)
+{
+	struct emit_memory at = SLOT(spill[0]);
+	emit_8(&w->e, 0xc7);
+	emit_operand(&w->e, 0, &at);
+	emit_32(&w->e, site);
+}
+
+/* As above, for a target that the guest has computed. */
+static void emit_computed(struct work *w)
+{
+	emit_site(w, (uint32_t)(w->e.at - w->blocks->code));
+	emit_indirect(w);
+}
+
 void soft_emit_exit_away(struct work *w, uint64_t target)
 {
+	if (!soft_canonical(target))
+		emit_site(w, 0);
 	emit_mov_immediate(&w->e, R_R15, target);
 	emit_indirect(w);
 }
@@ -312,19 +331,24 @@ static void emit_call(struct work *w)
 		soft_emit_exit(w, relative_target(g));
 		return;
 	}
-	if (g->has_memory) {
-		fetch_operand(w, 8);
-	} else if (g->rm == R_RSP) {
-		emit_load(e, R_R15, SLOT_GPR(R_RSP));
-		emit_store(e, SLOT(spill[2]), R_R15);
-	}
-	push_immediate(w, 8, g->next);
-	if (g->has_memory || g->rm == R_RSP)
-		emit_load(e, R_R15, SLOT(spill[2]));
+	if (g->has_memory)
+		emit_load(e, R_R15,
+			  soft_emit_access(w, &g->memory, 8,
+					   SOFT_INFO_READ | (g->memory.stack ? SOFT_INFO_STACK : 0), 0));
 	else if (special(g->rm))
 		emit_load(e, R_R15, SLOT_GPR(g->rm));
 	else
 		emit_mov(e, R_R15, (unsigned)g->rm);
+	/* A call to nowhere pushes nothing: 17 equal bits on top, plus 1, are 1 or 0x20000. */
+	emit_pext(e, R_RCX, R_R15, SLOT(canonical_mask[0]));
+	emit_lea(e, R_RCX, emit_at(R_RCX, 1));
+	emit_pext(e, R_RCX, R_RCX, SLOT(canonical_mask[1]));
+	uint8_t *good = emit_jrcxz(e);
+	emit_computed(w);
+	emit_land(e, good);
+	emit_store(e, SLOT(spill[2]), R_R15);
+	push_immediate(w, 8, g->next);
+	emit_load(e, R_R15, SLOT(spill[2]));
 	emit_indirect(w);
 }
 
@@ -356,7 +380,7 @@ static void emit_jmp(struct work *w)
 			emit_load(e, R_R15, SLOT_GPR(g->rm));
 		else
 			emit_mov(e, R_R15, (unsigned)g->rm);
-		emit_indirect(w);
+		emit_computed(w);
 	}
 }
 
@@ -375,7 +399,7 @@ static void emit_ret(struct work *w)
 	emit_lea(e, R_R15, emit_at(R_R15, 8 + release));
 	emit_store(e, SLOT_GPR(R_RSP), R_R15);
 	emit_mov(e, R_R15, R_RCX);
-	emit_indirect(w);
+	emit_computed(w);
 }
 
 static void emit_jcc(struct work *w)

@@ -17,6 +17,14 @@ static int8_t address_part(struct work *w, int8_t r, int8_t scratch, int32_t add
 	return scratch;
 }
 
+void soft_emit_segment(struct work *w, int8_t segment)
+{
+	if (segment < 0)
+		return;
+	emit_load(&w->e, R_RCX, segment == FT_FS ? SLOT(segment[FT_FS].base) : SLOT(segment[FT_GS].base));
+	emit_lea(&w->e, R_R15, (struct emit_memory){R_RCX, R_R15, 0, 0});
+}
+
 void soft_emit_address(struct work *w, const struct guest_memory *m, int32_t added)
 {
 	struct emit *e = &w->e;
@@ -32,11 +40,7 @@ void soft_emit_address(struct work *w, const struct guest_memory *m, int32_t add
 		else if (base != R_R15 || index != R_NONE || ea.displacement)
 			emit_lea(e, R_R15, ea);
 	}
-	if (m->segment >= 0) {
-		emit_load(e, R_RCX,
-			  m->segment == FT_FS ? SLOT(segment[FT_FS].base) : SLOT(segment[FT_GS].base));
-		emit_lea(e, R_R15, (struct emit_memory){R_RCX, R_R15, 0, 0});
-	}
+	soft_emit_segment(w, m->segment);
 }
 
 static struct stub *add_stub(struct work *w, enum stub_kind kind, uint8_t *site, uint32_t info)

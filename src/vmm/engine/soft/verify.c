@@ -83,6 +83,7 @@ static bool known_set(ZydisISASet set)
 	case ZYDIS_ISA_SET_I186:
 	case ZYDIS_ISA_SET_I386:
 	case ZYDIS_ISA_SET_I486:
+	case ZYDIS_ISA_SET_I486REAL:
 	case ZYDIS_ISA_SET_PENTIUMREAL:
 	case ZYDIS_ISA_SET_PENTIUMMMX:
 	case ZYDIS_ISA_SET_PPRO:
@@ -175,8 +176,6 @@ static bool forbidden(ZydisMnemonic mnemonic)
 	case ZYDIS_MNEMONIC_LFS:
 	case ZYDIS_MNEMONIC_LGS:
 	case ZYDIS_MNEMONIC_LSS:
-	case ZYDIS_MNEMONIC_MASKMOVQ:
-	case ZYDIS_MNEMONIC_MASKMOVDQU:
 	case ZYDIS_MNEMONIC_MONITOR:
 	case ZYDIS_MNEMONIC_MWAIT:
 	case ZYDIS_MNEMONIC_FXSAVE:
@@ -277,19 +276,17 @@ static bool same(const struct value *a, const struct value *b)
 	return a->kind == b->kind && a->write == b->write && a->size == b->size && a->id == b->id && a->offset == b->offset;
 }
 
-/* The longest checked stretch that holds [offset, offset + size) of id, and whose entry `delta` is of. */
+/* The latest checked stretch that holds [offset, offset + size) of id, and whose entry `delta` is of. */
 static const struct checked *find_checked(const struct state *s, const struct value *delta, uint32_t id, int64_t offset,
 					  unsigned size, bool write)
 {
-	const struct checked *best = NULL;
-	for (unsigned k = 0; k < CHECKED; k++) {
-		const struct checked *c = &s->checked[k];
+	for (unsigned k = 1; k <= CHECKED; k++) {
+		const struct checked *c = &s->checked[(s->next + CHECKED - k) % CHECKED];
 		if (c->size && c->id == id && delta->id == id && delta->offset == c->offset && (c->write || !write) &&
-		    offset >= c->offset && (uint64_t)(offset - c->offset) + size <= c->size &&
-		    (!best || c->size > best->size))
-			best = c;
+		    offset >= c->offset && (uint64_t)(offset - c->offset) + size <= c->size)
+			return c;
 	}
-	return best;
+	return NULL;
 }
 
 static void remember(struct state *s, struct checked c)
