@@ -421,12 +421,44 @@ def the_command_line_shows_it():
         require(gone.returncode == 69 and "no gateway is running" in gone.stderr, gone.stderr)
 
 
+def a_feed_is_followed_through_rotation():
+    directory = tempfile.mkdtemp(prefix="foretaste-follow-")
+    feed = os.path.join(directory, "feed.json")
+
+    def event(n):
+        return '{"event_type": "engine", "engine": {"message": "event %d"}}\n' % n
+
+    def append(text):
+        with open(feed, "a") as f:
+            f.write(text)
+
+    append(event(1) + event(2))
+    reader = subprocess.Popen([FORETASTE, "feed", "--follow", "--last", "1", "--file", feed], stdout=subprocess.PIPE, text=True)
+    try:
+        line = reader.stdout.readline
+        require(line().startswith("TIME") and line().rstrip().endswith("event 2"), "the last line first")
+        append(event(3)[:20])
+        append(event(3)[20:] + event(4))
+        require(line().rstrip().endswith("event 3") and line().rstrip().endswith("event 4"), "what is added, line by line")
+        os.rename(feed, feed + ".1")
+        append(event(5) + event(55))  # longer than what follows, or a cut could not be told from no change
+        require(line().rstrip().endswith("event 5") and line().rstrip().endswith("event 55"), "a new file of that name")
+        os.truncate(feed, 0)
+        append(event(6))
+        require(line().rstrip().endswith("event 6"), "a file that was cut")
+    finally:
+        reader.kill()
+        reader.wait()
+        reader.stdout.close()
+        shutil.rmtree(directory)
+
+
 TESTS = [
     each_child_gets_what_it_needs_and_nothing_else, a_dead_vmm_is_replaced_and_declared,
     a_dead_dataplane_is_replaced_and_linked, records_wait_for_a_new_ledger, a_start_that_fails_says_why_and_leaves_nothing,
     a_killed_supervisor_leaves_nothing_and_its_socket_is_taken_over, what_is_in_use_is_said,
     what_is_missing_or_forbidden_is_said, a_stop_is_in_order_and_complete, lies_cost_the_liar_alone, chatter_is_bounded,
-    the_silent_are_named, the_control_socket_is_bounded, a_crash_loop_slows_down, the_command_line_shows_it,
+    the_silent_are_named, the_control_socket_is_bounded, a_crash_loop_slows_down, the_command_line_shows_it, a_feed_is_followed_through_rotation,
 ]
 
 if __name__ == "__main__":
