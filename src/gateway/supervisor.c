@@ -383,7 +383,7 @@ static const char *death_text(const struct ft_child *child, int status, char tex
 	return text;
 }
 
-/* During the start a death is the end of it; the child's own sentence is the one worth reading. */
+/* A child that never gets ready is the end of the start; the child's own sentence is the one worth reading. */
 static void died_starting(struct ft_supervisor *s, struct ft_child *child, const char *how)
 {
 	if (child->failed_code)
@@ -429,11 +429,12 @@ static void child_died(struct ft_supervisor *s, struct ft_child *child, int stat
 		ft_loop_remove(&s->loop, &child->output);
 	ft_child_close(child);
 	ft_query_forget(&s->queries, child);
+	bool was_ready = child->state == FT_CHILD_READY;
 	child->state = FT_CHILD_DOWN;
 	child->deadline = child->retry_at = UINT64_MAX;
-	if (s->phase == FT_PHASE_STARTING)
+	if (s->phase == FT_PHASE_STARTING && !was_ready)
 		died_starting(s, child, how);
-	else if (s->phase == FT_PHASE_RUNNING)
+	else if (s->phase != FT_PHASE_STOPPING)
 		replace(s, child, how);
 }
 

@@ -121,8 +121,11 @@ int main(int argc, char **argv)
 		}
 		if (!polls[0].revents)
 			continue;
-		if (ft_channel_receive(FT_CHANNEL_FD, &message, fds, &count))
+		if (ft_channel_receive(FT_CHANNEL_FD, &message, fds, &count)) {
+			while (is("stubborn"))
+				pause();
 			return 0;
+		}
 		const char *op = json_string_value(json_object_get(message, "op"));
 		note(json_pack("{s:O, s:i, s:i}", "message", message, "fds", count, "pid", (int)getpid()));
 		if (!strcmp(op, "config")) {
