@@ -394,6 +394,7 @@ void ft_hold_event(struct ft_gate *gate, struct ft_event *event, const char *con
 		return;
 	if (event->type == FT_EVENT_TRIAL_HANDLED && event->role == FT_ROLE_TRIAL)
 		check_handled(hold, event);
+	ft_case_clock(hold->trial, gate->now);
 	ft_case_add(hold->trial, event, strings);
 	step(gate, hold);
 }

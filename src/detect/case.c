@@ -24,6 +24,7 @@ struct run {
 	bool handled;
 	uint64_t taken_bytes, held_bytes;
 	uint64_t state_hash, instructions, pages_written, vtime_ns;
+	uint64_t began_ns, ended_ns; /* host's clock */
 	char detail[128];
 };
 
@@ -33,7 +34,8 @@ struct ft_case {
 	const struct ft_profile *profile;
 	struct run trial, twin;
 	uint64_t pause_ns, fork_vtime_ns;
-	bool forked; /* SEED_READY was seen */
+	uint64_t now_ns; /* host's clock, as last told */
+	bool forked;     /* SEED_READY was seen */
 	bool twin_asked;
 	bool judged;
 	struct ft_judgement judgement;
@@ -97,6 +99,7 @@ static void add_seed_event(struct ft_case *c, const struct ft_event *event, cons
 {
 	if (event->type == FT_EVENT_SEED_READY && !c->forked) {
 		c->forked = true;
+		c->trial.began_ns = c->now_ns;
 		c->pause_ns = event->a[0];
 		c->fork_vtime_ns = event->vtime_ns;
 	} else if (event->type == FT_EVENT_SEED_GONE) {
@@ -127,6 +130,7 @@ int ft_case_add(struct ft_case *c, const struct ft_event *event, const char *con
 	}
 	if (event->type == FT_EVENT_TRIAL_END) {
 		run->ended = true;
+		run->ended_ns = c->now_ns;
 		run->end = event->a[0] < FT_TRIAL_END_COUNT ? (unsigned)event->a[0] : FT_TRIAL_END_ERROR;
 		run->state_hash = event->a[1];
 		run->instructions = event->a[2];
@@ -234,6 +238,7 @@ enum ft_case_step ft_case_step(struct ft_case *c)
 		/* Only what a rule objects to can be routine; a run that proved nothing proves nothing either way. */
 		if (rule) {
 			c->twin_asked = true;
+			c->twin.began_ns = c->now_ns;
 			return FT_CASE_TWIN;
 		}
 	} else {
@@ -242,6 +247,11 @@ enum ft_case_step ft_case_step(struct ft_case *c)
 	judge(c);
 	c->judged = true;
 	return FT_CASE_JUDGED;
+}
+
+void ft_case_clock(struct ft_case *c, uint64_t now_ns)
+{
+	c->now_ns = now_ns;
 }
 
 uint64_t ft_case_until(const struct ft_case *c)
@@ -270,6 +280,9 @@ static int add_run(const struct ft_case *c, json_t *trials, const struct run *ru
 				  (json_int_t)run->held_bytes, "state_hash", hash, "instructions",
 				  (json_int_t)run->instructions, "virtual_ns", (json_int_t)ran, "pause_ns",
 				  (json_int_t)c->pause_ns, "pages_written", (json_int_t)run->pages_written);
+	if (entry && run->began_ns && run->ended_ns >= run->began_ns)
+		json_object_set_new(entry, "wall_ns",
+				    json_integer((json_int_t)(run->ended_ns - run->began_ns)));
 	if (entry && run->detail[0])
 		json_object_set_new(entry, "detail", json_string(run->detail));
 	return json_array_append_new(trials, entry);

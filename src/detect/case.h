@@ -75,6 +75,9 @@ int ft_case_add(struct ft_case *c, const struct ft_event *event, const char *con
 
 enum ft_case_step ft_case_step(struct ft_case *c);
 
+/* The host's monotonic time: only for the record (how long a run took), nothing is decided by it. */
+void ft_case_clock(struct ft_case *c, uint64_t now_ns);
+
 /* Absolute virtual time at which the twin has to stop: a little after the trial's end. */
 uint64_t ft_case_until(const struct ft_case *c);
 

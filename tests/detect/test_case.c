@@ -432,7 +432,9 @@ static void the_record_tells_the_story_in_order(void **state)
 {
 	struct court court;
 	begin(&court);
+	ft_case_clock(court.c, 1000);
 	seed(&court);
+	ft_case_clock(court.c, 91000);
 	exec(&court, FT_ROLE_TRIAL, 1500, "/bin/ping", "ping");
 	exec(&court, FT_ROLE_TRIAL, 1600, "/bin/sh", "sh -c \x1b[2J\xff");
 	exec(&court, FT_ROLE_TRIAL, 1700, "/bin/sh", "sh -c \x1b[2J\xff");
@@ -465,6 +467,7 @@ static void the_record_tells_the_story_in_order(void **state)
 	assert_string_equal(json_string_value(json_object_get(trial, "end")), "horizon");
 	assert_int_equal(json_integer_value(json_object_get(trial, "virtual_ns")), 119000000000);
 	assert_int_equal(json_integer_value(json_object_get(trial, "pause_ns")), 300000);
+	assert_int_equal(json_integer_value(json_object_get(trial, "wall_ns")), 90000);
 	assert_string_equal(json_string_value(json_object_get(trial, "state_hash")), "0x0000000000abcdef");
 	assert_int_equal(json_integer_value(json_object_get(record, "rule_sid")), 1);
 	assert_string_equal(json_string_value(json_object_get(record, "verdict")), "malicious");
