@@ -63,7 +63,7 @@ static void hostile_code_stays_in_its_ring(void **state)
 				    .cmdline = "console=ttyS0 quiet print-fatal-signals=0",
 				    .memory = 128ull << 20,
 				    .instructions = 40000000000ull,
-				    .options = {.verify = false},
+				    .options = {.verify = true},
 				    .hooks = {.mask = FT_HOOK_FAULT, .fault = saw_fault}};
 	if (guest_run(&setup, &result, &err))
 		fail_msg("%s", err.text);

@@ -33,7 +33,7 @@ static char *run_one(const char *name, struct guest_result *result)
 				    .cmdline = cmdline,
 				    .memory = 512ull << 20,
 				    .instructions = 200000000000ull,
-				    .options = {.verify = false}};
+				    .options = {.verify = true}};
 	if (guest_run(&setup, result, &err))
 		fail_msg("%s", err.text);
 	free(initrd);
