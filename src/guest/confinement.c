@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 
 #include "clone/hygiene.h"
@@ -22,7 +23,8 @@ static const struct ft_confine_rule rules[] = {
     {"fstat", "a new link: has its memory the right size"},
     {"newfstatat", "fstat of newer libcs: a new link"},
     {"prctl", "name of a seed and a clone", .arg = 1, .equals = PR_SET_NAME},
-    {"sigaltstack", "the engine's handlers"},
+    {"sigaltstack", "the engine's handlers: before the first instruction"},
+    {"mprotect", "the guard page below the engine's signal stack; never executable", .arg = 3, .mask = PROT_EXEC, .equals = 0},
     {"getuid", "libc in error paths", .error = EPERM},
     {"openat", "libc in error paths: message catalogues, time zones", .error = EACCES},
     {"ioctl", "libc asks whether stderr is a terminal", .error = ENOTTY},
