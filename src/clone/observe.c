@@ -213,6 +213,11 @@ static void parent_returns(struct ft_observer *o, struct ft_observe_call *call, 
 		if (p->cr3 && p->born_of == call->cr3 && (!child || p->used > child->used))
 			child = p;
 	}
+	/* Or it is between the two: told when it starts. */
+	for (unsigned i = 0; shares && !thread && !child && i < o->calls_used; i++)
+		if (o->calls[i].cr3 == call->cr3 && ft_call_kind(o->calls[i].nr) == FT_CALL_EXEC &&
+		    !o->calls[i].child_pid)
+			o->calls[i].child_pid = (int64_t)rax;
 	if (child && (int64_t)rax > 0) {
 		child->born_of = 0;
 		if (child->pid < 0)
@@ -224,41 +229,96 @@ static void parent_returns(struct ft_observer *o, struct ft_observe_call *call, 
 		forget_call(o, call);
 }
 
-/* A new program starts with clean registers on a stack that begins with its argument count (System V ABI, AMD64
- * supplement 3.4.1). */
-static bool looks_like_start(struct ft_observer *o, uint64_t rax, uint64_t rsp)
-{
-	uint64_t stack[2];
-	return !rax && !(rsp & 15) &&
-	       o->source.peek(o->source.context, o->cr3, rsp, stack, sizeof(stack)) == sizeof(stack) &&
-	       stack[0] < 65536 && (!stack[0] || stack[1] > rsp);
-}
+#define AUXV_EXECFN 31u /* AT_EXECFN: the path that execve was given */
+#define STACK_WORDS 2048u
 
-static bool program_starts(struct ft_observer *o, uint64_t rax, uint64_t rsp)
+/* A new program starts with clean registers, on a stack of argument count, arguments, NULL, environment, NULL, auxiliary
+ * vector (System V ABI, AMD64 supplement 3.4.1); in the vector is the path that execve was given. Finds that path. An old
+ * process that comes back from an interrupt in the same moment fails one of these tests. */
+static bool read_start(struct ft_observer *o, uint64_t rax, uint64_t rsp, char *path, size_t size)
 {
-	for (unsigned i = 0; i < o->calls_used; i++) {
-		struct ft_observe_call *call = &o->calls[i];
-		if (!call->cr3 || ft_call_kind(call->nr) != FT_CALL_EXEC || call->child_cr3 != o->cr3 ||
-		    !looks_like_start(o, rax, rsp))
-			continue;
-		struct ft_process *from = ft_process_find(&o->processes, call->cr3);
-		bool of_vfork = false;
-		for (unsigned j = 0; j < o->calls_used; j++)
-			of_vfork |= o->calls[j].cr3 == call->cr3 &&
-				    ft_call_kind(o->calls[j].nr) == FT_CALL_FORK && !o->calls[j].parent_ran &&
-				    ((o->calls[j].flags & CLONE_VM) || o->calls[j].nr == SYS_vfork);
-		struct ft_process *p = ft_process_copy(&o->processes, o->cr3, from);
-		if (of_vfork) {
-			p->pid = -1;
-			p->born_of = call->cr3;
+	uint64_t words[64], argc = 0, nulls = 0;
+	if (rax || (rsp & 15))
+		return false;
+	for (uint64_t at = 0; at < STACK_WORDS; at += 64) {
+		size_t n = o->source.peek(o->source.context, o->cr3, rsp + 8 * at, words, sizeof(words)) / 8;
+		for (uint64_t i = 0; i < n; i++) {
+			uint64_t index = at + i, word = words[i];
+			if (index == 0)
+				argc = word;
+			else if (nulls < 2 && word && (word <= rsp || word - rsp > 8u << 20))
+				return false; /* arguments and environment point above */
+			else if (nulls < 2)
+				nulls += !word;
+			else if (nulls == 2 && word == AUXV_EXECFN && i + 1 < n)
+				return ft_tell_string(o, o->cr3, words[i + 1], path, size);
+			if (index > 0 && index <= argc && !word)
+				return false;
 		}
-		ft_process_set_name(p, call->first);
-		if (o->clone)
-			ft_tell_call(o, call, 0);
-		forget_call(o, call);
-		return true;
+		if (n < 64 || argc > STACK_WORDS)
+			return false;
 	}
 	return false;
+}
+
+/* The execve that started this program: by its path; of several, the one that was last seen to come here. */
+static struct ft_observe_call *find_exec(struct ft_observer *o, const char *path)
+{
+	struct ft_observe_call *found = NULL;
+	for (unsigned i = 0; i < o->calls_used; i++) {
+		struct ft_observe_call *call = &o->calls[i];
+		char resolved[FT_OBSERVE_STRING];
+		if (!call->cr3 || ft_call_kind(call->nr) != FT_CALL_EXEC)
+			continue;
+		bool here = call->child_cr3 == o->cr3;
+		ft_process_resolve(ft_process_find(&o->processes, call->cr3), path, resolved,
+				   sizeof(resolved));
+		if (strcmp(resolved, call->first) && strcmp(path, call->first) &&
+		    !(here && call->nr == SYS_execveat) && call->has_strings)
+			continue;
+		if (!found || here || (found->child_cr3 != o->cr3 && call->began < found->began))
+			found = call;
+	}
+	return found;
+}
+
+static bool of_vfork(const struct ft_observer *o, uint64_t cr3)
+{
+	for (unsigned i = 0; i < o->calls_used; i++) {
+		const struct ft_observe_call *call = &o->calls[i];
+		if (call->cr3 == cr3 && ft_call_kind(call->nr) == FT_CALL_FORK && !call->parent_ran &&
+		    ((call->flags & CLONE_VM) || call->nr == SYS_vfork))
+			return true;
+	}
+	return false;
+}
+
+static void program_starts(struct ft_observer *o, uint64_t rax, uint64_t rsp)
+{
+	char path[FT_OBSERVE_STRING];
+	bool any = false;
+	for (unsigned i = 0; i < o->calls_used; i++)
+		any |= o->calls[i].cr3 && ft_call_kind(o->calls[i].nr) == FT_CALL_EXEC;
+	if (!any || !read_start(o, rax, rsp, path, sizeof(path)))
+		return;
+	struct ft_observe_call *call = find_exec(o, path);
+	if (!call)
+		return;
+	if (!call->has_strings)
+		snprintf(call->first, sizeof(call->first), "%s", path);
+	struct ft_process *p =
+	    ft_process_copy(&o->processes, o->cr3, ft_process_find(&o->processes, call->cr3));
+	/* A vfork's child; its parent may have been told the process id before this moment. */
+	if (call->child_pid > 0) {
+		p->pid = call->child_pid;
+	} else if (of_vfork(o, call->cr3)) {
+		p->pid = -1;
+		p->born_of = call->cr3;
+	}
+	ft_process_set_name(p, call->first);
+	if (o->clone)
+		ft_tell_call(o, call, 0);
+	forget_call(o, call);
 }
 
 static void call_returns(struct ft_observer *o, struct ft_observe_call *call, uint64_t rax)

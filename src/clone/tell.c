@@ -205,6 +205,11 @@ static void tell_file(struct ft_observer *o, const struct ft_observe_call *call,
 		if (writes(call->flags))
 			ft_tell_as(o, p, o->cr3, FT_EVENT_FILE_WRITE, (uint64_t[]){call->flags, outcome}, 2,
 				   call->first, NULL);
+		else if (o->syscalls_told++ < FT_OBSERVE_SYSCALLS)
+			/* What is read tells a story, too; that it was refused even more. */
+			ft_tell_as(o, p, o->cr3, FT_EVENT_SYSCALL,
+				   (uint64_t[]){call->nr, call->args[0], call->args[1], call->flags, result},
+				   5, call->first, NULL);
 		return;
 	case FT_EVENT_FILE_MODE:
 		ft_tell_as(o, p, o->cr3, FT_EVENT_FILE_MODE, (uint64_t[]){call->flags, outcome}, 2,

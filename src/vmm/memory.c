@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #define HUGE_PAGE (2ull << 20)
+#define SECTOR    512u /* the unit in which a disk fills memory */
 
 /* Address space around RAM that faults: an engine bug that runs off either end must not find something to read. */
 #define GUARD HUGE_PAGE
@@ -27,7 +28,8 @@ int ft_memory_create(struct ft_memory *memory, uint64_t size, struct ft_error *e
 	uint8_t *base = (uint8_t *)(((uintptr_t)area + GUARD + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1));
 	munmap(area, (size_t)(base - GUARD - area));
 	munmap(base + size + GUARD, (size_t)(area + whole - (base + size + GUARD)));
-	uint8_t *flags = calloc(size / FT_PAGE_SIZE, 1);
+	/* One allocation: a byte of flags and one of sectors a page. */
+	uint8_t *flags = calloc(size / FT_PAGE_SIZE, 2);
 	if (!flags || mprotect(base, size, PROT_READ | PROT_WRITE)) {
 		int code = flags ? -errno : -ENOMEM;
 		free(flags);
@@ -39,6 +41,7 @@ int ft_memory_create(struct ft_memory *memory, uint64_t size, struct ft_error *e
 	memory->base = base;
 	memory->size = size;
 	memory->page_flags = flags;
+	memory->page_filled = flags + size / FT_PAGE_SIZE;
 	return 0;
 }
 
@@ -57,6 +60,20 @@ const void *ft_memory_span(const struct ft_memory *memory, ft_gpa gpa, uint64_t 
 	return memory->base + gpa.at;
 }
 
+/* A device writes [from, to). A page that devices have filled whole, sector by sector, holds nothing of its former owner:
+ * text read from disk into memory that some process had used is no written code. */
+static void fill(struct ft_memory *memory, uint64_t page, uint64_t from, uint64_t to)
+{
+	uint64_t start = page * FT_PAGE_SIZE, end = start + FT_PAGE_SIZE;
+	unsigned first = from <= start ? 0 : (unsigned)((from - start + SECTOR - 1) / SECTOR);
+	unsigned last = to >= end ? FT_PAGE_SIZE / SECTOR : (unsigned)((to - start) / SECTOR);
+	if (first >= last)
+		return;
+	memory->page_filled[page] |= (uint8_t)((1u << last) - (1u << first));
+	if (memory->page_filled[page] == 0xff)
+		memory->page_flags[page] &= (uint8_t)~FT_PAGE_USER_WRITTEN;
+}
+
 void *ft_memory_span_writable(struct ft_memory *memory, ft_gpa gpa, uint64_t length)
 {
 	if (!ft_memory_span(memory, gpa, length))
@@ -66,11 +83,7 @@ void *ft_memory_span_writable(struct ft_memory *memory, ft_gpa gpa, uint64_t len
 		if ((memory->page_flags[page] & FT_PAGE_CODE) && memory->code_written)
 			memory->code_written(memory->engine, page);
 		ft_memory_grant(memory, page, false);
-		/* A page that a device fills whole holds nothing of its former owner: text read from disk into memory that
-		 * some process had used is no written code. */
-		uint64_t start = page * FT_PAGE_SIZE;
-		if (gpa.at <= start && gpa.at + length >= start + FT_PAGE_SIZE)
-			memory->page_flags[page] &= (uint8_t)~FT_PAGE_USER_WRITTEN;
+		fill(memory, page, gpa.at, gpa.at + length);
 		memory->page_flags[page] |= FT_PAGE_DMA_WRITTEN;
 	}
 	return memory->base + gpa.at;

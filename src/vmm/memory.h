@@ -45,6 +45,7 @@ struct ft_memory {
 	uint8_t *base; /* MAP_PRIVATE|MAP_ANONYMOUS, MADV_HUGEPAGE, 2 MiB aligned, guard pages around it */
 	uint64_t size;
 	uint8_t *page_flags;   /* size / FT_PAGE_SIZE entries */
+	uint8_t *page_filled; /* a bit a 512-byte sector: a device filled it since user code was last let write the page */
 	uint64_t written;      /* pages with FT_PAGE_WRITTEN, and disk overlay blocks written since the mark: the memory
 	                          budget counts these */
 	uint32_t marks;        /* ft_memory_mark was called this often */
@@ -70,6 +71,8 @@ static inline void ft_memory_grant(struct ft_memory *memory, uint64_t page, bool
 	uint8_t old = memory->page_flags[page];
 	memory->written += !(old & FT_PAGE_WRITTEN);
 	memory->page_flags[page] = (uint8_t)(old | FT_PAGE_WRITTEN | (user ? FT_PAGE_USER_WRITTEN : 0));
+	if (user)
+		memory->page_filled[page] = 0;
 }
 
 /* Forgets who wrote what: the flags WRITTEN, USER_WRITTEN, DMA_WRITTEN and the count. A clone does this right after

@@ -123,10 +123,11 @@ static uint64_t arguments(const char *a, const char *b, const char *c)
 	return place(argv, sizeof(argv));
 }
 
-/* The first return to user mode of a new program: clean registers, argument count on the stack. */
-static void program_starts(void)
+/* The first return to user mode of a new program: clean registers; arguments, environment and the path on the stack. */
+static void program_starts(const char *path)
 {
-	uint64_t stack[2] = {1, BASE + sizeof(memory) - 8};
+	uint64_t at = text(path), above = BASE + sizeof(memory) - 8;
+	uint64_t stack[64] = {1, above, 0, above, above, 0, 6, 4096, 31, at, 0, 0};
 	ft_observe_sysret(&observer, 0, 0x7f0000, place(stack, sizeof(stack)));
 }
 
@@ -150,7 +151,9 @@ static void execve_is_told_when_the_new_program_starts(void **state)
 	switch_to(SHELL);
 	switch_to(NEWER);
 	assert_false(next());
-	program_starts();
+	program_starts("/bin/other");
+	assert_false(next());
+	program_starts("/bin/sh");
 	expect(FT_EVENT_EXEC);
 	assert_int_equal(event.a[0], 0);
 	assert_int_equal(event.cr3, NEWER);
@@ -169,6 +172,23 @@ static void an_execve_that_was_not_seen_to_end_is_told_at_the_end(void **state)
 	ft_observe_end(&observer);
 	expect(FT_EVENT_EXEC);
 	assert_int_equal(event.a[0], 0);
+}
+
+static void an_execve_whose_old_address_space_is_reused_meanwhile_is_still_found(void **state)
+{
+	ft_process_get(&observer.processes, SHELL)->pid = 31;
+	call(SYS_execve, text("bin/tool"), arguments("tool", NULL, NULL), 0, 0);
+	switch_to(NEWER);
+	/* It waits for the disk; its old CR3 now belongs to another process, which runs and goes. */
+	switch_to(SHELL);
+	switch_to(OTHER);
+	switch_to(NEWER);
+	program_starts("bin/tool");
+	expect(FT_EVENT_EXEC);
+	assert_string_equal(strings[0], "bin/tool");
+	assert_int_equal(event.pid, 31);
+	ft_observe_end(&observer);
+	assert_false(next());
 }
 
 static void a_forked_child_has_its_parents_name_and_its_own_id(void **state)
@@ -219,7 +239,7 @@ static void a_vfork_child_that_executes_gets_its_id_from_the_parents_return(void
 			   (uint64_t[6]){text("/usr/bin/id"), arguments("id", NULL, NULL)}, 0x400100,
 			   STACK - 64);
 	switch_to(NEWER);
-	program_starts();
+	program_starts("/usr/bin/id");
 	expect(FT_EVENT_EXEC);
 	assert_int_equal(event.pid, -1);
 	switch_to(SHELL);
@@ -362,7 +382,7 @@ static void the_live_guest_only_keeps_book(void **state)
 	back(0);
 	call(SYS_execve, text("/usr/sbin/cron"), arguments("cron", NULL, NULL), 0, 0);
 	switch_to(NEWER);
-	program_starts();
+	program_starts("/usr/sbin/cron");
 	ft_observe_syscall(&observer, SYS_set_tid_address, (uint64_t[6]){0}, 0x400000, STACK);
 	back(12);
 	ft_observe_disk(&observer, true, 1, 1);
@@ -451,6 +471,8 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(execve_is_told_when_the_new_program_starts, fresh, done),
 	    cmocka_unit_test_setup_teardown(an_execve_that_was_not_seen_to_end_is_told_at_the_end, fresh,
 					    done),
+	    cmocka_unit_test_setup_teardown(
+		an_execve_whose_old_address_space_is_reused_meanwhile_is_still_found, fresh, done),
 	    cmocka_unit_test_setup_teardown(a_forked_child_has_its_parents_name_and_its_own_id, fresh, done),
 	    cmocka_unit_test_setup_teardown(the_parent_may_return_first, fresh, done),
 	    cmocka_unit_test_setup_teardown(a_vfork_child_that_executes_gets_its_id_from_the_parents_return,

@@ -253,30 +253,48 @@ static void keep(struct stand_trial *t, const struct ft_event *event, const char
 		t->gone = e;
 }
 
+/* Takes one event, if there is one within a moment; false: none. */
+static bool take(struct stand *s, uint64_t hold_a, struct stand_trial *a, uint64_t hold_b,
+		 struct stand_trial *b)
+{
+	static uint8_t record[FT_EVENT_MAX];
+	struct ft_event event;
+	const char *strings[FT_EVENT_STRINGS];
+	ssize_t n = recv(s->link.events, record, sizeof(record), MSG_DONTWAIT);
+	if (n <= 0) {
+		struct pollfd fd = {.fd = s->link.events, .events = POLLIN};
+		if (n == 0)
+			give_up("the vmm is gone");
+		return poll(&fd, 1, 5) != 0;
+	}
+	if (ft_event_check(record, (size_t)n, &event, strings))
+		give_up("a malformed event came");
+	if (event.hold == hold_a)
+		keep(a, &event, strings);
+	else if (b && event.hold == hold_b)
+		keep(b, &event, strings);
+	return true;
+}
+
 /* Takes events until *until is set or the seed is gone. */
 static void collect(struct stand *s, uint64_t hold, struct stand_trial *t,
 		    const struct stand_event *const *until, void (*meanwhile)(void *), void *context)
 {
-	static uint8_t record[FT_EVENT_MAX];
 	for (int waited = 0; waited < STAND_PATIENCE_MS && !*until && !t->gone;) {
-		struct ft_event event;
-		const char *strings[FT_EVENT_STRINGS];
 		if (meanwhile)
 			meanwhile(context);
-		ssize_t n = recv(s->link.events, record, sizeof(record), MSG_DONTWAIT);
-		if (n <= 0) {
-			struct pollfd fd = {.fd = s->link.events, .events = POLLIN};
-			if (n == 0)
-				give_up("the vmm is gone");
-			waited += poll(&fd, 1, 5) == 0 ? 5 : 0;
-			continue;
-		}
-		if (ft_event_check(record, (size_t)n, &event, strings))
-			give_up("a malformed event came");
-		if (event.hold == hold)
-			keep(t, &event, strings);
+		waited += take(s, hold, t, 0, NULL) ? 0 : 5;
 	}
 	if (!*until && !t->gone)
+		give_up("a trial never ended");
+}
+
+void stand_collect_two(struct stand *s, uint64_t hold_a, struct stand_trial *a, uint64_t hold_b,
+		       struct stand_trial *b)
+{
+	for (int waited = 0; waited < STAND_PATIENCE_MS && (!a->end || !b->end);)
+		waited += take(s, hold_a, a, hold_b, b) ? 0 : 5;
+	if (!a->end || !b->end)
 		give_up("a trial never ended");
 }
 

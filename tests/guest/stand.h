@@ -83,6 +83,9 @@ void stand_ask(struct stand *s, struct ft_trial_begin *begin, const struct stand
 /* Collects events of the hold until its trial (twin: its twin) has ended or the seed is gone. meanwhile may be NULL. */
 void stand_collect(struct stand *s, uint64_t hold, struct stand_trial *trial, bool twin,
 		   void (*meanwhile)(void *), void *context);
+/* The same for two trials that run at one time. */
+void stand_collect_two(struct stand *s, uint64_t hold_a, struct stand_trial *a, uint64_t hold_b,
+		       struct stand_trial *b);
 void stand_twin(struct stand *s, uint64_t hold, uint64_t until_vtime_ns);
 void stand_finish(struct stand *s, uint64_t hold, struct stand_trial *trial);
 void stand_trial_free(struct stand_trial *trial);

@@ -219,9 +219,10 @@ int stand_make(void **state)
 	struct soft_cpu *cpu = &stand->cpu;
 	stand->machine.ram.base = aligned_alloc(4096, STAND_RAM);
 	stand->machine.ram.size = STAND_RAM;
-	stand->machine.ram.page_flags = calloc(STAND_RAM >> 12, 1);
+	stand->machine.ram.page_flags = calloc(STAND_RAM >> 12, 2);
 	assert_non_null(stand->machine.ram.base);
 	assert_non_null(stand->machine.ram.page_flags);
+	stand->machine.ram.page_filled = stand->machine.ram.page_flags + (STAND_RAM >> 12);
 	memset(stand->machine.ram.base, 0, STAND_RAM);
 	stand->machine.clock.tsc_khz = 1000000;
 	stand->machine.hooks = (struct ft_hooks){
