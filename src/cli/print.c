@@ -138,8 +138,8 @@ void ft_print_holds(FILE *file, const json_t *holds)
 			ft_print_time(whole(hold, "started_ns"), false, when),
 			ft_print_text(hold, "service", service, sizeof(service)),
 			client_text(hold, client, sizeof(client)),
-			ft_print_text(hold, "bytes", bytes, sizeof(bytes)),
-			ft_print_text(hold, "frames", frames, sizeof(frames)),
+			ft_print_text(hold, "input.bytes", bytes, sizeof(bytes)),
+			ft_print_text(hold, "input.frames", frames, sizeof(frames)),
 			ft_print_text(hold, "state", state, sizeof(state)),
 			trigger_text(hold, trigger, sizeof(trigger)));
 	}

@@ -122,6 +122,24 @@ static void a_row_fits_records_and_summaries(void **state)
 	json_decref(json);
 }
 
+static void open_holds_are_a_table(void **state)
+{
+	json_t *json = load(record), *list = json_array();
+	json_object_set_new(json, "state", json_string("trial"));
+	json_array_append_new(list, json);
+	char *text = printed(ft_print_holds, list);
+	has(text, "   17  ");
+	has(text,
+	    "  http        10.0.2.9:51234             141       1  trial         shell metacharacters\n");
+	free(text);
+	json_decref(list);
+	list = json_array();
+	text = printed(ft_print_holds, list);
+	assert_string_equal(text, "nothing is held\n");
+	free(text);
+	json_decref(list);
+}
+
 static void metrics_are_what_prometheus_reads(void **state)
 {
 	json_t *counters =
@@ -204,6 +222,7 @@ int main(void)
 	    cmocka_unit_test(a_story_answers_every_question),
 	    cmocka_unit_test(incomplete_records_are_shown_as_far_as_they_go),
 	    cmocka_unit_test(a_row_fits_records_and_summaries),
+	    cmocka_unit_test(open_holds_are_a_table),
 	    cmocka_unit_test(metrics_are_what_prometheus_reads),
 	    cmocka_unit_test(the_feed_is_a_table),
 	};
