@@ -130,7 +130,7 @@ static void open_holds_are_a_table(void **state)
 	char *text = printed(ft_print_holds, list);
 	has(text, "   17  ");
 	has(text,
-	    "  http        10.0.2.9:51234             141       1  trial         shell metacharacters\n");
+	    "  http        10.0.2.9:51234              141       1  trial         shell metacharacters\n");
 	free(text);
 	json_decref(list);
 	list = json_array();
