@@ -14,14 +14,14 @@
 static char image[512];
 
 /* Runs /usr/lib/foretaste/run/NAME and returns what it printed, cut out of the console. */
-static char *run_one(const char *name, struct guest_result *result)
+static char *run_one(const char *name, const char *how, struct guest_result *result)
 {
 	char kernel[600], initrd_path[600], disk[600], cmdline[256], from[64], to[64];
 	struct ft_error err = {0};
 	snprintf(kernel, sizeof(kernel), "%s/vmlinuz", image);
 	snprintf(initrd_path, sizeof(initrd_path), "%s/initrd.img", image);
 	snprintf(disk, sizeof(disk), "%s/root.ext4", image);
-	snprintf(cmdline, sizeof(cmdline), "console=ttyS0 root=/dev/vda rw quiet foretaste.run=%s", name);
+	snprintf(cmdline, sizeof(cmdline), "console=ttyS0 root=/dev/vda rw %s foretaste.run=%s", how, name);
 	size_t initrd_length = 0;
 	void *initrd = guest_file(initrd_path, &initrd_length, &err);
 	if (!initrd)
@@ -63,7 +63,7 @@ static void output_equals_native(void **state)
 	if (!expected)
 		fail_msg("%s", err.text);
 	assert_true(length > 1000);
-	char *got = run_one("userland-suite", &result);
+	char *got = run_one("userland-suite", "quiet", &result);
 	print_message("%llu million instructions, %.1f s of virtual time\n",
 		      (unsigned long long)result.icount / 1000000, (double)result.vtime_ns / 1e9);
 	assert_string_equal(got, expected);
@@ -74,8 +74,27 @@ static void output_equals_native(void **state)
 static void a_32bit_program_does_not_run(void **state)
 {
 	struct guest_result result = {0};
-	char *got = run_one("ia32", &result);
+	char *got = run_one("ia32", "", &result);
 	assert_null(strstr(got, "32-bit\n"));
+	free(result.console);
+}
+
+/* Everything that the kernel says from its first line to the last: no access that it did not expect to fail, no warning,
+ * no lockup, and a processor that it need not defend against. */
+static void the_kernel_has_nothing_to_complain_about(void **state)
+{
+	static const char *const complaints[] = {
+	    "unchecked MSR", "Call Trace",   "WARNING",      "BUG:",     "Oops",
+	    "lockup",        "rcu_sched",    "rcu: INFO",    "unstable", "Vulnerable",
+	    "Mitigation",    "firmware bug", "trap invalid", "segfault", "Spectre"};
+	struct guest_result result = {0};
+	run_one("ia32", "", &result);
+	assert_non_null(strstr(result.console, "Foretaste software CPU"));
+	for (unsigned i = 0; i < sizeof(complaints) / sizeof(complaints[0]); i++) {
+		char *at = strcasestr(result.console, complaints[i]);
+		if (at)
+			fail_msg("%.200s", at);
+	}
 	free(result.console);
 }
 
@@ -88,6 +107,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(output_equals_native),
 	    cmocka_unit_test(a_32bit_program_does_not_run),
+	    cmocka_unit_test(the_kernel_has_nothing_to_complain_about),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,10 +15,9 @@
 
 #define LEAF1_EDX                                                                                            \
 	(1u << 0 /* FPU */ | 1u << 2 /* DE */ | 1u << 3 /* PSE */ | 1u << 4 /* TSC */ | 1u << 5 /* MSR */ |  \
-	 1u << 6 /* PAE */ | 1u << 8 /* CMPXCHG8B */ | 1u << 9 /* APIC */ | 1u << 12 /* MTRR */ |            \
-	 1u << 13 /* PGE */ | 1u << 15 /* CMOV */ | 1u << 16 /* PAT */ | 1u << 17 /* PSE36 */ |              \
-	 1u << 19 /* CLFLUSH */ | 1u << 23 /* MMX */ | 1u << 24 /* FXSR */ | 1u << 25 /* SSE */ |            \
-	 1u << 26 /* SSE2 */)
+	 1u << 6 /* PAE */ | 1u << 8 /* CMPXCHG8B */ | 1u << 9 /* APIC */ | 1u << 13 /* PGE */ |             \
+	 1u << 15 /* CMOV */ | 1u << 16 /* PAT */ | 1u << 17 /* PSE36 */ | 1u << 19 /* CLFLUSH */ |          \
+	 1u << 23 /* MMX */ | 1u << 24 /* FXSR */ | 1u << 25 /* SSE */ | 1u << 26 /* SSE2 */)
 
 #define LEAF7_EBX (1u << 1 /* TSC_ADJUST */ | 1u << 7 /* SMEP */ | 1u << 9 /* ERMS */)
 #define LEAF7_ECX (1u << 2 /* UMIP */)
