@@ -2,6 +2,7 @@
 """The supervisor with children that die, lie, fall silent or talk too much. Arguments: FORETASTED PEER (tests/gateway/peer.c),
 FORETASTE. Needs root: each child gets files and a uid of its own."""
 
+import ctypes
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import time
 FORETASTED, PEER, FORETASTE = map(os.path.abspath, sys.argv[1:4])
 SOURCE = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 NAMES = ("ledger", "dataplane", "vmm")
+LIBC, PR_SET_PDEATHSIG = ctypes.CDLL(None), 1  # a gateway does not outlive its test
 PATIENCE = 60  # seconds until a test says that something does not happen; never a measure of speed
 
 
@@ -73,7 +75,8 @@ class Gateway:
         environment = dict(os.environ, FORETASTE_LIBEXEC=self.directory, FORETASTE_PEERS=self.directory, SECRET="x")
         with open(self.path("said"), "ab") as said:
             self.process = subprocess.Popen([FORETASTED, "--config", self.path("t.yaml"), *arguments], stdin=subprocess.DEVNULL,
-                                            stdout=said, stderr=said, env=environment, cwd=self.directory, user=user)
+                                            stdout=said, stderr=said, env=environment, cwd=self.directory, user=user,
+                                            preexec_fn=lambda: LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM))
         return self.process
 
     def run(self, *arguments, user=None):
@@ -465,6 +468,7 @@ if __name__ == "__main__":
     if os.geteuid() != 0:
         print("SKIP: the supervisor gives its children uids, which needs root")
         sys.exit(77)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an interrupted test tidies up, too
     failed = 0
     for test in TESTS:
         if len(sys.argv) > 4 and sys.argv[4] not in test.__name__:
