@@ -37,7 +37,7 @@ int main(int argc, char **argv)
 	}
 	images.cmdline = "console=ttyS0 root=/dev/vda rw";
 	unsigned points = (unsigned)argument(argc, argv, "--points", 12);
-	uint64_t every = (uint64_t)argument(argc, argv, "--every", 25000000);
+	uint64_t every = (uint64_t)argument(argc, argv, "--every", 50000000);
 	static struct exact_result results[WAYS];
 	int failed = 0;
 	for (unsigned w = 0; w < WAYS; w++) {
