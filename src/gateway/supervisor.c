@@ -310,6 +310,19 @@ static void handle(struct ft_supervisor *s, struct ft_child *child, const json_t
 		child_says(child, "warning", "an answer that nobody waits for");
 }
 
+/* The channel is at its end: the child is about to end, and its exit status is worth waiting for. One that goes on
+ * without a channel is killed in a while. */
+static void hang_up(struct ft_supervisor *s, struct ft_child *child)
+{
+	if (child->channel.fd < 0)
+		return;
+	ft_loop_remove(&s->loop, &child->channel);
+	close(child->channel.fd);
+	child->channel.fd = -1;
+	if (child->deadline > ft_loop_now() + STOP_TIMEOUT)
+		child->deadline = ft_loop_now() + STOP_TIMEOUT;
+}
+
 /* Serves one message. false: no more for now, or the channel is closed. */
 static bool receive(struct ft_supervisor *s, struct ft_child *child)
 {
@@ -324,11 +337,7 @@ static bool receive(struct ft_supervisor *s, struct ft_child *child)
 		ft_child_kill(child);
 	}
 	if (error) {
-		if (child->channel.fd >= 0) {
-			ft_loop_remove(&s->loop, &child->channel);
-			close(child->channel.fd);
-			child->channel.fd = -1;
-		}
+		hang_up(s, child);
 		return false;
 	}
 	ft_files_close(fds, count); /* nobody sends us descriptors */
@@ -516,8 +525,9 @@ static uint64_t serve_timers(struct ft_supervisor *s)
 		if (child->deadline <= now) {
 			child->deadline = UINT64_MAX;
 			say("error", "the %s process %s, it is killed", child->name,
-			    child->state == FT_CHILD_STOPPING ? "did not stop in time"
-							      : "was not ready in time");
+			    child->channel.fd < 0               ? "has no channel any more and goes on"
+			    : child->state == FT_CHILD_STOPPING ? "did not stop in time"
+								: "was not ready in time");
 			ft_child_kill(child);
 		}
 		if (child->deadline < next)

@@ -138,9 +138,10 @@ int main(int argc, char **argv)
 			}
 			say(json_pack("{s:s, s:[s]}", "op", "ready", "said", "a sentence"));
 			misbehave();
-			if (is("deaf"))
-				for (;;)
-					pause();
+			if (is("hangup"))
+				close(FT_CHANNEL_FD);
+			while (is("deaf") || is("hangup"))
+				pause();
 		} else if (!strcmp(op, "link") && !strcmp(name, "foretaste-vmm")) {
 			say(json_pack("{s:s, s:s, s:i}", "op", "running", "guest", "web", "boot_ns",
 				      1500000000));

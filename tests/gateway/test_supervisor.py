@@ -318,6 +318,11 @@ def lies_cost_the_liar_alone():
             g.up()
             require(g.status()["processes"]["dataplane"]["restarts"] == 0, "the dataplane suffered")
             require("\x1b" not in g.said(), "an escape sequence reached the log")
+    with Gateway(vmm="hangup") as g:
+        g.start()
+        until(lambda: "has no channel any more and goes on, it is killed" in g.said(), "a child that hangs up is replaced")
+        g.mode("vmm", "")
+        g.up()
     with Gateway(vmm="odd") as g:
         g.start()
         until(lambda: g.status().get("state") == "running", "it goes on")
