@@ -75,6 +75,15 @@ static inline void ft_memory_grant(struct ft_memory *memory, uint64_t page, bool
 		memory->page_filled[page] = 0;
 }
 
+/* Are the bytes at gpa what a user-mode store may have left there since the mark? Not if a device has filled their sector
+ * since: the text of a file whose end, or whose hole, the kernel fills with zeros never covers its page whole. */
+static inline bool ft_memory_user_wrote(const struct ft_memory *memory, ft_gpa gpa)
+{
+	uint64_t page = gpa.at / FT_PAGE_SIZE;
+	return (memory->page_flags[page] & FT_PAGE_USER_WRITTEN) &&
+	       !(memory->page_filled[page] >> (gpa.at % FT_PAGE_SIZE / 512) & 1);
+}
+
 /* Forgets who wrote what: the flags WRITTEN, USER_WRITTEN, DMA_WRITTEN and the count. A clone does this right after
  * its fork, together with the engine's `observe`, which makes later write grants visible again. */
 void ft_memory_mark(struct ft_memory *memory);

@@ -163,7 +163,7 @@ static void tell_page(struct soft_cpu *cpu, uint64_t rip, const struct soft_page
 	uint64_t n = page->gpa >> 12;
 	uint8_t flags = cpu->m->ram.page_flags[n];
 	if (!(cpu->m->hooks.mask & FT_HOOK_EXEC_PAGE) || told(b, n) ||
-	    !((flags & FT_PAGE_USER_WRITTEN) || page->writable))
+	    !(ft_memory_user_wrote(&cpu->m->ram, ft_gpa_make(page->gpa | (rip & PAGE_MASK))) || page->writable))
 		return;
 	b->told[n >> 3] |= (uint8_t)(1u << (n & 7));
 	soft_hook_exec_page(cpu, rip, page->gpa, flags, page->entry);
@@ -175,7 +175,7 @@ static bool fetch(struct soft_cpu *cpu, uint64_t rip, struct soft_fetch *to)
 	bool user = cpu->cpl == 3;
 	uint64_t page = rip & ~PAGE_MASK;
 	struct soft_fetch *f = &cpu->blocks->fetch[user][(rip >> 12) % SOFT_FETCHES];
-	if (f->page != page) {
+	if (f->page != page || f->mixed) {
 		struct soft_page walked;
 		if (!soft_walk(cpu, rip, SOFT_EXECUTE, user, &walked))
 			return false;
@@ -186,7 +186,10 @@ static bool fetch(struct soft_cpu *cpu, uint64_t rip, struct soft_fetch *to)
 		}
 		if (user)
 			tell_page(cpu, rip, &walked);
-		*f = (struct soft_fetch){page, walked.gpa, walked.global};
+		bool mixed = user && (cpu->m->hooks.mask & FT_HOOK_EXEC_PAGE) &&
+			     (cpu->m->ram.page_flags[walked.gpa >> 12] & FT_PAGE_USER_WRITTEN) &&
+			     cpu->m->ram.page_filled[walked.gpa >> 12];
+		*f = (struct soft_fetch){page, walked.gpa, walked.global, mixed};
 		if (!walked.global)
 			cpu->blocks->jumps[user]->local = true;
 	}

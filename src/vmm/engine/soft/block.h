@@ -164,6 +164,7 @@ struct soft_fetch {
 	uint64_t page; /* virtual; 1: empty */
 	uint64_t gpa;
 	bool global;
+	bool mixed; /* partly a file's, partly what user code wrote: observers care where in it code runs */
 };
 
 struct soft_blocks {
