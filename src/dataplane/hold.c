@@ -570,6 +570,8 @@ json_t *ft_holds_list(const struct ft_gate *gate)
 		json_object_del(record, "op");
 		json_object_del(record, "ended_ns");
 		json_object_set_new(record, "state", json_string(hold->twin ? "twin" : states[hold->state]));
+		json_object_set_new(record, "frames", json_integer(hold->frames));
+		json_object_set_new(record, "bytes", json_integer(hold->bytes));
 		json_object_set_new(record, "age_ns", json_integer((json_int_t)(gate->now - hold->opened)));
 		json_array_append_new(list, record);
 	}

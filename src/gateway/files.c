@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -36,6 +38,41 @@ int ft_files_directory(const char *path, mode_t mode, struct ft_error *err)
 			return 0;
 		*p = '/';
 	}
+}
+
+int ft_files_first_hold(int state, long long *first, struct ft_error *err)
+{
+	char text[32] = "";
+	long long used = 0;
+	int fd = openat(state, "holds", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0 && errno != ENOENT)
+		return ft_error_set(err, -errno, "cannot open the file holds in the state directory: %s",
+				    strerror(errno));
+	if (fd >= 0) {
+		char *end = text;
+		ssize_t n = read(fd, text, sizeof(text) - 1);
+		close(fd);
+		used = n > 0 ? strtoll(text, &end, 10) : 0;
+		if (n <= 0 || end == text || *end != '\n' || used < 0 ||
+		    used > INT64_MAX / FT_FILES_HOLDS - 2)
+			return ft_error_set(
+			    err, -EINVAL,
+			    "the file holds in the state directory is damaged: expected a number");
+	}
+	*first = used * FT_FILES_HOLDS + 1;
+	int length = snprintf(text, sizeof(text), "%lld\n", used + 1);
+	fd = openat(state, "holds.new", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+	int error = fd < 0 ? -errno : 0;
+	/* On disk before the first number is used: after a power cut it must not be given out again. */
+	if (!error && (write(fd, text, (size_t)length) != length || fsync(fd)))
+		error = errno ? -errno : -EIO;
+	if (fd >= 0)
+		close(fd);
+	if (!error && renameat(state, "holds.new", state, "holds"))
+		error = -errno;
+	return error ? ft_error_set(err, error, "cannot write the file holds in the state directory: %s",
+				    strerror(-error))
+		     : 0;
 }
 
 int ft_files_lock(const struct ft_config *config, struct ft_error *err)

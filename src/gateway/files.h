@@ -14,6 +14,12 @@
  * the lock, or -errno (-EADDRINUSE: another gateway has it). */
 int ft_files_lock(const struct ft_config *config, struct ft_error *err);
 
+/* The number that the first hold of a new dataplane process gets. Each process has FT_FILES_HOLDS numbers of its own, so
+ * that a number names one hold for ever: verdicts and quarantined packets are found by it. What was given out is
+ * remembered in the state directory. 0 or -errno. */
+#define FT_FILES_HOLDS 1000000
+int ft_files_first_hold(int state, long long *first, struct ft_error *err);
+
 /* Opens what a vmm / the ledger gets, in the order of gateway/protocol.md (the ledger's record socket is not among
  * these). The caller closes them. New directories are given to uid. 0 or -errno, and then none is open. */
 int ft_files_vmm(const struct ft_config *config, const char *guest, int fds[FT_FILES_VMM],

@@ -101,6 +101,7 @@ static void fail(struct ft_supervisor *s, int code, const char *format, ...)
 static int send_config(struct ft_supervisor *s, struct ft_child *child, struct ft_error *err)
 {
 	int fds[FT_CHANNEL_FDS], count = 0, error = 0;
+	long long first = 0;
 	json_t *part = NULL;
 	switch (child->kind) {
 	case FT_CHILD_LEDGER:
@@ -111,6 +112,8 @@ static int send_config(struct ft_supervisor *s, struct ft_child *child, struct f
 		break;
 	case FT_CHILD_DATAPLANE:
 		part = ft_config_dataplane(s->config);
+		error = ft_files_first_hold(s->state_fd, &first, err);
+		json_object_set_new(part, "first_hold", json_integer((json_int_t)first));
 		fds[0] = fcntl(s->records[1], F_DUPFD_CLOEXEC, 0);
 		count = 1;
 		break;
@@ -131,6 +134,8 @@ static int send_config(struct ft_supervisor *s, struct ft_child *child, struct f
 				     "the configuration and its rules are larger than the %u KiB that "
 				     "the %s process takes",
 				     FT_CHANNEL_MESSAGE >> 10, child->name);
+		else if (error == -EPIPE)
+			error = 0; /* it ended already: its end is dealt with, and says more than this */
 		else if (error)
 			ft_error_set(err, error, "cannot configure the %s process: %s", child->name,
 				     strerror(-error));
