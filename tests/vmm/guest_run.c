@@ -127,3 +127,29 @@ const char *guest_image(const char *name, char *path, size_t size)
 	*strrchr(path, '/') = 0;
 	return path;
 }
+
+/* A cpio archive ("newc") that holds one file. */
+static size_t add_entry(char *to, const char *name, unsigned mode, const void *data, size_t size)
+{
+	size_t at =
+	    (size_t)sprintf(to, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x", 0u, mode, 0u,
+			    0u, 1u, 0u, (unsigned)size, 0u, 0u, 0u, 0u, (unsigned)strlen(name) + 1, 0u);
+	memcpy(to + at, name, strlen(name) + 1);
+	at = (at + strlen(name) + 1 + 3) & ~(size_t)3;
+	if (size)
+		memcpy(to + at, data, size);
+	return (at + size + 3) & ~(size_t)3;
+}
+
+void *guest_initrd(const char *init, size_t *length, struct ft_error *err)
+{
+	size_t size = 0;
+	void *binary = guest_file(init, &size, err);
+	char *archive = binary ? calloc(1, size + 1024) : NULL;
+	if (archive) {
+		size_t at = add_entry(archive, "init", 0100755, binary, size);
+		*length = at + add_entry(archive + at, "TRAILER!!!", 0, NULL, 0);
+	}
+	free(binary);
+	return archive;
+}

@@ -32,6 +32,9 @@ int guest_run(const struct guest_setup *setup, struct guest_result *result, stru
 /* Reads a whole file; NULL: cause in err. The caller frees it. */
 void *guest_file(const char *path, size_t *length, struct ft_error *err);
 
+/* An initramfs that holds the program at `init` as its init and nothing else. The caller frees it. */
+void *guest_initrd(const char *init, size_t *length, struct ft_error *err);
+
 /* The directory of a guest image that deploy/guest/build made, or NULL. */
 const char *guest_image(const char *name, char *path, size_t size);
 

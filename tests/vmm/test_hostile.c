@@ -15,33 +15,6 @@
 static char image[512];
 static const char *program;
 
-/* A cpio archive ("newc") that holds one file. */
-static size_t add_entry(char *to, const char *name, unsigned mode, const void *data, size_t size)
-{
-	size_t at =
-	    (size_t)sprintf(to, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x", 0u, mode, 0u,
-			    0u, 1u, 0u, (unsigned)size, 0u, 0u, 0u, 0u, (unsigned)strlen(name) + 1, 0u);
-	memcpy(to + at, name, strlen(name) + 1);
-	at = (at + strlen(name) + 1 + 3) & ~(size_t)3;
-	if (size)
-		memcpy(to + at, data, size);
-	return (at + size + 3) & ~(size_t)3;
-}
-
-static void *make_initrd(size_t *length)
-{
-	struct ft_error err = {0};
-	size_t size = 0;
-	void *binary = guest_file(program, &size, &err);
-	if (!binary)
-		fail_msg("%s", err.text);
-	char *archive = calloc(1, size + 1024);
-	size_t at = add_entry(archive, "init", 0100755, binary, size);
-	*length = at + add_entry(archive + at, "TRAILER!!!", 0, NULL, 0);
-	free(binary);
-	return archive;
-}
-
 static unsigned faults[32];
 
 static void saw_fault(void *context, unsigned vector, uint32_t error, uint64_t address, uint64_t rip)
@@ -55,7 +28,9 @@ static void hostile_code_stays_in_its_ring(void **state)
 	struct ft_error err = {0};
 	struct guest_result result = {0};
 	size_t length = 0;
-	void *initrd = make_initrd(&length);
+	void *initrd = guest_initrd(program, &length, &err);
+	if (!initrd)
+		fail_msg("%s", err.text);
 	snprintf(kernel, sizeof(kernel), "%s/vmlinuz", image);
 	struct guest_setup setup = {.kernel = kernel,
 				    .initrd = initrd,
