@@ -188,7 +188,7 @@ static void bad_gates(void **state)
 	assert_int_equal(stand_run(insn), SOFT_FAULT);
 	stand_expect_fault(SOFT_TS, SEL_TSS);
 	stand_gate(0x40, 0xe, 3, 1, true, SEL_CODE0);
-	*(uint64_t *)stand_ram(STAND_TSS + 36) = 1ull << 60;
+	memcpy(stand_ram(STAND_TSS + 36), &(uint64_t){1ull << 60}, 8);
 	assert_int_equal(stand_run(insn), SOFT_FAULT);
 	stand_expect_fault(SOFT_SS, 0);
 }

@@ -196,6 +196,9 @@ static void code_pages_get_no_write_tag(void **state)
 		assert_int_equal(stand->code_writes, i);
 		assert_int_equal(stand->code_gpa, 0x6100);
 		assert_int_equal(stand->code_size, 8);
+		/* Translated code must not find a way past that. */
+		assert_int_equal(stand->tlb[1].wtag[6], soft_tlb_invalid(6));
+		assert_int_equal(stand->tlb[1].rtag[6], -0x6000ull);
 	}
 	/* A page that gets code later. */
 	assert_true(soft_store(&stand->cpu, 0x7100, &value, 8, true));
@@ -279,6 +282,23 @@ static void global_entries_outlive_a_new_space(void **state)
 	assert_false(soft_load(&stand->cpu, 0x6000, &byte, 1, true));
 }
 
+static void what_is_filled_after_the_list_is_full_is_flushed_too(void **state)
+{
+	uint8_t byte;
+	stand->cpu.tlb_bits = SOFT_TLB_BITS_MAX;
+	soft_tlb_flush(&stand->cpu, false);
+	/* Two pages that share a slot push each other out. */
+	uint64_t *pd = stand_ram(STAND_PD);
+	pd[4] = 0x200000 | PS | 7;
+	for (unsigned n = 0; n < SOFT_TLB_MAX; n++)
+		assert_true(soft_load(&stand->cpu, n & 1 ? 0x801000 : 0x1000, &byte, 1, true));
+	assert_true(soft_load(&stand->cpu, 0x9000, &byte, 1, true));
+	*stand_entry(0x9000) = 0;
+	assert_true(soft_load(&stand->cpu, 0x9000, &byte, 1, true));
+	soft_tlb_flush(&stand->cpu, true);
+	assert_false(soft_load(&stand->cpu, 0x9000, &byte, 1, true));
+}
+
 /* More fills than the list of filled slots holds: the flush must still find them all. */
 static void a_flush_forgets_everything_however_much_was_filled(void **state)
 {
@@ -359,6 +379,7 @@ int main(void)
 	    TEST(accesses_across_pages),
 	    TEST(devices_are_reached_in_natural_units),
 	    TEST(global_entries_outlive_a_new_space),
+	    TEST(what_is_filled_after_the_list_is_full_is_flushed_too),
 	    TEST(a_flush_forgets_everything_however_much_was_filled),
 	    TEST(flushing_any_part_of_a_large_page_flushes_all_of_it),
 	    TEST(no_address_hits_an_empty_entry),

@@ -289,6 +289,16 @@ static void images_hold_no_host_pointers(void **state)
 	memcpy(&after, stand_ram(0x11000), 512);
 	for (unsigned i = 6; i < 24; i++)
 		assert_int_equal(after.byte[i], 0);
+	/* Some processors store the pointers only while an exception waits. */
+	const uint16_t unmasked = 0x37b, usual = 0x37f;
+	struct image waiting;
+	__asm__ volatile("fnclex; fldcw %0; fldl %1; fdivl %2" : : "m"(unmasked), "m"(half), "m"(zero));
+	assert_int_equal(fpu(SOFT_OP_FXSAVE, 8, 0x14000), SOFT_NEXT);
+	__asm__ volatile("fnclex; fldcw %0; fstp %%st(0)" : : "m"(usual));
+	memcpy(&waiting, stand_ram(0x14000), 512);
+	assert_int_equal(waiting.byte[2] & 0x84, 0x84);
+	for (unsigned i = 6; i < 24; i++)
+		assert_int_equal(waiting.byte[i], 0);
 	assert_int_equal(after.byte[28] | after.byte[29] << 8 | after.byte[30] << 16, 0xffff);
 	assert_int_equal(after.byte[416], 0xcc); /* not the processor's */
 	assert_int_equal(after.byte[2] & 4, 4);  /* ZE */
