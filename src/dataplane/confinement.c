@@ -45,6 +45,7 @@ static const struct ft_confine_rule rules[] = {
     {"gettid", "DPDK's log and locks"},
     {"getpid", "cancellation of DPDK's interrupt thread"},
     {"wait4", "at the end: the process that restores offloads"},
+    {"getsockopt", "af_packet port: frames that its ring had no room for"},
     {"setsockopt", "af_packet port: leaving promiscuous mode at the end"},
     {"ioctl", "af_packet port: interface flags at the end; refused, DPDK goes on", .error = EPERM},
     {"openat", "DPDK and the C library at the end: optional files; refused", .error = EACCES},

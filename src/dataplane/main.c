@@ -116,6 +116,8 @@ static void answer_query(struct process *process, json_t *message)
 	if (what && !strcmp(what, "status")) {
 		json_t *status = ft_gate_status(process->gate);
 		json_object_set_new(status, "port", json_string(process->port.driver));
+		json_object_set_new(status, "port_missed",
+				    json_integer((json_int_t)ft_port_missed(&process->port)));
 		json_object_set_new(status, "records_lost", json_integer((json_int_t)process->records_lost));
 		json_object_set_new(answer, "result", status);
 	} else if (what && !strcmp(what, "holds")) {

@@ -331,3 +331,11 @@ unsigned ft_port_flush(struct ft_port *port)
 	port->pending_count = 0;
 	return lost;
 }
+
+uint64_t ft_port_missed(struct ft_port *port)
+{
+	struct rte_eth_stats stats;
+	if (rte_eth_stats_get(port->id, &stats))
+		return 0;
+	return stats.imissed + stats.ierrors + stats.rx_nombuf;
+}

@@ -52,4 +52,7 @@ unsigned ft_port_receive(struct ft_port *port, ft_port_frame *frame, void *conte
 int ft_port_send(struct ft_port *port, const void *data, size_t length, unsigned *lost);
 unsigned ft_port_flush(struct ft_port *port);
 
+/* Frames that the port lost before we saw them: its ring was full, or there was no buffer. */
+uint64_t ft_port_missed(struct ft_port *port);
+
 #endif

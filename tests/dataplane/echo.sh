@@ -21,6 +21,8 @@ ip -n "$client" link add c0 type veth peer name g0 netns "$gateway"
 ip -n "$client" addr add 10.0.2.9/24 dev c0
 ip -n "$client" link set c0 up
 ip -n "$gateway" link set g0 up
+# On from the start, so that it has to be switched off and on again.
+ip netns exec "$gateway" ethtool -K g0 gro on
 before=$(ip netns exec "$gateway" ethtool -k g0; ip netns exec "$client" ethtool -k c0)
 
 cat > "$work/config.json" <<E
@@ -54,8 +56,9 @@ for n, size in enumerate([8, 56, 512, 1472]):
     udp.sendto(body, ("10.0.2.15", 4000))
     assert udp.recv(4096) == body, "UDP echo %d differs" % size
 E
-run() { ip netns exec "$gateway" "$build/tests/dataplane/echo_peer" "$@" "$build/src/dataplane/foretaste-dataplane" \
-	"$work/config.json" ip netns exec "$client" /usr/bin/python3 "$work/client.py"; }
+peer=(ip netns exec "$gateway" "$build/tests/dataplane/echo_peer" "$build/src/dataplane/foretaste-dataplane"
+	"$work/config.json")
+run() { "${peer[@]:0:5}" "$@" "${peer[@]:5}" ip netns exec "$client" /usr/bin/python3 "$work/client.py"; }
 
 counters=$(run)
 echo "$counters"
@@ -70,8 +73,23 @@ E
 echo "echo: ok"
 run --garbage > "$work/garbage.json"
 echo "garbage in the ring, then a fresh link: ok"
-after=$(ip netns exec "$gateway" ethtool -k g0; ip netns exec "$client" ethtool -k c0)
-[ "$before" = "$after" ] || { echo "offloads were not restored"; exit 1; }
+offloads() { ip netns exec "$gateway" ethtool -k g0; ip netns exec "$client" ethtool -k c0; }
+[ "$before" = "$(offloads)" ] || { echo "offloads were not restored"; exit 1; }
+
+# Killed, it cannot restore anything itself.
+cat > "$work/kill.sh" <<'E'
+gro=$(ethtool -k g0 | grep generic-receive)
+[ "$gro" = "generic-receive-offload: off" ] || { echo "while the gateway runs: $gro"; exit 1; }
+kill -9 "$(pgrep -P "$PPID" -f foretaste-dataplane)"
+exec tail --pid="$PPID" -f /dev/null
+E
+"${peer[@]}" bash "$work/kill.sh" 2> "$work/killed.txt" && exit 1
+grep -q "the dataplane ended" "$work/killed.txt" || { cat "$work/killed.txt"; exit 1; }
+for _ in $(seq 200); do
+	[ "$before" = "$(offloads)" ] && break
+	sleep 0.05
+done
+[ "$before" = "$(offloads)" ] || { echo "offloads were not restored after a kill"; exit 1; }
 echo "offloads restored: ok"
 
 # The same between two capture files: every request of the one is answered in the other.
