@@ -177,6 +177,14 @@ static uint64_t child_stack(struct ft_observer *o, const struct ft_observe_call 
 	return call->rsp;
 }
 
+/* This address space is somebody else's now: who had it is dead, and how it died can be told. */
+static void reuse(struct ft_observer *o)
+{
+	struct ft_process *before = ft_tell_process(o);
+	if (before && o->clone)
+		ft_tell_end(o, before);
+}
+
 /* First return of a forked child, in its own address space. */
 static bool child_returns(struct ft_observer *o, uint64_t rsp)
 {
@@ -186,6 +194,7 @@ static bool child_returns(struct ft_observer *o, uint64_t rsp)
 		    (call->flags & CLONE_VM) || call->nr == SYS_vfork || call->cr3 == o->cr3 ||
 		    child_stack(o, call) != rsp)
 			continue;
+		reuse(o);
 		struct ft_process *child =
 		    ft_process_copy(&o->processes, o->cr3, ft_process_find(&o->processes, call->cr3));
 		child->pid = call->child_pid;
@@ -237,7 +246,7 @@ static void parent_returns(struct ft_observer *o, struct ft_observe_call *call, 
  * process that comes back from an interrupt in the same moment fails one of these tests. */
 static bool read_start(struct ft_observer *o, uint64_t rax, uint64_t rsp, char *path, size_t size)
 {
-	uint64_t words[64], argc = 0, nulls = 0;
+	uint64_t words[64], argc = 0, nulls = 0, aux = 0;
 	if (rax || (rsp & 15))
 		return false;
 	for (uint64_t at = 0; at < STACK_WORDS; at += 64) {
@@ -250,8 +259,12 @@ static bool read_start(struct ft_observer *o, uint64_t rax, uint64_t rsp, char *
 				return false; /* arguments and environment point above */
 			else if (nulls < 2)
 				nulls += !word;
-			else if (nulls == 2 && word == AUXV_EXECFN && i + 1 < n)
-				return ft_tell_string(o, o->cr3, words[i + 1], path, size);
+			else if (!aux)
+				aux = index;
+			if (aux && !((index - aux) & 1) && word == AUXV_EXECFN)
+				return o->source.peek(o->source.context, o->cr3, rsp + 8 * (index + 1), &word,
+						      8) == 8 &&
+				       ft_tell_string(o, o->cr3, word, path, size);
 			if (index > 0 && index <= argc && !word)
 				return false;
 		}
@@ -293,19 +306,20 @@ static bool of_vfork(const struct ft_observer *o, uint64_t cr3)
 	return false;
 }
 
-static void program_starts(struct ft_observer *o, uint64_t rax, uint64_t rsp)
+static bool program_starts(struct ft_observer *o, uint64_t rax, uint64_t rsp)
 {
 	char path[FT_OBSERVE_STRING];
 	bool any = false;
 	for (unsigned i = 0; i < o->calls_used; i++)
 		any |= o->calls[i].cr3 && ft_call_kind(o->calls[i].nr) == FT_CALL_EXEC;
 	if (!any || !read_start(o, rax, rsp, path, sizeof(path)))
-		return;
+		return false;
 	struct ft_observe_call *call = find_exec(o, path);
 	if (!call)
-		return;
+		return false;
 	if (!call->has_strings)
 		snprintf(call->first, sizeof(call->first), "%s", path);
+	reuse(o);
 	struct ft_process *p =
 	    ft_process_copy(&o->processes, o->cr3, ft_process_find(&o->processes, call->cr3));
 	/* A vfork's child; its parent may have been told the process id before this moment. */
@@ -319,6 +333,7 @@ static void program_starts(struct ft_observer *o, uint64_t rax, uint64_t rsp)
 	if (o->clone)
 		ft_tell_call(o, call, 0);
 	forget_call(o, call);
+	return true;
 }
 
 static void call_returns(struct ft_observer *o, struct ft_observe_call *call, uint64_t rax)
@@ -348,23 +363,25 @@ static void call_returns(struct ft_observer *o, struct ft_observe_call *call, ui
 	forget_call(o, call);
 }
 
+/* The acting process runs on: its last exception did not kill it. A page fault is over when its instruction is tried
+ * again; others, when the process runs at all. */
+static void runs_on(struct ft_observer *o, uint64_t rip)
+{
+	struct ft_process *p = o->clone ? ft_tell_process(o) : NULL;
+	if (p && p->faulted && (p->fault_vector != VECTOR_PF || p->fault_rip == rip))
+		p->faulted = false;
+}
+
 void ft_observe_sysret(struct ft_observer *o, uint64_t rax, uint64_t rip, uint64_t rsp)
 {
-	if (o->clone) {
-		struct ft_process *p = ft_tell_process(o);
-		if (p && p->faulted && p->fault_rip == rip)
-			p->faulted = false;
-	}
-	if (!o->calls_used)
+	struct ft_observe_call *call = o->calls_used ? find_call(o, o->cr3, rsp) : NULL;
+	/* A newcomer in an address space must not pass for who died in it. */
+	if (!call && o->calls_used && !rax && (child_returns(o, rsp) || program_starts(o, rax, rsp)))
 		return;
-	struct ft_observe_call *call = find_call(o, o->cr3, rsp);
+	runs_on(o, rip);
 	/* Back at the system call itself (2 bytes): interrupted, it starts again. */
-	if (call && (rip == call->rip || rip + 2 == call->rip) && rax == call->nr)
-		return;
-	if (call)
+	if (call && !((rip == call->rip || rip + 2 == call->rip) && rax == call->nr))
 		call_returns(o, call, rax);
-	else if (!rax && !child_returns(o, rsp))
-		program_starts(o, rax, rsp);
 }
 
 void ft_observe_cr3(struct ft_observer *o, uint64_t old, uint64_t new)
@@ -397,15 +414,16 @@ void ft_observe_fault(struct ft_observer *o, unsigned vector, uint32_t error, ui
 	if (!o->clone)
 		return;
 	struct ft_process *p = ft_process_get(&o->processes, o->cr3);
-	/* Page faults are how memory is given out: only what is not resolved is worth telling. */
-	if (vector == VECTOR_PF) {
-		p->faulted = true;
-		p->fault_error = error;
-		p->fault_address = address;
-		p->fault_rip = rip;
-		return;
-	}
-	ft_tell_as(o, p, o->cr3, FT_EVENT_FAULT, (uint64_t[]){vector, error, address, rip}, 4, NULL, NULL);
+	p->faulted = true;
+	p->fault_vector = (uint8_t)vector;
+	p->fault_error = error;
+	p->fault_address = address;
+	p->fault_rip = rip;
+	o->source.now(o->source.context, &p->fault_icount, &p->fault_ns);
+	/* Page faults are how memory is given out: told only when they are not resolved. */
+	if (vector != VECTOR_PF)
+		ft_tell_as(o, p, o->cr3, FT_EVENT_FAULT, (uint64_t[]){vector, error, address, rip}, 4, NULL,
+			   NULL);
 }
 
 void ft_observe_exec_page(struct ft_observer *o, uint64_t rip, uint64_t gpa, uint8_t page_flags,
@@ -510,5 +528,5 @@ void ft_observe_end(struct ft_observer *o)
 	}
 	for (unsigned i = 0; i < FT_PROCESS_BUCKETS * FT_PROCESS_WAYS; i++)
 		if (o->processes.entries[i].cr3)
-			ft_tell_fault(o, &o->processes.entries[i]);
+			ft_tell_end(o, &o->processes.entries[i]);
 }

@@ -21,10 +21,11 @@ struct ft_process {
 	int64_t pid;      /* -1: unknown */
 	char name[FT_PROCESS_NAME];
 	char directory[FT_PROCESS_PATH]; /* absolute; empty: unknown */
-	/* The last page fault of user code that was not seen to be resolved. */
+	/* The last exception of user code after which it was not seen to run again. */
 	bool faulted;
+	uint8_t fault_vector;
 	uint32_t fault_error;
-	uint64_t fault_address, fault_rip;
+	uint64_t fault_address, fault_rip, fault_icount, fault_ns;
 };
 
 struct ft_processes {

@@ -10,6 +10,8 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 
+#define VECTOR_PF 14u
+
 struct ft_process *ft_tell_process(struct ft_observer *o)
 {
 	return ft_process_find(&o->processes, o->cr3);
@@ -230,8 +232,11 @@ static void tell_death(struct ft_observer *o, int64_t pid, uint64_t signal)
 	o->last_death = pid;
 	struct ft_process *dead = ft_process_find_pid(&o->processes, pid);
 	struct ft_process unknown = {.pid = pid};
-	if (dead && (signal == SIGSEGV || signal == SIGBUS))
-		ft_tell_fault(o, dead);
+	if (dead) {
+		if (signal == SIGSEGV || signal == SIGBUS)
+			ft_tell_fault(o, dead);
+		dead->faulted = false;
+	}
 	ft_tell_as(o, dead ? dead : &unknown, dead ? dead->cr3 : 0, FT_EVENT_SIGNAL,
 		   (uint64_t[]){signal, (uint64_t)pid}, 2, NULL, NULL);
 }
@@ -348,11 +353,60 @@ void ft_tell_syscall(struct ft_observer *o, uint64_t nr, const uint64_t args[6])
 	ft_tell_as(o, ft_tell_process(o), o->cr3, FT_EVENT_SYSCALL, values, 6, texts[0], texts[1]);
 }
 
+/* Tells of a moment in the past. */
+static void tell_then(struct ft_observer *o, const struct ft_process *process, enum ft_event_type type,
+		      const uint64_t *values, unsigned count)
+{
+	struct ft_event event = {.type = (uint16_t)type,
+				 .cr3 = process->cr3,
+				 .pid = process->pid,
+				 .icount = process->fault_icount,
+				 .vtime_ns = process->fault_ns};
+	memcpy(event.process, process->name, sizeof(event.process));
+	for (unsigned i = 0; i < count && i < FT_EVENT_ARGS; i++)
+		event.a[i] = values[i];
+	ft_report_send(o->report, &event, NULL, NULL);
+}
+
 void ft_tell_fault(struct ft_observer *o, struct ft_process *process)
 {
-	if (!process->faulted)
+	if (!process->faulted || process->fault_vector != VECTOR_PF)
 		return;
 	process->faulted = false;
-	uint64_t values[] = {14, process->fault_error, process->fault_address, process->fault_rip};
-	ft_tell_as(o, process, process->cr3, FT_EVENT_FAULT, values, 4, NULL, NULL);
+	uint64_t values[] = {VECTOR_PF, process->fault_error, process->fault_address, process->fault_rip};
+	tell_then(o, process, FT_EVENT_FAULT, values, 4);
+}
+
+/* arch/x86/kernel/traps.c and mm/fault.c of Linux, by vector. */
+static uint64_t signal_of(uint8_t vector)
+{
+	switch (vector) {
+	case 0:
+	case 16:
+	case 19:
+		return SIGFPE;
+	case 6:
+		return SIGILL;
+	case 11:
+	case 12:
+	case 17:
+		return SIGBUS;
+	case 13:
+	case VECTOR_PF:
+		return SIGSEGV;
+	default:
+		return 0;
+	}
+}
+
+void ft_tell_end(struct ft_observer *o, struct ft_process *process)
+{
+	uint64_t signal = process->faulted ? signal_of(process->fault_vector) : 0;
+	if (!signal)
+		return;
+	ft_tell_fault(o, process);
+	process->faulted = false;
+	if (process->pid > 0)
+		o->last_death = process->pid;
+	tell_then(o, process, FT_EVENT_SIGNAL, (uint64_t[]){signal, (uint64_t)process->pid}, 2);
 }

@@ -25,7 +25,10 @@ void ft_tell_call(struct ft_observer *o, const struct ft_observe_call *call, uin
 /* A call that is told at its entry, as it is. */
 void ft_tell_syscall(struct ft_observer *o, uint64_t nr, const uint64_t args[6]);
 
-/* The page fault that process was not seen to survive. */
+/* The page fault that process was not seen to survive; it is told only now, of the moment when it happened. */
 void ft_tell_fault(struct ft_observer *o, struct ft_process *process);
+
+/* The signal that the process must have died of: its last exception, and nothing after it. */
+void ft_tell_end(struct ft_observer *o, struct ft_process *process);
 
 #endif

@@ -349,6 +349,36 @@ static void other_exceptions_are_told_at_once(void **state)
 	expect(FT_EVENT_FAULT);
 	assert_int_equal(event.a[0], 6);
 	assert_int_equal(event.a[3], 0x401234);
+	/* Its handler runs: no death. */
+	ft_observe_sysret(&observer, 0, 0x405000, 0x6f00);
+	ft_observe_end(&observer);
+	assert_false(next());
+}
+
+static void a_death_that_nobody_waits_for_is_told(void **state)
+{
+	ft_process_set_name(ft_process_get(&observer.processes, CHILD), "/usr/lib/cgi-bin/greet");
+	ft_process_get(&observer.processes, CHILD)->pid = 99;
+	switch_to(CHILD);
+	ft_observe_fault(&observer, 6, 0, 0, 0x401234);
+	expect(FT_EVENT_FAULT);
+	switch_to(SHELL);
+	/* Its address space goes to a new process. */
+	call(SYS_fork, 0, 0, 0, 0);
+	switch_to(CHILD);
+	back(0);
+	expect(FT_EVENT_SIGNAL);
+	assert_int_equal(event.a[0], SIGILL);
+	assert_int_equal(event.pid, 99);
+	assert_string_equal(event.process, "greet");
+	/* And one whose address space stays unused. */
+	ft_observe_fault(&observer, 14, 6, 0, 0x402000);
+	switch_to(SHELL);
+	ft_observe_end(&observer);
+	expect(FT_EVENT_FAULT);
+	expect(FT_EVENT_SIGNAL);
+	assert_int_equal(event.a[0], SIGSEGV);
+	assert_false(next());
 }
 
 static void code_counts_when_user_stores_made_it(void **state)
@@ -482,6 +512,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(a_restarted_call_is_told_once, fresh, done),
 	    cmocka_unit_test_setup_teardown(a_segmentation_fault_is_told_when_it_kills, fresh, done),
 	    cmocka_unit_test_setup_teardown(other_exceptions_are_told_at_once, fresh, done),
+	    cmocka_unit_test_setup_teardown(a_death_that_nobody_waits_for_is_told, fresh, done),
 	    cmocka_unit_test_setup_teardown(code_counts_when_user_stores_made_it, fresh, done),
 	    cmocka_unit_test_setup_teardown(console_lines_are_whole_and_a_panic_is_one, fresh, done),
 	    cmocka_unit_test_setup_teardown(the_live_guest_only_keeps_book, fresh, done),
