@@ -104,13 +104,17 @@ static struct ft_yaml *new_node(enum ft_yaml_kind kind, const char *source, int 
 	return node;
 }
 
+/* The array doubles: it is full whenever count is a power of two. */
 static int append(struct ft_yaml *parent, struct ft_yaml *child)
 {
-	struct ft_yaml **items = realloc(parent->items, (parent->count + 1) * sizeof(*items));
-	if (!items)
-		return -ENOMEM;
-	parent->items = items;
-	items[parent->count++] = child;
+	if ((parent->count & (parent->count - 1)) == 0) {
+		size_t room = parent->count ? 2 * parent->count : 1;
+		struct ft_yaml **items = realloc(parent->items, room * sizeof(*items));
+		if (!items)
+			return -ENOMEM;
+		parent->items = items;
+	}
+	parent->items[parent->count++] = child;
 	return 0;
 }
 
@@ -139,6 +143,8 @@ static int read_map(struct reader *r, struct ft_yaml *map, int depth)
 		else if (!(key = strdup((char *)event.data.scalar.value)))
 			error = -ENOMEM;
 		yaml_event_delete(&event);
+		if (!error && map->count == FT_YAML_MAP_ENTRIES)
+			error = mark_error(r, &mark, "more than %u entries in one map", FT_YAML_MAP_ENTRIES);
 		const struct ft_yaml *old = error ? NULL : ft_yaml_get(map, key);
 		if (old)
 			error = mark_error(r, &mark, "\"%.64s\" is given twice, first in line %d", key,

@@ -10,9 +10,10 @@
 
 #include "base/error.h"
 
-#define FT_YAML_DEPTH 32
-#define FT_YAML_SIZE  (4u << 20) /* bytes of one file */
-#define FT_YAML_NODES 200000u    /* nodes of one file */
+#define FT_YAML_DEPTH       32
+#define FT_YAML_SIZE        (4u << 20) /* bytes of one file */
+#define FT_YAML_NODES       200000u    /* nodes of one file */
+#define FT_YAML_MAP_ENTRIES 4096u      /* of one map: each new name is compared with all before it */
 
 enum ft_yaml_kind { FT_YAML_SCALAR, FT_YAML_LIST, FT_YAML_MAP };
 

@@ -397,6 +397,13 @@ static void hostile_yaml_is_bounded(void **state)
 	err = (struct ft_error){0};
 	assert_int_equal(ft_yaml_parse(wide, length, "x", &root, &err), -EINVAL);
 	assert_non_null(strstr(err.text, "more than 200000 values in one file"));
+	length = 0;
+	wide[length++] = '{';
+	for (unsigned i = 0; i <= FT_YAML_MAP_ENTRIES; i++)
+		length += (size_t)sprintf(wide + length, "k%u: 1,", i);
+	err = (struct ft_error){0};
+	assert_int_equal(ft_yaml_parse(wide, length, "x", &root, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "more than 4096 entries in one map"));
 	free(wide);
 	err = (struct ft_error){0};
 	assert_int_equal(ft_yaml_parse("a: \xff\xfe\x01", 6, "x", &root, &err), -EINVAL);
