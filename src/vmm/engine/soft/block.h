@@ -64,7 +64,7 @@
 #define SOFT_BLOCK_ROOM    (32u << 10) /* no block is larger */
 #define SOFT_CACHE_DEFAULT (64u << 20)
 #define SOFT_CACHE_LEAST   (1u << 20)
-#define SOFT_JUMP_BITS     12u
+#define SOFT_JUMP_BITS     14u /* a boot misses 2.7 times as often with 12 */
 #define SOFT_JUMPS         (1u << SOFT_JUMP_BITS)
 #define SOFT_NONE          UINT32_MAX
 
@@ -150,7 +150,7 @@ struct soft_record {
 #define SOFT_RAISE_SSE   0xfe        /* #UD or #NM, by CR0 */
 #define SOFT_RECORD_ONCE 0x80000000u /* a record of the once block */
 
-#define SOFT_JUMPS_LISTED 512u
+#define SOFT_JUMPS_LISTED 2048u
 struct soft_jumps {
 	uint64_t tag[SOFT_JUMPS]; /* -RIP; empty: 0, in [0]: 1 */
 	uint64_t target[SOFT_JUMPS];

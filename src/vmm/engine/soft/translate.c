@@ -65,7 +65,8 @@ static void take_memory(struct guest_insn *g, const ZydisDecodedOperand *o)
 		m->scale = (uint8_t)(o->mem.scale > 1 ? __builtin_ctz(o->mem.scale) : 0);
 	}
 	/* Without a base when mod is 0 and SIB says 5, whatever REX.B says; this Zydis takes R13 then. */
-	if (g->z.raw.modrm.mod == 0 && g->z.raw.modrm.rm == 4 && g->z.raw.sib.base == 5 && m->base != R_NONE) {
+	if (g->z.raw.modrm.mod == 0 && g->z.raw.modrm.rm == 4 && g->z.raw.sib.base == 5 &&
+	    m->base != R_NONE) {
 		m->base = R_NONE;
 		m->displacement = g->z.raw.disp.value;
 	}
@@ -742,15 +743,19 @@ int soft_translate_block(struct soft_cpu *cpu, struct soft_block *block, const u
 {
 	struct soft_blocks *b = cpu->blocks;
 	bool once = (block->mode & SOFT_MODE_ONCE) != 0, crosses = block->gpa2 != UINT64_MAX;
-	struct work w = {.cpu = cpu,
-			 .blocks = b,
-			 .block = block,
-			 .entry = b->code + block->entry,
-			 .place = once ? b->once_place : b->place + block->places,
-			 .user = (block->mode & SOFT_MODE_USER) != 0,
-			 .slow = (block->mode & SOFT_MODE_SLOW) != 0,
-			 .no_fpu = (block->mode & SOFT_MODE_NO_FPU) != 0,
-			 .first_record = b->record_used};
+	/* Not cleared as a whole: the stubs are many, and each is written before it is read. */
+	struct work w;
+	memset(&w, 0, offsetof(struct work, stub));
+	w.stubs = 0;
+	w.cpu = cpu;
+	w.blocks = b;
+	w.block = block;
+	w.entry = b->code + block->entry;
+	w.place = once ? b->once_place : b->place + block->places;
+	w.user = (block->mode & SOFT_MODE_USER) != 0;
+	w.slow = (block->mode & SOFT_MODE_SLOW) != 0;
+	w.no_fpu = (block->mode & SOFT_MODE_NO_FPU) != 0;
+	w.first_record = b->record_used;
 	w.unchained = once || w.slow;
 	if (w.slow || crosses)
 		most = 1;
