@@ -38,7 +38,7 @@ static struct exact_way way_of(unsigned n, char name[64])
 int main(int argc, char **argv)
 {
 	unsigned runs = (unsigned)argument(argc, argv, "--runs", 10);
-	unsigned points = (unsigned)argument(argc, argv, "--points", 40);
+	unsigned points = (unsigned)argument(argc, argv, "--points", 32);
 	uint64_t every = (uint64_t)argument(argc, argv, "--every", 50000000);
 	struct exact_images images;
 	struct ft_error err = {0};
