@@ -84,6 +84,8 @@ static uint64_t cross(struct soft_cpu *cpu, uint32_t info, uint64_t va, const vo
 	uint8_t *to = cpu->bounce + (va & 63);
 	if (!soft_load(cpu, va, to, size, user))
 		return leave_at(cpu, SOFT_LEAVE_FAULT, info, from);
+	if (cpu->blocks->invalidated)
+		return leave_at(cpu, SOFT_LEAVE_SLOW, info, from);
 	cpu->delta = (uint64_t)(uintptr_t)to - va;
 	return 0;
 }
@@ -94,6 +96,7 @@ uint64_t soft_on_memory(struct soft_cpu *cpu, uint32_t info, uint64_t va, const 
 	bool mmio = false, write = (info & SOFT_INFO_WRITE) != 0;
 	uint64_t gpa;
 	cpu->address = va;
+	cpu->blocks->invalidated = false;
 	if (!canonical(cpu, va, size, info))
 		return leave_at(cpu, SOFT_LEAVE_FAULT, info, from);
 	if ((va & PAGE_MASK) + size > FT_PAGE_SIZE) {
@@ -104,7 +107,8 @@ uint64_t soft_on_memory(struct soft_cpu *cpu, uint32_t info, uint64_t va, const 
 	uint8_t *host = soft_translate(cpu, va, write ? SOFT_WRITE : SOFT_READ, cpu->cpl == 3, &mmio, &gpa);
 	if (!host)
 		return leave_at(cpu, mmio ? SOFT_LEAVE_SLOW : SOFT_LEAVE_FAULT, info, from);
-	if (write && (cpu->m->ram.page_flags[gpa >> 12] & FT_PAGE_CODE))
+	/* Code is written in a block of its own; and accessed bits of page tables may lie in code, even in this block. */
+	if ((write && (cpu->m->ram.page_flags[gpa >> 12] & FT_PAGE_CODE)) || cpu->blocks->invalidated)
 		return leave_at(cpu, SOFT_LEAVE_SLOW, info, from);
 	cpu->delta = (uint64_t)(uintptr_t)host - va;
 	return 0;
