@@ -1,6 +1,8 @@
 #include "clone/mend.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #ifndef MADV_COLLAPSE
@@ -8,25 +10,72 @@
 #endif
 #define HUGE_PAGE (2ull << 20)
 
+/* Does this kernel know MADV_COLLAPSE? EINVAL alone does not say: it also stands for memory that nobody has touched. */
+static bool possible(void)
+{
+	uint8_t *area = mmap(NULL, 2 * HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (area == MAP_FAILED)
+		return false;
+	uint8_t *page = (uint8_t *)(((uintptr_t)area + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1));
+	*page = 1;
+	bool known = !madvise(page, HUGE_PAGE, MADV_COLLAPSE) || errno != EINVAL;
+	munmap(area, 2 * HUGE_PAGE);
+	return known;
+}
+
+static void add(struct ft_mend *mend, uint64_t from, uint64_t to)
+{
+	from = (from + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
+	to &= ~(HUGE_PAGE - 1);
+	if (from < to && mend->count < FT_MEND_REGIONS)
+		mend->regions[mend->count++] = (struct ft_mend_region){from, to - from};
+}
+
+void ft_mend_open(struct ft_mend *mend)
+{
+	char line[512];
+	unsigned long from = 0, to = 0;
+	*mend = (struct ft_mend){0};
+	FILE *maps = possible() ? fopen("/proc/self/smaps", "re") : NULL;
+	while (maps && fgets(line, sizeof(line), maps)) {
+		unsigned long a, b;
+		if (sscanf(line, "%lx-%lx ", &a, &b) == 2) {
+			from = a;
+			to = b;
+		} else if (!strncmp(line, "VmFlags:", 8) && strstr(line, " hg") && strstr(line, " wr")) {
+			add(mend, from, to);
+		}
+	}
+	if (maps)
+		fclose(maps);
+	mend->region = mend->count;
+}
+
 void ft_mend_again(struct ft_mend *mend)
 {
-	mend->next = 0;
+	mend->region = 0;
+	mend->offset = 0;
 }
 
-bool ft_mend_needed(const struct ft_mend *mend, const struct ft_memory *memory)
+bool ft_mend_needed(const struct ft_mend *mend)
 {
-	return !mend->impossible && mend->next < memory->size / HUGE_PAGE * HUGE_PAGE;
+	return mend->region < mend->count;
 }
 
-void ft_mend_step(struct ft_mend *mend, const struct ft_memory *memory, unsigned pages)
+void ft_mend_step(struct ft_mend *mend, unsigned pages)
 {
-	if (!ft_mend_needed(mend, memory))
+	if (!ft_mend_needed(mend))
 		return;
-	uint64_t end = memory->size / HUGE_PAGE * HUGE_PAGE, length = pages * HUGE_PAGE;
-	if (length > end - mend->next)
-		length = end - mend->next;
-	/* EAGAIN, ENOMEM: no huge page free now; EBUSY: in use. The next clone's end tries again. */
-	if (madvise(memory->base + mend->next, length, MADV_COLLAPSE) && errno == EINVAL && mend->next == 0)
-		mend->impossible = true;
-	mend->next += length;
+	const struct ft_mend_region *region = &mend->regions[mend->region];
+	uint64_t length = pages * HUGE_PAGE;
+	if (length > region->length - mend->offset)
+		length = region->length - mend->offset;
+	/* Failures are not ours to repair: memory never touched, no huge page free now, a page in use. The end of the
+	 * next clone tries again. */
+	madvise((void *)(uintptr_t)(region->base + mend->offset), length, MADV_COLLAPSE);
+	mend->offset += length;
+	if (mend->offset == region->length) {
+		mend->region++;
+		mend->offset = 0;
+	}
 }

@@ -1,23 +1,34 @@
 /* Gives the live guest its huge pages back. While clones live, each page that the guest writes is copied alone and its
  * 2 MiB page falls apart; the next fork then copies 512 entries where there was one (measured: 3-6 ms against
  * 0.3-0.5 ms for 64-256 MB). When the clones are gone and the guest is idle, MADV_COLLAPSE puts them together again, a
- * bounded piece at a time. A kernel without it (before 6.1) leaves this to khugepaged. */
+ * bounded piece at a time: guest memory, and the engine's code cache and tables alike. A kernel without it (before 6.1)
+ * leaves this to khugepaged. */
 #ifndef FT_CLONE_MEND_H
 #define FT_CLONE_MEND_H
 
-#include "vmm/memory.h"
+#include <stdbool.h>
+#include <stdint.h>
+
+#define FT_MEND_REGIONS 16u
 
 struct ft_mend {
-	bool impossible;
-	uint64_t
-	    next; /* offset of the first huge page that has to be looked at; memory size: all are whole */
+	unsigned count; /* 0: nothing can be mended */
+	struct ft_mend_region {
+		uint64_t base, length; /* whole huge pages */
+	} regions[FT_MEND_REGIONS];
+	unsigned region; /* where to go on; count: all was looked at */
+	uint64_t offset;
 };
+
+/* Finds everything of this process that asked for huge pages (MADV_HUGEPAGE), after the machine was made. Reads
+ * /proc/self/smaps: before confinement. */
+void ft_mend_open(struct ft_mend *mend);
 
 /* Clones were there: everything has to be looked at again. */
 void ft_mend_again(struct ft_mend *mend);
-bool ft_mend_needed(const struct ft_mend *mend, const struct ft_memory *memory);
+bool ft_mend_needed(const struct ft_mend *mend);
 
 /* One step: at most `pages` huge pages. */
-void ft_mend_step(struct ft_mend *mend, const struct ft_memory *memory, unsigned pages);
+void ft_mend_step(struct ft_mend *mend, unsigned pages);
 
 #endif

@@ -51,7 +51,8 @@ static void tell_end(const struct seed *s, unsigned index, enum ft_trial_end end
 	ft_report_send(&report, &event, detail, NULL);
 }
 
-static int run_in_child(const struct seed *s, unsigned index, pid_t parent, uint64_t until_vtime_ns)
+static int run_in_child(const struct seed *s, unsigned index, pid_t parent, uint64_t until_vtime_ns,
+			uint64_t began_ns)
 {
 	const struct ft_seed_plan *p = s->plan;
 	int keep[FT_HYGIENE_KEEP] = {p->events, p->disk, -1, -1};
@@ -61,7 +62,8 @@ static int run_in_child(const struct seed *s, unsigned index, pid_t parent, uint
 				     .outside = p->outside,
 				     .role = role_of(index),
 				     .until_vtime_ns = until_vtime_ns,
-				     .events = p->events};
+				     .events = p->events,
+				     .began_ns = began_ns};
 	struct ft_trial_result result;
 	return ft_trial_run(p->witness, &plan, &result) ? 3 : 0;
 }
@@ -70,10 +72,11 @@ static void start(struct seed *s, unsigned index, uint64_t until_vtime_ns)
 {
 	struct run *run = &s->runs[index];
 	uint64_t wall = s->plan->request->begin.wall_ns;
+	uint64_t began_ns = monotonic_ns();
 	pid_t self = getpid();
 	pid_t pid = fork();
 	if (pid == 0)
-		_exit(run_in_child(s, index, self, until_vtime_ns));
+		_exit(run_in_child(s, index, self, until_vtime_ns, index ? began_ns : s->plan->began_ns));
 	int pidfd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
 	if (pidfd < 0) {
 		const char *why = strerror(errno);

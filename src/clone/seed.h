@@ -31,6 +31,7 @@ struct ft_seed_plan {
 	int control; /* orders */
 	int disk;    /* the machine's disk image, -1: none */
 	pid_t parent;
+	uint64_t began_ns; /* host CLOCK_MONOTONIC at which the live guest stopped for this fork */
 };
 
 /* Becomes the seed; in the child of fork. Returns the exit status. */

@@ -94,7 +94,8 @@ static struct ft_slot *free_slot(struct ft_slots *slots)
 	return NULL;
 }
 
-static int seed(struct ft_slots *slots, const struct ft_request *request, int control, pid_t parent)
+static int seed(struct ft_slots *slots, const struct ft_request *request, int control, pid_t parent,
+		uint64_t began_ns)
 {
 	if (slots->config.prepare && slots->config.prepare(slots->config.context))
 		return 2;
@@ -105,7 +106,8 @@ static int seed(struct ft_slots *slots, const struct ft_request *request, int co
 				    .events = slots->events,
 				    .control = control,
 				    .disk = slots->config.disk,
-				    .parent = parent};
+				    .parent = parent,
+				    .began_ns = began_ns};
 	return ft_seed_run(&plan);
 }
 
@@ -124,7 +126,7 @@ static void fork_seed(struct ft_slots *slots, const struct ft_request *request)
 	}
 	pid_t self = getpid(), pid = fork();
 	if (pid == 0)
-		_exit(seed(slots, request, pair[1], self));
+		_exit(seed(slots, request, pair[1], self, began));
 	int error = errno;
 	close(pair[1]);
 	if (pid < 0) {

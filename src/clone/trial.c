@@ -99,7 +99,9 @@ static void begin(struct trial *t)
 	ft_witness_clone(t->witness, &t->report);
 	t->from_icount = m->icount;
 	t->from_ns = ft_machine_vtime(m);
-	t->deadline_ns = monotonic_ns() + t->begin->wall_ns;
+	uint64_t now = monotonic_ns();
+	t->deadline_ns = now + t->begin->wall_ns;
+	t->result->first_insn_ns = now - t->plan->began_ns;
 }
 
 /* ---- Handling ------------------------------------------------------------------------------------------------ */
@@ -264,8 +266,9 @@ static void finish(struct trial *t, enum ft_trial_end end)
 	/* What answers the outside still had is not the machine's state, the timer for them would be a stale pointer. */
 	ft_timer_disarm(m, &t->answers);
 	r->state_hash = ft_machine_hash(m);
-	uint64_t values[] = {(uint64_t)end, r->state_hash, r->instructions, r->pages_written, r->handled};
-	ft_observe_tell(&t->witness->observer, FT_EVENT_TRIAL_END, values, 5, t->detail, NULL);
+	uint64_t values[] = {(uint64_t)end,    r->state_hash, r->instructions,
+			     r->pages_written, r->handled,    r->first_insn_ns};
+	ft_observe_tell(&t->witness->observer, FT_EVENT_TRIAL_END, values, 6, t->detail, NULL);
 }
 
 int ft_trial_run(struct ft_witness *witness, const struct ft_trial_plan *plan, struct ft_trial_result *result)

@@ -21,6 +21,7 @@ struct ft_trial_plan {
 	enum ft_event_role role; /* trial or twin */
 	uint64_t until_vtime_ns; /* twin: where to stop */
 	int events;              /* socket; -1: none */
+	uint64_t began_ns;       /* host CLOCK_MONOTONIC at which this clone began to be made */
 };
 
 /* What came out; the same as told by TRIAL_END. */
@@ -29,6 +30,8 @@ struct ft_trial_result {
 	bool handled;
 	uint64_t state_hash, instructions, pages_written, vtime_ns;
 	uint32_t taken_bytes, frames_taken;
+	uint64_t
+	    first_insn_ns; /* from began_ns to the first instruction; host time, so not part of what repeats */
 };
 
 /* Runs to the end and tells everything. 0, or -ENOMEM before anything ran. */

@@ -292,6 +292,7 @@ static void the_same_trial_twice_is_the_same(void **state)
 		wait_for(FT_EVENT_SEED_GONE, hold);
 	}
 	assert_int_equal(first[0].a[0], FT_TRIAL_END_NEVER_IDLE);
+	first[0].a[5] = first[1].a[5]; /* how fast the host was */
 	assert_memory_equal(first[0].a, first[1].a, sizeof(first[0].a));
 	assert_int_equal(first[0].vtime_ns, first[1].vtime_ns);
 	assert_int_equal(first[0].sequence, first[1].sequence);

@@ -246,6 +246,8 @@ static void the_same_trial_twice_is_the_same(void **state)
 		assert_true(j < b.trial.count);
 		struct stand_event other = b.trial.events[j++];
 		other.event.hold = one->event.hold;
+		if (one->event.type == FT_EVENT_TRIAL_END)
+			other.event.a[5] = one->event.a[5]; /* how fast the host was */
 		assert_memory_equal(&one->event, &other.event, sizeof(one->event));
 		assert_string_equal(one->strings[0], other.strings[0]);
 		assert_string_equal(one->strings[1], other.strings[1]);

@@ -1,0 +1,184 @@
+/* bench-clone [--clones N]: how long the live guest stops for a clone, and how soon the clone runs. A guest of 256 MiB
+ * serves HTTP behind the product's own vmm process; between clones it answers a request, and each clone tries one. The
+ * floor is what a bare fork of a process with as much memory costs on this machine, measured in the same run. */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../guest/peer.h"
+#include "images.h"
+
+#define RAM_MIB   256u
+#define MOST      1000
+#define HUGE_PAGE (2ull << 20)
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static int compare(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+	return x < y ? -1 : x > y;
+}
+
+static double percentile(const uint64_t *samples, int count, int percent)
+{
+	uint64_t sorted[MOST];
+	memcpy(sorted, samples, (size_t)count * sizeof(*samples));
+	qsort(sorted, (size_t)count, sizeof(*sorted), compare);
+	int at = count * percent / 100;
+	return count ? (double)sorted[at < count ? at : count - 1] / 1000 : 0;
+}
+
+/* Percent of the anonymous memory at `at` that is in huge pages. */
+static unsigned huge_percent(const void *at)
+{
+	char line[256];
+	unsigned long from, to, kib = 0;
+	bool here = false;
+	FILE *maps = fopen("/proc/self/smaps", "re");
+	while (maps && fgets(line, sizeof(line), maps)) {
+		if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+			here = from <= (unsigned long)at && (unsigned long)at < to;
+		else if (here && sscanf(line, "AnonHugePages: %lu", &kib) == 1)
+			break;
+	}
+	if (maps)
+		fclose(maps);
+	return (unsigned)(kib * 100 / (RAM_MIB << 10));
+}
+
+/* What fork costs a process that does nothing else: in one of its own, so that nothing of this one is counted. */
+static int measure_floor(int count, uint64_t *samples, unsigned *huge)
+{
+	int pipes[2];
+	if (pipe(pipes))
+		return -1;
+	pid_t pid = fork();
+	if (pid == 0) {
+		uint8_t *area = mmap(NULL, (RAM_MIB << 20) + HUGE_PAGE, PROT_READ | PROT_WRITE,
+				     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (area == MAP_FAILED)
+			_exit(1);
+		uint8_t *ram = (uint8_t *)(((uintptr_t)area + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1));
+		madvise(ram, RAM_MIB << 20, MADV_HUGEPAGE);
+		memset(ram, 1, RAM_MIB << 20);
+		*huge = huge_percent(ram);
+		for (int i = 0; i < count; i++) {
+			uint64_t began = now_ns();
+			pid_t child = fork();
+			if (child == 0)
+				_exit(0);
+			samples[i] = now_ns() - began;
+			waitpid(child, NULL, 0);
+		}
+		bool good = write(pipes[1], huge, sizeof(*huge)) == sizeof(*huge) &&
+			    write(pipes[1], samples, (size_t)count * sizeof(*samples)) ==
+				(ssize_t)((size_t)count * sizeof(*samples));
+		_exit(good ? 0 : 1);
+	}
+	close(pipes[1]);
+	bool good = read(pipes[0], huge, sizeof(*huge)) == sizeof(*huge);
+	for (size_t at = 0, all = (size_t)count * sizeof(*samples); good && at < all;) {
+		ssize_t n = read(pipes[0], (char *)samples + at, all - at);
+		good = n > 0;
+		at += n > 0 ? (size_t)n : 0;
+	}
+	close(pipes[0]);
+	waitpid(pid, NULL, 0);
+	return good ? 0 : -1;
+}
+
+/* One clone of a request on a connection of its own. */
+static bool measure_clone(struct stand *s, uint16_t port, uint64_t hold, uint64_t *pause, uint64_t *first)
+{
+	static const char request[] = "GET /cgi-bin/health HTTP/1.1\r\nHost: guest\r\n\r\n";
+	struct peer p;
+	struct stand_trial trial = {0};
+	struct stand_frame frame;
+	peer_open(&p, s, port);
+	bool good = peer_connect(&p);
+	if (good) {
+		struct ft_trial_begin begin = stand_budgets(hold);
+		begin.horizon_ns = 1000000000;
+		peer_describe(&p, p.sequence, sizeof(request) - 1, &begin);
+		peer_segment(&p, request, sizeof(request) - 1, &frame);
+		stand_ask(s, &begin, &frame, 1);
+		stand_collect(s, hold, &trial, false, peer_meanwhile, &p);
+		good = trial.ready && trial.end && trial.end->event.a[0] == FT_TRIAL_END_HORIZON &&
+		       trial.end->event.a[4];
+		if (good) {
+			*pause = trial.ready->event.a[0];
+			*first = trial.end->event.a[5];
+		}
+		if (!trial.gone)
+			stand_finish(s, hold, &trial);
+		stand_trial_free(&trial);
+	}
+	peer_close(&p);
+	return good;
+}
+
+int main(int argc, char **argv)
+{
+	int count = argc == 3 && !strcmp(argv[1], "--clones") ? atoi(argv[2]) : 100, done = 0;
+	static uint64_t pause[MOST], first[MOST], floor_ns[MOST];
+	char directory[600];
+	unsigned huge = 0;
+	struct ft_error err = {0};
+	struct stand s;
+	struct peer idle;
+	if (count < 1 || count > MOST || (argc != 1 && argc != 3)) {
+		fprintf(stderr, "usage: bench-clone [--clones N]   (1 to %d)\n", MOST);
+		return 64;
+	}
+	signal(SIGPIPE, SIG_IGN);
+	if (images_prepare("web", directory, sizeof(directory), &err)) {
+		fprintf(stderr, "bench-clone: %s\n", err.text);
+		printf("{\"ram_mib\":%u,\"skipped\":\"no guest image\"}\n", RAM_MIB);
+		return 1;
+	}
+	bool up = !stand_spawn(&s, FORETASTE_VMM, NULL) &&
+		  !stand_configure(&s, directory, images_cmdline(directory), RAM_MIB, 2);
+	if (up) {
+		stand_link(&s);
+		peer_open(&idle, &s, 40000);
+		up = stand_wait_console(&s, "foretaste-guest: services up", peer_meanwhile, &idle);
+	}
+	fprintf(stderr, "guest %s; %d clones\n", up ? "up" : "did not come up", count);
+	for (int i = 0; up && i < count; i++) {
+		bool served = peer_get(&s, (uint16_t)(41000 + 2 * i), "/");
+		if (!served || !measure_clone(&s, (uint16_t)(41001 + 2 * i), (uint64_t)i + 1, &pause[done],
+					      &first[done]))
+			break;
+		done++;
+		if (i % 10 == 9)
+			fprintf(stderr, "clone %d: pause %.0f us, first instruction after %.0f us\n", i + 1,
+				(double)pause[i] / 1000, (double)first[i] / 1000);
+	}
+	if (up)
+		stand_end(&s);
+	bool floor = measure_floor(count, floor_ns, &huge) == 0;
+	fprintf(stderr, "floor: %u %% of its memory in huge pages%s\n", huge,
+		huge >= 95 ? "" : " (too few: not a fair floor)");
+	printf("{\"ram_mib\":%u,\"clones\":%d,\"pause_us\":{\"p50\":%.0f,\"p99\":%.0f,\"first\":%.0f,"
+	       "\"last\":%.0f},"
+	       "\"first_insn_us\":{\"p50\":%.0f,\"p99\":%.0f},\"fork_floor_us\":{\"p50\":%.0f},\"floor_huge_"
+	       "percent\":%u}\n",
+	       RAM_MIB, done, percentile(pause, done, 50), percentile(pause, done, 99),
+	       done ? (double)pause[0] / 1000 : 0, done ? (double)pause[done - 1] / 1000 : 0,
+	       percentile(first, done, 50), percentile(first, done, 99),
+	       floor ? percentile(floor_ns, count, 50) : 0, huge);
+	return done == count && floor && huge >= 95 ? 0 : 1;
+}
