@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
@@ -62,20 +63,26 @@ bool ft_mend_needed(const struct ft_mend *mend)
 	return mend->region < mend->count;
 }
 
-void ft_mend_step(struct ft_mend *mend, unsigned pages)
+static uint64_t monotonic_ns(void)
 {
-	if (!ft_mend_needed(mend))
-		return;
-	const struct ft_mend_region *region = &mend->regions[mend->region];
-	uint64_t length = pages * HUGE_PAGE;
-	if (length > region->length - mend->offset)
-		length = region->length - mend->offset;
-	/* Failures are not ours to repair: memory never touched, no huge page free now, a page in use. The end of the
-	 * next clone tries again. */
-	madvise((void *)(uintptr_t)(region->base + mend->offset), length, MADV_COLLAPSE);
-	mend->offset += length;
-	if (mend->offset == region->length) {
-		mend->region++;
-		mend->offset = 0;
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+void ft_mend_step(struct ft_mend *mend, uint64_t budget_ns)
+{
+	uint64_t end = monotonic_ns() + budget_ns;
+	while (ft_mend_needed(mend) && monotonic_ns() < end) {
+		const struct ft_mend_region *region = &mend->regions[mend->region];
+		/* One huge page a call: a call for many gives up at the first that it cannot do. Whole ones cost 0.1 us,
+		 * broken ones 0.3 ms. Failures are not ours to repair: memory never touched, no huge page free now, a page
+		 * in use. The end of the next clone tries again. */
+		madvise((void *)(uintptr_t)(region->base + mend->offset), HUGE_PAGE, MADV_COLLAPSE);
+		mend->offset += HUGE_PAGE;
+		if (mend->offset == region->length) {
+			mend->region++;
+			mend->offset = 0;
+		}
 	}
 }

@@ -28,7 +28,7 @@ void ft_mend_open(struct ft_mend *mend);
 void ft_mend_again(struct ft_mend *mend);
 bool ft_mend_needed(const struct ft_mend *mend);
 
-/* One step: at most `pages` huge pages. */
-void ft_mend_step(struct ft_mend *mend, unsigned pages);
+/* Goes on for about budget_ns. */
+void ft_mend_step(struct ft_mend *mend, uint64_t budget_ns);
 
 #endif

@@ -19,7 +19,7 @@
 #define CHANNEL_NS         10000000u /* a busy guest's vmm looks at its channel this often */
 #define FRAMES_AHEAD       256u      /* frames given to a machine whose guest has no buffers for them */
 #define BURST              64u
-#define MEND_PAGES         32u /* huge pages looked at in one idle moment; the few that fell apart take 0.1-0.3 ms each */
+#define MEND_NS            1000000u /* putting huge pages together again, in one idle moment */
 
 static uint64_t monotonic_ns(void)
 {
@@ -274,7 +274,7 @@ static void idle(struct ft_live *live, uint64_t wake)
 		}
 	}
 	if (!live->slots->running && ft_mend_needed(&live->mend)) {
-		ft_mend_step(&live->mend, MEND_PAGES);
+		ft_mend_step(&live->mend, MEND_NS);
 		/* One step at a time: look for work in between. */
 		if (ft_mend_needed(&live->mend))
 			return;
