@@ -119,6 +119,17 @@ static void refuses_images_that_do_not_add_up(void **state)
 			fail_msg("case %u was accepted", i);
 		assert_true(err.text[0]);
 	}
+	/* Room for decompression is needed though nothing is loaded there. */
+	memcpy(image, good, SETUP + CODE);
+	memset(image + 0x260, 0xff, 4);
+	assert_int_not_equal(boot(&pc, image, SETUP + CODE, NULL, 0, "quiet", &err), 0);
+	/* A header that claims to be longer than what boot_params has for one. */
+	memcpy(image, good, SETUP + CODE);
+	image[0x201] = 0xff;
+	memset(image + 0x290, 0xee, 0x80);
+	assert_int_equal(boot(&pc, image, SETUP + CODE, NULL, 0, "quiet", &err), 0);
+	for (uint64_t at = 0x290; at < 0x2d0; at++)
+		assert_int_equal(peek(&pc, FT_BOOT_PARAMS + at, 1), 0);
 	/* Cut at every length: never read behind its end (the allocation is exact for the sanitizer). */
 	for (size_t length = 0; length < SETUP + 0x201; length += length < 0x300 ? 1 : 37) {
 		uint8_t *cut = malloc(length ? length : 1);

@@ -56,7 +56,13 @@ static void pic_serves_by_priority_and_through_the_cascade(void **state)
 	pc_out(&pc, 0xa0, 1, 0x20);
 	pc_out(&pc, 0x20, 1, 0x20);
 	assert_int_equal(ft_irq_acknowledge(pc.m), 0x25);
+	ft_irq_set(pc.m, 5, false);
+	ft_irq_set(pc.m, 5, true);
+	assert_false(pc.m->interrupt); /* its own level is being served */
 	pc_out(&pc, 0x20, 1, 0x20);
+	assert_int_equal(ft_irq_acknowledge(pc.m), 0x25);
+	pc_out(&pc, 0x20, 1, 0x20);
+	ft_irq_set(pc.m, 5, true);
 	assert_false(pc.m->interrupt); /* both lines still high: edges count */
 	ft_irq_set(pc.m, 5, false);
 	ft_irq_set(pc.m, 5, true);
@@ -80,7 +86,8 @@ static void ioapic_level_interrupt_comes_again_until_the_line_falls(void **state
 	assert_false(pc.m->interrupt); /* in service */
 	pc_store(&pc, LAPIC + 0xb0, 4, 0);
 	assert_int_equal(ft_irq_acknowledge(pc.m), 0x41);
-	ft_irq_set(pc.m, 17, false);
+	ft_irq_set(pc.m, 17, true);
+	ft_irq_set(pc.m, 17, false); /* before it was served again: nothing is left of it */
 	pc_store(&pc, LAPIC + 0xb0, 4, 0);
 	assert_false(pc.m->interrupt);
 	assert_false(redirection(&pc, 17) & 1 << 14);
@@ -225,6 +232,18 @@ static void pit_counts_and_interrupts(void **state)
 	while (!(pc_in(&pc, 0x61, 1) & 0x20) && ft_machine_vtime(pc.m) < start + 20000000)
 		pc_pass(&pc, 1000);
 	assert_in_range(ft_machine_vtime(pc.m) - start, 9990000, 10010000);
+	/* With its gate off it does not count. */
+	pc_out(&pc, 0x61, 1, 0);
+	pc_out(&pc, 0x43, 1, 0xb0);
+	pc_out(&pc, 0x42, 1, 0x00);
+	pc_out(&pc, 0x42, 1, 0x10);
+	pc_pass(&pc, 100000000);
+	assert_false(pc_in(&pc, 0x61, 1) & 0x20);
+	pc_out(&pc, 0x61, 1, 1);
+	pc_pass(&pc, 1000000);
+	pc_out(&pc, 0x61, 1, 0);
+	pc_pass(&pc, 100000000);
+	assert_false(pc_in(&pc, 0x61, 1) & 0x20);
 	pc_close(&pc);
 }
 
@@ -261,6 +280,16 @@ static void rtc_shows_the_epoch_plus_virtual_time(void **state)
 	assert_int_equal(cmos(&pc, 0), 0x41);
 	/* Update interrupt: IRQ 8, once a second, cleared by reading register C. */
 	set_cmos(&pc, 0x0b, 0x12);
+	pc_pass(&pc, 1500000000 - 1000000000 + 250000000 - 1000 - 10 * FT_COST_IO);
+	while (cmos(&pc, 0) == 0x41)
+		assert_false(pc.m->interrupt);
+	pc_pass(&pc, 0);
+	assert_true(pc.m->interrupt);
+	ft_irq_acknowledge(pc.m);
+	assert_int_equal(cmos(&pc, 0x0c) & 0x90, 0x90);
+	assert_int_equal(cmos(&pc, 0x0c), 0);
+	pc_out(&pc, 0xa0, 1, 0x20);
+	pc_out(&pc, 0x20, 1, 0x20);
 	for (unsigned i = 0; i < 3; i++) {
 		pc_pass(&pc, 1000000000);
 		assert_int_equal(ft_irq_acknowledge(pc.m), 0x28);
@@ -280,6 +309,18 @@ static void rtc_shows_the_epoch_plus_virtual_time(void **state)
 	assert_int_equal(cmos(&pc, 9), 0);
 	assert_int_equal(cmos(&pc, 0x32), 20);
 	assert_int_equal(cmos(&pc, 7), 1);
+	pc_close(&pc);
+}
+
+static void accesses_across_the_end_of_a_device_reach_nobody(void **state)
+{
+	struct pc pc;
+	pc_open(&pc, -1);
+	assert_true(pc_in(&pc, 0x3fe, 4) == 0xffffffff);
+	assert_true(pc_load(&pc, LAPIC + 0xffc, 8) == UINT64_MAX);
+	pc_out(&pc, 0x3ff, 1, 0x5a);
+	pc_out(&pc, 0x3ff, 2, 0xa5a5);
+	assert_int_equal(pc_in(&pc, 0x3ff, 1), 0x5a);
 	pc_close(&pc);
 }
 
@@ -320,6 +361,7 @@ int main(void)
 	    cmocka_unit_test(lapic_timer_modes),
 	    cmocka_unit_test(pit_counts_and_interrupts),
 	    cmocka_unit_test(rtc_shows_the_epoch_plus_virtual_time),
+	    cmocka_unit_test(accesses_across_the_end_of_a_device_reach_nobody),
 	    cmocka_unit_test(serial_port_echoes_and_interrupts),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -202,6 +202,7 @@ static void disk_reads_base_and_keeps_writes_to_itself(void **state)
 
 	blk_request(&d, 0, 9, 1024);
 	assert_false(ft_machine_quiet(d.pc.m));
+	pc_pass(&d.pc, 10000);
 	assert_int_equal(used(&d, 0, NULL), -1); /* not before its latency has passed */
 	pc_pass(&d.pc, 1000000);
 	assert_true(ft_machine_quiet(d.pc.m) || d.pc.m->interrupt);
@@ -400,6 +401,27 @@ static void event_index_saves_interrupts(void **state)
 	pc_close(&d.pc);
 }
 
+static void masked_messages_wait(void **state)
+{
+	struct driver d;
+	open_driver(&d, SLOT_NET, -1);
+	uint64_t table = pc_config_read(&d.pc, SLOT_NET, 0x14, 4), control = table + 16 + 12;
+	uint8_t frame[60] = {0};
+	pc_store(&d.pc, control, 4, 1);
+	for (unsigned i = 0; i < 2; i++) {
+		describe(&d, 0, i, DATA, 1526, WRITE, 0);
+		offer(&d, 0, (uint16_t)i);
+		ft_machine_input(d.pc.m, FT_INPUT_FRAME, 0, frame, sizeof(frame));
+	}
+	assert_int_equal(interrupt(&d), -1);
+	assert_int_equal(pc_load(&d.pc, table + 0x800, 8), 2);
+	pc_store(&d.pc, control, 4, 0);
+	assert_int_equal(interrupt(&d), 0x40);
+	assert_int_equal(pc_load(&d.pc, table + 0x800, 8), 0);
+	assert_int_equal(interrupt(&d), -1);
+	pc_close(&d.pc);
+}
+
 static void intx_is_used_without_msix(void **state)
 {
 	struct driver d;
@@ -486,6 +508,7 @@ static void head_outside(struct driver *d)
 
 static void index_jump(struct driver *d)
 {
+	describe(d, 1, 0, DATA, 30, 0, 0); /* a chain that would be fine */
 	put16(d, RINGS(1) + 0x2002, QUEUE_SIZE + 1);
 }
 
@@ -518,6 +541,7 @@ static void violations_break_the_device_and_nothing_else(void **state)
 		if (!(status(&d) & 0x40))
 			fail_msg("%s was accepted", violations[i].what);
 		assert_int_equal(d.pc.sent_count, 0);
+		assert_true(d.pc.m->devices->net.v.chain.count <= QUEUE_SIZE);
 		/* It stays broken until it is reset, whatever the driver writes. */
 		pc_store(&d.pc, d.registers + 20, 1, 15);
 		assert_int_equal(status(&d) & 0x40, 0x40);
@@ -674,6 +698,7 @@ int main(void)
 	    cmocka_unit_test(net_sends_what_is_a_frame),
 	    cmocka_unit_test(rng_takes_bytes_only_through_the_door),
 	    cmocka_unit_test(event_index_saves_interrupts),
+	    cmocka_unit_test(masked_messages_wait),
 	    cmocka_unit_test(intx_is_used_without_msix),
 	    cmocka_unit_test(violations_break_the_device_and_nothing_else),
 	    cmocka_unit_test(rings_outside_of_memory_are_refused),
