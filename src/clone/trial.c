@@ -265,7 +265,7 @@ static void finish(struct trial *t, enum ft_trial_end end)
 	r->frames_taken = t->delivered;
 	/* What answers the outside still had is not the machine's state, the timer for them would be a stale pointer. */
 	ft_timer_disarm(m, &t->answers);
-	r->state_hash = ft_machine_hash(m);
+	r->state_hash = ft_machine_hash_written(m);
 	uint64_t values[] = {(uint64_t)end,    r->state_hash, r->instructions,
 			     r->pages_written, r->handled,    r->first_insn_ns};
 	ft_observe_tell(&t->witness->observer, FT_EVENT_TRIAL_END, values, 6, t->detail, NULL);

@@ -168,13 +168,9 @@ bool ft_machine_quiet(const struct ft_machine *m)
 	return !m->interrupt && !d->net.s.count && !d->rng.s.count && !d->blk.s.count;
 }
 
-uint64_t ft_machine_hash(struct ft_machine *m)
+/* Everything but RAM. */
+static uint64_t finish_hash(struct ft_machine *m, XXH3_state_t *hash)
 {
-	XXH3_state_t *hash = XXH3_createState();
-	if (!hash)
-		return 0;
-	XXH3_128bits_reset(hash);
-	XXH3_128bits_update(hash, m->ram.base, m->ram.size);
 	if (m->engine) {
 		struct ft_cpu_state cpu;
 		memset(&cpu, 0, sizeof(cpu));
@@ -193,4 +189,28 @@ uint64_t ft_machine_hash(struct ft_machine *m)
 	uint64_t low = XXH3_128bits_digest(hash).low64;
 	XXH3_freeState(hash);
 	return low;
+}
+
+uint64_t ft_machine_hash(struct ft_machine *m)
+{
+	XXH3_state_t *hash = XXH3_createState();
+	if (!hash)
+		return 0;
+	XXH3_128bits_reset(hash);
+	XXH3_128bits_update(hash, m->ram.base, m->ram.size);
+	return finish_hash(m, hash);
+}
+
+uint64_t ft_machine_hash_written(struct ft_machine *m)
+{
+	XXH3_state_t *hash = XXH3_createState();
+	if (!hash)
+		return 0;
+	XXH3_128bits_reset(hash);
+	for (uint64_t page = 0; page < m->ram.size / FT_PAGE_SIZE; page++)
+		if (m->ram.page_flags[page] & FT_PAGE_WRITTEN) {
+			XXH3_128bits_update(hash, &page, sizeof(page));
+			XXH3_128bits_update(hash, m->ram.base + page * FT_PAGE_SIZE, FT_PAGE_SIZE);
+		}
+	return finish_hash(m, hash);
 }

@@ -276,4 +276,8 @@ bool ft_machine_quiet(const struct ft_machine *m);
  * equal hashes behave equally from here on given equal inputs. */
 uint64_t ft_machine_hash(struct ft_machine *m);
 
+/* The same over the pages written since the mark only: for machines whose RAM was equal when it was marked, as clones of
+ * one seed. Costs what was written, not what there is. */
+uint64_t ft_machine_hash_written(struct ft_machine *m);
+
 #endif
