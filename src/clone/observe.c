@@ -363,6 +363,13 @@ static void call_returns(struct ft_observer *o, struct ft_observe_call *call, ui
 	forget_call(o, call);
 }
 
+/* Back at the instruction whose page fault was the last thing seen of this address space. */
+static bool tries_again(struct ft_observer *o, uint64_t rip)
+{
+	const struct ft_process *p = o->clone ? ft_tell_process(o) : NULL;
+	return p && p->faulted && p->fault_vector == VECTOR_PF && p->fault_rip == rip;
+}
+
 /* The acting process runs on: its last exception did not kill it. A page fault is over when its instruction is tried
  * again; others, when the process runs at all. */
 static void runs_on(struct ft_observer *o, uint64_t rip)
@@ -375,8 +382,11 @@ static void runs_on(struct ft_observer *o, uint64_t rip)
 void ft_observe_sysret(struct ft_observer *o, uint64_t rax, uint64_t rip, uint64_t rsp)
 {
 	struct ft_observe_call *call = o->calls_used ? find_call(o, o->cr3, rsp) : NULL;
+	/* Back at the instruction that faulted: it runs on. Looked at first, because a child whose first instruction is not
+	 * in memory yet comes by here twice with the stack and the result of a fork, and so of its sibling's fork, too. */
+	bool again = tries_again(o, rip);
 	/* A newcomer in an address space must not pass for who died in it. */
-	if (!call && o->calls_used && !rax && (child_returns(o, rsp) || program_starts(o, rax, rsp)))
+	if (!again && !call && o->calls_used && !rax && (child_returns(o, rsp) || program_starts(o, rax, rsp)))
 		return;
 	runs_on(o, rip);
 	/* Back at the system call itself (2 bytes): interrupted, it starts again. */

@@ -381,6 +381,25 @@ static void a_death_that_nobody_waits_for_is_told(void **state)
 	assert_false(next());
 }
 
+/* Two processes of one program fork at the same place, and the first child's text is not in memory yet: when it comes back
+ * from that page fault it looks like the other's child, and must not be taken for it (the first would be called dead). */
+static void a_child_back_from_its_first_page_fault_is_no_sibling(void **state)
+{
+	switch_to(SHELL);
+	call(SYS_fork, 0, 0, 0, 0);
+	switch_to(CHILD);
+	back(0);
+	ft_observe_fault(&observer, 14, 0x14, 0x400002, 0x400002);
+	switch_to(OTHER);
+	call(SYS_fork, 0, 0, 0, 0);
+	switch_to(CHILD);
+	back(0);
+	switch_to(NEWER);
+	back(0);
+	ft_observe_end(&observer);
+	assert_false(next());
+}
+
 static void code_counts_when_user_stores_made_it(void **state)
 {
 	ft_observe_exec_page(&observer, 0x1000, 0x5000, FT_PAGE_WRITTEN | FT_PAGE_DMA_WRITTEN, 1);
@@ -513,6 +532,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(a_segmentation_fault_is_told_when_it_kills, fresh, done),
 	    cmocka_unit_test_setup_teardown(other_exceptions_are_told_at_once, fresh, done),
 	    cmocka_unit_test_setup_teardown(a_death_that_nobody_waits_for_is_told, fresh, done),
+	    cmocka_unit_test_setup_teardown(a_child_back_from_its_first_page_fault_is_no_sibling, fresh, done),
 	    cmocka_unit_test_setup_teardown(code_counts_when_user_stores_made_it, fresh, done),
 	    cmocka_unit_test_setup_teardown(console_lines_are_whole_and_a_panic_is_one, fresh, done),
 	    cmocka_unit_test_setup_teardown(the_live_guest_only_keeps_book, fresh, done),
