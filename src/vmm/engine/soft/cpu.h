@@ -157,7 +157,8 @@ enum soft_result {
 	SOFT_NEXT,  /* done; rip not advanced by C: the caller adds length; mode, paging and code are unchanged */
 	SOFT_SYNC,  /* done like NEXT, but look again at interrupts, deadline, code invalidation before going on */
 	SOFT_JUMP,  /* done and rip set (may have changed mode, cpl, CR3): look everything up again */
-	SOFT_AGAIN, /* not finished (long REP): state says how far; run this instruction again, it is not counted yet */
+	SOFT_AGAIN, /* not finished (long REP): state says how far; run this instruction again. The piece counts as one: where
+	               pieces end depends on addresses alone, so the count stays exact */
 	SOFT_FAULT, /* soft_raise was called; rip still at the instruction; not counted */
 	SOFT_HALT   /* done, rip to be advanced by the caller; cpu->halted set */
 };

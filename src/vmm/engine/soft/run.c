@@ -201,6 +201,8 @@ uint64_t soft_on_operation(struct soft_cpu *cpu, uint32_t record, uint64_t unuse
 		cpu->icount++;
 		return leave(cpu, SOFT_LEAVE_NEXT);
 	case SOFT_AGAIN:
+		/* Each piece counts: a guest must not stop the clock, or its budgets, with one long instruction. */
+		cpu->icount++;
 		return leave(cpu, SOFT_LEAVE_NEXT);
 	case SOFT_FAULT:
 		return leave(cpu, SOFT_LEAVE_FAULT);
@@ -356,11 +358,9 @@ static bool run_some(struct soft_cpu *cpu)
 	return true;
 }
 
-/* Exceptions and interrupts that are due at this boundary. false: triple fault. */
+/* Interrupts that are due at this boundary. false: triple fault. */
 static bool deliver(struct soft_cpu *cpu)
 {
-	if (cpu->fault.pending)
-		return soft_deliver(cpu);
 	if (cpu->m->nmi && !cpu->nmi_masked && !shadowed(cpu)) {
 		cpu->m->nmi = false;
 		cpu->halted = false;
@@ -376,19 +376,29 @@ static bool deliver(struct soft_cpu *cpu)
 
 static bool anything_due(const struct soft_cpu *cpu)
 {
-	return cpu->fault.pending ||
-	       ((deliverable(cpu) || (cpu->m->nmi && !cpu->nmi_masked)) && !shadowed(cpu));
+	return (deliverable(cpu) || (cpu->m->nmi && !cpu->nmi_masked)) && !shadowed(cpu);
+}
+
+/* A fault counts as an instruction, in the place of the one that it kept from running: a handler that faults itself, again
+ * and again, must neither escape the count nor `stop`. A trap follows an instruction that was counted. false: triple
+ * fault. */
+static bool deliver_fault(struct soft_cpu *cpu, uint64_t until)
+{
+	bool trap = cpu->fault.vector == SOFT_DB;
+	if (!trap && cpu->icount >= until)
+		return true;
+	if (!soft_deliver(cpu))
+		return false;
+	cpu->icount += !trap;
+	return true;
 }
 
 enum ft_exit soft_run(struct soft_cpu *cpu, uint64_t until)
 {
 	struct ft_machine *m = cpu->m;
 	for (;;) {
-		if (cpu->fault.pending) {
-			if (!soft_deliver(cpu))
-				return FT_EXIT_SHUTDOWN;
-			continue;
-		}
+		if (cpu->fault.pending && !deliver_fault(cpu, until))
+			return FT_EXIT_SHUTDOWN;
 		if (m->leave)
 			return FT_EXIT_STOPPED;
 		if (cpu->stop) {

@@ -1,0 +1,344 @@
+/* A kernel of random code. It runs in ring 0 and ring 3 in turn, loads system registers with nonsense, jumps into itself,
+ * talks to devices, and returns from each fault to somewhere else. Whatever it does, the engine may only end as a
+ * processor would (count, halt, shutdown, reset), and must do exactly the same with every setting: same instruction
+ * count, same hash of RAM, CPU and devices. The output verifier looks at all code that is made. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "vmm/machine.h"
+
+#define SEEDS  60u
+#define POINTS 4u
+#define EVERY  4000u
+
+#define KERNEL    0xffff800000000000ull
+#define PML4      0x1000u
+#define PDPT_LOW  0x2000u
+#define PDPT_HIGH 0x3000u
+#define PD        0x4000u
+#define GDT       0x10000u
+#define IDT       0x11000u
+#define TSS       0x12000u
+#define COUNTER   0x16000u
+#define HANDLERS  0x18000u
+#define IST_TOP   0x20000u
+#define CODE      0x400000u
+#define CODE_SIZE 0x10000u
+#define DATA      0x600000u
+#define STACK     0x780000u
+
+/* Copied to HANDLERS; entries are made by entry(). Chooses where to go on by a counter in memory. */
+__asm__(".pushsection .rodata\n"
+	"ring0_common:\n"
+	"	push %rax; push %rcx\n"
+	"	movabs $0xffff800000016000, %rcx\n"
+	"	mov (%rcx), %rax\n"
+	"	imul $0x5851f42d, %rax, %rax\n"
+	"	add $0x14057b7f, %rax\n"
+	"	mov %rax, (%rcx)\n"
+	"	shr $20, %rax\n"
+	"	mov %rax, %rcx\n"
+	"	and $0xffff, %eax\n"
+	"	add $0x400000, %eax\n"
+	"	mov %rax, 16(%rsp)\n"
+	"	movq $0x33, 24(%rsp); movq $0x2b, 48(%rsp)\n"
+	"	test $0x100000, %ecx\n"
+	"	jnz 1f\n"
+	"	movq $0x08, 24(%rsp); movq $0x10, 48(%rsp)\n"
+	"1:	andq $0x40ed5, 32(%rsp)\n"
+	"	movq $0x780000, 40(%rsp)\n"
+	"	pop %rcx; pop %rax\n"
+	"	iretq\n"
+	"ring0_syscall:\n"
+	"	sysretq\n"
+	"ring0_end:\n"
+	".popsection\n");
+extern const uint8_t ring0_common[], ring0_syscall[], ring0_end[];
+
+static uint64_t seed;
+
+static uint64_t draw(void)
+{
+	uint64_t z = seed += 0x9e3779b97f4a7c15ull;
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+	return z ^ (z >> 31);
+}
+
+static void write_at(struct ft_machine *m, uint64_t at, const void *from, size_t size)
+{
+	assert_true(ft_memory_write(&m->ram, ft_gpa_make(at), from, size));
+}
+
+static void put(struct ft_machine *m, uint64_t at, uint64_t value)
+{
+	write_at(m, at, &value, 8);
+}
+
+static void entry(struct ft_machine *m, unsigned vector)
+{
+	bool error = vector == 8 || (vector >= 10 && vector <= 14) || vector == 17;
+	uint8_t code[16] = {0x48, 0x8d, 0x64, 0x24, 0x08}; /* lea rsp,[rsp+8] */
+	unsigned n = error ? 5 : 0;
+	uint64_t at = HANDLERS + 0x1000 + vector * 16;
+	int32_t back = (int32_t)(HANDLERS - (at + n + 5));
+	code[n] = 0xe9;
+	memcpy(code + n + 1, &back, 4);
+	write_at(m, at, code, sizeof(code));
+	at += KERNEL;
+	put(m, IDT + vector * 16,
+	    (at & 0xffff) | 0x08ull << 16 | 1ull << 32 | (vector == 3 ? 0xeeull : 0x8eull) << 40 |
+		(at >> 16 & 0xffff) << 48);
+	put(m, IDT + vector * 16 + 8, at >> 32);
+}
+
+/* Pieces that random bytes would rarely make. */
+static const struct {
+	const char *bytes;
+	uint8_t length;
+} pieces[] = {
+#define X(bytes)                                                                                             \
+	{                                                                                                    \
+		bytes, sizeof(bytes) - 1                                                                     \
+	}
+    X("\x0f\x22\xd8"),
+    X("\x0f\x20\xd8\x0f\x22\xd8"),                     /* reload CR3 */
+    X("\x0f\x20\xe0\x48\x0f\xba\xf8\x07\x0f\x22\xe0"), /* toggle CR4.PGE */
+    X("\x0f\x20\xc0\x48\x0f\xba\xf8\x10\x0f\x22\xc0"), /* toggle CR0.WP */
+    X("\x0f\x20\xc0\x48\x0f\xba\xf8\x03\x0f\x22\xc0"), /* toggle CR0.TS */
+    X("\x0f\x06"),
+    X("\x0f\x01\x3f"),
+    X("\x0f\x30"),
+    X("\x0f\x32"),
+    X("\xb9\x80\x00\x00\xc0\x0f\x32"),
+    X("\xb9\x01\x01\x00\xc0\x0f\x30"),
+    X("\xb9\xe0\x06\x00\x00\x0f\x30"), /* TSC deadline */
+    X("\x0f\x01\x17"),
+    X("\x0f\x01\x07"),
+    X("\x0f\x00\xd8"),
+    X("\x8e\xd0"),
+    X("\x8e\xd8"),
+    X("\x8e\xe0"),
+    X("\xb8\x2b\x00\x00\x00\x8e\xe8"),
+    X("\x0f\x01\xf8"),
+    X("\xfa"),
+    X("\xfb"),
+    X("\xf4"),
+    X("\xec"),
+    X("\xee"),
+    X("\xe6\x20"),
+    X("\xe4\x60"),
+    X("\xef"),
+    X("\xf3\xa4"),
+    X("\xf3\x48\xab"),
+    X("\xf3\xa6"),
+    X("\xf2\xae"),
+    X("\xf3\x6c"),
+    X("\xfd"),
+    X("\xfc"),
+    X("\x9c"),
+    X("\x9d"),
+    X("\x48\xcf"),
+    X("\x48\xcb"),
+    X("\xff\x2f"),
+    X("\x48\xff\x1f"),
+    X("\x0f\x05"),
+    X("\x48\x0f\x07"),
+    X("\xcc"),
+    X("\xcd\x80"),
+    X("\xf1"),
+    X("\xc8\x10\x00\x02"),
+    X("\xf0\x48\x0f\xc7\x0f"),
+    X("\x0f\xae\x07"),
+    X("\x0f\xae\x0f"),
+    X("\xdd\x37"),
+    X("\xdd\x27"),
+    X("\x0f\x31"),
+    X("\x0f\xa2"),
+    X("\x0f\x02\xc1"),
+    X("\x0f\x03\xc1"),
+    X("\x0f\x23\xf8"),
+    X("\x0f\x21\xf0"),
+    X("\x44\x0f\x22\xc0"),
+    X("\x0f\x01\xf0"),
+    X("\xbf\x00\x00\xe0\xfe\x8b\x07"), /* LAPIC */
+    X("\xbf\x00\x00\x60\x00\x48\x89\x07"),
+    X("\x48\x8d\x3d\x10\x00\x00\x00\x88\x07"),     /* writes to the code ahead */
+    X("\x48\x8d\x3d\xf0\xff\xff\xff\xc6\x07\x90"), /* and behind */
+    X("\xc3"),
+    X("\xe8\x10\x00\x00\x00"),
+    X("\xeb\x05"),
+    X("\x75\xf0"),
+    X("\x0f\x84\x20\x00\x00\x00"),
+    X("\xff\xe0"),
+    X("\xe2\xf5"),
+#undef X
+};
+
+static void make_code(struct ft_machine *m)
+{
+	static uint8_t code[CODE_SIZE];
+	for (unsigned at = 0; at < CODE_SIZE;) {
+		if (draw() % 3 == 0) {
+			unsigned i = (unsigned)(draw() % (sizeof(pieces) / sizeof(pieces[0])));
+			for (unsigned k = 0; k < pieces[i].length && at < CODE_SIZE; k++)
+				code[at++] = (uint8_t)pieces[i].bytes[k];
+		} else {
+			code[at++] = (uint8_t)draw();
+		}
+	}
+	write_at(m, CODE, code, sizeof(code));
+}
+
+static void make_memory(struct ft_machine *m)
+{
+	put(m, PML4, PDPT_LOW | 7);
+	put(m, PML4 + 256 * 8, PDPT_HIGH | 3);
+	put(m, PDPT_LOW, PD | 7);
+	put(m, PDPT_LOW + 3 * 8, 3ull << 30 | 0x87); /* where the local APIC is */
+	/* Not global: entries that outlive the tables they came from would make the TLB's size visible. */
+	put(m, PDPT_HIGH, 0x83);
+	for (uint64_t i = 1; i < 8; i++)
+		put(m, PD + i * 8, i << 21 | 0x87);
+	static const uint64_t gdt[] = {0,
+				       0x00af9b000000ffff,
+				       0x00cf93000000ffff,
+				       0,
+				       0x00cffb000000ffff,
+				       0x00cff3000000ffff,
+				       0x00affb000000ffff,
+				       0};
+	write_at(m, GDT, gdt, sizeof(gdt));
+	uint64_t tss = KERNEL + TSS;
+	put(m, GDT + 0x40, 0x67 | (tss & 0xffffff) << 16 | 0x8bull << 40 | (tss >> 24 & 0xff) << 56);
+	put(m, GDT + 0x48, tss >> 32);
+	put(m, TSS + 4, KERNEL + IST_TOP - 0x1000);
+	put(m, TSS + 36, KERNEL + IST_TOP);
+	write_at(m, HANDLERS, ring0_common, (size_t)(ring0_end - ring0_common));
+	for (unsigned v = 0; v < 256; v++)
+		entry(m, v);
+	put(m, COUNTER, draw());
+	make_code(m);
+}
+
+static void make_cpu(struct ft_machine *m)
+{
+	struct ft_cpu_state s = {
+	    .rip = CODE + draw() % CODE_SIZE,
+	    .rflags = 0x202,
+	    .gdt = {KERNEL + GDT, 0x4f},
+	    .idt = {KERNEL + IDT, 0xfff},
+	    .tr = {.base = KERNEL + TSS, .limit = 0x67, .selector = 0x40, .attributes = 0x8b},
+	    .cr0 = 0x80050033,
+	    .cr3 = PML4,
+	    .cr4 = 0x6a0,
+	    .efer = 0xd01,
+	    .dr = {[6] = 0xffff0ff0, [7] = 0x400},
+	    .pat = 0x0007040600070406,
+	    .star = 0x0023000800000000ull,
+	    .lstar = KERNEL + HANDLERS + (uint64_t)(ring0_syscall - ring0_common),
+	    .fmask = 0x47700,
+	    .icount = m->icount};
+	for (unsigned i = 0; i < FT_SEGMENTS; i++)
+		s.segment[i] =
+		    (struct ft_segment){.limit = 0xffffffff, .selector = 0x10, .attributes = 0xc093};
+	s.segment[FT_CS] = (struct ft_segment){.limit = 0xffffffff, .selector = 0x08, .attributes = 0xa09b};
+	for (unsigned i = 0; i < 16; i++)
+		s.gpr[i] = draw() % 4 ? DATA + draw() % 0x100000 : draw() % 2 ? draw() % 5000 : draw();
+	s.gpr[FT_RSP] = STACK;
+	s.fxsave[0] = 0x7f;
+	s.fxsave[1] = 0x03;
+	s.fxsave[24] = 0x80;
+	s.fxsave[25] = 0x1f;
+	struct ft_error err = {0};
+	if (m->engine_ops->set(m->engine, &s, &err))
+		fail_msg("%s", err.text);
+}
+
+struct trace {
+	enum ft_stop stop[POINTS];
+	uint64_t icount[POINTS], hash[POINTS];
+	unsigned points;
+};
+
+static void console(void *context, const char *bytes, size_t length)
+{
+}
+
+static void run(uint64_t number, const struct ft_engine_options *options, struct trace *trace)
+{
+	struct ft_error err = {0};
+	struct ft_machine_config config = {.memory = FT_RAM_MIN,
+					   .clock = FT_CLOCK_FREE,
+					   .disk_fd = -1,
+					   .mac = {0x52, 0x54, 0, 0, 2, 15},
+					   .engine = &ft_engine_soft,
+					   .engine_options = *options};
+	seed = number * 0x2545f4914f6cdd1dull;
+	struct ft_machine *m = ft_machine_create(&config, &err);
+	if (!m)
+		fail_msg("%s", err.text);
+	m->backend.console = console;
+	make_memory(m);
+	make_cpu(m);
+	trace->points = 0;
+	for (unsigned i = 0; i < POINTS; i++) {
+		struct ft_run_limits limits = {.icount = (i + 1) * EVERY, .vtime_ns = 60000000000ull};
+		trace->stop[i] = ft_machine_run(m, &limits, NULL);
+		if (trace->stop[i] == FT_STOP_ERROR)
+			fail_msg("seed %llu: %s", (unsigned long long)number, m->error.text);
+		trace->icount[i] = m->icount;
+		trace->hash[i] = ft_machine_hash(m);
+		trace->points++;
+		if (trace->stop[i] != FT_STOP_COUNT)
+			break;
+	}
+	ft_machine_destroy(m);
+}
+
+static void random_kernels_run_alike_with_every_setting(void **state)
+{
+	static const struct {
+		const char *name;
+		struct ft_engine_options options;
+	} ways[] = {
+	    {"as usual", {.cache_bytes = 4 << 20, .verify = true}},
+	    {"one instruction a block", {.cache_bytes = 4 << 20, .block_limit = 1, .verify = true}},
+	    {"blocks of 5, small cache", {.cache_bytes = 1 << 20, .block_limit = 5, .verify = true}},
+	    {"slow path", {.cache_bytes = 4 << 20, .always_slow = true, .verify = true}},
+	};
+	uint64_t instructions = 0;
+	unsigned far_runs = 0;
+	for (uint64_t number = 1; number <= SEEDS; number++) {
+		struct trace first = {0}, other;
+		run(number, &ways[0].options, &first);
+		instructions += first.icount[first.points - 1];
+		far_runs += first.points == POINTS;
+		for (unsigned w = 1; w < sizeof(ways) / sizeof(ways[0]); w++) {
+			run(number, &ways[w].options, &other);
+			for (unsigned i = 0; i < first.points; i++)
+				if (other.points <= i || other.stop[i] != first.stop[i] ||
+				    other.icount[i] != first.icount[i] || other.hash[i] != first.hash[i])
+					fail_msg("seed %llu, %s: differs at point %u: stop %d/%d, "
+						 "instruction %llu/%llu",
+						 (unsigned long long)number, ways[w].name, i, first.stop[i],
+						 other.stop[i], (unsigned long long)first.icount[i],
+						 (unsigned long long)other.icount[i]);
+		}
+	}
+	print_message("%u kernels, %llu instructions, %u to the end\n", SEEDS,
+		      (unsigned long long)instructions, far_runs);
+	assert_true(instructions > SEEDS * 1000);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {cmocka_unit_test(random_kernels_run_alike_with_every_setting)};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
