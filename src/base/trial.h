@@ -3,7 +3,8 @@
  * seed forks the trial. Later FT_TRIAL_TWIN and finally FT_TRIAL_END (always, exactly once) name the same hold.
  *
  * Answers come as events: SEED_READY, evidence, TRIAL_HANDLED, TRIAL_END (role trial or twin), SEED_GONE. The vmm
- * answers every BEGIN..GO with SEED_GONE at the latest when the seed is gone, whatever happened. */
+ * answers every BEGIN..GO with SEED_GONE at the latest when the seed is gone, whatever happened. SEED_READY comes from
+ * the live vmm and may arrive after the first evidence, which comes from the clone; SEED_GONE is always the last. */
 #ifndef FT_BASE_TRIAL_H
 #define FT_BASE_TRIAL_H
 

@@ -171,8 +171,7 @@ static void a_run_that_proves_nothing_ends_at_its_horizon(void **state)
 	/* This machine's guest has no driver: the frame is not taken. */
 	struct ft_trial_begin begin = usual(1);
 	ask(&begin);
-	wait_for(FT_EVENT_SEED_READY, 1);
-	assert_true(event.a[0] > 0);
+	assert_true(slots.last_pause_ns > 0);
 	trial_ends(1, FT_TRIAL_END_HORIZON);
 	assert_int_equal(event.a[4], 0);
 	assert_int_equal(event.role, FT_ROLE_TRIAL);

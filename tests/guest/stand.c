@@ -276,11 +276,12 @@ static bool take(struct stand *s, uint64_t hold_a, struct stand_trial *a, uint64
 	return true;
 }
 
-/* Takes events until *until is set or the seed is gone. */
+/* Takes events until *until is set, or the seed is gone. A fast clone's events may come before SEED_READY, which the live
+ * vmm sends: that is waited for, too. */
 static void collect(struct stand *s, uint64_t hold, struct stand_trial *t,
 		    const struct stand_event *const *until, void (*meanwhile)(void *), void *context)
 {
-	for (int waited = 0; waited < STAND_PATIENCE_MS && !*until && !t->gone;) {
+	for (int waited = 0; waited < STAND_PATIENCE_MS && (!*until || !t->ready) && !t->gone;) {
 		if (meanwhile)
 			meanwhile(context);
 		waited += take(s, hold, t, 0, NULL) ? 0 : 5;
@@ -292,7 +293,7 @@ static void collect(struct stand *s, uint64_t hold, struct stand_trial *t,
 void stand_collect_two(struct stand *s, uint64_t hold_a, struct stand_trial *a, uint64_t hold_b,
 		       struct stand_trial *b)
 {
-	for (int waited = 0; waited < STAND_PATIENCE_MS && (!a->end || !b->end);)
+	for (int waited = 0; waited < STAND_PATIENCE_MS && (!a->end || !b->end || !a->ready || !b->ready);)
 		waited += take(s, hold_a, a, hold_b, b) ? 0 : 5;
 	if (!a->end || !b->end)
 		give_up("a trial never ended");
