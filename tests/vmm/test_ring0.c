@@ -337,8 +337,52 @@ static void random_kernels_run_alike_with_every_setting(void **state)
 	assert_true(instructions > SEEDS * 1000);
 }
 
+/* Instructions counted when `code` has run under a limit that it must not get past. */
+static uint64_t counted(const void *code, size_t size, bool bad_handler)
+{
+	struct ft_error err = {0};
+	struct ft_machine_config config = {.memory = FT_RAM_MIN,
+					   .clock = FT_CLOCK_FREE,
+					   .disk_fd = -1,
+					   .engine = &ft_engine_soft,
+					   .engine_options = {.cache_bytes = 1 << 20, .verify = true}};
+	struct ft_machine *m = ft_machine_create(&config, &err);
+	if (!m)
+		fail_msg("%s", err.text);
+	make_memory(m);
+	make_cpu(m);
+	for (unsigned at = 0; at < CODE_SIZE; at++)
+		write_at(m, CODE + at, at < size ? (const uint8_t *)code + at : (const uint8_t *)"\x90", 1);
+	if (bad_handler) /* its page is not mapped: the fault's handler faults, and the stack is fine */
+		put(m, IDT + 14 * 16 + 8, (KERNEL >> 32) + 0x100);
+	struct ft_cpu_state s;
+	m->engine_ops->get(m->engine, &s);
+	s.rip = CODE;
+	assert_int_equal(m->engine_ops->set(m->engine, &s, &err), 0);
+	struct ft_run_limits limits = {.icount = 5000, .vtime_ns = UINT64_MAX};
+	assert_int_equal(ft_machine_run(m, &limits, NULL), FT_STOP_COUNT);
+	uint64_t count = m->icount;
+	ft_machine_destroy(m);
+	return count;
+}
+
+static void nothing_escapes_the_count(void **state)
+{
+	seed = 1;
+	/* mov rcx, 2^31-1; mov esi, CODE; rep lodsb; jmp back: it reads to the end of what is mapped. */
+	assert_int_equal(
+	    counted("\x48\xc7\xc1\xff\xff\xff\x7f\xbe\x00\x00\x40\x00\xf3\xac\xeb\xf0", 16, false), 5000);
+	/* mov rax, [-4096]: a page fault whose handler is not there. */
+	assert_int_equal(counted("\x48\x8b\x04\x25\x00\xf0\xff\xff", 8, true), 5000);
+	/* The same by a jump into nothing. */
+	assert_int_equal(counted("\x48\xc7\xc0\x00\x00\x00\xf0\xff\xe0", 9, true), 5000);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(random_kernels_run_alike_with_every_setting)};
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(nothing_escapes_the_count),
+	    cmocka_unit_test(random_kernels_run_alike_with_every_setting),
+	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -358,18 +358,26 @@ static bool run_some(struct soft_cpu *cpu)
 	return true;
 }
 
+/* At least one instruction of a handler runs before the next interrupt: a line that stays up, an interrupt controller
+ * that acknowledges by itself and a trap gate would be delivered for ever, and nothing would count it. */
+static bool interrupt(struct soft_cpu *cpu, uint8_t vector)
+{
+	cpu->shadow_icount = cpu->icount;
+	return soft_interrupt(cpu, vector);
+}
+
 /* Interrupts that are due at this boundary. false: triple fault. */
 static bool deliver(struct soft_cpu *cpu)
 {
 	if (cpu->m->nmi && !cpu->nmi_masked && !shadowed(cpu)) {
 		cpu->m->nmi = false;
 		cpu->halted = false;
-		return soft_interrupt(cpu, SOFT_NMI);
+		return interrupt(cpu, SOFT_NMI);
 	}
 	if (deliverable(cpu) && !shadowed(cpu)) {
 		int vector = soft_irq_acknowledge(cpu);
 		cpu->halted = false;
-		return vector < 0 || soft_interrupt(cpu, (uint8_t)vector);
+		return vector < 0 || interrupt(cpu, (uint8_t)vector);
 	}
 	return true;
 }
