@@ -172,7 +172,8 @@ class Stand:
         environment = dict(os.environ, FORETASTE_STAND=self.tag)
         self.process = subprocess.Popen(
             ["ip", "netns", "exec", self.netns[1], self.program("foretaste"), "run", "--config", path],
-            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env=environment, start_new_session=True)
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env=environment, start_new_session=True,
+            preexec_fn=end_with_parent)
 
     def stop(self, how=signal.SIGTERM):
         if self.process and self.process.poll() is None:
@@ -298,6 +299,11 @@ class Stand:
     def requests(self):
         """What nginx in the live guest says that it has served."""
         return self.get("/requests")[1]
+
+
+def end_with_parent():
+    """A test that is killed leaves no gateway behind: prctl(PR_SET_PDEATHSIG, SIGTERM)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
 
 
 def until_gone(processes, patience):

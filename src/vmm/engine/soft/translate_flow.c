@@ -343,10 +343,13 @@ static void emit_call(struct work *w)
 	emit_pext(e, R_RCX, R_R15, SLOT(canonical_mask[0]));
 	emit_lea(e, R_RCX, emit_at(R_RCX, 1));
 	emit_pext(e, R_RCX, R_RCX, SLOT(canonical_mask[1]));
+	emit_store(e, SLOT(spill[2]), R_R15);
 	uint8_t *good = emit_jrcxz(e);
+	/* ... but where the stack would fault, that comes first. */
+	push_check(w, 8);
+	emit_load(e, R_R15, SLOT(spill[2]));
 	emit_computed(w);
 	emit_land(e, good);
-	emit_store(e, SLOT(spill[2]), R_R15);
 	push_immediate(w, 8, g->next);
 	emit_load(e, R_R15, SLOT(spill[2]));
 	emit_indirect(w);
