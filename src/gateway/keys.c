@@ -42,6 +42,8 @@ const struct ft_key ft_keys[] = {
      "live follows wall time; free counts instructions, for exactness tests."},
     {"guests.*.ns_per_insn", FT_KEY_REAL, "0.05..100", "0.25", NULL,
      "Virtual nanoseconds that one instruction takes: the guest's idea of its own speed."},
+    {"guests.*.verify", FT_KEY_CHOICE, "off|on", "off", NULL,
+     "on: an independent check of all translated code before it runs, at the price of translating half as fast."},
     {"guests.*.disk", FT_KEY_PATH, NULL, NONE, NULL,
      "Disk image, or none. Only read: what the guest writes stays in memory and ends with it."},
     {"guests.*.mac", FT_KEY_MAC, NULL, NULL, "52:54:00:00:02:0f", "Ethernet address of its network card."},

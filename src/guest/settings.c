@@ -86,6 +86,10 @@ static int read_machine(struct ft_settings *s, const json_t *config, struct ft_e
 	else if (speed)
 		return ft_error_set(err, -EINVAL,
 				    "configuration: \"ns_per_insn\" is no number above 0 and up to 1000");
+	const char *verify = json_string_value(json_object_get(config, "verify"));
+	if (verify && strcmp(verify, "off") && strcmp(verify, "on"))
+		return ft_error_set(err, -EINVAL, "configuration: verify \"%.40s\" is neither on nor off", verify);
+	m->engine_options.verify = verify && !strcmp(verify, "on");
 	struct timespec now;
 	clock_gettime(CLOCK_REALTIME, &now);
 	m->clock = clock && !strcmp(clock, "free") ? FT_CLOCK_FREE : FT_CLOCK_LIVE;

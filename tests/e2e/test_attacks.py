@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-from stand import GUEST, Stand, main, require, until
+from stand import AS_SHIPPED, GUEST, Stand, main, require, until
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TARGET = "http://" + GUEST
@@ -43,7 +43,7 @@ def story(record):
 
 
 def attacks_fail_and_innocents_pass():
-    with Stand(sys.argv, cmdline="foretaste.ticker=30") as stand:
+    with Stand(sys.argv, guest=AS_SHIPPED, cmdline="foretaste.ticker=30") as stand:
         stand.wait_for_guest()
 
         # First of all, while nothing of what they need is in the guest's page cache.
@@ -88,7 +88,7 @@ def attacks_fail_and_innocents_pass():
 
 def programs_without_end_stop_at_their_budget():
     normal = {"may_exec": ["/usr/lib/foretaste/abuse/*"], "may_connect": [], "may_write": ["/var/log/nginx/*"]}
-    with Stand(sys.argv, service={"normal": normal}) as stand:
+    with Stand(sys.argv, guest=AS_SHIPPED, service={"normal": normal}) as stand:
         stand.wait_for_guest()
         for n, (name, ends) in enumerate((("dirty", ("memory",)), ("spin", ("instructions", "wall")),
                                           ("fork", ("instructions", "memory", "wall")))):

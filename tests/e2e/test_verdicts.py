@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 
-from stand import GUEST, PREFIX, Stand, main, require, run, until
+from stand import AS_SHIPPED, GUEST, PREFIX, Stand, main, require, run, until
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 NAMES = ["inject", "inject-builtin", "overflow", "overflow-quiet", "delayed"]
@@ -68,7 +68,7 @@ def a_live_guest_that_scans_is_reported():
 
 
 def a_live_guest_that_is_busy_without_cause_is_reported():
-    with Stand(sys.argv, cmdline="foretaste.hog=1") as stand:
+    with Stand(sys.argv, guest=AS_SHIPPED, cmdline="foretaste.hog=1") as stand:
         # Nobody sends it a packet: that would be a cause.
         until(lambda: correlated(stand, 3000002), "the busy CPU in the feed", patience=240)
 
