@@ -217,7 +217,7 @@ static int find_directory(struct ft_config *config, struct ft_error *err)
 	if (!real)
 		return ft_error_set(err, -errno, "cannot open %s: %s", config->file, strerror(errno));
 	*strrchr(real, '/') = 0;
-	config->directory = *real ? real : strcpy(real, "/");
+	config->directory = *real ? real : memcpy(real, "/", 2);
 	return 0;
 }
 

@@ -69,7 +69,7 @@ static int refuse(struct run *r, const char *rule)
 	char bytes[64] = "", *to = bytes;
 	const struct insn *n = r->now;
 	for (unsigned k = 0; n && k < n->i.length && k < 15; k++)
-		to += sprintf(to, " %02x", r->code[n->at + k]);
+		to += snprintf(to, sizeof(bytes) - (size_t)(to - bytes), " %02x", r->code[n->at + k]);
 	return ft_error_set(r->err, -EPERM, "verifier: %s (at +%u of %zu:%s %s)", rule, n ? n->at : 0, r->length, bytes,
 			    n ? ZydisMnemonicGetString(n->i.mnemonic) : "");
 }
