@@ -191,7 +191,8 @@ static struct ft_child *dataplane_of(struct ft_supervisor *s)
 	return &s->children[1];
 }
 
-/* Gives the dataplane and one vmm, both ready, the two ends of a new link. Who cannot take its end is replaced. */
+/* Gives the dataplane and one vmm, both ready, the two ends of a new link. Who cannot take its end is replaced; who has
+ * hung up meanwhile is dealt with where its channel ends, and its own exit status says more than our signal would. */
 static void make_link(struct ft_supervisor *s, struct ft_child *vmm)
 {
 	int ours[FT_LINK_FDS], theirs[FT_LINK_FDS];
@@ -209,7 +210,7 @@ static void make_link(struct ft_supervisor *s, struct ft_child *vmm)
 		int error =
 		    ft_child_send(ends[i].child, json_pack("{s:s, s:s}", "op", "link", "guest", vmm->guest),
 				  ends[i].fds, FT_LINK_FDS);
-		if (error) {
+		if (error && error != -EPIPE) {
 			say("error", "the %s process does not take its link: %s", ends[i].child->name,
 			    strerror(-error));
 			ft_child_kill(ends[i].child);
