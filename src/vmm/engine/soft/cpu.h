@@ -93,6 +93,7 @@ struct soft_cpu {
 	struct soft_tlb *tlb[2]; /* [user]; in one mapping with guard pages around each */
 	uint32_t tlb_bits;
 	bool always_slow;
+	bool intel; /* the host's processor: where Intel's and AMD's differ, the guest gets what it would do */
 	volatile int stop; /* engine ops stop() */
 
 	uint64_t canonical_mask[2]; /* pext masks: bits 47 to 63; of their sum with 1, all but what is canonical */

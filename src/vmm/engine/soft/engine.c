@@ -112,6 +112,13 @@ static bool host_has_bmi2(void)
 	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_BMI2);
 }
 
+static bool host_is_intel(void)
+{
+	unsigned a, b, c, d;
+	return __get_cpuid(0, &a, &b, &c, &d) && b == signature_INTEL_ebx && c == signature_INTEL_ecx &&
+	       d == signature_INTEL_edx;
+}
+
 static void code_written(void *engine, uint64_t page)
 {
 	soft_block_drop_page(((struct ft_engine *)engine)->cpu, page);
@@ -134,6 +141,7 @@ static void reset(struct ft_engine *engine, const struct ft_engine_options *opti
 	cpu->flags = FLAG_ONE;
 	cpu->shadow_icount = UINT64_MAX;
 	cpu->always_slow = options->always_slow;
+	cpu->intel = host_is_intel();
 	cpu->pat = SOFT_PAT_RESET;
 	cpu->misc_enable = SOFT_MISC_ENABLE_RESET;
 	cpu->fx[0] = 0x7f; /* FCW 0x37f, MXCSR 0x1f80 */

@@ -8,6 +8,7 @@
 #define FXSAVE_MXCSR   24u
 #define MXCSR_MASK     0xffffu
 #define STATUS_ES      0x80u
+#define STATUS_TOP_HIGH 0x38u /* TOP in the upper byte of the status word */
 
 struct fxsave {
 	uint8_t byte[FXSAVE_SIZE] __attribute__((aligned(16)));
@@ -150,4 +151,13 @@ enum soft_result soft_fpu_execute(struct soft_cpu *cpu, const struct soft_insn *
 	default:
 		return frstor(cpu, insn, va);
 	}
+}
+
+void soft_fpu_clear_top(void)
+{
+	struct fsave image;
+	/* FNSTENV masks all exceptions in the control word, FLDENV brings it back. */
+	__asm__ volatile("fnstenv %0" : "=m"(image));
+	image.byte[5] &= (uint8_t)~STATUS_TOP_HIGH;
+	__asm__ volatile("fldenv %0" : : "m"(image));
 }

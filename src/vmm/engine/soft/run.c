@@ -57,6 +57,16 @@ static uint64_t leave_at(struct soft_cpu *cpu, enum soft_leave reason, uint32_t 
 
 /* ---- Memory ----------------------------------------------------------------------------------------------------- */
 
+/* An access that cannot be made: what the instruction changes all the same. cpu->fault is pending. */
+static enum soft_leave faulted(struct soft_cpu *cpu, uint32_t info)
+{
+	/* An MMX store has set TOP to 0, with the tags as they were: so Intel's processors, not AMD's (seen by the
+	 * differential test; the SDM does not say). */
+	if ((info & SOFT_INFO_MMX) && cpu->intel)
+		soft_fpu_clear_top();
+	return SOFT_LEAVE_FAULT;
+}
+
 /* What comes before paging: alignment where the instruction asks for it; non-canonical addresses are the segment's
  * fault. */
 static bool canonical(struct soft_cpu *cpu, uint64_t va, uint32_t size, uint32_t info)
@@ -98,7 +108,7 @@ uint64_t soft_on_memory(struct soft_cpu *cpu, uint32_t info, uint64_t va, const 
 	cpu->address = va;
 	cpu->blocks->invalidated = false;
 	if (!canonical(cpu, va, size, info))
-		return leave_at(cpu, SOFT_LEAVE_FAULT, info, from);
+		return leave_at(cpu, faulted(cpu, info), info, from);
 	if ((va & PAGE_MASK) + size > FT_PAGE_SIZE) {
 		if (write)
 			return leave_at(cpu, SOFT_LEAVE_SLOW, info, from);
@@ -106,7 +116,7 @@ uint64_t soft_on_memory(struct soft_cpu *cpu, uint32_t info, uint64_t va, const 
 	}
 	uint8_t *host = soft_translate(cpu, va, write ? SOFT_WRITE : SOFT_READ, cpu->cpl == 3, &mmio, &gpa);
 	if (!host)
-		return leave_at(cpu, mmio ? SOFT_LEAVE_SLOW : SOFT_LEAVE_FAULT, info, from);
+		return leave_at(cpu, mmio ? SOFT_LEAVE_SLOW : faulted(cpu, info), info, from);
 	/* Code is written in a block of its own; and accessed bits of page tables may lie in code, even in this block. */
 	if ((write && (cpu->m->ram.page_flags[gpa >> 12] & FT_PAGE_CODE)) || cpu->blocks->invalidated)
 		return leave_at(cpu, SOFT_LEAVE_SLOW, info, from);
@@ -134,9 +144,9 @@ uint64_t soft_on_slow(struct soft_cpu *cpu, uint32_t info, uint64_t va, const vo
 	cpu->address = va;
 	cpu->delta = (uint64_t)(uintptr_t)to - va;
 	if (!canonical(cpu, va, size, info))
-		return leave(cpu, SOFT_LEAVE_FAULT);
+		return leave(cpu, faulted(cpu, info));
 	if ((info & SOFT_INFO_WRITE) && !may_write(cpu, va, size))
-		return leave(cpu, SOFT_LEAVE_FAULT);
+		return leave(cpu, faulted(cpu, info));
 	if ((info & SOFT_INFO_READ) && !soft_load(cpu, va, to, size, cpu->cpl == 3))
 		return leave(cpu, SOFT_LEAVE_FAULT);
 	return 0;

@@ -275,8 +275,21 @@ static enum soft_result ins_outs(struct soft_cpu *cpu, const struct soft_insn *i
 	return finish(cpu, insn, &s, 1, !in, in) == SOFT_AGAIN ? SOFT_AGAIN : SOFT_SYNC;
 }
 
+/* With REP and 32-bit addresses, Intel's processors cut RCX to 32 bits whatever comes of it, a fault or a count of 0
+ * included, and so the pointers of MOVS and STOS; AMD's only write what advances (seen by the differential test). */
+static void cut_registers(struct soft_cpu *cpu, const struct soft_insn *insn)
+{
+	cpu->gpr[FT_RCX] = (uint32_t)cpu->gpr[FT_RCX];
+	if (insn->op == SOFT_OP_MOVS)
+		cpu->gpr[FT_RSI] = (uint32_t)cpu->gpr[FT_RSI];
+	if (insn->op == SOFT_OP_MOVS || insn->op == SOFT_OP_STOS)
+		cpu->gpr[FT_RDI] = (uint32_t)cpu->gpr[FT_RDI];
+}
+
 enum soft_result soft_string_execute(struct soft_cpu *cpu, const struct soft_insn *insn)
 {
+	if (cpu->intel && insn->repeat && insn->address_size == 4)
+		cut_registers(cpu, insn);
 	if (insn->repeat && pointer(cpu, insn, FT_RCX) == 0)
 		return SOFT_NEXT;
 	switch (insn->op) {

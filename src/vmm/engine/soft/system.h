@@ -185,6 +185,9 @@ enum soft_result soft_io_execute(struct soft_cpu *cpu, const struct soft_insn *i
 enum soft_result soft_string_execute(struct soft_cpu *cpu, const struct soft_insn *insn);
 enum soft_result soft_fpu_execute(struct soft_cpu *cpu, const struct soft_insn *insn);
 
+/* x87 TOP = 0, tags and registers as they are. The guest's x87 state is in the host's registers. */
+void soft_fpu_clear_top(void);
+
 enum soft_result soft_set_cr0(struct soft_cpu *cpu, uint64_t value);
 enum soft_result soft_rdmsr(struct soft_cpu *cpu);
 enum soft_result soft_wrmsr(struct soft_cpu *cpu);

@@ -264,9 +264,15 @@ static bool must_be_aligned(const struct guest_insn *g)
 	}
 }
 
+static bool stores_mmx(const struct guest_insn *g)
+{
+	return g->writes_memory && g->z.operand_count > 1 && g->operand[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	       ZydisRegisterGetClass(g->operand[1].reg.value) == ZYDIS_REGCLASS_MMX;
+}
+
 static uint32_t access_info(const struct guest_insn *g)
 {
-	return (must_be_aligned(g) ? SOFT_INFO_ALIGNED : 0) | (g->reads_memory ? SOFT_INFO_READ : 0) |
+	return (stores_mmx(g) ? SOFT_INFO_MMX : 0) | (must_be_aligned(g) ? SOFT_INFO_ALIGNED : 0) | (g->reads_memory ? SOFT_INFO_READ : 0) |
 	       (g->writes_memory ? SOFT_INFO_WRITE : 0) | (g->memory.stack ? SOFT_INFO_STACK : 0);
 }
 
