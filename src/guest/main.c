@@ -1,6 +1,7 @@
 /* foretaste-vmm: hosts one guest. Started by foretasted, which tells it everything over descriptor 3 (see
  * src/gateway/protocol.md) and hands it what it may read. It never opens a file itself. */
 #include <errno.h>
+#include <malloc.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -111,6 +112,8 @@ static int prepare(struct ft_live *live, struct ft_settings *settings, json_t *m
 	if (!error)
 		error = ft_guest_confine(settings->uid, settings->gid, &filter, err);
 	ft_confine_filter_free(&filter);
+	/* Kernel, initramfs and filters have been through the heap. Each page that stays is one that every fork copies. */
+	malloc_trim(0);
 	return error;
 }
 

@@ -77,7 +77,8 @@ static void lay_tables(struct soft_blocks *b, uint8_t *at)
 static int map(struct ft_engine *engine)
 {
 	struct soft_blocks *b = &engine->blocks;
-	uint64_t tables = up(tables_size(b), FT_PAGE_SIZE);
+	/* Whole huge pages: what is left over would be hundreds of small ones for each fork to copy. */
+	uint64_t tables = up(tables_size(b), HUGE);
 	b->map_size = 4ull * HUGE + b->code_size + GUARD + HUGE + tables + GUARD;
 	b->map = mmap(NULL, b->map_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (b->map == MAP_FAILED) {
