@@ -1,6 +1,8 @@
 /* bench-clone [--clones N]: how long the live guest stops for a clone, and how soon the clone runs. A guest of 256 MiB
  * serves HTTP behind the product's own vmm process; between clones it answers a request, and each clone tries one. The
- * floor is what a bare fork of a process with as much memory costs on this machine, measured in the same run. */
+ * floor is what a bare fork of a process with as much memory costs on this machine: one after each clone, so that both
+ * find the caches as cold and the machine as busy (fork_floor_us); and, for comparison, in a tight loop at the end, with all
+ * that the kernel needs in the cache (fork_tight_us). */
 #include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -77,45 +79,77 @@ static uint64_t small_pages(pid_t pid)
 	return (anonymous - huge) / 4;
 }
 
-/* What fork costs a process that does nothing else: in one of its own, so that nothing of this one is counted. */
-static int measure_floor(int count, uint64_t *samples, unsigned *huge)
+/* ---- The floor ---- */
+
+/* A process of its own, so that nothing of this one is counted, with as much memory: it forks when it is asked to. */
+struct bare {
+	pid_t pid;
+	int ask, answer;
+	uint32_t huge; /* percent of its memory in huge pages */
+};
+
+static uint64_t fork_once(void)
 {
-	int pipes[2];
-	if (pipe(pipes))
-		return -1;
-	pid_t pid = fork();
-	if (pid == 0) {
-		uint8_t *area = mmap(NULL, (RAM_MIB << 20) + HUGE_PAGE, PROT_READ | PROT_WRITE,
-				     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		if (area == MAP_FAILED)
-			_exit(1);
-		uint8_t *ram = (uint8_t *)(((uintptr_t)area + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1));
-		madvise(ram, RAM_MIB << 20, MADV_HUGEPAGE);
-		memset(ram, 1, RAM_MIB << 20);
-		*huge = huge_percent(ram);
-		for (int i = 0; i < count; i++) {
-			uint64_t began = now_ns();
-			pid_t child = fork();
-			if (child == 0)
-				_exit(0);
-			samples[i] = now_ns() - began;
-			waitpid(child, NULL, 0);
-		}
-		bool good = write(pipes[1], huge, sizeof(*huge)) == sizeof(*huge) &&
-			    write(pipes[1], samples, (size_t)count * sizeof(*samples)) ==
-				(ssize_t)((size_t)count * sizeof(*samples));
-		_exit(good ? 0 : 1);
+	uint64_t began = now_ns();
+	pid_t child = fork();
+	if (child == 0)
+		_exit(0);
+	uint64_t took = now_ns() - began;
+	waitpid(child, NULL, 0);
+	return child < 0 ? 0 : took;
+}
+
+static int bare_run(int ask, int answer)
+{
+	uint8_t *area = mmap(NULL, (RAM_MIB << 20) + HUGE_PAGE, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (area == MAP_FAILED)
+		return 1;
+	uint8_t *ram = (uint8_t *)(((uintptr_t)area + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1));
+	madvise(ram, RAM_MIB << 20, MADV_HUGEPAGE);
+	memset(ram, 1, RAM_MIB << 20);
+	uint32_t huge = huge_percent(ram);
+	if (write(answer, &huge, sizeof(huge)) != sizeof(huge))
+		return 1;
+	for (char order; read(ask, &order, 1) == 1;) {
+		uint64_t took = fork_once();
+		if (write(answer, &took, sizeof(took)) != sizeof(took))
+			return 1;
 	}
-	close(pipes[1]);
-	bool good = read(pipes[0], huge, sizeof(*huge)) == sizeof(*huge);
-	for (size_t at = 0, all = (size_t)count * sizeof(*samples); good && at < all;) {
-		ssize_t n = read(pipes[0], (char *)samples + at, all - at);
-		good = n > 0;
-		at += n > 0 ? (size_t)n : 0;
+	return 0;
+}
+
+static bool bare_open(struct bare *bare)
+{
+	int ask[2], answer[2];
+	if (pipe2(ask, O_CLOEXEC) || pipe2(answer, O_CLOEXEC))
+		return false;
+	bare->pid = fork();
+	if (bare->pid == 0) {
+		close(ask[1]);
+		close(answer[0]);
+		_exit(bare_run(ask[0], answer[1]));
 	}
-	close(pipes[0]);
-	waitpid(pid, NULL, 0);
-	return good ? 0 : -1;
+	close(ask[0]);
+	close(answer[1]);
+	bare->ask = ask[1];
+	bare->answer = answer[0];
+	return bare->pid > 0 && read(bare->answer, &bare->huge, sizeof(bare->huge)) == sizeof(bare->huge);
+}
+
+static uint64_t bare_fork(const struct bare *bare)
+{
+	uint64_t took = 0;
+	if (write(bare->ask, "", 1) != 1 || read(bare->answer, &took, sizeof(took)) != sizeof(took))
+		return 0;
+	return took;
+}
+
+static void bare_close(const struct bare *bare)
+{
+	close(bare->ask);
+	close(bare->answer);
+	waitpid(bare->pid, NULL, 0);
 }
 
 /* One clone of a request on a connection of its own. */
@@ -151,9 +185,9 @@ static bool measure_clone(struct stand *s, uint16_t port, uint64_t hold, uint64_
 int main(int argc, char **argv)
 {
 	int count = argc == 3 && !strcmp(argv[1], "--clones") ? atoi(argv[2]) : 100, done = 0;
-	static uint64_t pause[MOST], first[MOST], floor_ns[MOST], small[MOST];
+	static uint64_t pause[MOST], first[MOST], floor_ns[MOST], tight_ns[MOST], small[MOST];
 	char directory[600];
-	unsigned huge = 0;
+	struct bare bare;
 	struct ft_error err = {0};
 	struct stand s;
 	struct peer idle;
@@ -167,7 +201,8 @@ int main(int argc, char **argv)
 		printf("{\"ram_mib\":%u,\"skipped\":\"no guest image\"}\n", RAM_MIB);
 		return 1;
 	}
-	bool up = !stand_spawn(&s, FORETASTE_VMM, NULL) &&
+	bool floor = bare_open(&bare);
+	bool up = floor && !stand_spawn(&s, FORETASTE_VMM, NULL) &&
 		  !stand_configure(&s, directory, images_cmdline(directory), RAM_MIB, 2);
 	if (up) {
 		stand_link(&s);
@@ -181,24 +216,28 @@ int main(int argc, char **argv)
 		if (!served || !measure_clone(&s, (uint16_t)(41001 + 2 * i), (uint64_t)i + 1, &pause[done],
 					      &first[done]))
 			break;
-		done++;
+		floor_ns[done++] = bare_fork(&bare);
 		if (i % 10 == 9)
 			fprintf(stderr, "clone %d: pause %.0f us, first instruction after %.0f us\n", i + 1,
 				(double)pause[i] / 1000, (double)first[i] / 1000);
 	}
 	if (up)
 		stand_end(&s);
-	bool floor = measure_floor(count, floor_ns, &huge) == 0;
+	for (int i = 0; i < count; i++)
+		tight_ns[i] = bare_fork(&bare);
+	bare_close(&bare);
+	unsigned huge = bare.huge;
 	fprintf(stderr, "floor: %u %% of its memory in huge pages%s\n", huge,
 		huge >= 95 ? "" : " (too few: not a fair floor)");
 	printf("{\"ram_mib\":%u,\"clones\":%d,\"pause_us\":{\"p50\":%.0f,\"p99\":%.0f,\"first\":%.0f,"
 	       "\"last\":%.0f},"
-	       "\"first_insn_us\":{\"p50\":%.0f,\"p99\":%.0f},\"small_pages\":{\"p50\":%.0f,\"p99\":%.0f},\"fork_floor_us\":{\"p50\":%.0f},\"floor_huge_"
+	       "\"first_insn_us\":{\"p50\":%.0f,\"p99\":%.0f},\"small_pages\":{\"p50\":%.0f,\"p99\":%.0f},"
+	       "\"fork_floor_us\":{\"p50\":%.0f},\"fork_tight_us\":{\"p50\":%.0f},\"floor_huge_"
 	       "percent\":%u}\n",
 	       RAM_MIB, done, percentile(pause, done, 50), percentile(pause, done, 99),
 	       done ? (double)pause[0] / 1000 : 0, done ? (double)pause[done - 1] / 1000 : 0,
 	       percentile(first, done, 50), percentile(first, done, 99), percentile(small, done, 50),
-	       percentile(small, done, 99),
-	       floor ? percentile(floor_ns, count, 50) : 0, huge);
-	return done == count && floor && huge >= 95 ? 0 : 1;
+	       percentile(small, done, 99), percentile(floor_ns, done, 50), percentile(tight_ns, count, 50),
+	       huge);
+	return done == count && huge >= 95 ? 0 : 1;
 }
