@@ -124,6 +124,11 @@ static void code_written(void *engine, uint64_t page)
 	soft_block_drop_page(((struct ft_engine *)engine)->cpu, page);
 }
 
+static void user_filled(void *engine, uint64_t page)
+{
+	soft_tlb_revoke_user(((struct ft_engine *)engine)->cpu, page * FT_PAGE_SIZE);
+}
+
 static void reset(struct ft_engine *engine, const struct ft_engine_options *options)
 {
 	struct soft_cpu *cpu = engine->cpu;
@@ -165,7 +170,7 @@ static void destroy(struct ft_engine *engine)
 	if (!engine)
 		return;
 	if (engine->cpu)
-		engine->cpu->m->ram.code_written = NULL;
+		engine->cpu->m->ram.code_written = engine->cpu->m->ram.user_filled = NULL;
 	if (engine->blocks.map)
 		munmap(engine->blocks.map, engine->blocks.map_size);
 	free(engine);
@@ -200,6 +205,7 @@ static struct ft_engine *create(struct ft_machine *m, const struct ft_engine_opt
 	engine->cpu->blocks = &engine->blocks;
 	reset(engine, options);
 	m->ram.code_written = code_written;
+	m->ram.user_filled = user_filled;
 	m->ram.engine = engine;
 	error = soft_signals_install();
 	if (error) {

@@ -408,15 +408,23 @@ void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t va)
 	soft_jumps_flush(cpu);
 }
 
-void soft_tlb_protect(struct soft_cpu *cpu, uint64_t gpa)
+static void revoke(struct soft_cpu *cpu, struct soft_tlb *tlb, uint64_t gpa)
 {
 	uint64_t host = (uint64_t)(uintptr_t)cpu->m->ram.base + (gpa & ~PAGE_MASK);
-	for (unsigned user = 0; user < 2; user++) {
-		struct soft_tlb *tlb = cpu->tlb[user];
-		for (size_t i = 0; i < 1ull << cpu->tlb_bits; i++)
-			if (tlb->wtag[i] != soft_tlb_invalid(i) && tlb->add[i] - tlb->wtag[i] == host)
-				tlb->wtag[i] = soft_tlb_invalid(i);
-	}
+	for (size_t i = 0; i < 1ull << cpu->tlb_bits; i++)
+		if (tlb->wtag[i] != soft_tlb_invalid(i) && tlb->add[i] - tlb->wtag[i] == host)
+			tlb->wtag[i] = soft_tlb_invalid(i);
+}
+
+void soft_tlb_protect(struct soft_cpu *cpu, uint64_t gpa)
+{
+	revoke(cpu, cpu->tlb[0], gpa);
+	revoke(cpu, cpu->tlb[1], gpa);
+}
+
+void soft_tlb_revoke_user(struct soft_cpu *cpu, uint64_t gpa)
+{
+	revoke(cpu, cpu->tlb[1], gpa);
 }
 
 void soft_tlb_drop_grants(struct soft_cpu *cpu)
