@@ -163,6 +163,18 @@ static void a_store_over_a_filled_sector_is_seen(void **state)
 	expect_heard(1);
 }
 
+/* The page is run while it is still clean (which is no evidence), then written where it is mapped to be written, and run
+ * again: all without a change of the address space that would make the engine look anew. */
+static void a_store_to_a_page_that_has_run_is_seen(void **state)
+{
+	text("\xff\xd3\x88\x07\xff\xd3\xeb\xfe", 8); /* call rbx; mov [rdi],al; call rbx; jmp . */
+	device_fills(0, "\xc3", 1, FT_PAGE_SIZE);
+	run(2);
+	expect_heard(0);
+	run(4);
+	expect_heard(1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -171,6 +183,8 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(a_store_over_what_a_device_filled_is_seen, open_machine,
 					    close_machine),
 	    cmocka_unit_test_setup_teardown(a_store_over_a_filled_sector_is_seen, open_machine,
+					    close_machine),
+	    cmocka_unit_test_setup_teardown(a_store_to_a_page_that_has_run_is_seen, open_machine,
 					    close_machine),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

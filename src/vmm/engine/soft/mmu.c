@@ -171,6 +171,18 @@ static void fill(struct soft_cpu *cpu, uint64_t va, enum soft_access access, boo
 		tlb->wtag[slot] = tag;
 }
 
+/* A page whose code was looked at, whole or in part, when it was not user code's work: it becomes that now, and must be
+ * looked at again before it runs. */
+static void grant(struct soft_cpu *cpu, uint64_t page, bool user)
+{
+	struct ft_memory *ram = &cpu->m->ram;
+	uint8_t flags = ram->page_flags[page];
+	bool news = !(flags & FT_PAGE_USER_WRITTEN) || ram->page_filled[page];
+	ft_memory_grant(ram, page, user);
+	if (user && news && (flags & FT_PAGE_CODE))
+		soft_jumps_flush_space(cpu);
+}
+
 /* Host address for one access that stays within a page; NULL: *mmio or a fault. Code is not told (the caller
  * knows how many bytes change, and when). */
 static void *locate(struct soft_cpu *cpu, uint64_t va, enum soft_access access, bool user, bool *mmio,
@@ -194,7 +206,7 @@ static void *locate(struct soft_cpu *cpu, uint64_t va, enum soft_access access, 
 		return NULL;
 	}
 	if (access == SOFT_WRITE)
-		ft_memory_grant(ram, page.gpa >> 12, user);
+		grant(cpu, page.gpa >> 12, user);
 	if (access != SOFT_EXECUTE && !cpu->always_slow)
 		fill(cpu, va, access, user, &page);
 	return ram->base + *gpa;
