@@ -175,6 +175,32 @@ static void a_store_to_a_page_that_has_run_is_seen(void **state)
 	expect_heard(1);
 }
 
+/* The run begins in the file's sector and goes on into the process' own. */
+static void running_into_a_written_sector_is_seen(void **state)
+{
+	text("\x88\x87\x00\x02\x00\x00\x48\x81\xc3\xf8\x01\x00\x00\xff\xd3\xeb\xfe",
+	     17); /* mov [rdi+512],al; add rbx,504; call rbx; jmp . */
+	run(1);
+	device_fills(0, "\x90", 1, 512);
+	run(2);
+	expect_heard(0);
+	run(12);
+	expect_heard(1);
+	assert_int_equal(heard.rip, RUN + 512);
+}
+
+/* One page, two owners in turn: that all translations were dropped in between (the code cache was full) must not make
+ * the second one's code pass for the first one's. */
+static void told_pages_are_told_again_when_translations_are_gone(void **state)
+{
+	text("\x88\x07\xff\xd3\x88\x07\xff\xd3\xeb\xfe", 10); /* twice: mov [rdi],al; call rbx */
+	run(3);
+	expect_heard(1);
+	m->engine_ops->flush(m->engine);
+	run(4);
+	expect_heard(2);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -186,6 +212,10 @@ int main(void)
 					    close_machine),
 	    cmocka_unit_test_setup_teardown(a_store_to_a_page_that_has_run_is_seen, open_machine,
 					    close_machine),
+	    cmocka_unit_test_setup_teardown(running_into_a_written_sector_is_seen, open_machine,
+					    close_machine),
+	    cmocka_unit_test_setup_teardown(told_pages_are_told_again_when_translations_are_gone,
+					    open_machine, close_machine),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
