@@ -197,6 +197,7 @@ static void what_leaves_the_sandbox_is_refused(void **state)
 	    PIECE("fnstenv", "\xd9\x34\x24"),
 	    PIECE("vaddps", "\xc5\xf0\x58\xc1"),
 	    PIECE("vzeroupper", "\xc5\xf8\x77"),
+	    PIECE("pdep", "\xc4\xe2\x73\xf5\xc2"),
 	    PIECE("andn", "\xc4\xe2\x70\xf2\xc2"),
 	    PIECE("evex vaddps", "\x62\xf1\x74\x48\x58\xc1"),
 	    PIECE("xbegin", "\xc7\xf8\x00\x00\x00\x00"),

@@ -142,7 +142,6 @@ static void reset(struct ft_engine *engine, const struct ft_engine_options *opti
 	cpu->bit_mask[2] = 63;
 	cpu->canonical_mask[0] = 0xffff800000000000;
 	cpu->canonical_mask[1] = 0x1fffe;
-	cpu->flag_mask = ~(uint64_t)SOFT_FLAG_IF;
 	cpu->flags = FLAG_ONE;
 	cpu->shadow_icount = UINT64_MAX;
 	cpu->always_slow = options->always_slow;

@@ -196,7 +196,6 @@ static bool inserted_vex(const struct insn *n)
 {
 	switch (n->i.mnemonic) {
 	case ZYDIS_MNEMONIC_PEXT:
-	case ZYDIS_MNEMONIC_PDEP:
 	case ZYDIS_MNEMONIC_SHRX:
 	case ZYDIS_MNEMONIC_SARX:
 	case ZYDIS_MNEMONIC_RORX:

@@ -4,7 +4,7 @@
  *
  * What it asserts of a block:
  *  - each instruction is of an allowed kind: no privileged or system instruction, no SYSCALL, INT, far transfer, segment
- *    load, XRSTOR, WRPKRU, WRxSBASE, string instruction, PUSH, POP or RET, no change of DF, TF or AC; VEX only for the five
+ *    load, XRSTOR, WRPKRU, WRxSBASE, string instruction, PUSH, POP or RET, no change of DF, TF or AC; VEX only for the four
  *    BMI2 instructions that inserted code uses;
  *  - host RSP is never written and never an operand but as the base of a slot or as SHRX's count;
  *  - each memory operand is a slot of struct soft_cpu that translated code works with (stores: that it owns), a TLB entry
