@@ -69,6 +69,10 @@ static void fill(struct ft_memory *memory, uint64_t page, uint64_t from, uint64_
 	unsigned last = to >= end ? FT_PAGE_SIZE / SECTOR : (unsigned)((to - start) / SECTOR);
 	if (first >= last)
 		return;
+	/* A process that has written the page (the buffer of direct I/O) may go on without asking, and what it stores over
+	 * the device's bytes would pass for theirs. Sectors that are marked already: nobody was granted anything since. */
+	if ((memory->page_flags[page] & FT_PAGE_USER_WRITTEN) && !memory->page_filled[page] && memory->user_filled)
+		memory->user_filled(memory->engine, page);
 	memory->page_filled[page] |= (uint8_t)((1u << last) - (1u << first));
 	if (memory->page_filled[page] == 0xff)
 		memory->page_flags[page] &= (uint8_t)~FT_PAGE_USER_WRITTEN;

@@ -51,6 +51,8 @@ struct ft_memory {
 	uint32_t marks;        /* ft_memory_mark was called this often */
 	/* Engine: a page with FT_PAGE_CODE is about to be written by somebody else than translated code. */
 	void (*code_written)(void *engine, uint64_t page);
+	/* Engine: a device fills sectors of a page that user code may have been granted: its next store is to be seen. */
+	void (*user_filled)(void *engine, uint64_t page);
 	void *engine;
 };
 

@@ -366,6 +366,76 @@ static uint64_t counted(const void *code, size_t size, bool bad_handler)
 	return count;
 }
 
+/* RIP after `instructions` of `code`, which runs from CODE in ring 0. */
+static uint64_t rip_after(const void *code, size_t size, uint64_t instructions)
+{
+	struct ft_error err = {0};
+	struct ft_machine_config config = {.memory = FT_RAM_MIN,
+					   .clock = FT_CLOCK_FREE,
+					   .disk_fd = -1,
+					   .engine = &ft_engine_soft,
+					   .engine_options = {.cache_bytes = 1 << 20, .verify = true}};
+	struct ft_machine *m = ft_machine_create(&config, &err);
+	if (!m)
+		fail_msg("%s", err.text);
+	make_memory(m);
+	make_cpu(m);
+	write_at(m, CODE, code, size);
+	struct ft_cpu_state s;
+	m->engine_ops->get(m->engine, &s);
+	s.rip = CODE;
+	s.rflags = 2;
+	assert_int_equal(m->engine_ops->set(m->engine, &s, &err), 0);
+	struct ft_run_limits limits = {.icount = m->icount + instructions, .vtime_ns = UINT64_MAX};
+	assert_int_equal(ft_machine_run(m, &limits, NULL), FT_STOP_COUNT);
+	m->engine_ops->get(m->engine, &s);
+	ft_machine_destroy(m);
+	return s.rip;
+}
+
+/* Whatever C carries out and goes on from: each is followed by a NOP, and the next instruction is that one. */
+static void system_instructions_are_left_behind(void **state)
+{
+	static const struct {
+		const char *bytes;
+		uint8_t length, before; /* instructions of `bytes` */
+		const char *name;
+	} each[] = {
+	    {"\x0f\x06\x90", 2, 1, "clts"},
+	    {"\xfa\x90", 1, 1, "cli"},
+	    {"\xfb\x90", 1, 1, "sti"},
+	    {"\xfd\x90", 1, 1, "std"},
+	    {"\xfc\x90", 1, 1, "cld"},
+	    {"\x0f\x20\xc0\x0f\x22\xc0\x90", 6, 2, "mov cr0"},
+	    {"\x0f\x20\xd0\x0f\x22\xd0\x90", 6, 2, "mov cr2"},
+	    {"\x0f\x20\xd8\x0f\x22\xd8\x90", 6, 2, "mov cr3"},
+	    {"\x0f\x20\xe0\x0f\x22\xe0\x90", 6, 2, "mov cr4"},
+	    {"\x44\x0f\x20\xc0\x44\x0f\x22\xc0\x90", 8, 2, "mov cr8"},
+	    {"\x0f\x21\xf8\x0f\x23\xf8\x90", 6, 2, "mov dr7"},
+	    {"\x0f\x01\xe0\x0f\x01\xf0\x90", 6, 2, "smsw, lmsw"},
+	    {"\x0f\x01\x3c\x24\x90", 4, 1, "invlpg"},
+	    {"\x0f\x08\x90", 2, 1, "invd"},
+	    {"\x0f\x09\x90", 2, 1, "wbinvd"},
+	    {"\xb9\x80\x00\x00\xc0\x0f\x32\x0f\x30\x90", 9, 3, "rdmsr, wrmsr"},
+	    {"\x0f\x01\xf8\x90", 3, 1, "swapgs"},
+	    {"\x0f\xa2\x90", 2, 1, "cpuid"},
+	    {"\x0f\x31\x90", 2, 1, "rdtsc"},
+	    {"\x0f\x01\xf9\x90", 3, 1, "rdtscp"},
+	    {"\x9c\x9d\x90", 2, 2, "pushf, popf"},
+	    {"\xe4\x61\xe6\x61\x90", 4, 2, "in, out"},
+	    {"\x8c\xd8\x8e\xd8\x90", 4, 2, "mov ds"},
+	    {"\x8c\xd0\x8e\xd0\x90", 4, 2, "mov ss"},
+	    {"\x0f\x01\x04\x24\x0f\x01\x14\x24\x90", 8, 2, "sgdt, lgdt"},
+	    {"\x0f\x00\xc0\x0f\x00\xd0\x90", 6, 2, "sldt, lldt"},
+	};
+	for (unsigned i = 0; i < sizeof(each) / sizeof(each[0]); i++) {
+		uint64_t rip = rip_after(each[i].bytes, each[i].length + 1u, each[i].before);
+		if (rip != CODE + each[i].length)
+			fail_msg("%s: at +0x%llx instead of +0x%x", each[i].name,
+				 (unsigned long long)(rip - CODE), each[i].length);
+	}
+}
+
 static void nothing_escapes_the_count(void **state)
 {
 	seed = 1;
@@ -381,6 +451,7 @@ static void nothing_escapes_the_count(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(system_instructions_are_left_behind),
 	    cmocka_unit_test(nothing_escapes_the_count),
 	    cmocka_unit_test(random_kernels_run_alike_with_every_setting),
 	};

@@ -358,6 +358,36 @@ static void net_sends_what_is_a_frame(void **state)
 	pc_close(&d.pc);
 }
 
+static void answer_at_once(void *context, const void *frame, size_t length)
+{
+	assert_int_equal(ft_machine_input(context, FT_INPUT_FRAME, 0, frame, length), 0);
+}
+
+static void net_may_be_answered_while_it_sends(void **state)
+{
+	struct driver d;
+	uint32_t head;
+	open_driver(&d, SLOT_NET, -1);
+	d.pc.m->backend.net_tx = answer_at_once;
+	d.pc.m->backend.context = d.pc.m;
+	describe(&d, 0, 5, DATA + 0x1000, 1526, WRITE, 0);
+	offer(&d, 0, 5);
+	for (unsigned i = 0; i < 2; i++) {
+		describe(&d, 1, 2 + i, DATA, 12 + 60 + i, 0, 0);
+		offer(&d, 1, (uint16_t)(2 + i));
+	}
+	notify(&d, 1);
+	/* Each buffer comes back once, on its own queue; the second answer waits for one. */
+	assert_int_equal(used(&d, 0, &head), 12 + 60);
+	assert_int_equal(head, 5);
+	assert_int_equal(used(&d, 1, &head), 0);
+	assert_int_equal(head, 2);
+	assert_int_equal(used(&d, 1, &head), 0);
+	assert_int_equal(head, 3);
+	assert_int_equal(ft_machine_frames_waiting(d.pc.m), 1);
+	pc_close(&d.pc);
+}
+
 static void rng_takes_bytes_only_through_the_door(void **state)
 {
 	struct driver d;
@@ -696,6 +726,7 @@ int main(void)
 	    cmocka_unit_test(disk_refuses_what_lies_outside),
 	    cmocka_unit_test(net_keeps_frames_in_order_until_there_is_room),
 	    cmocka_unit_test(net_sends_what_is_a_frame),
+	    cmocka_unit_test(net_may_be_answered_while_it_sends),
 	    cmocka_unit_test(rng_takes_bytes_only_through_the_door),
 	    cmocka_unit_test(event_index_saves_interrupts),
 	    cmocka_unit_test(masked_messages_wait),

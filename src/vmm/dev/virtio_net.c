@@ -58,6 +58,7 @@ static void transmit(struct ft_virtio_net *net)
 	while (ft_virtio_take(v, TRANSMIT) > 0) {
 		uint8_t frame[FT_NET_FRAME_MAX];
 		uint64_t length = v->chain.read_length - HEADER;
+		uint16_t head = v->chain.head; /* a backend that answers at once has a frame received meanwhile */
 		/* Chains that hold no frame of ours are given back unused. */
 		if (v->chain.read_length >= HEADER + FT_NET_FRAME_MIN && length <= FT_NET_FRAME_MAX &&
 		    ft_chain_read(&v->chain, &v->m->ram, HEADER, frame, length)) {
@@ -66,7 +67,7 @@ static void transmit(struct ft_virtio_net *net)
 			if (v->m->backend.net_tx)
 				v->m->backend.net_tx(v->m->backend.context, frame, length);
 		}
-		ft_virtio_give(v, TRANSMIT, v->chain.head, 0);
+		ft_virtio_give(v, TRANSMIT, head, 0);
 	}
 	ft_virtio_finish(v, TRANSMIT);
 }

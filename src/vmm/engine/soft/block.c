@@ -229,6 +229,8 @@ void soft_block_flush(struct soft_cpu *cpu)
 	b->block_used = b->place_used = b->link_used = b->record_used = 0;
 	for (uint64_t i = 0; i <= b->hash_mask; i++)
 		b->hash[i] = SOFT_NONE;
+	/* What is written from now on is not seen here, so nothing told is known to be as it was. */
+	soft_zero(b->told, (b->pages + 7) / 8);
 	b->invalidated = true;
 	b->flushes++;
 	soft_jumps_flush(cpu);
@@ -295,7 +297,8 @@ const struct soft_block *soft_block_find(struct soft_cpu *cpu, uint64_t rip, uin
 	struct soft_block *block = &b->block[b->block_used];
 	block->entry = ((b->code_used + SOFT_RESUME + 15) & ~15u);
 	block->places = b->place_used;
-	int result = make(cpu, block, rip, gpa, mode, b->block_limit);
+	/* Where code is partly a file's, each instruction is asked for by itself: none is reached by running into it. */
+	int result = make(cpu, block, rip, gpa, mode, f.mixed ? 1 : b->block_limit);
 	if (result)
 		return fail(result, error);
 	b->block_used++;

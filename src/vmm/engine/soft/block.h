@@ -13,7 +13,7 @@
  * A third scratch ("spare") is a guest register other than those the instruction uses: saved to spill[0] before, restored
  * right behind the instruction.
  *
- * All inserted code is of: mov, lea, pext, pdep, shrx, sarx, rorx, movsx/movzx, movsxd, jrcxz/jecxz, jmp rel, jcc rel32
+ * All inserted code is of: mov, lea, pext, shrx, sarx, rorx, movsx/movzx, movsxd, jrcxz/jecxz, jmp rel, jcc rel32
  * (guest condition), call rel32 (thunk).
  *
  * Block:      resume:  mov ecx, block index; jmp thunk[EXPIRED]              10 bytes in front of the entry

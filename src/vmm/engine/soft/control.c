@@ -459,9 +459,9 @@ enum soft_result soft_control_execute(struct soft_cpu *cpu, const struct soft_in
 	enum soft_result result = dispatch(cpu, insn);
 	/* Register loads above leave rip to the end, where it has to be behind the instruction; far transfers have set
 	 * it themselves. */
-	bool paging = insn->op == SOFT_OP_MOV_TO_CR || insn->op == SOFT_OP_LMSW ||
-		      insn->op == SOFT_OP_INVLPG || insn->op == SOFT_OP_WRMSR;
-	if (result == SOFT_JUMP && paging)
+	bool in_place = insn->op == SOFT_OP_MOV_TO_CR || insn->op == SOFT_OP_LMSW ||
+			insn->op == SOFT_OP_CLTS || insn->op == SOFT_OP_INVLPG || insn->op == SOFT_OP_WRMSR;
+	if (result == SOFT_JUMP && in_place)
 		cpu->rip += insn->length;
 	return result;
 }

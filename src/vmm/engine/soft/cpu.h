@@ -51,7 +51,7 @@ enum soft_vector {
 #define SOFT_HOT 140
 
 struct soft_cpu {
-	uint64_t unreachable[2]; /* out of disp8's reach */
+	uint64_t unreachable[3]; /* out of disp8's reach, and what makes RSP 12 (mod 64) */
 	uint64_t count;          /* -(instructions that may still run behind the current block) - 1: below 0 while all is
 	                            well; instructions done = limit + count + 1 - rest of the block */
 	uint64_t tlb_mask, jump_mask;
@@ -61,7 +61,6 @@ struct soft_cpu {
 	uint64_t bit_mask[3];    /* 15, 31, 63: pext masks of bt* */
 	uint64_t flags;    /* arithmetic flags as in RFLAGS when C helpers run; IF, DF and the system flags (TF, IOPL,
 	                      NT, RF, VM, AC, ID) are always here. Bit 1 is set. */
-	uint64_t flag_mask;      /* all but IF: pext/pdep mask */
 	uint8_t return_address[16]; /* [rsp-8] at [4] */
 	uint64_t gpr[16];  /* RSP, RCX, R15 always here; the others only outside of translated code (all of them are
 	                      here, and only here, when C helpers run) */
@@ -212,6 +211,8 @@ void soft_tlb_flush(struct soft_cpu *cpu, bool keep_global);
 void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t va);
 /* The page gets translated code (call it when FT_PAGE_CODE is set): no write tag leads to it any more. */
 void soft_tlb_protect(struct soft_cpu *cpu, uint64_t gpa);
+/* No write tag of user code leads to the page any more: its next store is granted (and marked) anew. */
+void soft_tlb_revoke_user(struct soft_cpu *cpu, uint64_t gpa);
 /* All write tags go: later writes are granted (and marked) anew. */
 void soft_tlb_drop_grants(struct soft_cpu *cpu);
 

@@ -197,11 +197,6 @@ static inline void emit_pext(struct emit *e, unsigned to, unsigned from, struct 
 	emit_vex_memory(e, 2, 2, 0xf5, to, from, mask);
 }
 
-static inline void emit_pdep(struct emit *e, unsigned to, unsigned from, struct emit_memory mask)
-{
-	emit_vex_memory(e, 2, 3, 0xf5, to, from, mask);
-}
-
 static inline void emit_sarx(struct emit *e, unsigned to, struct emit_memory from, unsigned count)
 {
 	emit_vex_memory(e, 2, 2, 0xf7, to, count, from);

@@ -125,6 +125,11 @@ static void code_written(void *engine, uint64_t page)
 	soft_block_drop_page(((struct ft_engine *)engine)->cpu, page);
 }
 
+static void user_filled(void *engine, uint64_t page)
+{
+	soft_tlb_revoke_user(((struct ft_engine *)engine)->cpu, page * FT_PAGE_SIZE);
+}
+
 static void reset(struct ft_engine *engine, const struct ft_engine_options *options)
 {
 	struct soft_cpu *cpu = engine->cpu;
@@ -138,7 +143,6 @@ static void reset(struct ft_engine *engine, const struct ft_engine_options *opti
 	cpu->bit_mask[2] = 63;
 	cpu->canonical_mask[0] = 0xffff800000000000;
 	cpu->canonical_mask[1] = 0x1fffe;
-	cpu->flag_mask = ~(uint64_t)SOFT_FLAG_IF;
 	cpu->flags = FLAG_ONE;
 	cpu->shadow_icount = UINT64_MAX;
 	cpu->always_slow = options->always_slow;
@@ -166,7 +170,7 @@ static void destroy(struct ft_engine *engine)
 	if (!engine)
 		return;
 	if (engine->cpu)
-		engine->cpu->m->ram.code_written = NULL;
+		engine->cpu->m->ram.code_written = engine->cpu->m->ram.user_filled = NULL;
 	if (engine->blocks.map)
 		munmap(engine->blocks.map, engine->blocks.map_size);
 	free(engine);
@@ -201,6 +205,7 @@ static struct ft_engine *create(struct ft_machine *m, const struct ft_engine_opt
 	engine->cpu->blocks = &engine->blocks;
 	reset(engine, options);
 	m->ram.code_written = code_written;
+	m->ram.user_filled = user_filled;
 	m->ram.engine = engine;
 	error = soft_signals_install();
 	if (error) {

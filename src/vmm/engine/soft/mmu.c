@@ -171,6 +171,18 @@ static void fill(struct soft_cpu *cpu, uint64_t va, enum soft_access access, boo
 		tlb->wtag[slot] = tag;
 }
 
+/* A page whose code was looked at, whole or in part, when it was not user code's work: it becomes that now, and must be
+ * looked at again before it runs. */
+static void grant(struct soft_cpu *cpu, uint64_t page, bool user)
+{
+	struct ft_memory *ram = &cpu->m->ram;
+	uint8_t flags = ram->page_flags[page];
+	bool news = !(flags & FT_PAGE_USER_WRITTEN) || ram->page_filled[page];
+	ft_memory_grant(ram, page, user);
+	if (user && news && (flags & FT_PAGE_CODE))
+		soft_jumps_flush_space(cpu);
+}
+
 /* Host address for one access that stays within a page; NULL: *mmio or a fault. Code is not told (the caller
  * knows how many bytes change, and when). */
 static void *locate(struct soft_cpu *cpu, uint64_t va, enum soft_access access, bool user, bool *mmio,
@@ -194,7 +206,7 @@ static void *locate(struct soft_cpu *cpu, uint64_t va, enum soft_access access, 
 		return NULL;
 	}
 	if (access == SOFT_WRITE)
-		ft_memory_grant(ram, page.gpa >> 12, user);
+		grant(cpu, page.gpa >> 12, user);
 	if (access != SOFT_EXECUTE && !cpu->always_slow)
 		fill(cpu, va, access, user, &page);
 	return ram->base + *gpa;
@@ -408,15 +420,23 @@ void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t va)
 	soft_jumps_flush(cpu);
 }
 
-void soft_tlb_protect(struct soft_cpu *cpu, uint64_t gpa)
+static void revoke(struct soft_cpu *cpu, struct soft_tlb *tlb, uint64_t gpa)
 {
 	uint64_t host = (uint64_t)(uintptr_t)cpu->m->ram.base + (gpa & ~PAGE_MASK);
-	for (unsigned user = 0; user < 2; user++) {
-		struct soft_tlb *tlb = cpu->tlb[user];
-		for (size_t i = 0; i < 1ull << cpu->tlb_bits; i++)
-			if (tlb->wtag[i] != soft_tlb_invalid(i) && tlb->add[i] - tlb->wtag[i] == host)
-				tlb->wtag[i] = soft_tlb_invalid(i);
-	}
+	for (size_t i = 0; i < 1ull << cpu->tlb_bits; i++)
+		if (tlb->wtag[i] != soft_tlb_invalid(i) && tlb->add[i] - tlb->wtag[i] == host)
+			tlb->wtag[i] = soft_tlb_invalid(i);
+}
+
+void soft_tlb_protect(struct soft_cpu *cpu, uint64_t gpa)
+{
+	revoke(cpu, cpu->tlb[0], gpa);
+	revoke(cpu, cpu->tlb[1], gpa);
+}
+
+void soft_tlb_revoke_user(struct soft_cpu *cpu, uint64_t gpa)
+{
+	revoke(cpu, cpu->tlb[1], gpa);
 }
 
 void soft_tlb_drop_grants(struct soft_cpu *cpu)

@@ -196,7 +196,6 @@ static bool inserted_vex(const struct insn *n)
 {
 	switch (n->i.mnemonic) {
 	case ZYDIS_MNEMONIC_PEXT:
-	case ZYDIS_MNEMONIC_PDEP:
 	case ZYDIS_MNEMONIC_SHRX:
 	case ZYDIS_MNEMONIC_SARX:
 	case ZYDIS_MNEMONIC_RORX:
@@ -331,17 +330,30 @@ static bool inside(int64_t at, unsigned size, int64_t from, int64_t to)
 	return at >= from && at + size <= to;
 }
 
+/* The slots that translated code works with. The rest of struct soft_cpu are host addresses, which the guest must not learn,
+ * and what only C may change. */
 static int check_slot(struct run *r, const struct memory *m)
 {
+#define SLOT_OF(field, write) {FIELD_AT(field), FIELD_END(field), write}
+	static const struct {
+		int64_t from, to;
+		bool write;
+	} slots[] = {SLOT_OF(gpr, true),
+		     SLOT_OF(spill, true),
+		     SLOT_OF(count, true),
+		     SLOT_OF(tlb_mask, false),
+		     SLOT_OF(bit_mask, false),
+		     SLOT_OF(canonical_mask, false),
+		     SLOT_OF(segment[FT_FS].base, false),
+		     SLOT_OF(segment[FT_GS].base, false)};
+#undef SLOT_OF
 	int64_t at = m->displacement + SOFT_HOT;
-	if (!inside(at, m->size, 0, (int64_t)sizeof(struct soft_cpu)))
-		return refuse(r, "outside of the CPU's slots");
-	if (m->write && !inside(at, m->size, FIELD_AT(gpr), FIELD_END(gpr)) &&
-	    !inside(at, m->size, FIELD_AT(spill), FIELD_END(spill)) &&
-	    !inside(at, m->size, FIELD_AT(count), FIELD_END(count)) &&
-	    !inside(at, m->size, FIELD_AT(flags), FIELD_END(flags)))
-		return refuse(r, "store to a slot that is not translated code's");
-	return 0;
+	for (size_t k = 0; k < sizeof(slots) / sizeof(slots[0]); k++)
+		if (inside(at, m->size, slots[k].from, slots[k].to))
+			return m->write && !slots[k].write
+				       ? refuse(r, "store to a slot that is not translated code's")
+				       : 0;
+	return refuse(r, "no slot of translated code");
 }
 
 static int64_t from_hot(const struct run *r, const void *p)

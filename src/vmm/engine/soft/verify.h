@@ -4,10 +4,10 @@
  *
  * What it asserts of a block:
  *  - each instruction is of an allowed kind: no privileged or system instruction, no SYSCALL, INT, far transfer, segment
- *    load, XRSTOR, WRPKRU, WRxSBASE, string instruction, PUSH, POP or RET, no change of DF, TF or AC; VEX only for the five
+ *    load, XRSTOR, WRPKRU, WRxSBASE, string instruction, PUSH, POP or RET, no change of DF, TF or AC; VEX only for the four
  *    BMI2 instructions that inserted code uses;
  *  - host RSP is never written and never an operand but as the base of a slot or as SHRX's count;
- *  - each memory operand is a slot of struct soft_cpu (stores: only those that translated code owns), a TLB entry
+ *  - each memory operand is a slot of struct soft_cpu that translated code works with (stores: that it owns), a TLB entry
  *    selected by PEXT with tlb_mask (loads only), or guest memory by way of a TLB entry whose tag was compared with just
  *    this address, for reading or for writing as the instruction does, within the size that was compared;
  *  - nothing derived from host addresses reaches a guest register, a slot or guest memory at the end;
