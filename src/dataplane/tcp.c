@@ -158,6 +158,13 @@ static void hold(struct ft_gate *gate, struct ft_flow *flow, const struct ft_fra
 		return;
 	}
 	bool more = tells_more(&flow->stream, frame);
+	uint8_t bytes[FT_FRAME_USUAL];
+	struct ft_frame rest;
+	if (fresh && ft_hold_collects(flow)) {
+		ft_frame_rest(frame, fresh, bytes, &rest);
+		frame = &rest;
+		fresh = 0;
+	}
 	if (ft_hold_join(gate, flow, frame, fresh, trigger)) {
 		ft_gate_note(gate, FT_REASON_DROP_NO_MEMORY);
 		return;

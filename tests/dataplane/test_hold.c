@@ -287,10 +287,58 @@ static void other_bytes_under_passed_numbers_are_held(void **state)
 	assert_string_equal(scene_taken(&s), "GET /harmless");
 	scene_pass(&s, 3 * MS);
 	assert_int_equal(s.requests, 1);
-	assert_int_equal(s.request.begin.bytes, 0);
+	/* The clone has to prove that it took them: they are what this is about. */
+	assert_int_equal(s.request.begin.bytes, 13);
+	assert_int_equal(s.request.begin.first_sequence, CLIENT_ISN + 1);
+	assert_int_equal(s.request.begin.next_sequence, CLIENT_ISN + 14);
 	scene_answer(&s, true);
 	assert_string_equal(scene_taken(&s), "GET /harmless");
 	assert_string_equal(disposition(), "dropped");
+	assert_string_equal(
+	    json_string_value(json_object_get(json_object_get(scene_record(&s, "hold"), "input"), "printable")),
+	    "GET /EVILxxxx");
+}
+
+static void only_what_the_guest_can_still_take_needs_a_proof(void **state)
+{
+	scene_connect(&s);
+	scene_text(&s, 1, "GET /harmless");
+	scene_guest(&s, 1, 6, FT_TCP_ACK, "", 0);
+	s.strict = true;
+	scene_text(&s, 1, "GET /EVILxxxx");
+	scene_pass(&s, 3 * MS);
+	assert_int_equal(s.request.begin.bytes, 8);
+	assert_int_equal(s.request.begin.first_sequence, CLIENT_ISN + 6);
+	assert_int_equal(s.request.begin.next_sequence, CLIENT_ISN + 14);
+}
+
+/* A guest discards a segment that acknowledges what it has not sent yet. A clone may not have sent it where the live guest
+ * has: it would show what the second version does, and the live guest would take the first. */
+static void a_hold_has_each_byte_in_one_version(void **state)
+{
+	scene_connect(&s);
+	s.strict = true;
+	scene_client(&s, 1, 100, FT_TCP_ACK, "EVIL", 4);
+	scene_text(&s, 1, "GOODmore");  /* other bytes, and new ones behind */
+	scene_text(&s, 5, "moreagain"); /* the same bytes, and new ones behind */
+	scene_client(&s, 10, 1, FT_TCP_ACK | FT_TCP_FIN, "gain", 4);
+	scene_pass(&s, 3 * MS);
+	uint32_t next = CLIENT_ISN + 1;
+	char bytes[32] = "";
+	for (unsigned i = 0; i < s.request.frames; i++) {
+		const struct ft_frame *frame = &s.request.list[i].frame;
+		assert_int_equal(ft_frame_checksum(frame), FT_CHECKSUM_GOOD);
+		assert_int_equal(frame->sequence, next);
+		strncat(bytes, (const char *)frame->data + frame->payload, frame->payload_length);
+		next += frame->payload_length;
+	}
+	assert_string_equal(bytes, "EVILmoreagain");
+	assert_true(s.request.list[s.request.frames - 1].frame.flags & FT_TCP_FIN);
+	assert_int_equal(s.request.begin.next_sequence, next + 1);
+	scene_answer(&s, false);
+	assert_string_equal(scene_taken(&s), "EVILmoreagain");
+	assert_true(json_is_true(
+	    json_object_get(json_object_get(scene_record(&s, "hold"), "trigger"), "overlap")));
 }
 
 static void other_bytes_under_held_numbers_change_nothing(void **state)
@@ -317,7 +365,7 @@ static void overlap_with_new_bytes_behind_is_tried_as_it_is(void **state)
 	scene_text(&s, 3, "XYef"); /* X, Y differ from c, d; e, f are new */
 	scene_pass(&s, 3 * MS);
 	assert_int_equal(s.requests, 1);
-	assert_int_equal(s.request.begin.bytes, 2);
+	assert_int_equal(s.request.begin.bytes, 4);
 	assert_memory_equal(s.request.clone.bytes, "abcdef", 6);
 	scene_answer(&s, false);
 	assert_string_equal(scene_taken(&s), "abcdef");
@@ -725,6 +773,8 @@ int main(void)
 	    T(a_dribbling_sender_does_not_gather_for_ever, open_all),
 	    T(data_in_a_syn_is_stripped, open_rules),
 	    T(other_bytes_under_passed_numbers_are_held, open_rules),
+	    T(only_what_the_guest_can_still_take_needs_a_proof, open_rules),
+	    T(a_hold_has_each_byte_in_one_version, open_rules),
 	    T(other_bytes_under_held_numbers_change_nothing, open_rules),
 	    T(overlap_with_new_bytes_behind_is_tried_as_it_is, open_rules),
 	    T(retransmissions_of_held_bytes_start_no_second_clone, open_rules),
