@@ -31,8 +31,10 @@ static int deliver_bare(struct ft_gate *gate, const struct ft_frame *frame,
 static void pass_acknowledgement(struct ft_gate *gate, const struct ft_flow *flow,
 				 const struct ft_frame *frame)
 {
-	if (!(frame->flags & FT_TCP_ACK))
+	if (!(frame->flags & FT_TCP_ACK)) {
+		ft_gate_note(gate, FT_REASON_DROP_MALFORMED); /* neither bytes nor an acknowledgement */
 		return;
+	}
 	struct ft_frame_bare change = {.sequence = flow->stream.released,
 				       .flags = FT_TCP_ACK,
 				       .set_timestamp = flow->stream.has_timestamp,
@@ -152,6 +154,9 @@ static void handle_reset(struct ft_gate *gate, struct ft_flow *flow, const struc
 static void hold(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame, uint32_t fresh,
 		 const struct ft_trigger *trigger)
 {
+	/* Also when there is no room for it now: it comes again, and inspection that has seen it once may see nothing in it
+	 * the second time. */
+	flow->suspect = true;
 	enum ft_reason refused = ft_hold_refuses(gate, flow, frame);
 	if (refused != FT_REASON_COUNT) {
 		ft_gate_note(gate, refused);
@@ -169,7 +174,6 @@ static void hold(struct ft_gate *gate, struct ft_flow *flow, const struct ft_fra
 		ft_gate_note(gate, FT_REASON_DROP_NO_MEMORY);
 		return;
 	}
-	flow->suspect = true;
 	if (ft_stream_admit(&flow->stream, frame, fresh)) {
 		/* Held, but without a copy to compare retransmissions with: better no connection than that. */
 		ft_gate_note(gate, FT_REASON_DROP_NO_MEMORY);
@@ -203,6 +207,7 @@ static void handle_next(struct ft_gate *gate, struct ft_flow *flow, const struct
 	}
 	int found = ft_trigger_client(gate, flow, frame, fresh, &trigger);
 	if (found < 0) {
+		flow->suspect = true; /* half looked at: it comes again */
 		ft_gate_note(gate, FT_REASON_DROP_NO_MEMORY);
 		return;
 	}
@@ -211,6 +216,7 @@ static void handle_next(struct ft_gate *gate, struct ft_flow *flow, const struct
 		return;
 	}
 	if (ft_stream_admit(&flow->stream, frame, fresh)) {
+		flow->suspect = true;
 		ft_gate_note(gate, FT_REASON_DROP_NO_MEMORY);
 		return;
 	}

@@ -29,13 +29,12 @@ static struct ft_flow *flow_of(struct ft_gate *gate, const struct ft_service *se
 static void hold(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame,
 		 const struct ft_trigger *trigger)
 {
+	flow->suspect = true; /* also when there is no room for it now: inspection may say it only once */
 	enum ft_reason refused = ft_hold_refuses(gate, flow, frame);
 	if (refused != FT_REASON_COUNT)
 		ft_gate_note(gate, refused);
 	else if (ft_hold_join(gate, flow, frame, 0, trigger))
 		ft_gate_note(gate, FT_REASON_DROP_NO_MEMORY);
-	else
-		flow->suspect = true;
 }
 
 void ft_udp_client(struct ft_gate *gate, const struct ft_service *service, const struct ft_frame *frame)

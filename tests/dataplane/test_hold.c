@@ -700,6 +700,38 @@ static void a_hold_has_a_limit_and_the_rest_comes_again(void **state)
 	assert_int_equal(s.live.length, 3000);
 }
 
+/* While there is no memory for holds: what inspection pointed at is not let through when it comes again, though a pattern
+ * that ended in it does not end there a second time. */
+static void a_trigger_is_remembered_when_there_is_no_room(void **state)
+{
+	char block[1400] = "EVIL";
+	s.deaf = true;
+	memset(block + 4, 'a', sizeof(block) - 4);
+	for (s.client_port = 20000; !scene_count(&s, FT_REASON_DROP_HOLD_LIMIT); s.client_port++) {
+		scene_connect(&s);
+		for (uint32_t i = 0; i < (256u << 10) / sizeof(block); i++)
+			scene_client(&s, 1 + i * (uint32_t)sizeof(block), 1, FT_TCP_ACK, block, sizeof(block));
+		scene_forget(&s);
+	}
+	scene_connect(&s);
+	scene_text(&s, 1, "EV");
+	uint64_t refused = scene_count(&s, FT_REASON_DROP_HOLD_LIMIT);
+	memcpy(block, "IL", 2);
+	scene_client(&s, 3, 1, FT_TCP_ACK, block, sizeof(block));
+	scene_client(&s, 3, 1, FT_TCP_ACK, block, sizeof(block));
+	assert_string_equal(scene_taken(&s), "EV");
+	assert_int_equal(scene_count(&s, FT_REASON_DROP_HOLD_LIMIT), refused + 2);
+}
+
+static void a_segment_with_nothing_in_it_is_counted(void **state)
+{
+	scene_connect(&s);
+	scene_text(&s, 1, "EVIL");
+	scene_client(&s, 5, 1, 0, "", 0);
+	assert_int_equal(s.guest_count, 0);
+	assert_int_equal(scene_count(&s, FT_REASON_DROP_MALFORMED), 1);
+}
+
 static void a_wrong_checksum_is_refused_and_a_partial_one_completed(void **state)
 {
 	uint8_t frame[256];
@@ -798,6 +830,8 @@ int main(void)
 	    T(trials_of_one_flow_are_limited, open_all),
 	    T(clones_are_limited_and_others_wait, open_all),
 	    T(a_hold_has_a_limit_and_the_rest_comes_again, open_all),
+	    T(a_trigger_is_remembered_when_there_is_no_room, open_rules),
+	    T(a_segment_with_nothing_in_it_is_counted, open_rules),
 	    T(a_wrong_checksum_is_refused_and_a_partial_one_completed, open_rules),
 	    T(datagrams_are_held_and_dropped_silently, open_rules),
 	};
