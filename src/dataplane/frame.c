@@ -285,3 +285,14 @@ void ft_frame_rest(const struct ft_frame *frame, uint32_t bytes, uint8_t *to, st
 	ft_store32(to + frame->l4 + 4, rest->sequence);
 	ft_frame_seal(rest, to);
 }
+
+bool ft_frame_calm(struct ft_frame *frame, uint8_t *data)
+{
+	if (!frame->transport || frame->protocol != IPPROTO_TCP || !(frame->flags & FT_TCP_URG))
+		return false;
+	frame->flags &= (uint8_t)~FT_TCP_URG;
+	data[frame->l4 + 13] = frame->flags;
+	ft_store16(data + frame->l4 + 18, 0);
+	ft_frame_seal(frame, data);
+	return true;
+}

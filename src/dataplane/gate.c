@@ -145,6 +145,10 @@ void ft_gate_wire(struct ft_gate *gate, void *data, size_t length)
 			return;
 		}
 	}
+	/* A receiver takes the byte that the urgent pointer names out of the stream (RFC 6093 section 3), so what patterns
+	 * saw would not be what the server reads. Without the pointer the byte stays where it was seen. */
+	if (service && service->mode == FT_MODE_ENFORCE && ft_frame_calm(&frame, data))
+		gate->urgent_cleared++;
 	if (!guest->up)
 		ft_gate_note(gate, FT_REASON_DROP_GUEST_DOWN);
 	else if (service && frame.protocol == IPPROTO_TCP)
@@ -382,8 +386,9 @@ json_t *ft_gate_counters(const struct ft_gate *gate)
 		if (gate->counts[i])
 			json_object_set_new(reasons, ft_reason_label((enum ft_reason)i),
 					    json_integer((json_int_t)gate->counts[i]));
-	return json_pack("{s:o, s:I}", "reasons", reasons, "checksums_completed",
-			 (json_int_t)gate->partial_checksums);
+	return json_pack("{s:o, s:I, s:I}", "reasons", reasons, "checksums_completed",
+			 (json_int_t)gate->partial_checksums, "urgent_cleared",
+			 (json_int_t)gate->urgent_cleared);
 }
 
 json_t *ft_gate_holds(const struct ft_gate *gate)

@@ -723,6 +723,39 @@ static void a_trigger_is_remembered_when_there_is_no_room(void **state)
 	assert_int_equal(scene_count(&s, FT_REASON_DROP_HOLD_LIMIT), refused + 2);
 }
 
+/* The guest would take the urgent byte out of the stream, also one that a later segment brings. */
+static void no_byte_is_urgent(void **state)
+{
+	uint8_t frame[256];
+	scene_connect(&s);
+	size_t length = scene_build(&s, true, 1, 1, FT_TCP_ACK | FT_TCP_URG, "EVxIL", 5, frame);
+	for (int i = 0; i < 2; i++) {
+		struct ft_frame parsed;
+		enum ft_reason why;
+		assert_int_equal(ft_frame_parse(&parsed, frame, length, &why), 0);
+		ft_store16(frame + parsed.l4 + 18, 3);
+		ft_frame_seal(&parsed, frame);
+		scene_frame(&s, frame, length);
+		length = scene_build(&s, true, 6, 1, FT_TCP_ACK | FT_TCP_URG, "", 0, frame);
+	}
+	assert_string_equal(scene_taken(&s), "EVxIL");
+	assert_int_equal(s.guest_count, 2);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(s.to_guest[i].frame.flags, FT_TCP_ACK);
+		assert_int_equal(ft_load16(s.to_guest[i].data + s.to_guest[i].frame.l4 + 18), 0);
+	}
+	json_t *counters = ft_gate_counters(s.gate);
+	assert_int_equal(json_integer_value(json_object_get(counters, "urgent_cleared")), 2);
+	json_decref(counters);
+}
+
+static void observing_changes_no_urgent_byte(void **state)
+{
+	scene_connect(&s);
+	scene_client(&s, 1, 1, FT_TCP_ACK | FT_TCP_URG, "EVIL", 4);
+	assert_true(s.to_guest[0].frame.flags & FT_TCP_URG);
+}
+
 static void a_segment_with_nothing_in_it_is_counted(void **state)
 {
 	scene_connect(&s);
@@ -831,6 +864,8 @@ int main(void)
 	    T(clones_are_limited_and_others_wait, open_all),
 	    T(a_hold_has_a_limit_and_the_rest_comes_again, open_all),
 	    T(a_trigger_is_remembered_when_there_is_no_room, open_rules),
+	    T(no_byte_is_urgent, open_rules),
+	    T(observing_changes_no_urgent_byte, open_observe),
 	    T(a_segment_with_nothing_in_it_is_counted, open_rules),
 	    T(a_wrong_checksum_is_refused_and_a_partial_one_completed, open_rules),
 	    T(datagrams_are_held_and_dropped_silently, open_rules),
