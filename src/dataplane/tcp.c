@@ -328,6 +328,11 @@ static struct ft_flow *flow_of_client(struct ft_gate *gate, const struct ft_serv
 		return NULL;
 	}
 	flow = ft_flows_add(gate->flows, &key);
+	if (!flow && service->mode == FT_MODE_OBSERVE) {
+		if (!ft_gate_deliver(gate, frame->data, frame->length))
+			ft_gate_note(gate, FT_REASON_PASS_UNSEEN);
+		return NULL;
+	}
 	if (!flow) {
 		ft_gate_note(gate, FT_REASON_DROP_FLOW_TABLE);
 		return NULL;

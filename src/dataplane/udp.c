@@ -40,8 +40,12 @@ static void hold(struct ft_gate *gate, struct ft_flow *flow, const struct ft_fra
 void ft_udp_client(struct ft_gate *gate, const struct ft_service *service, const struct ft_frame *frame)
 {
 	struct ft_flow *flow = flow_of(gate, service, frame);
+	bool observe = service->mode == FT_MODE_OBSERVE;
 	if (!flow) {
-		ft_gate_note(gate, FT_REASON_DROP_FLOW_TABLE);
+		if (!observe)
+			ft_gate_note(gate, FT_REASON_DROP_FLOW_TABLE);
+		else if (!ft_gate_deliver(gate, frame->data, frame->length))
+			ft_gate_note(gate, FT_REASON_PASS_UNSEEN);
 		return;
 	}
 	if (flow->dead) {
@@ -49,7 +53,6 @@ void ft_udp_client(struct ft_gate *gate, const struct ft_service *service, const
 		return;
 	}
 	struct ft_trigger trigger = {.reason = FT_REASON_HOLD_JOIN};
-	bool observe = service->mode == FT_MODE_OBSERVE;
 	int found = 1;
 	if (!flow->suspect)
 		found = ft_trigger_client(gate, flow, frame, 0, &trigger);
