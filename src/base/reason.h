@@ -12,6 +12,7 @@
 	X(PASS_INSPECTED, "pass.inspected", PASS, "inspected; nothing suspicious in this packet")                    \
 	X(PASS_OUTBOUND, "pass.outbound", PASS, "the guest's own output")                                            \
 	X(PASS_OBSERVED, "pass.observed", PASS, "suspicious, but the service only observes: tried in the background") \
+	X(PASS_UNSEEN, "pass.unseen", PASS, "a service that only observes: what cannot be looked at passes (IPv6, fragment, VLAN tag, jumbo, full flow table)") \
 	X(PASS_ACK, "pass.ack", PASS, "acknowledgement of a held flow, sent on without its data")                    \
 	/* held */                                                                                                   \
 	X(HOLD_RULE, "hold.rule", HOLD, "a pattern rule matched")                                                    \
@@ -35,10 +36,10 @@
 	X(DROP_OUT_OF_ORDER, "drop.out-of-order", DROP, "bytes behind a gap are not kept; the sender sends them again") \
 	X(DROP_NO_FLOW, "drop.no-flow", DROP, "a segment of an inspected service that belongs to no known connection") \
 	/* refused: not handled by this version on inspected services */                                             \
-	X(REFUSE_IPV6, "refuse.ipv6", REFUSE, "IPv6 to an inspected guest")                                          \
-	X(REFUSE_FRAGMENT, "refuse.fragment", REFUSE, "IP fragment to an inspected service")                         \
-	X(REFUSE_VLAN, "refuse.vlan", REFUSE, "VLAN-tagged frame to an inspected guest")                             \
-	X(REFUSE_JUMBO, "refuse.jumbo", REFUSE, "frame larger than 1514 bytes to an inspected service")              \
+	X(REFUSE_IPV6, "refuse.ipv6", REFUSE, "IPv6 to a service in enforce mode")                                          \
+	X(REFUSE_FRAGMENT, "refuse.fragment", REFUSE, "IP fragment that may be for a service in enforce mode")                         \
+	X(REFUSE_VLAN, "refuse.vlan", REFUSE, "VLAN-tagged frame to a service in enforce mode")                             \
+	X(REFUSE_JUMBO, "refuse.jumbo", REFUSE, "frame larger than 1514 bytes to a service in enforce mode")              \
 	/* malformed or impossible */                                                                                \
 	X(DROP_RUNT, "drop.runt", DROP, "frame shorter than its headers")                                            \
 	X(DROP_MALFORMED, "drop.malformed", DROP, "header fields contradict each other")                             \

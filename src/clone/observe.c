@@ -185,26 +185,90 @@ static void reuse(struct ft_observer *o)
 		ft_tell_end(o, before);
 }
 
-/* First return of a forked child, in its own address space. */
+/* A forked child's own id: the kernel writes it into the child's memory before its first instruction when it is asked to
+ * (CLONE_CHILD_SETTID), and the C library's fork asks. -1: not known. */
+static int64_t written_id(struct ft_observer *o, const struct ft_observe_call *call)
+{
+	uint64_t at = call->args[3]; /* of clone; of clone3 the third field of its struct */
+	uint32_t id;
+	if (!(call->flags & CLONE_CHILD_SETTID))
+		return -1;
+	if (call->nr == SYS_clone3 &&
+	    o->source.peek(o->source.context, o->cr3, call->args[0] + 16, &at, sizeof(at)) != sizeof(at))
+		return -1;
+	bool known = o->source.peek(o->source.context, o->cr3, at, &id, sizeof(id)) == sizeof(id);
+	return known && id && id <= INT32_MAX ? (int64_t)id : -1;
+}
+
+/* First return of a forked child, in its own address space. Processes of one program fork with equal stacks: where two do at
+ * the same time, their returns tell which child is whose (here, or later in parent_returns). */
 static bool child_returns(struct ft_observer *o, uint64_t rsp)
 {
+	struct ft_observe_call *found = NULL;
+	int64_t id = -1;
 	for (unsigned i = 0; i < o->calls_used; i++) {
 		struct ft_observe_call *call = &o->calls[i];
 		if (!call->cr3 || ft_call_kind(call->nr) != FT_CALL_FORK || call->child_ran ||
 		    (call->flags & CLONE_VM) || call->nr == SYS_vfork || call->cr3 == o->cr3 ||
 		    child_stack(o, call) != rsp)
 			continue;
-		reuse(o);
-		struct ft_process *child =
-		    ft_process_copy(&o->processes, o->cr3, ft_process_find(&o->processes, call->cr3));
-		child->pid = call->child_pid;
-		call->child_ran = true;
-		call->child_cr3 = o->cr3;
-		if (call->parent_ran)
-			forget_call(o, call);
-		return true;
+		int64_t own = written_id(o, call);
+		bool other = own >= 0 && call->parent_ran && call->child_pid != own;
+		if (other || (found && !(call->parent_ran && call->child_pid == own)))
+			continue;
+		found = call;
+		id = own;
 	}
-	return false;
+	if (!found)
+		return false;
+	reuse(o);
+	struct ft_process *child =
+	    ft_process_copy(&o->processes, o->cr3, ft_process_find(&o->processes, found->cr3));
+	child->pid = id >= 0 ? id : found->child_pid;
+	found->child_ran = true;
+	found->child_cr3 = o->cr3;
+	if (found->parent_ran)
+		forget_call(o, found);
+	return true;
+}
+
+static bool has_child(struct ft_observer *o, const struct ft_observe_call *call, int64_t pid)
+{
+	const struct ft_process *child =
+	    call->child_ran ? ft_process_find(&o->processes, call->child_cr3) : NULL;
+	return child && child->pid == pid;
+}
+
+static void swap_children(struct ft_observe_call *a, struct ft_observe_call *b)
+{
+	struct ft_observe_call was = *a;
+	a->child_ran = b->child_ran;
+	a->child_cr3 = b->child_cr3;
+	b->child_ran = was.child_ran;
+	b->child_cr3 = was.child_cr3;
+}
+
+/* The parent hears its child's id, and another fork at the same stack was given that child, or this one another's. */
+static void settle_children(struct ft_observer *o, struct ft_observe_call *call, int64_t pid)
+{
+	struct ft_observe_call *unborn = NULL;
+	const struct ft_process *child = ft_process_find(&o->processes, call->child_cr3);
+	if (has_child(o, call, pid) || (call->child_ran && (!child || child->pid < 0)))
+		return;
+	for (unsigned i = 0; i < o->calls_used; i++) {
+		struct ft_observe_call *other = &o->calls[i];
+		if (!other->cr3 || other == call || ft_call_kind(other->nr) != FT_CALL_FORK ||
+		    other->rsp != call->rsp)
+			continue;
+		if (has_child(o, other, pid)) {
+			swap_children(call, other);
+			return;
+		}
+		if (!other->child_ran && !other->parent_ran)
+			unborn = other;
+	}
+	if (call->child_ran && unborn)
+		swap_children(call, unborn);
 }
 
 static void parent_returns(struct ft_observer *o, struct ft_observe_call *call, uint64_t rax)
@@ -214,6 +278,8 @@ static void parent_returns(struct ft_observer *o, struct ft_observe_call *call, 
 	bool shares = (call->flags & CLONE_VM) || call->nr == SYS_vfork;
 	bool thread = call->flags & CLONE_THREAD;
 	struct ft_process *child = NULL;
+	if (!shares && (int64_t)rax > 0)
+		settle_children(o, call, (int64_t)rax);
 	if (call->child_ran && !shares)
 		child = ft_process_find(&o->processes, call->child_cr3);
 	/* A vfork's child has its own address space once it called execve, before the parent goes on. */

@@ -440,6 +440,12 @@ void ft_outside_deliver(struct ft_outside *o, const void *data, size_t length)
 		o->received = get32(tcp + 8);
 }
 
+void ft_outside_delivered(struct ft_outside *o)
+{
+	if (o->protocol == PROTO_TCP && later(o->held_to, o->sent))
+		o->sent = o->held_to;
+}
+
 void ft_outside_take(struct ft_outside *o, const void *data, size_t length, uint64_t now_ns)
 {
 	const uint8_t *frame = data;

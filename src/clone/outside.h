@@ -62,6 +62,10 @@ void ft_outside_begin(struct ft_outside *o, const struct ft_outside_config *conf
 /* A held frame goes to the guest now: the sender has sent these bytes, and perhaps its FIN. */
 void ft_outside_deliver(struct ft_outside *o, const void *frame, size_t length);
 
+/* All held frames went to the guest: the sender has sent everything up to the end of what is held, also what the live
+ * guest was given before. */
+void ft_outside_delivered(struct ft_outside *o);
+
 /* The guest sent a frame at now_ns. */
 void ft_outside_take(struct ft_outside *o, const void *frame, size_t length, uint64_t now_ns);
 

@@ -120,8 +120,9 @@ static void deliver(struct trial *t)
 		size_t length = r->lengths[t->delivered];
 		ft_outside_deliver(&t->outside, frame, length);
 		t->refused |= ft_machine_input(t->m, FT_INPUT_FRAME, 0, frame, length) != 0;
-		t->delivered++;
 		t->delivered_bytes += length;
+		if (++t->delivered == r->frames)
+			ft_outside_delivered(&t->outside);
 	}
 }
 

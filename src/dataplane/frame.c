@@ -270,3 +270,29 @@ size_t ft_frame_bare(const struct ft_frame *frame, const struct ft_frame_bare *c
 	ft_frame_seal(&bare, to);
 	return bare.length;
 }
+
+void ft_frame_rest(const struct ft_frame *frame, uint32_t bytes, uint8_t *to, struct ft_frame *rest)
+{
+	uint32_t length = frame->payload_length - bytes;
+	memcpy(to, frame->data, frame->payload);
+	memcpy(to + frame->payload, frame->data + frame->payload + bytes, length);
+	*rest = *frame;
+	rest->data = to;
+	rest->length = frame->payload + length;
+	rest->payload_length = length;
+	rest->sequence += bytes;
+	ft_store16(to + frame->ip + 2, (uint16_t)(rest->length - frame->ip));
+	ft_store32(to + frame->l4 + 4, rest->sequence);
+	ft_frame_seal(rest, to);
+}
+
+bool ft_frame_calm(struct ft_frame *frame, uint8_t *data)
+{
+	if (!frame->transport || frame->protocol != IPPROTO_TCP || !(frame->flags & FT_TCP_URG))
+		return false;
+	frame->flags &= (uint8_t)~FT_TCP_URG;
+	data[frame->l4 + 13] = frame->flags;
+	ft_store16(data + frame->l4 + 18, 0);
+	ft_frame_seal(frame, data);
+	return true;
+}

@@ -79,6 +79,14 @@ struct ft_frame_bare {
  * number, flags and timestamp and right checksums. TCP options are kept. Returns its length. */
 size_t ft_frame_bare(const struct ft_frame *frame, const struct ft_frame_bare *change, uint8_t *to);
 
+/* Clears the urgent flag and pointer of a TCP frame in data, the bytes frame was parsed from, and sets the checksum right.
+ * False when there was none. */
+bool ft_frame_calm(struct ft_frame *frame, uint8_t *data);
+
+/* Copies a TCP frame without the first `bytes` of its payload into to (frame->length bytes are enough): the segment that
+ * begins there. Parses the copy into rest. */
+void ft_frame_rest(const struct ft_frame *frame, uint32_t bytes, uint8_t *to, struct ft_frame *rest);
+
 /* Loads and stores of big-endian fields at any alignment. */
 static inline uint16_t ft_load16(const uint8_t *p)
 {

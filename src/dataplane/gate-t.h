@@ -40,6 +40,7 @@ struct ft_gate {
 	struct ft_flows *flows;
 	struct ft_holds holds;
 	uint64_t partial_checksums; /* completed by us */
+	uint64_t urgent_cleared;
 	uint64_t next_sweep;
 	uint8_t scratch[FT_RING_RECORD_MAX]; /* a frame from the guest's ring */
 };

@@ -86,35 +86,43 @@ static bool is_for_guest(const struct ft_guest *guest, const uint8_t *frame)
 	return guest->any_mac || (frame[0] & 1) || !memcmp(frame, guest->mac, 6);
 }
 
-/* The service that a frame to the guest belongs to, whatever it is wrapped in. Sets *refuse when it is
- * wrapped in what this version does not look into. Addresses do not matter: the guest may have more than it
- * told. */
-static const struct ft_service *service_of(const struct ft_gate *gate, const struct ft_frame *frame,
-					   enum ft_reason *refuse)
+/* What is wrapped in what this version does not look into: refused where it may be for a service that enforces, since it
+ * would be a way around; let through where it may be for one that only observes. FT_REASON_COUNT: neither. */
+static enum ft_reason unseen(enum ft_reason refusal, bool enforced, bool observed)
 {
-	*refuse = FT_REASON_COUNT;
+	return enforced ? refusal : observed ? FT_REASON_PASS_UNSEEN : FT_REASON_COUNT;
+}
+
+/* The service that a frame to the guest belongs to, whatever it is wrapped in; *why: see unseen. Addresses do not matter:
+ * the guest may have more than it told. */
+static const struct ft_service *service_of(const struct ft_gate *gate, const struct ft_frame *frame,
+					   enum ft_reason *why)
+{
+	const struct ft_services *services = &gate->services;
+	*why = FT_REASON_COUNT;
 	if (frame->kind != FT_FRAME_IPV4 && frame->kind != FT_FRAME_IPV6)
 		return NULL;
 	bool six = frame->kind == FT_FRAME_IPV6;
 	if (frame->fragment || frame->extension) {
 		/* The port is in another fragment, or behind headers: it may be an inspected one. */
-		if (ft_services_inspected(&gate->services, frame->extension ? 0 : frame->protocol))
-			*refuse = six ? FT_REASON_REFUSE_IPV6 : FT_REASON_REFUSE_FRAGMENT;
+		uint8_t protocol = frame->extension ? 0 : frame->protocol;
+		*why = unseen(six ? FT_REASON_REFUSE_IPV6 : FT_REASON_REFUSE_FRAGMENT,
+			      ft_services_have(services, protocol, FT_MODE_ENFORCE),
+			      ft_services_have(services, protocol, FT_MODE_OBSERVE));
 		return NULL;
 	}
 	if (!frame->transport)
 		return NULL;
 	const struct ft_service *service =
-	    ft_services_find(&gate->services, frame->protocol, frame->destination_port);
-	if (!service)
-		return NULL;
-	if (six)
-		*refuse = FT_REASON_REFUSE_IPV6;
-	else if (frame->vlan)
-		*refuse = FT_REASON_REFUSE_VLAN;
-	else if (frame->length > FT_FRAME_USUAL)
-		*refuse = FT_REASON_REFUSE_JUMBO;
-	return service;
+	    ft_services_find(services, frame->protocol, frame->destination_port);
+	if (!service || !(six || frame->vlan || frame->length > FT_FRAME_USUAL))
+		return service;
+	bool enforced = service->mode == FT_MODE_ENFORCE;
+	*why = unseen(six           ? FT_REASON_REFUSE_IPV6
+		      : frame->vlan ? FT_REASON_REFUSE_VLAN
+				    : FT_REASON_REFUSE_JUMBO,
+		      enforced, !enforced);
+	return NULL;
 }
 
 void ft_gate_wire(struct ft_gate *gate, void *data, size_t length)
@@ -131,7 +139,7 @@ void ft_gate_wire(struct ft_gate *gate, void *data, size_t length)
 		return;
 	}
 	const struct ft_service *service = service_of(gate, &frame, &why);
-	if (why != FT_REASON_COUNT) {
+	if (why != FT_REASON_COUNT && why != FT_REASON_PASS_UNSEEN) {
 		ft_gate_note(gate, why);
 		return;
 	}
@@ -145,6 +153,10 @@ void ft_gate_wire(struct ft_gate *gate, void *data, size_t length)
 			return;
 		}
 	}
+	/* A receiver takes the byte that the urgent pointer names out of the stream (RFC 6093 section 3), so what patterns
+	 * saw would not be what the server reads. Without the pointer the byte stays where it was seen. */
+	if (service && service->mode == FT_MODE_ENFORCE && ft_frame_calm(&frame, data))
+		gate->urgent_cleared++;
 	if (!guest->up)
 		ft_gate_note(gate, FT_REASON_DROP_GUEST_DOWN);
 	else if (service && frame.protocol == IPPROTO_TCP)
@@ -152,7 +164,7 @@ void ft_gate_wire(struct ft_gate *gate, void *data, size_t length)
 	else if (service)
 		ft_udp_client(gate, service, &frame);
 	else if (!ft_gate_deliver(gate, data, length))
-		ft_gate_note(gate, FT_REASON_PASS_UNINSPECTED);
+		ft_gate_note(gate, why == FT_REASON_COUNT ? FT_REASON_PASS_UNINSPECTED : why);
 }
 
 /* ---- from the guest ---- */
@@ -382,8 +394,9 @@ json_t *ft_gate_counters(const struct ft_gate *gate)
 		if (gate->counts[i])
 			json_object_set_new(reasons, ft_reason_label((enum ft_reason)i),
 					    json_integer((json_int_t)gate->counts[i]));
-	return json_pack("{s:o, s:I}", "reasons", reasons, "checksums_completed",
-			 (json_int_t)gate->partial_checksums);
+	return json_pack("{s:o, s:I, s:I}", "reasons", reasons, "checksums_completed",
+			 (json_int_t)gate->partial_checksums, "urgent_cleared",
+			 (json_int_t)gate->urgent_cleared);
 }
 
 json_t *ft_gate_holds(const struct ft_gate *gate)

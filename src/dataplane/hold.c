@@ -110,6 +110,11 @@ static struct ft_hold *collecting(const struct ft_flow *flow)
 	return flow->hold && flow->hold->state <= FT_HOLD_WAIT ? flow->hold : NULL;
 }
 
+bool ft_hold_collects(const struct ft_flow *flow)
+{
+	return collecting(flow) != NULL;
+}
+
 enum ft_reason ft_hold_refuses(struct ft_gate *gate, const struct ft_flow *flow, const struct ft_frame *frame)
 {
 	const struct ft_hold *hold = collecting(flow);
@@ -123,6 +128,15 @@ enum ft_reason ft_hold_refuses(struct ft_gate *gate, const struct ft_flow *flow,
 
 static int keep(struct ft_gate *gate, struct ft_hold *hold, const struct ft_frame *frame, uint32_t fresh)
 {
+	/* Other bytes under passed numbers are what this hold is about: of them, too, the clone has to prove that it took
+	 * them, as far as the guest still can. */
+	if (!hold->frames && hold->trigger.reason == FT_REASON_HOLD_OVERLAP) {
+		int32_t settled = ft_sequence_diff(hold->flow->stream.guest_ack, frame->sequence);
+		fresh = settled > 0 ? (uint32_t)settled : 0;
+		if (fresh > frame->payload_length)
+			fresh = frame->payload_length;
+		hold->first_sequence = frame->sequence + fresh;
+	}
 	struct ft_held *held = malloc(sizeof(*held) + frame->length);
 	if (!held)
 		return -ENOMEM;
@@ -373,11 +387,9 @@ static void check_handled(const struct ft_hold *hold, struct ft_event *event)
 	uint64_t numbers = hold->flow->key.protocol == IPPROTO_TCP
 			       ? hold->next_sequence - hold->first_sequence
 			       : hold->bytes;
-	if (event->a[1] != numbers && event->a[1] != hold->bytes)
+	if (event->a[1] != numbers)
 		event->a[0] = 0;
 	event->a[1] = numbers;
-	if (event->a[0] == hold->bytes && numbers > hold->bytes)
-		event->a[0] = numbers; /* a FIN has a number and no byte */
 }
 
 void ft_hold_event(struct ft_gate *gate, struct ft_event *event, const char *const *strings)

@@ -13,8 +13,15 @@
 enum ft_reason ft_hold_refuses(struct ft_gate *gate, const struct ft_flow *flow,
 			       const struct ft_frame *frame);
 
+/* Is there a hold that the flow's next frame joins? */
+bool ft_hold_collects(const struct ft_flow *flow);
+
 /* Adds a frame to the hold that collects, opening one with this trigger if there is none. fresh: payload offset of its
- * first new byte. 0, or -ENOMEM (nothing changed). For TCP before ft_stream_admit. */
+ * first new byte. 0, or -ENOMEM (nothing changed). For TCP before ft_stream_admit.
+ *
+ * No byte may be in one hold in two versions: which of them a guest takes can depend on what only the live guest has sent
+ * by the time of the release (an acknowledgement ahead of the clone is none ahead of it), so a clone of one version would
+ * speak for the other. So a frame that joins has fresh 0: what it repeats was cut off. */
 int ft_hold_join(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame, uint32_t fresh,
 		 const struct ft_trigger *trigger);
 

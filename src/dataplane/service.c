@@ -200,10 +200,10 @@ const struct ft_service *ft_services_find(const struct ft_services *services, ui
 	return NULL;
 }
 
-bool ft_services_inspected(const struct ft_services *services, uint8_t protocol)
+bool ft_services_have(const struct ft_services *services, uint8_t protocol, enum ft_service_mode mode)
 {
 	for (size_t i = 0; i < services->count; i++)
-		if (!protocol || services->list[i].protocol == protocol)
+		if (services->list[i].mode == mode && (!protocol || services->list[i].protocol == protocol))
 			return true;
 	return false;
 }

@@ -62,8 +62,8 @@ int ft_services_profile(const json_t *services, struct ft_profile **profile, str
 const struct ft_service *ft_services_find(const struct ft_services *services, uint8_t protocol,
 					  uint16_t port);
 
-/* Is any service with this protocol inspected? protocol 0: any protocol. */
-bool ft_services_inspected(const struct ft_services *services, uint8_t protocol);
+/* Has any service with this protocol that mode? protocol 0: any protocol. */
+bool ft_services_have(const struct ft_services *services, uint8_t protocol, enum ft_service_mode mode);
 
 const char *ft_service_mode_name(enum ft_service_mode mode);
 

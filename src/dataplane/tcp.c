@@ -31,8 +31,10 @@ static int deliver_bare(struct ft_gate *gate, const struct ft_frame *frame,
 static void pass_acknowledgement(struct ft_gate *gate, const struct ft_flow *flow,
 				 const struct ft_frame *frame)
 {
-	if (!(frame->flags & FT_TCP_ACK))
+	if (!(frame->flags & FT_TCP_ACK)) {
+		ft_gate_note(gate, FT_REASON_DROP_MALFORMED); /* neither bytes nor an acknowledgement */
 		return;
+	}
 	struct ft_frame_bare change = {.sequence = flow->stream.released,
 				       .flags = FT_TCP_ACK,
 				       .set_timestamp = flow->stream.has_timestamp,
@@ -152,17 +154,26 @@ static void handle_reset(struct ft_gate *gate, struct ft_flow *flow, const struc
 static void hold(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame, uint32_t fresh,
 		 const struct ft_trigger *trigger)
 {
+	/* Also when there is no room for it now: it comes again, and inspection that has seen it once may see nothing in it
+	 * the second time. */
+	flow->suspect = true;
 	enum ft_reason refused = ft_hold_refuses(gate, flow, frame);
 	if (refused != FT_REASON_COUNT) {
 		ft_gate_note(gate, refused);
 		return;
 	}
 	bool more = tells_more(&flow->stream, frame);
+	uint8_t bytes[FT_FRAME_USUAL];
+	struct ft_frame rest;
+	if (fresh && ft_hold_collects(flow)) {
+		ft_frame_rest(frame, fresh, bytes, &rest);
+		frame = &rest;
+		fresh = 0;
+	}
 	if (ft_hold_join(gate, flow, frame, fresh, trigger)) {
 		ft_gate_note(gate, FT_REASON_DROP_NO_MEMORY);
 		return;
 	}
-	flow->suspect = true;
 	if (ft_stream_admit(&flow->stream, frame, fresh)) {
 		/* Held, but without a copy to compare retransmissions with: better no connection than that. */
 		ft_gate_note(gate, FT_REASON_DROP_NO_MEMORY);
@@ -196,6 +207,7 @@ static void handle_next(struct ft_gate *gate, struct ft_flow *flow, const struct
 	}
 	int found = ft_trigger_client(gate, flow, frame, fresh, &trigger);
 	if (found < 0) {
+		flow->suspect = true; /* half looked at: it comes again */
 		ft_gate_note(gate, FT_REASON_DROP_NO_MEMORY);
 		return;
 	}
@@ -204,6 +216,7 @@ static void handle_next(struct ft_gate *gate, struct ft_flow *flow, const struct
 		return;
 	}
 	if (ft_stream_admit(&flow->stream, frame, fresh)) {
+		flow->suspect = true;
 		ft_gate_note(gate, FT_REASON_DROP_NO_MEMORY);
 		return;
 	}
@@ -315,6 +328,11 @@ static struct ft_flow *flow_of_client(struct ft_gate *gate, const struct ft_serv
 		return NULL;
 	}
 	flow = ft_flows_add(gate->flows, &key);
+	if (!flow && service->mode == FT_MODE_OBSERVE) {
+		if (!ft_gate_deliver(gate, frame->data, frame->length))
+			ft_gate_note(gate, FT_REASON_PASS_UNSEEN);
+		return NULL;
+	}
 	if (!flow) {
 		ft_gate_note(gate, FT_REASON_DROP_FLOW_TABLE);
 		return NULL;

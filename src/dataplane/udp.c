@@ -29,20 +29,23 @@ static struct ft_flow *flow_of(struct ft_gate *gate, const struct ft_service *se
 static void hold(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame,
 		 const struct ft_trigger *trigger)
 {
+	flow->suspect = true; /* also when there is no room for it now: inspection may say it only once */
 	enum ft_reason refused = ft_hold_refuses(gate, flow, frame);
 	if (refused != FT_REASON_COUNT)
 		ft_gate_note(gate, refused);
 	else if (ft_hold_join(gate, flow, frame, 0, trigger))
 		ft_gate_note(gate, FT_REASON_DROP_NO_MEMORY);
-	else
-		flow->suspect = true;
 }
 
 void ft_udp_client(struct ft_gate *gate, const struct ft_service *service, const struct ft_frame *frame)
 {
 	struct ft_flow *flow = flow_of(gate, service, frame);
+	bool observe = service->mode == FT_MODE_OBSERVE;
 	if (!flow) {
-		ft_gate_note(gate, FT_REASON_DROP_FLOW_TABLE);
+		if (!observe)
+			ft_gate_note(gate, FT_REASON_DROP_FLOW_TABLE);
+		else if (!ft_gate_deliver(gate, frame->data, frame->length))
+			ft_gate_note(gate, FT_REASON_PASS_UNSEEN);
 		return;
 	}
 	if (flow->dead) {
@@ -50,7 +53,6 @@ void ft_udp_client(struct ft_gate *gate, const struct ft_service *service, const
 		return;
 	}
 	struct ft_trigger trigger = {.reason = FT_REASON_HOLD_JOIN};
-	bool observe = service->mode == FT_MODE_OBSERVE;
 	int found = 1;
 	if (!flow->suspect)
 		found = ft_trigger_client(gate, flow, frame, 0, &trigger);

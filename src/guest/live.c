@@ -72,6 +72,7 @@ static void take_link(struct ft_live *live, const int *fds)
 	/* A clone must not have the rings at all. */
 	madvise(live->link.memory, live->link.length, MADV_DONTFORK);
 	live->linked = true;
+	live->kicked = 0;
 	ft_report_begin(live->report, live->link.events, FT_ROLE_LIVE, 0);
 	ft_slots_attach(live->slots, live->link.events);
 }
@@ -223,6 +224,15 @@ static void serve_link(struct ft_live *live, uint64_t now)
 	ft_slots_work(live->slots, live->link.rx.index, &pending);
 	if (before && !live->slots->running)
 		ft_mend_again(&live->mend);
+}
+
+/* Wakes the dataplane for frames it has not been woken for: for nothing, it would be woken thousands of times a second while
+ * the guest computes, and the two would share a CPU. */
+static void kick(struct ft_live *live)
+{
+	if (!live->linked || live->link.tx.index == live->kicked)
+		return;
+	live->kicked = live->link.tx.index;
 	ft_ring_kick(&live->link.tx);
 }
 
@@ -340,8 +350,7 @@ static enum ft_live_end run(struct ft_live *live)
 		uint64_t now = monotonic_ns();
 		ft_pulse_ran(&live->witness->pulse, now - ran, now);
 		tell_running(live, now);
-		if (live->linked)
-			ft_ring_kick(&live->link.tx);
+		kick(live);
 		if (live->console.filled)
 			ft_console_flush(&live->console);
 		switch (stop) {

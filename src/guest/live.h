@@ -30,6 +30,7 @@ struct ft_live {
 
 	struct ft_console console;
 	struct ft_link link;
+	uint64_t kicked; /* position in its tx ring up to which the dataplane was woken */
 	bool linked;
 	struct ft_mend mend;
 	bool running_told, stop;

@@ -230,6 +230,43 @@ static void the_parent_may_return_first(void **state)
 	assert_string_equal(event.process, "sh");
 }
 
+/* Two workers of one server fork at the same moment, with equal stacks. The kernel has written each child's id into its
+ * memory; whoever comes first, no child has its sibling's. */
+static void two_forks_at_one_moment_are_told_apart(void **state)
+{
+	for (int order = 0; order < 4; order++) {
+		fresh(NULL);
+		uint32_t zero = 0;
+		uint64_t at = place(&zero, sizeof(zero));
+		const uint64_t parents[2] = {SHELL, OTHER}, children[2] = {CHILD, NEWER};
+		const uint32_t ids[2] = {101, 102};
+		for (int i = 0; i < 2; i++) {
+			switch_to(parents[i]);
+			call(SYS_clone, SIGCHLD | 0x01000000 | 0x00200000, 0, 0, at);
+		}
+		for (int step = 0; step < 4; step++) {
+			/* 0: children, the second one first, then parents; 1: the other way round; 2, 3: mixed. */
+			static const int steps[4][4] = {
+			    {3, 2, 0, 1}, {0, 1, 3, 2}, {0, 3, 1, 2}, {3, 1, 2, 0}};
+			int who = steps[order][step];
+			switch_to(who < 2 ? parents[who] : children[who - 2]);
+			if (who >= 2)
+				memcpy(memory + (at - BASE), &ids[who - 2], sizeof(ids[0]));
+			back(who < 2 ? ids[who] : 0);
+			if (who < 2)
+				expect(FT_EVENT_PROCESS_NEW);
+		}
+		assert_int_equal(observer.calls_used, 0);
+		for (int i = 0; i < 2; i++) {
+			switch_to(children[i]);
+			call(SYS_exit_group, 0, 0, 0, 0);
+			expect(FT_EVENT_PROCESS_EXIT);
+			assert_int_equal(event.pid, ids[i]);
+		}
+		done(NULL);
+	}
+}
+
 static void a_vfork_child_that_executes_gets_its_id_from_the_parents_return(void **state)
 {
 	ft_process_get(&observer.processes, SHELL)->pid = 7;
@@ -524,6 +561,7 @@ int main(void)
 		an_execve_whose_old_address_space_is_reused_meanwhile_is_still_found, fresh, done),
 	    cmocka_unit_test_setup_teardown(a_forked_child_has_its_parents_name_and_its_own_id, fresh, done),
 	    cmocka_unit_test_setup_teardown(the_parent_may_return_first, fresh, done),
+	    cmocka_unit_test(two_forks_at_one_moment_are_told_apart),
 	    cmocka_unit_test_setup_teardown(a_vfork_child_that_executes_gets_its_id_from_the_parents_return,
 					    fresh, done),
 	    cmocka_unit_test_setup_teardown(relative_paths_follow_the_working_directory, fresh, done),
@@ -532,7 +570,8 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(a_segmentation_fault_is_told_when_it_kills, fresh, done),
 	    cmocka_unit_test_setup_teardown(other_exceptions_are_told_at_once, fresh, done),
 	    cmocka_unit_test_setup_teardown(a_death_that_nobody_waits_for_is_told, fresh, done),
-	    cmocka_unit_test_setup_teardown(a_child_back_from_its_first_page_fault_is_no_sibling, fresh, done),
+	    cmocka_unit_test_setup_teardown(a_child_back_from_its_first_page_fault_is_no_sibling, fresh,
+					    done),
 	    cmocka_unit_test_setup_teardown(code_counts_when_user_stores_made_it, fresh, done),
 	    cmocka_unit_test_setup_teardown(console_lines_are_whole_and_a_panic_is_one, fresh, done),
 	    cmocka_unit_test_setup_teardown(the_live_guest_only_keeps_book, fresh, done),

@@ -170,6 +170,18 @@ static void a_reset_or_an_impossible_acknowledgement_proves_nothing(void **state
 	assert_int_equal(ft_outside_taken(&outside), 0);
 }
 
+/* Held frames that repeat bytes under earlier numbers: the guest acknowledges up to what it had been given before. */
+static void what_was_sent_before_may_be_acknowledged_once_all_is_delivered(void **state)
+{
+	guest_sends(7000, 1100, ACK, 0);
+	assert_int_equal(ft_outside_taken(&outside), 0);
+	ft_outside_delivered(&outside);
+	guest_sends(7000, 1101, ACK, 0);
+	assert_int_equal(ft_outside_taken(&outside), 0);
+	guest_sends(7000, 1100, ACK, 0);
+	assert_int_equal(ft_outside_taken(&outside), 100);
+}
+
 static void what_the_guest_sends_is_acknowledged_after_the_delay(void **state)
 {
 	size_t length;
@@ -418,6 +430,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup(the_guests_acknowledgement_is_the_proof, fresh),
 	    cmocka_unit_test_setup(a_reset_or_an_impossible_acknowledgement_proves_nothing, fresh),
+	    cmocka_unit_test_setup(what_was_sent_before_may_be_acknowledged_once_all_is_delivered, fresh),
 	    cmocka_unit_test_setup(what_the_guest_sends_is_acknowledged_after_the_delay, fresh),
 	    cmocka_unit_test_setup(bytes_in_flight_at_the_fork_count_as_received, fresh),
 	    cmocka_unit_test_setup(a_closing_guest_gets_the_senders_fin_once, fresh),

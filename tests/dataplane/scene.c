@@ -58,7 +58,8 @@ static int on_send(void *context, const void *frame, size_t length)
 static void on_record(void *context, json_t *record)
 {
 	struct scene *scene = context;
-	json_array_append(scene->records, record);
+	if (!scene->deaf)
+		json_array_append(scene->records, record);
 }
 
 static void on_log(void *context, const char *level, const char *text)

@@ -51,6 +51,7 @@ struct scene {
 	struct wire to_client[256];
 	unsigned client_count;
 	json_t *records; /* array */
+	bool deaf;       /* keeps no more of them */
 	char log[512];
 	/* the vmm's side */
 	struct receiver live;

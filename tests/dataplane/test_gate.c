@@ -18,6 +18,12 @@ static int open_scene(void **state)
 	return 0;
 }
 
+static int open_observing(void **state)
+{
+	scene_open(&s, "\"risks\": \"none\", \"mode\": \"observe\"");
+	return 0;
+}
+
 static int close_scene(void **state)
 {
 	scene_close(&s);
@@ -45,7 +51,7 @@ static void expect(size_t length, enum ft_reason reason)
 	uint64_t before = scene_count(&s, reason);
 	ft_gate_wire(s.gate, frame, length);
 	assert_int_equal(scene_count(&s, reason), before + 1);
-	bool passed = reason == FT_REASON_PASS_UNINSPECTED;
+	bool passed = reason == FT_REASON_PASS_UNINSPECTED || reason == FT_REASON_PASS_UNSEEN;
 	assert_int_equal(ft_ring_waiting(&s.vmm.rx), passed);
 	static uint8_t buffer[FT_RING_RECORD_MAX];
 	uint32_t kind;
@@ -102,6 +108,34 @@ static void ipv6_to_inspected_services_is_refused(void **state)
 	expect(74, FT_REASON_REFUSE_IPV6);
 	frame[20] = IPPROTO_ICMPV6;
 	expect(74, FT_REASON_PASS_UNINSPECTED);
+}
+
+static void observing_breaks_no_traffic(void **state)
+{
+	expect(segment(80, 2000), FT_REASON_PASS_UNSEEN); /* jumbo */
+	size_t length = segment(80, 20);
+	struct ft_frame shape = {.kind = FT_FRAME_IPV4, .ip = 14};
+	ft_store16(frame + 20, 0x2000);
+	ft_frame_seal(&shape, frame);
+	expect(length, FT_REASON_PASS_UNSEEN);
+	frame[23] = IPPROTO_UDP; /* the scene's other service enforces */
+	ft_frame_seal(&shape, frame);
+	expect(length, FT_REASON_REFUSE_FRAGMENT);
+	length = segment(80, 20);
+	memmove(frame + 16, frame + 12, length - 12);
+	ft_store16(frame + 12, 0x8100);
+	ft_store16(frame + 14, 7);
+	expect(length + 4, FT_REASON_PASS_UNSEEN);
+	/* Nor does a full flow table. */
+	for (unsigned i = 0; i < 2000; i++) {
+		s.client_port = (uint16_t)(1000 + i);
+		ft_gate_wire(s.gate, frame, scene_build(&s, true, 0, 0, FT_TCP_SYN, "", 0, frame));
+		scene_pass(&s, 0);
+		assert_int_equal(s.guest_count, 1);
+		scene_forget(&s);
+	}
+	assert_int_equal(scene_count(&s, FT_REASON_DROP_FLOW_TABLE), 0);
+	assert_true(scene_count(&s, FT_REASON_PASS_UNSEEN) > 1000);
 }
 
 static void another_address_of_the_guest_is_no_way_around(void **state)
@@ -214,6 +248,7 @@ int main(void)
 	    T(tagged_frames_to_inspected_services_are_refused),
 	    T(jumbo_frames_to_inspected_services_are_refused),
 	    T(ipv6_to_inspected_services_is_refused),
+	    cmocka_unit_test_setup_teardown(observing_breaks_no_traffic, open_observing, close_scene),
 	    T(another_address_of_the_guest_is_no_way_around),
 	    T(frames_for_others_are_not_delivered),
 	    T(broken_frames_have_their_reasons),

@@ -147,6 +147,15 @@ static void attacks_are_noticed_wherever_they_stand(void **state)
 	    {1000001, GET("/x?a=b|c")},
 	    {1000001, GET("/x?a=b%0aid")},
 	    {1000001, "HEAD /x?a=b&&id HTTP/1.0\r\n\r\n"},
+	    /* What servers take, though no browser writes it. */
+	    {1000001, "GET   /x?a=b;reboot HTTP/1.1\r\n\r\n"},
+	    {1000001, "A /x?a=b;reboot HTTP/1.1\r\n\r\n"},
+	    {1000001, "A_METHOD-WITHOUT-END /x?a=b;reboot HTTP/1.1\n\n"},
+	    {1000001, "GET http://10.0.2.15/x?a=b;reboot HTTP/1.1\r\n\r\n"},
+	    {1000001, GET("/x?a=b%26reboot")},
+	    {1000002, "POST /form HTTP/1.1\nContent-Length: 8\n\na=;reboot"},
+	    {1000005, "GET  /static/%2e./x\n\n"},
+	    {1000016, "POST / HTTP/1.1\nContent-Length: 4\nTransfer-Encoding: chunked\n\n"},
 	    {1000002, POST("host=localhost;id")},
 	    {1000002, POST("a=1&host=localhost%26%26id")},
 	    {1000003, POST("a=1|/bin/sh -i")},
@@ -179,7 +188,7 @@ static void attacks_are_noticed_wherever_they_stand(void **state)
 	};
 	for (size_t i = 0; i < sizeof(attacks) / sizeof(*attacks); i++) {
 		struct matches m;
-		const char *second[] = {plain, attacks[i].text};
+		const char *second[] = {plain, attacks[i].text}, *third[] = {plain, POST("a=1"), attacks[i].text};
 		scan(*state, &attacks[i].text, 1, 1 << 20, &m);
 		if (!has(&m, attacks[i].sid))
 			fail_msg("%u does not match: %s", attacks[i].sid, attacks[i].text);
@@ -187,6 +196,10 @@ static void attacks_are_noticed_wherever_they_stand(void **state)
 		scan(*state, second, 2, 1, &m);
 		if (!has(&m, attacks[i].sid))
 			fail_msg("%u does not match the second time: %s", attacks[i].sid, attacks[i].text);
+		/* Right behind a body that does not end with its line. */
+		scan(*state, third, 3, 1, &m);
+		if (!has(&m, attacks[i].sid))
+			fail_msg("%u does not match behind a body: %s", attacks[i].sid, attacks[i].text);
 	}
 }
 

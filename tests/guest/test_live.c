@@ -168,6 +168,29 @@ static void a_trial_is_run_over_the_link(void **state)
 	assert_int_equal(WEXITSTATUS(s.status), FT_LIVE_STOPPED);
 }
 
+static uint64_t instructions(struct stand *s)
+{
+	json_t *status = stand_status(s);
+	assert_non_null(status);
+	uint64_t count = (uint64_t)json_integer_value(json_object_get(status, "instructions"));
+	json_decref(status);
+	return count;
+}
+
+/* Woken for nothing, thousands of times a second, the dataplane would take from the guest the CPU that it computes with. */
+static void a_busy_guest_without_traffic_lets_the_dataplane_sleep(void **state)
+{
+	struct stand s;
+	start(&s, SCRIPT_SPIN);
+	assert_true(ft_ring_sleep(&s.link.tx));
+	uint64_t began = instructions(&s);
+	while (instructions(&s) < began + 20000000)
+		;
+	struct pollfd fd = {.fd = s.link.wake_own, .events = POLLIN};
+	assert_int_equal(poll(&fd, 1, 0), 0);
+	stand_end(&s);
+}
+
 static void a_forbidden_system_call_kills_this_vmm_and_no_other(void **state)
 {
 	struct stand good, bad;
@@ -250,6 +273,7 @@ int main(void)
 	    cmocka_unit_test(garbage_in_a_ring_costs_the_link_and_not_the_guest),
 	    cmocka_unit_test(records_that_are_no_frames_or_commands_cost_the_link),
 	    cmocka_unit_test(a_trial_is_run_over_the_link),
+	    cmocka_unit_test(a_busy_guest_without_traffic_lets_the_dataplane_sleep),
 	    cmocka_unit_test(a_forbidden_system_call_kills_this_vmm_and_no_other),
 	    cmocka_unit_test(a_killed_vmm_leaves_no_process),
 	    cmocka_unit_test(nonsense_of_the_supervisor_is_survived),
