@@ -28,7 +28,7 @@ struct sink {
 	bool connected;       /* by the supervisor; until we have told it that this is over */
 	bool down;            /* told: it is not connected */
 	bool losing;          /* told: it loses lines */
-	uint64_t lost_before; /* lines lost when that was told */
+	uint64_t lost_before; /* lines lost until then */
 };
 
 struct ft_ledger {
@@ -128,14 +128,17 @@ static bool watch_loss(struct ft_ledger *l, struct sink *s)
 {
 	const struct ft_sink *sink = &s->sink;
 	char size[FT_UNITS_TEXT], text[128];
-	if (sink->losing == s->losing)
-		return false;
+	bool was_losing = s->losing;
 	s->losing = sink->losing;
 	if (!s->losing) {
-		tell_of(l, s, true, "takes lines again: it has lost %" PRIu64, sink->lost - s->lost_before);
-		return true;
+		if (was_losing)
+			tell_of(l, s, true, "takes lines again: it has lost %" PRIu64,
+				sink->lost - s->lost_before);
+		s->lost_before = sink->lost;
+		return was_losing;
 	}
-	s->lost_before = sink->lost - 1;
+	if (was_losing)
+		return false;
 	ft_units_format_size(sink->config.buffer, size);
 	tell_of(l, s, true, "loses lines: its buffer of %s is full", size);
 	snprintf(text, sizeof(text), "feed.%s loses lines: its buffer of %s is full", sink->config.name,
