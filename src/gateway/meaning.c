@@ -133,7 +133,8 @@ static int check_service(const struct ft_config *config, const char *name, const
 	return check_profile(config, name, service, err);
 }
 
-/* Names of sockets are short, and one name is one thing. */
+/* Names of sockets are short, and one name is one thing. The key that is named is never `control`, which may stand above
+ * what it is in the way of. */
 static int check_sockets(const struct ft_config *config, struct ft_error *err)
 {
 	static const char *const keys[] = {"control", "feed.socket", "feed.syslog.socket"};
@@ -147,7 +148,7 @@ static int check_sockets(const struct ft_config *config, struct ft_error *err)
 				 keys[i]);
 			return place(config, err, text, "%s", keys[i]);
 		}
-		for (size_t k = 0; k < sizeof(others) / sizeof(*others) && path; k++) {
+		for (size_t k = 0; k < sizeof(others) / sizeof(*others) && path && i; k++) {
 			const char *other = ft_config_text(config, others[k]);
 			if (!strcmp(others[k], keys[i]) || !other || strcmp(other, path))
 				continue;
