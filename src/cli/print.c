@@ -172,6 +172,37 @@ static void print_scalars(FILE *file, const json_t *status)
 		fputc('\n', file);
 }
 
+/* Where the feed goes: the file, and who gets it live. */
+static void print_feed(FILE *file, const json_t *status)
+{
+	char name[64], text[256];
+	const json_t *feed = ft_print_at(status, "processes.ledger.status.feed");
+	const char *key;
+	json_t *sink;
+	fprintf(file, "feed: %s", ft_print_text(status, "feed", text, sizeof(text)));
+	if (feed)
+		fprintf(file, ": %d lines, %d wait, %d lost", (int)whole(feed, "lines"),
+			(int)whole(feed, "waiting"), (int)whole(feed, "lost"));
+	fputc('\n', file);
+	json_object_foreach(json_object_get(feed, "sinks"), key, sink)
+	{
+		fprintf(file, "feed.%s: %s: ", ft_printable(name, sizeof(name), key, strlen(key)),
+			ft_print_text(sink, "path", text, sizeof(text)));
+		if (json_is_true(json_object_get(sink, "connected")))
+			fprintf(file, "connected");
+		else
+			fprintf(file, "not connected (%s)",
+				ft_print_text(sink, "trouble", text, sizeof(text)));
+		fprintf(file, ": %d lines, %d wait, %d lost", (int)whole(sink, "lines"),
+			(int)whole(sink, "waiting"), (int)whole(sink, "lost"));
+		if (whole(sink, "again"))
+			fprintf(file, ", %d sent again", (int)whole(sink, "again"));
+		if (whole(sink, "shortened"))
+			fprintf(file, ", %d shortened", (int)whole(sink, "shortened"));
+		fputc('\n', file);
+	}
+}
+
 void ft_print_status(FILE *file, const json_t *status)
 {
 	char a[128], b[128], c[256], took[FT_UNITS_TEXT];
@@ -182,7 +213,7 @@ void ft_print_status(FILE *file, const json_t *status)
 		ft_print_text(status, "state", b, sizeof(b)),
 		ft_units_round_duration((uint64_t)(up * 1e9), took),
 		ft_print_text(status, "version", c, sizeof(c)));
-	fprintf(file, "feed: %s\n", ft_print_text(status, "feed", c, sizeof(c)));
+	print_feed(file, status);
 	json_object_foreach(json_object_get(status, "guests"), name, value)
 	{
 		fprintf(file, "guest %s: %s", ft_printable(a, sizeof(a), name, strlen(name)),
@@ -228,6 +259,46 @@ static void print_numbers(FILE *file, const json_t *numbers)
 	}
 }
 
+/* One metric of the file and of each sink; what somebody has not, has no line. */
+static void print_feed_metric(FILE *file, const json_t *feed, const char *metric, const char *key,
+			      const char *type, const char *help)
+{
+	const char *name;
+	json_t *sink;
+	fprintf(file, "# HELP foretaste_feed_%s %s\n# TYPE foretaste_feed_%s %s\n", metric, help, metric,
+		type);
+	if (json_is_integer(json_object_get(feed, key)))
+		fprintf(file, "foretaste_feed_%s{sink=\"file\"} %" JSON_INTEGER_FORMAT "\n", metric,
+			whole(feed, key));
+	json_object_foreach(json_object_get(feed, "sinks"), name, sink)
+	{
+		const json_t *value = json_object_get(sink, key);
+		if (!json_is_integer(value) && !json_is_boolean(value))
+			continue;
+		fprintf(file, "foretaste_feed_%s{sink=\"", metric);
+		print_escaped(file, name);
+		fprintf(file, "\"} %" JSON_INTEGER_FORMAT "\n",
+			json_is_integer(value) ? json_integer_value(value) : json_is_true(value));
+	}
+}
+
+static void print_feed_metrics(FILE *file, const json_t *feed)
+{
+	if (!feed)
+		return;
+	print_feed_metric(file, feed, "lines_total", "lines", "counter",
+			  "Lines of the feed that were written.");
+	print_feed_metric(file, feed, "lost_total", "lost", "counter",
+			  "Lines of the feed that a sink could not be given.");
+	print_feed_metric(file, feed, "again_total", "again", "counter",
+			  "Lines sent a second time, because a reader went away and may not have read them.");
+	print_feed_metric(file, feed, "shortened_total", "shortened", "counter",
+			  "Lines longer than a message may be, sent without their evidence.");
+	print_feed_metric(file, feed, "waiting", "waiting", "gauge",
+			  "Lines of the feed that wait in memory.");
+	print_feed_metric(file, feed, "connected", "connected", "gauge", "Whether a sink is connected.");
+}
+
 void ft_print_metrics(FILE *file, const json_t *counters, const json_t *status)
 {
 	const char *name;
@@ -250,6 +321,7 @@ void ft_print_metrics(FILE *file, const json_t *counters, const json_t *status)
 		print_escaped(file, name);
 		fprintf(file, "\"} %d\n", state && !strcmp(state, "up"));
 	}
+	print_feed_metrics(file, ft_print_at(status, "processes.ledger.status.feed"));
 	fprintf(file, "# HELP foretaste_restarts_total Processes that died and were replaced.\n"
 		      "# TYPE foretaste_restarts_total counter\n");
 	json_object_foreach(json_object_get(status, "processes"), name, value)

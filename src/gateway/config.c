@@ -430,5 +430,13 @@ json_t *ft_config_ledger(const struct ft_config *config)
 	json_t *all = part(config->values, (const char *[]){"sensor", NULL});
 	json_object_set(all, "quarantine_quota", (json_t *)ft_config_get(config, "quarantine.quota"));
 	json_object_set(all, "feed_quota", (json_t *)ft_config_get(config, "feed.quota"));
+	json_object_set(all, "feed_buffer", (json_t *)ft_config_get(config, "feed.buffer"));
+	if (ft_config_text(config, "feed.socket"))
+		json_object_set(all, "feed_socket", (json_t *)ft_config_get(config, "feed.socket"));
+	if (ft_config_text(config, "feed.syslog.socket"))
+		json_object_set_new(
+		    all, "feed_syslog",
+		    part(ft_config_get(config, "feed.syslog"),
+			 (const char *[]){"socket", "facility", "severity", "cookie", "limit", NULL}));
 	return all;
 }

@@ -43,7 +43,8 @@ const struct ft_key ft_keys[] = {
     {"guests.*.ns_per_insn", FT_KEY_REAL, "0.05..100", "0.25", NULL,
      "Virtual nanoseconds that one instruction takes: the guest's idea of its own speed."},
     {"guests.*.verify", FT_KEY_CHOICE, "off|on", "off", NULL,
-     "on: an independent check of all translated code before it runs, at the price of translating half as fast."},
+     "on: an independent check of all translated code before it runs, at the price of translating half as "
+     "fast."},
     {"guests.*.disk", FT_KEY_PATH, NULL, NONE, NULL,
      "Disk image, or none. Only read: what the guest writes stays in memory and ends with it."},
     {"guests.*.mac", FT_KEY_MAC, NULL, NULL, "52:54:00:00:02:0f", "Ethernet address of its network card."},
@@ -107,6 +108,30 @@ const struct ft_key ft_keys[] = {
     {"feed.file", FT_KEY_STATE, NULL, "feed.json", NULL, "Where it goes, below state."},
     {"feed.quota", FT_KEY_SIZE, "0 B..1 TiB", "0 B", NULL,
      "Size at which it stops with an error; 0 B means no bound."},
+    {"feed.socket", FT_KEY_PATH, NULL, NONE, NULL,
+     "Unix stream socket where a log shipper listens: the feed is written there too, one line an event (in "
+     "Suricata's "
+     "words, filetype: unix_stream). While nobody listens lines wait and it is tried again; nothing else "
+     "waits for "
+     "it."},
+    {"feed.buffer", FT_KEY_SIZE, "256 KiB..256 MiB", "8 MiB", NULL,
+     "Memory for lines that the socket has not taken yet, and as much for syslog. What comes when it is full "
+     "is lost to "
+     "that receiver only, and both the file and the receiver are told how much."},
+    {"feed.syslog", FT_KEY_MAP, NULL, NULL, NULL, "The feed as messages to this machine's syslog receiver."},
+    {"feed.syslog.socket", FT_KEY_PATH, NULL, NONE, NULL,
+     "Its datagram socket, /dev/log with rsyslog and journald alike, or none."},
+    {"feed.syslog.facility", FT_KEY_CHOICE,
+     "auth|authpriv|daemon|user|local0|local1|local2|local3|local4|local5|local6|local7", "local5", NULL,
+     "Facility of the messages: kinds of messages that its rules tell apart."},
+    {"feed.syslog.severity", FT_KEY_CHOICE, "emerg|alert|crit|err|warning|notice|info|debug", "info", NULL,
+     "Severity of all messages; how bad an event is stands in its line, as alert.severity."},
+    {"feed.syslog.cookie", FT_KEY_CHOICE, "cee|none", NONE, NULL,
+     "cee puts \"@cee: \" before each line, by which rsyslog's mmjsonparse knows JSON."},
+    {"feed.syslog.limit", FT_KEY_SIZE, "1 KiB..64 KiB", "8 KiB", NULL,
+     "Longest message, header included; rsyslog cuts at its maxMessageSize, 8 KiB unless told otherwise. A "
+     "longer line "
+     "goes without its evidence, or as a line that names it, still whole JSON; the file has all of it."},
 
     {"quarantine", FT_KEY_MAP, NULL, NULL, NULL, "Packets of dropped input, as pcap files."},
     {"quarantine.directory", FT_KEY_STATE, NULL, "quarantine", NULL, "Where they go, below state."},
@@ -156,7 +181,7 @@ const char *ft_key_last(const struct ft_key *key)
 
 /* ---- Reading one value ------------------------------------------------------------------------------------ */
 
-#define WORDS 8
+#define WORDS 16
 
 /* Splits "a|b|c"; words point into copy. */
 static size_t split(const char *expect, char copy[128], const char *words[WORDS])

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/un.h>
 
@@ -132,14 +133,35 @@ static int check_service(const struct ft_config *config, const char *name, const
 	return check_profile(config, name, service, err);
 }
 
+/* Names of sockets are short, and one name is one thing. The key that is named is never `control`, which may stand above
+ * what it is in the way of. */
+static int check_sockets(const struct ft_config *config, struct ft_error *err)
+{
+	static const char *const keys[] = {"control", "feed.socket", "feed.syslog.socket"};
+	static const char *const others[] = {"control", "feed.file", "feed.socket"};
+	char text[160];
+	for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
+		const char *path = ft_config_text(config, keys[i]);
+		if (path && strlen(path) >= sizeof(((struct sockaddr_un *)NULL)->sun_path)) {
+			snprintf(text, sizeof(text),
+				 "%s is longer than the 107 characters that a socket's name may have",
+				 keys[i]);
+			return place(config, err, text, "%s", keys[i]);
+		}
+		for (size_t k = 0; k < sizeof(others) / sizeof(*others) && path && i; k++) {
+			const char *other = ft_config_text(config, others[k]);
+			if (!strcmp(others[k], keys[i]) || !other || strcmp(other, path))
+				continue;
+			snprintf(text, sizeof(text), "%s and %s are the same file", keys[i], others[k]);
+			return place(config, err, text, "%s", keys[i]);
+		}
+	}
+	return 0;
+}
+
 static int check_files(const struct ft_config *config, struct ft_error *err)
 {
-	const char *control = ft_config_text(config, "control"), *feed = ft_config_text(config, "feed.file");
-	if (strlen(control) >= sizeof(((struct sockaddr_un *)NULL)->sun_path))
-		return place(config, err,
-			     "control is longer than the 107 characters that a socket's name may have",
-			     "control");
-	const char *name;
+	const char *feed = ft_config_text(config, "feed.file"), *name;
 	json_t *guest;
 	json_object_foreach(
 	    (json_t *)ft_config_get(config, "guests"), name,
@@ -147,7 +169,7 @@ static int check_files(const struct ft_config *config, struct ft_error *err)
 			       feed)) return place(config, err,
 						   "the console log and feed.file are the same file",
 						   "guests.%s.console", name);
-	return 0;
+	return check_sockets(config, err);
 }
 
 int ft_meaning_check(const struct ft_config *config, struct ft_error *err)

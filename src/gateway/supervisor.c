@@ -186,6 +186,11 @@ static void start_child(struct ft_supervisor *s, struct ft_child *child)
 
 /* ---- Links ------------------------------------------------------------------------------------------------ */
 
+static struct ft_child *ledger_of(struct ft_supervisor *s)
+{
+	return &s->children[0];
+}
+
 static struct ft_child *dataplane_of(struct ft_supervisor *s)
 {
 	return &s->children[1];
@@ -225,6 +230,8 @@ static void child_ready(struct ft_supervisor *s, struct ft_child *child)
 	child->state = FT_CHILD_READY;
 	child->deadline = UINT64_MAX;
 	child->ready_at = ft_loop_now();
+	if (child->kind == FT_CHILD_LEDGER)
+		ft_sinks_ledger(&s->sinks, true);
 	for (unsigned i = 0; i < s->count; i++) {
 		struct ft_child *vmm = &s->children[i];
 		bool concerned = vmm == child || child->kind == FT_CHILD_DATAPLANE;
@@ -287,6 +294,17 @@ static void handle_running(struct ft_supervisor *s, struct ft_child *child, cons
 	       (double)ns / 1e9);
 }
 
+static void handle_sink_lost(struct ft_supervisor *s, struct ft_child *child, const json_t *message)
+{
+	const char *name = json_string_value(json_object_get(message, "name"));
+	const char *why = json_string_value(json_object_get(message, "why"));
+	char text[256];
+	if (child->kind != FT_CHILD_LEDGER || !ft_sinks_lost(&s->sinks, name))
+		return;
+	snprintf(text, sizeof(text), "feed.%.16s: the connection is gone: %.160s", name, why ? why : "");
+	child_says(child, "warning", text);
+}
+
 static void handle_log(struct ft_child *child, const json_t *message)
 {
 	const char *level = json_string_value(json_object_get(message, "level"));
@@ -310,6 +328,8 @@ static void handle(struct ft_supervisor *s, struct ft_child *child, const json_t
 		handle_running(s, child, message);
 	else if (!strcmp(op, "log"))
 		handle_log(child, message);
+	else if (!strcmp(op, "sink-lost"))
+		handle_sink_lost(s, child, message);
 	else if (strcmp(op, "answer"))
 		child_says(child, "warning", "a message of an unknown kind");
 	else if (!ft_query_answer(&s->queries, child, message))
@@ -447,6 +467,8 @@ static void child_died(struct ft_supervisor *s, struct ft_child *child, int stat
 	bool was_ready = child->state == FT_CHILD_READY;
 	child->state = FT_CHILD_DOWN;
 	child->deadline = child->retry_at = UINT64_MAX;
+	if (child->kind == FT_CHILD_LEDGER)
+		ft_sinks_ledger(&s->sinks, false);
 	if (s->phase == FT_PHASE_STARTING && !was_ready)
 		died_starting(s, child, how);
 	else if (s->phase != FT_PHASE_STOPPING)
@@ -521,9 +543,17 @@ static void signal_came(void *context, uint32_t events)
 
 /* ---- Timers ------------------------------------------------------------------------------------------------ */
 
+static void say_text(const char *level, const char *text)
+{
+	say(level, "%s", text);
+}
+
 static uint64_t serve_timers(struct ft_supervisor *s)
 {
 	uint64_t now = ft_loop_now(), next = ft_query_expire(&s->queries, now);
+	uint64_t sinks = ft_sinks_serve(&s->sinks, ledger_of(s), say_text);
+	if (sinks < next)
+		next = sinks;
 	for (unsigned i = 0; i < s->count; i++) {
 		struct ft_child *child = &s->children[i];
 		if (child->retry_at <= now && s->phase != FT_PHASE_STOPPING)
@@ -631,6 +661,7 @@ int ft_supervisor_run(const struct ft_config *config, struct ft_error *err)
 		close_all(&s);
 		return ft_config_exit(error);
 	}
+	ft_sinks_prepare(&s.sinks, config);
 	add_child(&s, FT_CHILD_LEDGER, NULL);
 	add_child(&s, FT_CHILD_DATAPLANE, NULL);
 	const char *guest;

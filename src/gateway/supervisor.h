@@ -7,6 +7,7 @@
 #include "gateway/config.h"
 #include "gateway/control.h"
 #include "gateway/query.h"
+#include "gateway/sink.h"
 
 #define FT_SUPERVISOR_CHILDREN 8u
 
@@ -18,6 +19,7 @@ struct ft_supervisor {
 	struct ft_watch signals;
 	struct ft_control control;
 	struct ft_queries queries;
+	struct ft_sinks sinks;
 	struct ft_child children[FT_SUPERVISOR_CHILDREN]; /* ledger, dataplane, then the vmms */
 	unsigned count;
 	int state_fd;   /* holds the lock on the state directory */

@@ -2,12 +2,15 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/channel.h"
+#include "base/units.h"
 #include "log/eve.h"
 #include "log/feed.h"
 #include "log/index.h"
@@ -20,9 +23,18 @@
 /* Refusals told one by one; a peer that only talks nonsense is summed up once a tick. */
 #define REFUSALS_TOLD 8u
 
+struct sink {
+	struct ft_sink sink;
+	bool connected;       /* by the supervisor; until we have told it that this is over */
+	bool down;            /* told: it is not connected */
+	bool losing;          /* told: it loses lines */
+	uint64_t lost_before; /* lines lost until then */
+};
+
 struct ft_ledger {
 	struct ft_ledger_config config;
 	struct ft_feed feed;
+	struct sink sinks[FT_LEDGER_SINKS];
 	struct ft_quarantine *quarantine;
 	struct ft_index *index;
 	uint64_t holds, events, refused, remembered;
@@ -37,30 +49,180 @@ static uint64_t now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* The file and the sinks, but not `except`, which the line is about. */
+static void write_line_except(struct ft_ledger *l, json_t *line, const void *except)
+{
+	if (!line)
+		return;
+	if (except != &l->feed)
+		ft_feed_write(&l->feed, line);
+	for (unsigned i = 0; i < l->config.sink_count; i++)
+		if (except != &l->sinks[i])
+			ft_sink_write(&l->sinks[i].sink, line);
+}
+
 static void write_line(struct ft_ledger *l, json_t *line)
 {
-	if (line)
-		ft_feed_write(&l->feed, line);
+	write_line_except(l, line, NULL);
+	json_decref(line);
+}
+
+static void tell_except(struct ft_ledger *l, const char *module, const char *text, bool error,
+			const void *except)
+{
+	json_t *line = ft_eve_engine(l->config.sensor, now_ns(), module, text, error);
+	write_line_except(l, line, except);
 	json_decref(line);
 }
 
 static void tell(struct ft_ledger *l, const char *module, const char *text, bool error)
 {
-	write_line(l, ft_eve_engine(l->config.sensor, now_ns(), module, text, error));
+	tell_except(l, module, text, error, NULL);
 }
 
-/* Logs when the feed begins to fail, and when it works again. */
-static void watch_feed(struct ft_ledger *l)
+/* Tells when the feed's file begins to fail, and when it works again: the sinks too, which still take lines. */
+static void watch_file(struct ft_ledger *l)
 {
 	char text[160];
 	if (l->feed.trouble == l->trouble)
 		return;
 	l->trouble = l->feed.trouble;
 	const char *trouble = ft_feed_trouble(&l->feed, text);
-	if (trouble)
-		l->config.log(l->config.context, "error", trouble);
-	else
-		l->config.log(l->config.context, "info", "the feed can be written again");
+	const char *says = trouble ? trouble : "the feed can be written again";
+	l->config.log(l->config.context, trouble ? "error" : "info", says);
+	tell_except(l, "feed", says, trouble != NULL, &l->feed);
+}
+
+static void tell_of(struct ft_ledger *l, const struct sink *s, bool error, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+static void tell_of(struct ft_ledger *l, const struct sink *s, bool error, const char *format, ...)
+{
+	char text[400];
+	int n = snprintf(text, sizeof(text), "feed.%s ", s->sink.config.name);
+	va_list args;
+	va_start(args, format);
+	vsnprintf(text + n, sizeof(text) - (size_t)n, format, args);
+	va_end(args);
+	tell_except(l, "feed", text, error, s);
+}
+
+static void tell_down(struct ft_ledger *l, struct sink *s)
+{
+	if (!s->down)
+		tell_of(l, s, true, "is not connected: %s", s->sink.trouble);
+	s->down = true;
+}
+
+static bool watch_connection(struct ft_ledger *l, struct sink *s)
+{
+	if (!s->connected || s->sink.fd >= 0)
+		return false;
+	s->connected = false;
+	l->config.hung_up(l->config.context, s->sink.config.name, s->sink.trouble);
+	tell_down(l, s);
+	return true;
+}
+
+static bool watch_loss(struct ft_ledger *l, struct sink *s)
+{
+	const struct ft_sink *sink = &s->sink;
+	char size[FT_UNITS_TEXT], text[128];
+	bool was_losing = s->losing;
+	s->losing = sink->losing;
+	if (!s->losing) {
+		if (was_losing)
+			tell_of(l, s, true, "takes lines again: it has lost %" PRIu64,
+				sink->lost - s->lost_before);
+		s->lost_before = sink->lost;
+		return was_losing;
+	}
+	if (was_losing)
+		return false;
+	ft_units_format_size(sink->config.buffer, size);
+	tell_of(l, s, true, "loses lines: its buffer of %s is full", size);
+	snprintf(text, sizeof(text), "feed.%s loses lines: its buffer of %s is full", sink->config.name,
+		 size);
+	l->config.log(l->config.context, "error", text);
+	return true;
+}
+
+/* Tells when the file or a sink goes, comes, begins to lose lines and takes them again. That is written to the others,
+ * never to the sink that it is about: that has the place of its gap marked. How often is bounded, by the supervisor's
+ * back-off and by half a buffer of lines between the beginning and the end of a loss. What is told to one sink may be
+ * the end of its own connection, hence the rounds. */
+static void watch(struct ft_ledger *l)
+{
+	watch_file(l);
+	bool told = true;
+	for (unsigned round = 0; told && round < 4; round++) {
+		told = false;
+		for (unsigned i = 0; i < l->config.sink_count; i++) {
+			told |= watch_connection(l, &l->sinks[i]);
+			told |= watch_loss(l, &l->sinks[i]);
+		}
+	}
+}
+
+int ft_ledger_sink(struct ft_ledger *l, const char *name, int fd, const char *why)
+{
+	struct sink *s = NULL;
+	for (unsigned i = 0; i < l->config.sink_count && name; i++)
+		if (!strcmp(l->config.sinks[i].name, name))
+			s = &l->sinks[i];
+	if (!s) {
+		if (fd >= 0)
+			close(fd);
+		return -ENOENT;
+	}
+	if (fd >= 0) {
+		ft_sink_connect(&s->sink, fd);
+		/* It may be gone already: then that is seen, too, and another one is asked for. */
+		s->connected = true;
+		if (s->down)
+			tell_of(l, s, false, "is connected");
+		s->down = false;
+	} else {
+		ft_sink_refuse(&s->sink, why ? why : "it cannot be connected");
+		if (s->sink.fd < 0)
+			tell_down(l, s);
+	}
+	watch(l);
+	return 0;
+}
+
+void ft_ledger_poll(const struct ft_ledger *l, struct pollfd fds[FT_LEDGER_SINKS])
+{
+	for (unsigned i = 0; i < FT_LEDGER_SINKS; i++) {
+		bool there = i < l->config.sink_count;
+		fds[i] = (struct pollfd){.fd = there ? l->sinks[i].sink.fd : -1,
+					 .events = there ? ft_sink_events(&l->sinks[i].sink) : 0};
+	}
+}
+
+void ft_ledger_polled(struct ft_ledger *l, const struct pollfd fds[FT_LEDGER_SINKS])
+{
+	for (unsigned i = 0; i < l->config.sink_count; i++)
+		if (fds[i].revents && fds[i].fd == l->sinks[i].sink.fd)
+			ft_sink_ready(&l->sinks[i].sink, fds[i].revents);
+	watch(l);
+}
+
+void ft_ledger_end(struct ft_ledger *l)
+{
+	for (unsigned i = 0; i < l->config.sink_count; i++) {
+		const struct ft_sink *sink = &l->sinks[i].sink;
+		uint64_t missing = sink->waiting + sink->lost_untold;
+		if (!missing)
+			continue;
+		char text[160];
+		snprintf(text, sizeof(text),
+			 "feed.%s has not taken the last %" PRIu64 " lines, which only the feed file has",
+			 sink->config.name, missing);
+		tell_except(l, "feed", text, true, &l->sinks[i]);
+		l->config.log(l->config.context, "warning", text);
+	}
+	ft_feed_retry(&l->feed);
 }
 
 int ft_ledger_open(struct ft_ledger **out, const struct ft_ledger_config *config, struct ft_error *err)
@@ -70,6 +232,8 @@ int ft_ledger_open(struct ft_ledger **out, const struct ft_ledger_config *config
 	if (!l)
 		return ft_error_set(err, -ENOMEM, "no memory for the ledger");
 	l->config = *config;
+	for (unsigned i = 0; i < config->sink_count; i++)
+		ft_sink_open(&l->sinks[i].sink, &config->sinks[i]);
 	l->index = ft_index_new();
 	int status = l->index ? 0 : ft_error_set(err, -ENOMEM, "no memory for the ledger's index");
 	if (!status)
@@ -84,7 +248,7 @@ int ft_ledger_open(struct ft_ledger **out, const struct ft_ledger_config *config
 	}
 	if (config->feed_reader >= 0)
 		l->remembered = ft_index_read_feed(l->index, config->feed_reader);
-	watch_feed(l);
+	watch(l);
 	*out = l;
 	return 0;
 }
@@ -94,6 +258,8 @@ void ft_ledger_close(struct ft_ledger *l)
 	if (!l)
 		return;
 	ft_feed_close(&l->feed);
+	for (unsigned i = 0; i < l->config.sink_count; i++)
+		ft_sink_close(&l->sinks[i].sink);
 	ft_quarantine_close(l->quarantine);
 	ft_index_free(l->index);
 	free(l);
@@ -134,7 +300,7 @@ static void take_hold(struct ft_ledger *l, const json_t *message)
 	json_t *lines = ft_eve_hold(l->config.sensor, record, has_file ? &file : NULL);
 	size_t i;
 	json_t *line;
-	json_array_foreach(lines, i, line) ft_feed_write(&l->feed, line);
+	json_array_foreach(lines, i, line) write_line_except(l, line, NULL);
 	if (!lines || ft_index_add(l->index, record))
 		l->config.log(l->config.context, "error", "no memory for the record of a hold");
 	l->holds++;
@@ -212,7 +378,7 @@ void ft_ledger_record(struct ft_ledger *l, const json_t *message)
 		take_packets(l, message);
 	else
 		ft_ledger_refuse(l, "neither a hold nor an event nor packets");
-	watch_feed(l);
+	watch(l);
 }
 
 bool ft_ledger_tick(struct ft_ledger *l)
@@ -225,7 +391,7 @@ bool ft_ledger_tick(struct ft_ledger *l)
 	bool again = l->refused_told != 0;
 	l->refused_told = l->refused_untold = 0;
 	ft_feed_retry(&l->feed);
-	watch_feed(l);
+	watch(l);
 	return again || l->feed.trouble;
 }
 
@@ -238,6 +404,10 @@ static json_t *status_of(const struct ft_ledger *l)
 				 "waiting", (json_int_t)l->feed.waiting, "lost", (json_int_t)l->feed.lost);
 	if (trouble)
 		json_object_set_new(feed, "trouble", json_string(trouble));
+	json_t *sinks = json_object();
+	for (unsigned i = 0; i < l->config.sink_count; i++)
+		json_object_set_new(sinks, l->config.sinks[i].name, ft_sink_status(&l->sinks[i].sink));
+	json_object_set_new(feed, "sinks", sinks);
 	return json_pack("{s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "holds", (json_int_t)l->holds, "events",
 			 (json_int_t)l->events, "refused", (json_int_t)l->refused, "remembered",
 			 (json_int_t)l->remembered, "feed", feed, "quarantine",

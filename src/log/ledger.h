@@ -7,13 +7,20 @@
 #define FT_LOG_LEDGER_H
 
 #include <jansson.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
+#include "log/sink.h"
+
+#define FT_LEDGER_SINKS 2u
 
 /* text: one sentence for the supervisor's log. level: "error", "warning", "info". */
 typedef void ft_ledger_log(void *context, const char *level, const char *text);
+
+/* The connection of the sink with this name is gone; another one is wanted. */
+typedef void ft_ledger_hung_up(void *context, const char *sink, const char *why);
 
 struct ft_ledger_config {
 	const char *sensor; /* borrowed until ft_ledger_close */
@@ -21,7 +28,10 @@ struct ft_ledger_config {
 	int feed;        /* for appending */
 	int feed_reader; /* the same file for reading, or -1; only used while opening */
 	int quarantine;  /* directory */
+	struct ft_sink_config sinks[FT_LEDGER_SINKS];
+	unsigned sink_count;
 	ft_ledger_log *log;
+	ft_ledger_hung_up *hung_up; /* may be NULL without sinks */
 	void *context;
 };
 
@@ -38,6 +48,18 @@ void ft_ledger_refuse(struct ft_ledger *ledger, const char *why);
 
 /* Tries again what could not be written. True: call again in about a second. */
 bool ft_ledger_tick(struct ft_ledger *ledger);
+
+/* The supervisor has connected a sink (fd is taken over in any case), or says why it could not (fd is -1). -ENOENT: there
+ * is no sink with this name. */
+int ft_ledger_sink(struct ft_ledger *ledger, const char *name, int fd, const char *why);
+
+/* For poll(2): one entry a sink, fd -1 while it is not connected; and afterwards what came of it. Both with the same
+ * FT_LEDGER_SINKS entries. */
+void ft_ledger_poll(const struct ft_ledger *ledger, struct pollfd fds[FT_LEDGER_SINKS]);
+void ft_ledger_polled(struct ft_ledger *ledger, const struct pollfd fds[FT_LEDGER_SINKS]);
+
+/* To be called last: tells which lines the sinks did not take. */
+void ft_ledger_end(struct ft_ledger *ledger);
 
 /* The result of a query (gateway/protocol.md), a new reference that fits one message; or NULL with *error. */
 json_t *ft_ledger_query(struct ft_ledger *ledger, const json_t *message, const char **error);

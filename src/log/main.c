@@ -6,6 +6,7 @@
 #include <sodium.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sysexits.h>
 #include <time.h>
@@ -18,13 +19,16 @@
 /* Descriptors beside the configuration (gateway/protocol.md). */
 enum { RECORDS, FEED, QUARANTINE, STATE, DESCRIPTORS };
 
-#define BURST    64    /* records before the control channel is looked at again */
-#define RETRY_MS 1000  /* between two attempts on a feed that cannot be written */
-#define DRAIN    65536 /* most records written down after stop: a peer that never ends does not keep us */
+#define BURST     64    /* records before the control channel is looked at again */
+#define RETRY_MS  1000  /* between two attempts on a feed that cannot be written */
+#define DRAIN     65536 /* most records written down after stop: a peer that never ends does not keep us */
+#define LINGER_MS 1000  /* after stop, for what the feed's sinks have not taken yet */
 
 static const struct ft_confine_rule rules[] = {
     {"recvmsg", "control channel and records"},
-    {"sendmsg", "control channel: answers, log lines"},
+    {"sendmsg",
+     "control channel: answers, log lines; feed lines to the sockets that the supervisor connected"},
+    {"ioctl", "what a reader of the feed's socket has not read yet", .arg = 2, .equals = TIOCOUTQ},
     {"poll", "waits for either"},
     {"ppoll", "the C library's poll"},
     {"write", "feed lines; quarantined packets"},
@@ -59,6 +63,11 @@ static void log_line(void *context, const char *level, const char *text)
 	say("log", json_pack("{s:s, s:s}", "level", level, "text", text));
 }
 
+static void hung_up(void *context, const char *sink, const char *why)
+{
+	say("sink-lost", json_pack("{s:s, s:s}", "name", sink, "why", why));
+}
+
 static int fail(int code, const struct ft_error *err)
 {
 	say("failed", json_pack("{s:i, s:s}", "code", code, "text", err->text));
@@ -86,6 +95,37 @@ static int receive_config(json_t **message, int fds[FT_CHANNEL_FDS], struct ft_e
 	return 0;
 }
 
+static const char *text_of(const json_t *map, const char *key)
+{
+	const char *text = json_string_value(json_object_get(map, key));
+	return text ? text : "";
+}
+
+/* The sinks that are configured; their connections come later, or never. */
+static int prepare_sinks(const json_t *config, struct ft_ledger_config *settings, struct ft_error *err)
+{
+	const json_t *syslog = json_object_get(config, "feed_syslog");
+	json_int_t buffer = json_integer_value(json_object_get(config, "feed_buffer"));
+	struct ft_sink_config sink = {.sensor = settings->sensor, .buffer = buffer > 0 ? (size_t)buffer : 0};
+	if (*text_of(config, "feed_socket")) {
+		sink.name = "socket";
+		sink.path = text_of(config, "feed_socket");
+		settings->sinks[settings->sink_count++] = sink;
+	}
+	if (!*text_of(syslog, "socket"))
+		return 0;
+	sink.name = "syslog";
+	sink.path = text_of(syslog, "socket");
+	sink.datagrams = true;
+	json_int_t limit = json_integer_value(json_object_get(syslog, "limit"));
+	int error =
+	    ft_syslog_open(&sink.syslog, text_of(syslog, "facility"), text_of(syslog, "severity"),
+			   !strcmp(text_of(syslog, "cookie"), "cee"), limit > 0 ? (size_t)limit : 0, err);
+	if (!error)
+		settings->sinks[settings->sink_count++] = sink;
+	return error;
+}
+
 /* Everything that needs the file system or privileges; afterwards neither is left. */
 static int prepare(const json_t *message, const int *fds, struct ft_ledger **ledger, struct ft_error *err)
 {
@@ -98,16 +138,20 @@ static int prepare(const json_t *message, const int *fds, struct ft_ledger **led
 	    .feed = fds[FEED],
 	    .quarantine = fds[QUARANTINE],
 	    .log = log_line,
+	    .hung_up = hung_up,
 	};
 	if (sodium_init() < 0)
 		return ft_error_set(err, -ENOSYS, "libsodium cannot be used");
-	/* gmtime_r reads the time zone file once, which the filter below would not let it. */
+	int error = prepare_sinks(config, &settings, err);
+	if (error)
+		return error;
+	/* gmtime_r and localtime_r read the time zone file once, which the filter below would not let it. */
 	tzset();
 	/* The feed comes for appending; what it says already is read here once. A pipe would wait for its writer. */
 	char path[32];
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fds[FEED]);
 	settings.feed_reader = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	int error = ft_ledger_open(ledger, &settings, err);
+	error = ft_ledger_open(ledger, &settings, err);
 	if (settings.feed_reader >= 0)
 		close(settings.feed_reader);
 	if (error)
@@ -150,12 +194,16 @@ static bool obey(struct ft_ledger *ledger)
 		return true;
 	if (error)
 		return false;
-	close_all(fds, count);
 	const char *op = json_string_value(json_object_get(message, "op"));
+	bool sink = op && !strcmp(op, "sink"), known = true;
+	if (sink)
+		known = !ft_ledger_sink(ledger, text_of(message, "name"), fds[0],
+					json_string_value(json_object_get(message, "error")));
+	close_all(fds + (sink && count), count - (sink && count));
 	bool stop = op && !strcmp(op, "stop");
 	if (op && !strcmp(op, "query"))
 		answer(ledger, message);
-	else if (!stop)
+	else if (!known || (!stop && !sink))
 		log_line(NULL, "warning", "the ledger was told something that it does not know");
 	json_decref(message);
 	return !stop;
@@ -187,13 +235,39 @@ static bool take_records(struct ft_ledger *ledger, int socket, int most)
 	return true;
 }
 
+static int64_t now_ms(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* The last lines of a run are often the ones somebody looks for: a reader that takes them gets a moment to do so. */
+static void linger(struct ft_ledger *ledger)
+{
+	struct pollfd fds[FT_LEDGER_SINKS];
+	for (int64_t end = now_ms() + LINGER_MS, left = LINGER_MS; left > 0; left = end - now_ms()) {
+		bool waits = false;
+		ft_ledger_poll(ledger, fds);
+		for (unsigned i = 0; i < FT_LEDGER_SINKS; i++)
+			waits |= fds[i].fd >= 0 && fds[i].events;
+		if (!waits || poll(fds, FT_LEDGER_SINKS, (int)left) <= 0)
+			return;
+		ft_ledger_polled(ledger, fds);
+	}
+}
+
 static void run(struct ft_ledger *ledger, int records)
 {
-	struct pollfd fds[] = {{.fd = FT_CHANNEL_FD, .events = POLLIN}, {.fd = records, .events = POLLIN}};
+	struct pollfd fds[2 + FT_LEDGER_SINKS] = {{.fd = FT_CHANNEL_FD, .events = POLLIN},
+						  {.fd = records, .events = POLLIN}};
 	for (bool on = true, again = false; on;) {
-		int ready = poll(fds, 2, again ? RETRY_MS : -1);
+		ft_ledger_poll(ledger, fds + 2);
+		int ready = poll(fds, 2 + FT_LEDGER_SINKS, again ? RETRY_MS : -1);
 		if (ready < 0 && errno != EINTR)
 			break;
+		if (ready > 0)
+			ft_ledger_polled(ledger, fds + 2);
 		if (fds[0].revents)
 			on = obey(ledger);
 		if (fds[1].revents && !take_records(ledger, records, BURST))
@@ -204,6 +278,8 @@ static void run(struct ft_ledger *ledger, int records)
 	}
 	take_records(ledger, records, DRAIN);
 	ft_ledger_tick(ledger);
+	linger(ledger);
+	ft_ledger_end(ledger);
 }
 
 int main(void)

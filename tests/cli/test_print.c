@@ -162,6 +162,45 @@ static void metrics_are_what_prometheus_reads(void **state)
 	json_decref(status);
 }
 
+static const char feed_status[] =
+    "{\"feed\": \"/var/lib/foretaste/feed.json\", \"processes\": {\"ledger\": {\"restarts\": 0, \"status\": "
+    "{\"feed\": "
+    "{\"lines\": 12, \"waiting\": 0, \"lost\": 0, \"sinks\": {"
+    "\"socket\": {\"path\": \"/run/x.sock\", \"connected\": false, \"lines\": 7, \"waiting\": 5, \"lost\": "
+    "3, \"again\": 2, "
+    "\"trouble\": \"No such\\u001b file\"}, "
+    "\"syslog\": {\"path\": \"/dev/log\", \"connected\": true, \"lines\": 12, \"waiting\": 0, \"lost\": 0, "
+    "\"shortened\": 1}}}}}}}";
+
+static void sinks_are_in_status_and_metrics(void **state)
+{
+	json_t *status = load(feed_status), *counters = json_object();
+	char *text = printed(ft_print_status, status);
+	has(text, "feed: /var/lib/foretaste/feed.json: 12 lines, 0 wait, 0 lost\n");
+	has(text, "feed.socket: /run/x.sock: not connected (No such\\x1b file): 7 lines, 5 wait, 3 lost, 2 "
+		  "sent again\n");
+	has(text, "feed.syslog: /dev/log: connected: 12 lines, 0 wait, 0 lost, 1 shortened\n");
+	free(text);
+	size_t size;
+	FILE *file = open_memstream(&text, &size);
+	ft_print_metrics(file, counters, status);
+	fclose(file);
+	has(text, "# TYPE foretaste_feed_lines_total counter\n"
+		  "foretaste_feed_lines_total{sink=\"file\"} 12\n"
+		  "foretaste_feed_lines_total{sink=\"socket\"} 7\n"
+		  "foretaste_feed_lines_total{sink=\"syslog\"} 12\n");
+	has(text, "foretaste_feed_lost_total{sink=\"socket\"} 3\n");
+	has(text, "foretaste_feed_again_total{sink=\"socket\"} 2\n");
+	has(text, "foretaste_feed_shortened_total{sink=\"syslog\"} 1\n");
+	has(text, "foretaste_feed_waiting{sink=\"socket\"} 5\n");
+	has(text,
+	    "foretaste_feed_connected{sink=\"socket\"} 0\nforetaste_feed_connected{sink=\"syslog\"} 1\n");
+	assert_null(strstr(text, "connected{sink=\"file\"}"));
+	free(text);
+	json_decref(counters);
+	json_decref(status);
+}
+
 /* A feed with one alert of ours, one of somebody else's, a gateway event and lines that are none. */
 static char *feed_text(unsigned last, bool json_lines, int *code)
 {
@@ -224,6 +263,7 @@ int main(void)
 	    cmocka_unit_test(a_row_fits_records_and_summaries),
 	    cmocka_unit_test(open_holds_are_a_table),
 	    cmocka_unit_test(metrics_are_what_prometheus_reads),
+	    cmocka_unit_test(sinks_are_in_status_and_metrics),
 	    cmocka_unit_test(the_feed_is_a_table),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/channel.h"
@@ -127,7 +128,10 @@ int main(int argc, char **argv)
 			return 0;
 		}
 		const char *op = json_string_value(json_object_get(message, "op"));
-		note(json_pack("{s:O, s:i, s:i}", "message", message, "fds", count, "pid", (int)getpid()));
+		struct timespec now;
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		note(json_pack("{s:O, s:i, s:i, s:f}", "message", message, "fds", count, "pid", (int)getpid(),
+			       "at", (double)now.tv_sec + (double)now.tv_nsec / 1e9));
 		if (!strcmp(op, "config")) {
 			if (!strcmp(name, "foretaste-ledger"))
 				polls[1].fd = records = fds[0];
@@ -145,6 +149,12 @@ int main(int argc, char **argv)
 		} else if (!strcmp(op, "link") && !strcmp(name, "foretaste-vmm")) {
 			say(json_pack("{s:s, s:s, s:i}", "op", "running", "guest", "web", "boot_ns",
 				      1500000000));
+		} else if (!strcmp(op, "sink") && is("loses-sinks")) {
+			say(json_pack("{s:s, s:i}", "op", "sink-lost", "name", 5));
+			say(json_pack("{s:s, s:s}", "op", "sink-lost", "name", "syslog"));
+			for (int i = 0; i < 100; i++)
+				say(json_pack("{s:s, s:O, s:s}", "op", "sink-lost", "name",
+					      json_object_get(message, "name"), "why", "\x1b[2J"));
 		} else if (!strcmp(op, "query")) {
 			answer(message);
 		} else if (!strcmp(op, "stop") && !is("stubborn")) {

@@ -173,6 +173,29 @@ static const struct mistake mistakes[] = {
      "\"screen: all\""},
     {"  horizon: 60 s", "  wall: 10 ms\nfeed: {file: console.log}",
      "t.yaml:4:3: the console log and feed.file are the same file"},
+    {"clone:\n", "feed: {socket: x.sock, syslog: {socket: x.sock}}\nclone:\n",
+     "t.yaml:16:41: feed.syslog.socket and feed.socket are the same file"},
+    {"clone:\n", "feed: {socket: /run/foretaste/control.sock}\nclone:\n",
+     "t.yaml:16:16: feed.socket and control are the same file"},
+    {"clone:\n", "feed: {file: /run/x, socket: /run/x}\nclone:\n",
+     "t.yaml:16:30: feed.socket and feed.file are the same file"},
+    {"clone:\n",
+     "feed: {socket: "
+     "/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+     "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx}\nclone:\n",
+     "t.yaml:16:16: feed.socket is longer than the 107 characters that a socket's name may have"},
+    {"clone:\n", "feed: {syslog: /dev/log}\nclone:\n",
+     "t.yaml:16:16: feed.syslog is a value, expected a map"},
+    {"clone:\n", "feed: {syslog: {facility: local9}}\nclone:\n",
+     "t.yaml:16:27: facility is \"local9\", expected auth, authpriv, daemon, user, local0, local1, local2, "
+     "local3, "
+     "local4, local5, local6 or local7, did you mean \"local0\"?"},
+    {"clone:\n", "feed: {syslog: {severity: warn}}\nclone:\n",
+     "t.yaml:16:27: severity is \"warn\", expected emerg, alert, crit, err, warning, notice, info or debug"},
+    {"clone:\n", "feed: {syslog: {limit: 100 KiB}}\nclone:\n",
+     "t.yaml:16:24: limit is 100 KiB, expected between 1 KiB and 64 KiB"},
+    {"clone:\n", "feed: {scoket: x}\nclone:\n",
+     "t.yaml:16:8: unknown key \"scoket\" in feed, did you mean \"socket\"?"},
     {"normal: {may_exec: [/bin/true]}\nclone:\n", "gather: 1 s\nclone:\n  wall: 1 s\n",
      "t.yaml:15:13: gather is not shorter than clone.wall: each hold would outlive its trial"},
     {"clone:\n", "clone: 7: 8\n",
@@ -283,6 +306,35 @@ static void values_are_canonical(void **state)
 	assert_null(json_object_get(vmm, "kernel"));
 	json_decref(dataplane);
 	json_decref(vmm);
+	ft_config_free(&config);
+}
+
+static void sinks_are_told_to_the_ledger(void **state)
+{
+	struct ft_config config;
+	struct ft_error err = {0};
+	char path[100];
+	put("t.yaml", base);
+	assert_int_equal(ft_config_load(&config, "t.yaml", NULL, 0, &err), 0);
+	json_t *ledger = ft_config_ledger(&config);
+	assert_null(json_object_get(ledger, "feed_socket"));
+	assert_null(json_object_get(ledger, "feed_syslog"));
+	json_decref(ledger);
+	ft_config_free(&config);
+	const char *sets[] = {"feed.socket=shipper.sock", "feed.buffer=1 MiB", "feed.syslog.socket=/dev/log",
+			      "feed.syslog.cookie=cee"};
+	assert_int_equal(ft_config_load(&config, "t.yaml", sets, COUNT(sets), &err), 0);
+	ledger = ft_config_ledger(&config);
+	json_t *syslog = json_object_get(ledger, "feed_syslog");
+	snprintf(path, sizeof(path), "%s/shipper.sock", directory);
+	assert_string_equal(json_string_value(json_object_get(ledger, "feed_socket")), path);
+	assert_int_equal(json_integer_value(json_object_get(ledger, "feed_buffer")), 1 << 20);
+	assert_string_equal(json_string_value(json_object_get(syslog, "socket")), "/dev/log");
+	assert_string_equal(json_string_value(json_object_get(syslog, "facility")), "local5");
+	assert_string_equal(json_string_value(json_object_get(syslog, "severity")), "info");
+	assert_string_equal(json_string_value(json_object_get(syslog, "cookie")), "cee");
+	assert_int_equal(json_integer_value(json_object_get(syslog, "limit")), 8192);
+	json_decref(ledger);
 	ft_config_free(&config);
 }
 
@@ -466,6 +518,7 @@ int main(void)
 	    cmocka_unit_test(a_wrong_rule_is_named_in_its_own_file),
 	    cmocka_unit_test(two_files_may_not_share_a_sid),
 	    cmocka_unit_test(values_are_canonical),
+	    cmocka_unit_test(sinks_are_told_to_the_ledger),
 	    cmocka_unit_test(overrides_come_first),
 	    cmocka_unit_test(the_effective_configuration_loads_again),
 	    cmocka_unit_test(the_shipped_file_is_the_table),

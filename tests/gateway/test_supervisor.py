@@ -17,6 +17,7 @@ import tempfile
 import time
 
 FORETASTED, PEER, FORETASTE = map(os.path.abspath, sys.argv[1:4])
+LEDGER = os.path.join(os.path.dirname(FORETASTED), "..", "log", "foretaste-ledger")
 SOURCE = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 NAMES = ("ledger", "dataplane", "vmm")
 LIBC, PR_SET_PDEATHSIG = ctypes.CDLL(None), 1  # a gateway does not outlive its test
@@ -431,6 +432,109 @@ def the_command_line_shows_it():
         require(gone.returncode == 69 and "no gateway is running" in gone.stderr, gone.stderr)
 
 
+class Shipper:
+    """A log shipper: listens on a stream socket, takes one connection at a time, and knows whole lines only."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(PATIENCE)
+        self.socket.bind(path)
+        os.chmod(path, 0o600)  # root's own: the ledger itself could not connect here
+        self.socket.listen(1)
+        self.path = path
+
+    def accept(self):
+        connection = self.socket.accept()[0]
+        connection.settimeout(PATIENCE)
+        self.connection, self.stream = connection, connection.makefile("rb")
+
+    def until_message(self, text):
+        while True:
+            line = self.stream.readline()
+            require(line.endswith(b"\n"), "the connection ended before: " + text)
+            if text in json.loads(line).get("engine", {}).get("message", ""):
+                return
+
+    def hang_up(self):
+        self.stream.close()
+        self.connection.close()
+
+    def close(self):
+        self.socket.close()
+        os.unlink(self.path)
+
+
+def sinks(g):
+    return g.status().get("processes", {}).get("ledger", {}).get("status", {}).get("feed", {}).get("sinks", {})
+
+
+def the_feed_goes_to_who_listens_now_or_later():
+    """With the real ledger: a SIEM that is down at the start stops nothing, is named once, and gets what it missed."""
+    with Gateway() as g:
+        os.remove(g.path("foretaste-ledger"))
+        os.symlink(LEDGER, g.path("foretaste-ledger"))
+        path, log = g.path("shipper.sock"), g.path("devlog")
+        g.config["feed"] = {"socket": path, "syslog": {"socket": log, "cookie": "cee"}}
+        g.start()
+        g.up()
+        until(lambda: all("No such file" in sinks(g).get(name, {}).get("trouble", "") for name in ("socket", "syslog")), "what is wrong")
+        require(sinks(g)["socket"]["connected"] is False and sinks(g)["socket"]["waiting"] > 0, "lines wait: %s" % sinks(g))
+        receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        receiver.settimeout(PATIENCE)
+        receiver.bind(log)
+        shipper = Shipper(path)
+        shipper.accept()
+        shipper.until_message("the gateway has started")
+        message = receiver.recv(1 << 16)
+        while b"the gateway has started" not in message:
+            message = receiver.recv(1 << 16)
+        require(re.match(rb"<174>[A-Z][a-z]{2} [ 1-3]\d \d\d:\d\d:\d\d foretaste\[\d+\]: @cee: \{", message), "a syslog message: %s" % message)
+        for sink in ("socket", "syslog"):
+            said = "feed.%s: cannot connect to %s: No such file or directory; its lines wait, and it is tried again" % (
+                sink, g.path({"socket": "shipper.sock", "syslog": "devlog"}[sink]))
+            require(g.said().count(said) == 1, "said once: " + g.said())
+            until(lambda: sinks(g)[sink]["connected"], sink + " is connected")
+        # The reader goes and comes back, and what happened meanwhile comes.
+        shipper.hang_up()
+        until(lambda: not sinks(g)["socket"]["connected"] or "the connection is gone" in g.said(), "the ledger sees it")
+        g.kill("vmm")
+        shipper.accept()
+        shipper.until_message("guest web is down")
+        # A new ledger has a new connection, and the reader is told why.
+        g.kill("ledger")
+        shipper.stream.read()  # to its end: the dead ledger's connection is closed
+        shipper.hang_up()
+        shipper.accept()
+        shipper.until_message("the ledger process was killed by signal 9")
+        until(lambda: sinks(g)["socket"]["connected"] and sinks(g)["syslog"]["connected"], "connected again")
+        status = subprocess.run([FORETASTE, "status", "--control", g.control], capture_output=True, text=True).stdout
+        require(re.search(r"feed\.socket: %s: connected: \d+ lines, 0 wait, 0 lost" % re.escape(path), status), status)
+        metrics = subprocess.run([FORETASTE, "metrics", "--control", g.control], capture_output=True, text=True).stdout
+        require('foretaste_feed_connected{sink="socket"} 1\n' in metrics and 'foretaste_feed_lost_total{sink="syslog"} 0\n' in metrics
+                and 'foretaste_feed_lines_total{sink="file"}' in metrics, metrics)
+        g.stop()
+        shipper.until_message("the gateway stops")
+        shipper.hang_up()
+        shipper.close()
+        receiver.close()
+
+
+def a_reader_that_hangs_up_at_once_is_not_tried_without_end():
+    with Gateway(ledger="loses-sinks") as g:
+        shipper = Shipper(g.path("shipper.sock"))
+        shipper.socket.listen(64)
+        g.config["feed"] = {"socket": g.path("shipper.sock")}
+        g.start()
+        g.up()
+        # This ledger says of each connection, a hundred times, that it is gone: the pauses double all the same.
+        until(lambda: len(g.ops("ledger", "sink")) >= 4, "it is connected again")
+        times = [x["at"] for x in g.ops("ledger", "sink")][:4]
+        pauses = [b - a for a, b in zip(times, times[1:])]
+        require(pauses[0] >= 0.19 and pauses[1] >= 0.39 and pauses[2] >= 0.79, "pauses: %s" % pauses)
+        require(all(x["fds"] == 1 for x in g.ops("ledger", "sink")), "a connection each time")
+        shipper.close()
+
+
 def a_feed_is_followed_through_rotation():
     directory = tempfile.mkdtemp(prefix="foretaste-follow-")
     feed = os.path.join(directory, "feed.json")
@@ -468,7 +572,9 @@ TESTS = [
     a_dead_dataplane_is_replaced_and_linked, records_wait_for_a_new_ledger, a_start_that_fails_says_why_and_leaves_nothing,
     a_killed_supervisor_leaves_nothing_and_its_socket_is_taken_over, what_is_in_use_is_said,
     what_is_missing_or_forbidden_is_said, a_stop_is_in_order_and_complete, lies_cost_the_liar_alone, chatter_is_bounded,
-    the_silent_are_named, the_control_socket_is_bounded, a_crash_loop_slows_down, the_command_line_shows_it, a_feed_is_followed_through_rotation,
+    the_silent_are_named, the_control_socket_is_bounded, a_crash_loop_slows_down, the_command_line_shows_it,
+    the_feed_goes_to_who_listens_now_or_later, a_reader_that_hangs_up_at_once_is_not_tried_without_end,
+    a_feed_is_followed_through_rotation,
 ]
 
 

@@ -42,9 +42,10 @@ static json_t *receive_other(struct conversation *c)
 {
 	for (;;) {
 		json_t *message = receive(c);
-		if (strcmp(json_string_value(json_object_get(message, "op")), "log"))
+		const char *op = json_string_value(json_object_get(message, "op"));
+		if (strcmp(op, "log") && strcmp(op, "sink-lost"))
 			return message;
-		json_array_append_new(c->logs, message);
+		json_array_append_new(strcmp(op, "log") ? c->lost : c->logs, message);
 	}
 }
 
@@ -82,6 +83,7 @@ static void start(struct conversation *c, uint64_t file_limit)
 	    json_pack("{s:s, s:i, s:i, s:{s:s, s:I, s:I}}", "op", "config", "uid", (int)ledger_uid(), "gid",
 		      (int)ledger_uid(), "config", "sensor", "edge1", "feed_quota", (json_int_t)c->feed_quota,
 		      "quarantine_quota", (json_int_t)c->quarantine_quota);
+	json_object_update(json_object_get(config, "config"), c->sinks);
 	assert_int_equal(ft_channel_send(c->channel, config, fds, 4), 0);
 	json_decref(config);
 	for (int i = 0; i < 4; i++)
@@ -92,11 +94,9 @@ static void start(struct conversation *c, uint64_t file_limit)
 	json_decref(ready);
 }
 
-void conversation_begin(struct conversation *c, uint64_t feed_quota, uint64_t quarantine_quota,
-			uint64_t file_limit)
+static void begin(struct conversation *c, uint64_t file_limit)
 {
 	assert_true(sodium_init() >= 0);
-	*c = (struct conversation){.feed_quota = feed_quota, .quarantine_quota = quarantine_quota};
 	strcpy(c->directory, "/tmp/ft-ledger-XXXXXX");
 	assert_non_null(mkdtemp(c->directory));
 	assert_int_equal(chmod(c->directory, 0755), 0);
@@ -105,7 +105,37 @@ void conversation_begin(struct conversation *c, uint64_t feed_quota, uint64_t qu
 	assert_int_equal(mkdir(c->quarantine, 0700), 0);
 	assert_int_equal(chown(c->quarantine, ledger_uid(), ledger_uid()), 0);
 	c->logs = json_array();
+	c->lost = json_array();
 	start(c, file_limit);
+}
+
+void conversation_begin(struct conversation *c, uint64_t feed_quota, uint64_t quarantine_quota,
+			uint64_t file_limit)
+{
+	*c = (struct conversation){.feed_quota = feed_quota, .quarantine_quota = quarantine_quota};
+	begin(c, file_limit);
+}
+
+void conversation_begin_sinks(struct conversation *c, json_t *sinks)
+{
+	*c = (struct conversation){.sinks = sinks};
+	begin(c, 0);
+}
+
+void conversation_sink(struct conversation *c, const char *name, int fd, const char *why)
+{
+	json_t *message = json_pack("{s:s, s:s, s:s*}", "op", "sink", "name", name, "error", why);
+	assert_int_equal(ft_channel_send(c->channel, message, &fd, fd >= 0), 0);
+	json_decref(message);
+}
+
+void conversation_wait_lost(struct conversation *c, size_t count)
+{
+	while (json_array_size(c->lost) < count) {
+		json_t *message = receive(c);
+		const char *op = json_string_value(json_object_get(message, "op"));
+		json_array_append_new(strcmp(op, "log") ? c->lost : c->logs, message);
+	}
 }
 
 void conversation_restart(struct conversation *c)
@@ -140,8 +170,10 @@ void conversation_stop(struct conversation *c)
 	json_decref(stop);
 	json_t *message;
 	int fds[FT_CHANNEL_FDS], count;
-	while (!ft_channel_receive(c->channel, &message, fds, &count))
-		json_array_append_new(c->logs, message);
+	while (!ft_channel_receive(c->channel, &message, fds, &count)) {
+		const char *op = json_string_value(json_object_get(message, "op"));
+		json_array_append_new(strcmp(op, "log") ? c->lost : c->logs, message);
+	}
 	int status;
 	assert_int_equal(waitpid(c->pid, &status, 0), c->pid);
 	close(c->channel);
@@ -166,6 +198,8 @@ void conversation_remove(struct conversation *c)
 	unlink(c->feed);
 	rmdir(c->directory);
 	json_decref(c->logs);
+	json_decref(c->lost);
+	json_decref(c->sinks);
 }
 
 json_t *conversation_feed(const struct conversation *c)

@@ -12,12 +12,20 @@ struct conversation {
 	char directory[64];   /* with feed.json, quarantine/ and state/ */
 	char feed[96], quarantine[96];
 	uint64_t feed_quota, quarantine_quota;
-	json_t *logs; /* `log` messages so far */
+	json_t *sinks; /* more of the configuration; NULL: none */
+	json_t *logs;  /* `log` messages so far */
+	json_t *lost;  /* `sink-lost` messages so far */
 };
 
 /* file_limit: RLIMIT_FSIZE of the process, 0: none. */
 void conversation_begin(struct conversation *c, uint64_t feed_quota, uint64_t quarantine_quota,
 			uint64_t file_limit);
+/* The same with sinks (taken over): the keys of gateway/protocol.md. */
+void conversation_begin_sinks(struct conversation *c, json_t *sinks);
+/* What the supervisor says of a sink: connected (fd stays the caller's) or, fd -1, why not. */
+void conversation_sink(struct conversation *c, const char *name, int fd, const char *why);
+/* Waits until `count` sinks were lost in all. */
+void conversation_wait_lost(struct conversation *c, size_t count);
 /* The same directory with a new process, without a file limit. */
 void conversation_restart(struct conversation *c);
 void conversation_send(struct conversation *c, json_t *record);  /* takes it over */
