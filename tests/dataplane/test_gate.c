@@ -49,7 +49,7 @@ static size_t segment(uint16_t port, size_t payload)
 static void expect(size_t length, enum ft_reason reason)
 {
 	uint64_t before = scene_count(&s, reason);
-	ft_gate_wire(s.gate, frame, length);
+	ft_gate_wire(s.gate, 0, frame, length);
 	assert_int_equal(scene_count(&s, reason), before + 1);
 	bool passed = reason == FT_REASON_PASS_UNINSPECTED || reason == FT_REASON_PASS_UNSEEN;
 	assert_int_equal(ft_ring_waiting(&s.vmm.rx), passed);
@@ -129,7 +129,7 @@ static void observing_breaks_no_traffic(void **state)
 	/* Nor does a full flow table. */
 	for (unsigned i = 0; i < 2000; i++) {
 		s.client_port = (uint16_t)(1000 + i);
-		ft_gate_wire(s.gate, frame, scene_build(&s, true, 0, 0, FT_TCP_SYN, "", 0, frame));
+		ft_gate_wire(s.gate, 0, frame, scene_build(&s, true, 0, 0, FT_TCP_SYN, "", 0, frame));
 		scene_pass(&s, 0);
 		assert_int_equal(s.guest_count, 1);
 		scene_forget(&s);
@@ -178,7 +178,7 @@ static void a_guest_that_does_not_take_frames_costs_only_itself(void **state)
 	size_t length = segment(81, 1000);
 	unsigned sent = 0;
 	for (; !scene_count(&s, FT_REASON_DROP_RING_FULL) && sent < 10000; sent++)
-		ft_gate_wire(s.gate, frame, length);
+		ft_gate_wire(s.gate, 0, frame, length);
 	assert_true(sent > 1000 && sent < 10000);
 	assert_int_equal(scene_count(&s, FT_REASON_PASS_UNINSPECTED), sent - 1);
 	/* The other way still works. */
@@ -204,7 +204,7 @@ static void floods_of_connections_end_at_the_flow_table(void **state)
 	for (unsigned i = 0; i < 2000; i++) {
 		s.client_port = (uint16_t)(1000 + i);
 		size_t length = scene_build(&s, true, 0, 0, FT_TCP_SYN, "", 0, frame);
-		ft_gate_wire(s.gate, frame, length);
+		ft_gate_wire(s.gate, 0, frame, length);
 		scene_forget(&s);
 		scene_pass(&s, 0);
 		scene_forget(&s);
