@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <cmocka.h>
 
+#include "base/channel.h"
 #include "scene.h"
 
 static struct scene s;
@@ -765,6 +766,25 @@ static void a_segment_with_nothing_in_it_is_counted(void **state)
 	assert_int_equal(scene_count(&s, FT_REASON_DROP_MALFORMED), 1);
 }
 
+/* When much is held is when somebody asks what. */
+static void a_list_of_many_holds_fits_a_message(void **state)
+{
+	char text[600];
+	memset(text, 1, sizeof(text)); /* four characters a byte where people read it */
+	memcpy(text, "EVIL", 4);
+	for (s.client_port = 20000; s.client_port < 20200; s.client_port++) {
+		scene_connect(&s);
+		scene_client(&s, 1, 1, FT_TCP_ACK, text, sizeof(text));
+	}
+	json_t *list = ft_gate_holds(s.gate);
+	size_t count = json_array_size(list);
+	assert_true(json_dumpb(list, NULL, 0, JSON_COMPACT) < FT_CHANNEL_MESSAGE - 512);
+	assert_in_range(count, 20, 200);
+	assert_int_equal(json_integer_value(json_object_get(json_array_get(list, count - 1), "more")),
+			 200 - (count - 1));
+	json_decref(list);
+}
+
 static void a_wrong_checksum_is_refused_and_a_partial_one_completed(void **state)
 {
 	uint8_t frame[256];
@@ -867,6 +887,7 @@ int main(void)
 	    T(no_byte_is_urgent, open_rules),
 	    T(observing_changes_no_urgent_byte, open_observe),
 	    T(a_segment_with_nothing_in_it_is_counted, open_rules),
+	    T(a_list_of_many_holds_fits_a_message, open_rules),
 	    T(a_wrong_checksum_is_refused_and_a_partial_one_completed, open_rules),
 	    T(datagrams_are_held_and_dropped_silently, open_rules),
 	};
