@@ -43,7 +43,8 @@ struct ft_flow {
 	uint32_t reset_length;
 	uint32_t trials;
 	uint32_t answered_from; /* guest_next at the last release: has the guest answered since? */
-	uint64_t packets, bytes;
+	uint64_t packets, bytes; /* of the client */
+	uint64_t packets_toclient, bytes_toclient;
 	uint64_t start_wall;
 	uint64_t seen; /* monotonic time of the last packet */
 	uint32_t slot;
