@@ -27,6 +27,8 @@ static const char config_text[] =
     " \"verdict_rules\": [{\"sid\": 3000001, \"name\": \"exec\", \"text\": \"it started a program\", "
     "\"severity\": 1,"
     "            \"verdict\": \"malicious\", \"any\": {\"event\": \"exec\"}}],"
+    " \"correlation_rules\": [{\"sid\": 3000002, \"name\": \"panic\", \"text\": \"it panicked\", \"severity\": 1,"
+    "            \"any\": {\"event\": \"panic\"}}],"
     " \"clone\": {\"wall\": 1000000000, \"max\": 1}, \"flows\": 256}";
 
 int scene_start_eal(void)

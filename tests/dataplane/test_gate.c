@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <netinet/in.h>
+#include <sys/socket.h>
 #include <cmocka.h>
 
 #include "scene.h"
@@ -245,6 +246,35 @@ static void a_table_of_open_connections_takes_no_more(void **state)
 	assert_string_equal(scene_taken(&s), "hello");
 }
 
+static size_t findings(void)
+{
+	size_t count = 0, i;
+	json_t *record;
+	json_array_foreach(s.records, i, record)
+	    count += !strcmp(json_string_value(json_object_get(record, "op")), "event");
+	return count;
+}
+
+/* A guest's process that says hours pass between its events does not fill the feed. */
+static void findings_are_bounded_by_our_time(void **state)
+{
+	for (int round = 1; round <= 2; round++) {
+		for (uint64_t hour = 1; hour <= 200; hour++) {
+			uint8_t buffer[FT_EVENT_MAX];
+			struct ft_event event = {.type = FT_EVENT_PANIC,
+						 .role = FT_ROLE_LIVE,
+						 .vtime_ns = ((uint64_t)round * 1000 + hour) * 3600000 * MS,
+						 .pid = -1};
+			size_t length = ft_event_build(buffer, &event, "not syncing", NULL);
+			assert_int_equal(send(s.vmm.events, buffer, length, 0), (int)length);
+			scene_pass(&s, 0);
+		}
+		assert_int_equal(findings(), round * 16);
+		assert_non_null(strstr(s.log, "more findings"));
+		scene_pass(&s, 10000 * MS);
+	}
+}
+
 static void a_port_can_be_used_again(void **state)
 {
 	scene_connect(&s);
@@ -278,6 +308,7 @@ int main(void)
 	    T(a_flooding_guest_is_taken_in_portions),
 	    T(a_flood_of_connections_shuts_nobody_out),
 	    T(a_table_of_open_connections_takes_no_more),
+	    T(findings_are_bounded_by_our_time),
 	    T(a_port_can_be_used_again),
 	};
 	if (scene_start_eal())
