@@ -399,8 +399,8 @@ bool ft_tcp_guest(struct ft_gate *gate, const struct ft_frame *frame)
 		return false;
 	}
 	flow->seen = gate->now;
-	flow->packets++;
-	flow->bytes += frame->length;
+	flow->packets_toclient++;
+	flow->bytes_toclient += frame->length;
 	renew_if_answered(flow, frame);
 	ft_trigger_guest(gate, flow, frame);
 	ft_stream_note_guest(&flow->stream, frame);

@@ -83,8 +83,8 @@ bool ft_udp_guest(struct ft_gate *gate, const struct ft_frame *frame)
 	if (!flow)
 		return true;
 	flow->seen = gate->now;
-	flow->packets++;
-	flow->bytes += frame->length;
+	flow->packets_toclient++;
+	flow->bytes_toclient += frame->length;
 	ft_trigger_guest(gate, flow, frame);
 	return true;
 }
