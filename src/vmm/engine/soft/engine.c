@@ -130,7 +130,7 @@ static void user_filled(void *engine, uint64_t page)
 {
 	struct soft_cpu *cpu = ((struct ft_engine *)engine)->cpu;
 	if (cpu->m->hooks.mask & FT_HOOK_EXEC_PAGE)
-		soft_tlb_revoke_user(cpu, page * FT_PAGE_SIZE);
+		soft_tlb_protect(cpu, page * FT_PAGE_SIZE);
 }
 
 static void reset(struct ft_engine *engine, const struct ft_engine_options *options)
