@@ -68,7 +68,7 @@ static int fail(int code, const struct ft_error *err)
 	return code;
 }
 
-static int send_frame(void *context, const void *frame, size_t length)
+static int send_frame(void *context, unsigned uplink, const void *frame, size_t length)
 {
 	struct process *process = context;
 	return ft_port_send(&process->port, frame, length, &process->lost);
@@ -94,7 +94,7 @@ static void send_record(void *context, json_t *record)
 static void from_wire(void *context, uint8_t *data, size_t length)
 {
 	struct process *process = context;
-	ft_gate_wire(process->gate, data, length);
+	ft_gate_wire(process->gate, 0, data, length);
 }
 
 /* Waits for the first message, which is the configuration. */
@@ -182,17 +182,23 @@ static bool handle_channel(struct process *process)
 /* Sleeps until something can be read or until the port has to be looked at again. */
 static bool wait_for_work(struct process *process, uint64_t now, uint64_t due)
 {
-	int wake[2];
-	if (!ft_gate_sleep(process->gate, wake))
+	int wake[FT_GATE_WAKES];
+	unsigned wakes;
+	if (!ft_gate_sleep(process->gate, wake, &wakes))
 		return true;
 	uint64_t sleep = process->idle_sleep < SLEEP_MOST_NS ? process->idle_sleep : SLEEP_MOST_NS;
 	process->idle_sleep = sleep * 2 + 10000;
 	if (due > now && due - now < sleep)
 		sleep = due - now;
 	struct timespec timeout = {.tv_nsec = (long)sleep};
-	struct pollfd polls[3] = {{FT_CHANNEL_FD, POLLIN, 0}, {wake[0], POLLIN, 0}, {wake[1], POLLIN, 0}};
-	int n = ppoll(polls, 3, &timeout, NULL);
-	ft_gate_awake(process->gate, (bool[2]){n > 0 && polls[1].revents, n > 0 && polls[2].revents});
+	struct pollfd polls[1 + FT_GATE_WAKES] = {{FT_CHANNEL_FD, POLLIN, 0}};
+	bool readable[FT_GATE_WAKES];
+	for (unsigned i = 0; i < wakes; i++)
+		polls[1 + i] = (struct pollfd){wake[i], POLLIN, 0};
+	int n = ppoll(polls, 1 + wakes, &timeout, NULL);
+	for (unsigned i = 0; i < wakes; i++)
+		readable[i] = n > 0 && polls[1 + i].revents;
+	ft_gate_awake(process->gate, readable);
 	if (n > 0 && polls[0].revents)
 		return handle_channel(process);
 	return true;
