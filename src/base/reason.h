@@ -22,7 +22,7 @@
 	X(HOLD_OVERLAP, "hold.overlap", HOLD, "a retransmission carried different bytes for the same sequence numbers") \
 	/* released */                                                                                               \
 	X(RELEASE_CLEAN, "release.clean", RELEASE, "a clone took exactly these frames and showed nothing wrong")     \
-	X(RELEASE_EXCEPTION, "release.exception", RELEASE, "no verdict; the service's on_exception says release")    \
+	X(RELEASE_EXCEPTION, "release.exception", RELEASE, "neither clean nor malicious; the service's on_exception says release")    \
 	X(RELEASE_SHUTDOWN, "release.shutdown", RELEASE, "the gateway stops and the service's on_exception says release") \
 	/* dropped by verdict or policy */                                                                           \
 	X(DROP_VERDICT, "drop.verdict", DROP, "a clone that took these frames was compromised")                      \

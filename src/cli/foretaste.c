@@ -276,8 +276,11 @@ static int parse(int argc, char **argv, struct arguments *a)
 			a->config = optarg;
 			break;
 		case OPTION_SET:
-			if (a->set_count == SETS)
+			if (a->set_count == SETS) {
+				fprintf(stderr, "foretaste: more than %d --set, expected a file for so many\n",
+					SETS);
 				return EX_USAGE;
+			}
 			a->sets[a->set_count++] = optarg;
 			break;
 		case OPTION_CONTROL:

@@ -133,6 +133,10 @@ void ft_print_holds(FILE *file, const json_t *holds)
 	{
 		char number[24], when[40], service[40], client[96], bytes[24], frames[24], state[40],
 		    trigger[200];
+		if (json_object_get(hold, "more")) {
+			fprintf(file, "and %" JSON_INTEGER_FORMAT " more\n", whole(hold, "more"));
+			continue;
+		}
 		fprintf(file, "%5s  %-12s  %-10s  %-21s  %8s  %6s  %-12s  %s\n",
 			ft_print_text(hold, "hold", number, sizeof(number)),
 			ft_print_time(whole(hold, "started_ns"), false, when),

@@ -118,6 +118,7 @@ static const uint8_t kinds[KINDS] = {
     [SYS_clock_settime] = FT_CALL_NOTABLE,
     [SYS_swapon] = FT_CALL_NOTABLE,
     [SYS_personality] = FT_CALL_NOTABLE,
+    [SYS_io_uring_setup] = FT_CALL_NOTABLE, /* what is done through it shows no system call */
 
     [SYS_read] = FT_CALL_HOT,
     [SYS_write] = FT_CALL_HOT,

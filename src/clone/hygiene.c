@@ -29,10 +29,9 @@ const size_t ft_hygiene_trial_rule_count = sizeof(ft_hygiene_trial_rules) / size
 
 const struct ft_confine_rule ft_hygiene_seed_rules[] = {
     TRIAL_RULES,
-    {"clone", "fork of a trial: a process, no thread and no namespace", .arg = 1,
-     .mask = CLONE_VM | CLONE_FILES | CLONE_FS | CLONE_THREAD | CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID |
-	     CLONE_NEWNET,
-     .equals = 0},
+    /* Nothing but what fork() asks for: no thread, no namespace, no child that is somebody else's (CLONE_PARENT). */
+    {"clone", "fork of a trial", .arg = 1, .mask = ~(uint64_t)(CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID),
+     .equals = SIGCHLD},
     {"set_robust_list", "libc in a forked child"},
     {"rseq", "libc in a forked child"},
     {"gettid", "libc in a forked child"},

@@ -99,11 +99,35 @@ struct ft_flow *ft_flows_find(const struct ft_flows *flows, const struct ft_flow
 	return at < 0 ? NULL : &flows->list[at];
 }
 
+/* What is lost with it: its client has to begin again, which a flood's sender never does. */
+static bool dispensable(const struct ft_flow *flow)
+{
+	if (!flow->used || flow->hold || flow->observing || flow->dead || flow->suspect)
+		return false;
+	return flow->key.protocol != 6 || flow->stream.state == FT_STREAM_SYN;
+}
+
+/* guest: whose flows may go; -1: anybody's. */
+static bool make_room(struct ft_flows *flows, int guest)
+{
+	for (uint32_t n = 0; n < SWEEP; n++) {
+		flows->sweep_at = flows->sweep_at + 1 < flows->slots ? flows->sweep_at + 1 : 0;
+		struct ft_flow *flow = &flows->list[flows->sweep_at];
+		if (dispensable(flow) && (guest < 0 || flow->key.guest == guest)) {
+			ft_flows_remove(flows, flow);
+			return true;
+		}
+	}
+	return false;
+}
+
 struct ft_flow *ft_flows_add(struct ft_flows *flows, const struct ft_flow_key *key)
 {
-	if (flows->of_guest[key->guest] >= flows->share)
+	if (flows->of_guest[key->guest] >= flows->share && !make_room(flows, key->guest))
 		return NULL;
 	int32_t at = rte_hash_add_key(flows->hash, key);
+	if (at < 0 && make_room(flows, -1))
+		at = rte_hash_add_key(flows->hash, key);
 	if (at < 0 || (uint32_t)at >= flows->slots)
 		return NULL;
 	struct ft_flow *flow = &flows->list[at];

@@ -46,7 +46,8 @@ struct ft_flow {
 	uint32_t reset_length;
 	uint32_t trials;
 	uint32_t answered_from; /* guest_next at the last release: has the guest answered since? */
-	uint64_t packets, bytes;
+	uint64_t packets, bytes; /* of the client */
+	uint64_t packets_toclient, bytes_toclient;
 	uint64_t start_wall;
 	uint64_t seen; /* monotonic time of the last packet */
 	uint32_t slot;
@@ -60,7 +61,9 @@ int ft_flows_new(uint32_t most, uint32_t share, struct ft_flows **flows, struct 
 void ft_flows_free(struct ft_flows *flows);
 
 struct ft_flow *ft_flows_find(const struct ft_flows *flows, const struct ft_flow_key *key);
-/* A new, zeroed flow for a key that is not there; NULL when the table, or the share of its guest, is full. */
+/* A new, zeroed flow for a key that is not there. A full table gives up what a flood fills it with: TCP connections that
+ * nobody answered yet, UDP flows that nothing was found in. NULL when there are none of these nearby, or when the share of
+ * its guest is full. */
 struct ft_flow *ft_flows_add(struct ft_flows *flows, const struct ft_flow_key *key);
 /* Frees what the flow has, too, except holds, of which it must have none. */
 void ft_flows_remove(struct ft_flows *flows, struct ft_flow *flow);

@@ -28,6 +28,8 @@ struct ft_guest {
 	bool kick; /* frames were put since the last kick */
 	bool kick_cmd;
 	uint64_t lost_events;
+	uint64_t findings_until; /* monotonic end of the stretch of time that findings counts */
+	unsigned findings;
 	uint64_t events_due; /* when to look at the events' socket again */
 	uint64_t counts[FT_REASON_COUNT];
 	uint64_t held;   /* bytes of its held frames */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/channel.h"
 #include "base/trial.h"
 #include "dataplane/record.h"
 #include "dataplane/reset.h"
@@ -574,13 +575,22 @@ void ft_holds_end(struct ft_gate *gate, struct ft_guest *guest, bool gone, const
 
 /* ---- queries ---- */
 
+/* Of a message, the rest of the answer aside. When much is held is when somebody asks. */
+#define LIST_BYTES (FT_CHANNEL_MESSAGE - 1024u)
+
 json_t *ft_holds_list(const struct ft_gate *gate)
 {
 	static const char *const states[] = {"gathering", "waiting", "trial", "trial", "releasing", "", ""};
 	json_t *list = json_array();
+	size_t bytes = 0;
+	json_int_t more = 0;
 	for (const struct ft_hold *hold = gate->holds.first; hold; hold = hold->next) {
 		if (hold->state >= FT_HOLD_DEPART)
 			continue;
+		if (more) {
+			more++;
+			continue;
+		}
 		json_t *record = ft_record_hold(gate, hold);
 		json_object_del(record, "op");
 		json_object_del(record, "ended_ns");
@@ -588,7 +598,15 @@ json_t *ft_holds_list(const struct ft_gate *gate)
 		json_object_set_new(record, "frames", json_integer(hold->frames));
 		json_object_set_new(record, "bytes", json_integer(hold->bytes));
 		json_object_set_new(record, "age_ns", json_integer((json_int_t)(gate->now - hold->opened)));
-		json_array_append_new(list, record);
+		bytes += json_dumpb(record, NULL, 0, JSON_COMPACT) + 1;
+		if (bytes <= LIST_BYTES) {
+			json_array_append_new(list, record);
+		} else {
+			json_decref(record);
+			more = 1;
+		}
 	}
+	if (more)
+		json_array_append_new(list, json_pack("{s:I}", "more", more));
 	return list;
 }

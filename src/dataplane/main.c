@@ -12,6 +12,7 @@
 
 #include "base/channel.h"
 #include "base/confine.h"
+#include "dataplane/backlog.h"
 #include "dataplane/confinement.h"
 #include "dataplane/gate.h"
 #include "dataplane/port.h"
@@ -24,6 +25,9 @@
 #define SPIN_NS       30000u /* keep looking for that long after the last frame before sleeping at all */
 
 #define GUEST_BUDGET 128u
+
+#define BACKLOG_NS      5000000u /* between two attempts to hand on what the ledger had no room for */
+#define LAST_RECORDS_MS 1000     /* at the end: how long it gets to make some */
 
 struct process;
 
@@ -41,7 +45,8 @@ struct process {
 	struct ft_gate *gate;
 	json_t *said;
 	unsigned lost; /* frames that a port did not take */
-	uint64_t records_lost;
+	struct ft_backlog records;
+	uint64_t records_at; /* when to try again */
 	uint64_t idle_sleep;
 	uint64_t busy_at; /* when there was work last */
 	bool record_broken;
@@ -80,17 +85,15 @@ static int send_frame(void *context, unsigned uplink, const void *frame, size_t 
 	return ft_port_send(&process->ports[uplink], frame, length, &process->lost);
 }
 
-/* The ledger's socket does not block: a ledger that is slow or gone costs records, which is said, never
- * packets. */
+/* A ledger that is slow or gone costs records, which is said, never packets' time. */
 static void send_record(void *context, json_t *record)
 {
 	struct process *process = context;
-	int error = ft_channel_send(RECORD_FD, record, NULL, 0);
+	int error = ft_backlog_send(&process->records, record);
 	if (!error) {
 		process->record_broken = false;
 		return;
 	}
-	process->records_lost++;
 	if (!process->record_broken) {
 		char text[128];
 		snprintf(text, sizeof(text), "cannot hand a record to the ledger: %s", strerror(-error));
@@ -132,7 +135,7 @@ static void answer_query(struct process *process, json_t *message)
 					    json_pack("{s:s, s:I}", "driver", process->ports[i].driver, "missed",
 						      (json_int_t)ft_port_missed(&process->ports[i])));
 		json_object_set_new(status, "uplinks", uplinks);
-		json_object_set_new(status, "records_lost", json_integer((json_int_t)process->records_lost));
+		json_object_set_new(status, "records_lost", json_integer((json_int_t)process->records.lost));
 		json_object_set_new(answer, "result", status);
 	} else if (what && !strcmp(what, "holds")) {
 		json_object_set_new(answer, "result", ft_gate_holds(process->gate));
@@ -215,6 +218,16 @@ static bool wait_for_work(struct process *process, uint64_t now, uint64_t due)
 	return true;
 }
 
+/* What was decided at the very end is worth a moment. */
+static void last_records(struct process *process)
+{
+	struct pollfd room = {.fd = RECORD_FD, .events = POLLOUT};
+	uint64_t end = clock_ns(CLOCK_MONOTONIC) + LAST_RECORDS_MS * 1000000ull;
+	while (ft_backlog_waits(&process->records) && clock_ns(CLOCK_MONOTONIC) < end &&
+	       poll(&room, 1, LAST_RECORDS_MS) > 0)
+		ft_backlog_flush(&process->records);
+}
+
 static void run(struct process *process)
 {
 	uint64_t channel_at = 0;
@@ -234,6 +247,10 @@ static void run(struct process *process)
 			ft_gate_lost(process->gate, process->lost);
 			process->lost = 0;
 		}
+		if (now >= process->records_at) {
+			ft_backlog_flush(&process->records);
+			process->records_at = now + BACKLOG_NS;
+		}
 		if (work) {
 			process->busy_at = now;
 			process->idle_sleep = 0;
@@ -252,6 +269,7 @@ static void run(struct process *process)
 	ft_gate_stop(process->gate);
 	for (unsigned i = 0; i < process->uplink_count; i++)
 		ft_port_flush(&process->ports[i]);
+	last_records(process);
 }
 
 static int open_ports(struct process *process, const json_t *config, struct ft_error *err)
@@ -307,8 +325,10 @@ int main(void)
 	prctl(PR_SET_TIMERSLACK, 1000);
 	if (receive_config(&message, fds, &count, &err))
 		return fail(EX_PROTOCOL, &err);
-	if (dup2(fds[0], RECORD_FD) < 0)
+	if (dup2(fds[0], RECORD_FD) < 0 || ft_backlog_open(&process.records, RECORD_FD)) {
+		ft_error_set(&err, -ENOMEM, "no descriptor or no memory for records");
 		return fail(EX_OSERR, &err);
+	}
 	for (int i = 0; i < count; i++)
 		if (fds[i] != RECORD_FD)
 			close(fds[i]);
@@ -332,6 +352,7 @@ int main(void)
 		run(&process);
 	}
 	ft_gate_free(process.gate);
+	ft_backlog_close(&process.records);
 	ft_ports_close(process.ports, process.uplink_count);
 	json_decref(message); /* the uplinks' names are in it */
 	return code;

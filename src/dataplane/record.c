@@ -139,6 +139,8 @@ static json_t *flow_of(const struct ft_flow *flow)
 				   (int)flow->key.client_port, "server_port", (int)flow->key.server_port,
 				   "packets", (json_int_t)flow->packets, "bytes", (json_int_t)flow->bytes,
 				   "start_ns", (json_int_t)flow->start_wall);
+	json_object_set_new(object, "packets_toclient", json_integer((json_int_t)flow->packets_toclient));
+	json_object_set_new(object, "bytes_toclient", json_integer((json_int_t)flow->bytes_toclient));
 	json_object_set_new(object, "client", address(flow->key.client));
 	json_object_set_new(object, "server", address(flow->key.server));
 	return object;

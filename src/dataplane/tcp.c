@@ -402,8 +402,8 @@ bool ft_tcp_guest(struct ft_gate *gate, struct ft_guest *guest, const struct ft_
 		return false;
 	}
 	flow->seen = gate->now;
-	flow->packets++;
-	flow->bytes += frame->length;
+	flow->packets_toclient++;
+	flow->bytes_toclient += frame->length;
 	renew_if_answered(flow, frame);
 	ft_trigger_guest(gate, flow, frame);
 	ft_stream_note_guest(&flow->stream, frame);

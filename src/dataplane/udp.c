@@ -85,8 +85,8 @@ bool ft_udp_guest(struct ft_gate *gate, struct ft_guest *guest, const struct ft_
 	if (!flow)
 		return true;
 	flow->seen = gate->now;
-	flow->packets++;
-	flow->bytes += frame->length;
+	flow->packets_toclient++;
+	flow->bytes_toclient += frame->length;
 	ft_trigger_guest(gate, flow, frame);
 	return true;
 }

@@ -21,7 +21,7 @@ struct run {
 	struct ft_trace trace;
 	bool ended;
 	unsigned end; /* enum ft_trial_end */
-	bool handled;
+	bool handled, proved; /* proved: TRIAL_HANDLED came, with what was taken */
 	uint64_t taken_bytes, held_bytes;
 	uint64_t state_hash, instructions, pages_written, vtime_ns;
 	uint64_t began_ns, ended_ns; /* host's clock */
@@ -125,6 +125,7 @@ int ft_case_add(struct ft_case *c, const struct ft_event *event, const char *con
 	if (event->vtime_ns > run->vtime_ns)
 		run->vtime_ns = event->vtime_ns;
 	if (event->type == FT_EVENT_TRIAL_HANDLED) {
+		run->proved = true;
 		run->taken_bytes = event->a[0];
 		run->held_bytes = event->a[1];
 	}
@@ -135,7 +136,7 @@ int ft_case_add(struct ft_case *c, const struct ft_event *event, const char *con
 		run->state_hash = event->a[1];
 		run->instructions = event->a[2];
 		run->pages_written = event->a[3];
-		run->handled = event->a[4] == 1;
+		run->handled = event->a[4] == 1 && run->proved;
 		ft_story_printable(strings[0], run->detail, sizeof(run->detail));
 	}
 	ft_trace_add(&run->trace, event, strings, ft_eval_relevance(c->rules, c->profile, event, strings));

@@ -548,6 +548,29 @@ static void say_text(const char *level, const char *text)
 	say(level, "%s", text);
 }
 
+/* Tells the service manager how we are. Derived from the state, so that no change of it can be forgotten. */
+static uint64_t serve_notify(struct ft_supervisor *s, uint64_t now)
+{
+	static const enum ft_notify_state states[] = {[FT_PHASE_STARTING] = FT_NOTIFY_STARTING,
+						      [FT_PHASE_RUNNING] = FT_NOTIFY_READY,
+						      [FT_PHASE_STOPPING] = FT_NOTIFY_STOPPING};
+	static const char *const phases[] = {"starting", "running", "stopping"};
+	unsigned guests = 0, up = 0;
+	char text[FT_NOTIFY_STATUS], lacks[128] = "";
+	for (unsigned i = 0; i < s->count; i++) {
+		const struct ft_child *child = &s->children[i];
+		guests += child->kind == FT_CHILD_VMM;
+		up += child->kind == FT_CHILD_VMM && child->running;
+		if (s->phase == FT_PHASE_RUNNING && child->kind != FT_CHILD_VMM &&
+		    child->state != FT_CHILD_READY)
+			snprintf(lacks, sizeof(lacks), "; the %s process is %s", child->name,
+				 ft_child_state_name(child->state));
+	}
+	snprintf(text, sizeof(text), "%s: %u of %u guests up%s", phases[s->phase], up, guests, lacks);
+	ft_notify_set(&s->notify, states[s->phase], text);
+	return ft_notify_serve(&s->notify, now);
+}
+
 static uint64_t serve_timers(struct ft_supervisor *s)
 {
 	uint64_t now = ft_loop_now(), next = ft_query_expire(&s->queries, now);
@@ -571,7 +594,8 @@ static uint64_t serve_timers(struct ft_supervisor *s)
 		if (child->retry_at < next && s->phase != FT_PHASE_STOPPING)
 			next = child->retry_at;
 	}
-	return next;
+	uint64_t notify = serve_notify(s, now); /* last: it tells what came of the rest */
+	return notify < next ? notify : next;
 }
 
 /* ---- The whole --------------------------------------------------------------------------------------------- */
@@ -629,6 +653,9 @@ static int open_all(struct ft_supervisor *s, struct ft_error *err)
 		error = open_records(s);
 	if (error)
 		return ft_error_set(err, error, "cannot start: %s", strerror(-error));
+	struct ft_error why = {0};
+	if (ft_notify_open(&s->notify, &why))
+		say("warning", "the service manager is not told how we are: %s", why.text);
 	s->state_fd = ft_files_lock(s->config, err);
 	if (s->state_fd < 0)
 		return s->state_fd;
@@ -644,6 +671,7 @@ static void close_all(struct ft_supervisor *s)
 {
 	if (s->control.path)
 		ft_control_close(&s->control);
+	ft_notify_close(&s->notify);
 	ft_files_close((int[]){s->records[0], s->records[1], s->state_fd, s->signals.fd}, 4);
 	ft_loop_close(&s->loop);
 }
@@ -654,6 +682,7 @@ int ft_supervisor_run(const struct ft_config *config, struct ft_error *err)
 				  .loop.epoll = -1,
 				  .signals.fd = -1,
 				  .state_fd = -1,
+				  .notify.fd = -1,
 				  .records = {-1, -1},
 				  .started = ft_loop_now()};
 	int error = open_all(&s, err);

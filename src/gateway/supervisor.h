@@ -6,6 +6,7 @@
 #include "gateway/child.h"
 #include "gateway/config.h"
 #include "gateway/control.h"
+#include "gateway/notify.h"
 #include "gateway/query.h"
 #include "gateway/sink.h"
 
@@ -19,6 +20,7 @@ struct ft_supervisor {
 	struct ft_watch signals;
 	struct ft_control control;
 	struct ft_queries queries;
+	struct ft_notify notify;
 	struct ft_sinks sinks;
 	struct ft_child children[FT_SUPERVISOR_CHILDREN]; /* ledger, dataplane, then the vmms */
 	unsigned count;

@@ -126,7 +126,7 @@ static void hang_up(struct ft_sink *sink, bool reset, const char *why)
 	sink->waiting += sink->unread;
 	sink->waiting_bytes += sink->unread_bytes;
 	sink->written -= sink->unread;
-	sink->again += sink->unread + (sink->begun != 0);
+	sink->again += sink->unread;
 	sink->unread = 0;
 	sink->unread_bytes = sink->begun = 0;
 	sink->full = false;

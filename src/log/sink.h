@@ -50,7 +50,8 @@ struct ft_sink {
 	size_t begun;
 	size_t unread_bytes, waiting_bytes; /* of the lines before `waits`; of those from there on */
 	uint64_t unread;
-	uint64_t waiting, written, again, shortened, lost, lost_untold;
+	uint64_t waiting, written, shortened, lost, lost_untold;
+	uint64_t again;    /* handed over, and then once more: may have been read twice */
 	bool losing;       /* until half of the buffer is free */
 	char trouble[160]; /* why it is not connected, "" while it is */
 };

@@ -36,7 +36,7 @@ static inline ft_gpa ft_gpa_add(ft_gpa gpa, uint64_t n)
 /* What is known of a 4 KiB page; one byte a page. */
 enum ft_page_flag {
 	FT_PAGE_WRITTEN = 1,      /* since the mark (ft_memory_mark): by anybody */
-	FT_PAGE_USER_WRITTEN = 2, /* since the mark: a user-mode store was granted, and no device filled the page since */
+	FT_PAGE_USER_WRITTEN = 2, /* since the mark: a store by a user mapping was granted, and no device filled the page since */
 	FT_PAGE_DMA_WRITTEN = 4,  /* since the mark: by a device */
 	FT_PAGE_CODE = 8          /* the engine holds translations of bytes in this page */
 };
@@ -67,7 +67,7 @@ void *ft_memory_span_writable(struct ft_memory *memory, ft_gpa gpa, uint64_t len
 bool ft_memory_read(const struct ft_memory *memory, ft_gpa gpa, void *to, uint64_t length);
 bool ft_memory_write(struct ft_memory *memory, ft_gpa gpa, const void *from, uint64_t length);
 
-/* Engine side: a write grant for one page (CPL 3 store: user = true). Marks, counts. */
+/* Engine side: a write grant for one page (by a mapping that CPL 3 has: user = true). Marks, counts. */
 static inline void ft_memory_grant(struct ft_memory *memory, uint64_t page, bool user)
 {
 	uint8_t old = memory->page_flags[page];
@@ -77,8 +77,8 @@ static inline void ft_memory_grant(struct ft_memory *memory, uint64_t page, bool
 		memory->page_filled[page] = 0;
 }
 
-/* Are the bytes at gpa what a user-mode store may have left there since the mark? Not if a device has filled their sector
- * since: the text of a file whose end, or whose hole, the kernel fills with zeros never covers its page whole. */
+/* Are the bytes at gpa what a store by a user mapping may have left there since the mark? Not if a device has filled their
+ * sector since: the text of a file whose end, or whose hole, the kernel fills with zeros never covers its page whole. */
 static inline bool ft_memory_user_wrote(const struct ft_memory *memory, ft_gpa gpa)
 {
 	uint64_t page = gpa.at / FT_PAGE_SIZE;

@@ -70,6 +70,10 @@ int main(int argc, char **argv)
 		instructions += every * r->points;
 		done++;
 	}
+	if (!first.console_bytes || !first.frames_out) {
+		fprintf(stderr, "the guest did not get as far as its console and its network: these runs show nothing\n");
+		divergent++;
+	}
 	printf("{\"runs\":%u,\"instructions\":%llu,\"divergent\":%llu}\n", done, (unsigned long long)instructions,
 	       (unsigned long long)divergent);
 	return divergent ? 1 : 0;

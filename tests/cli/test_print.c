@@ -132,6 +132,10 @@ static void open_holds_are_a_table(void **state)
 	has(text,
 	    "  http        10.0.2.9:51234              141       1  trial         shell metacharacters\n");
 	free(text);
+	json_array_append_new(list, json_pack("{s:i}", "more", 34));
+	text = printed(ft_print_holds, list);
+	has(text, "\nand 34 more\n");
+	free(text);
 	json_decref(list);
 	list = json_array();
 	text = printed(ft_print_holds, list);

@@ -437,6 +437,13 @@ static void a_child_back_from_its_first_page_fault_is_no_sibling(void **state)
 	assert_false(next());
 }
 
+static void a_way_around_system_calls_is_told(void **state)
+{
+	call(SYS_io_uring_setup, 8, 0, 0, 0);
+	expect(FT_EVENT_SYSCALL);
+	assert_int_equal(event.a[0], 425);
+}
+
 static void code_counts_when_user_stores_made_it(void **state)
 {
 	ft_observe_exec_page(&observer, 0x1000, 0x5000, FT_PAGE_WRITTEN | FT_PAGE_DMA_WRITTEN, 1);
@@ -572,6 +579,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(a_death_that_nobody_waits_for_is_told, fresh, done),
 	    cmocka_unit_test_setup_teardown(a_child_back_from_its_first_page_fault_is_no_sibling, fresh,
 					    done),
+	    cmocka_unit_test_setup_teardown(a_way_around_system_calls_is_told, fresh, done),
 	    cmocka_unit_test_setup_teardown(code_counts_when_user_stores_made_it, fresh, done),
 	    cmocka_unit_test_setup_teardown(console_lines_are_whole_and_a_panic_is_one, fresh, done),
 	    cmocka_unit_test_setup_teardown(the_live_guest_only_keeps_book, fresh, done),

@@ -28,6 +28,8 @@ static const char config_text[] =
     " \"verdict_rules\": [{\"sid\": 3000001, \"name\": \"exec\", \"text\": \"it started a program\", "
     "\"severity\": 1,"
     "            \"verdict\": \"malicious\", \"any\": {\"event\": \"exec\"}}],"
+    " \"correlation_rules\": [{\"sid\": 3000002, \"name\": \"panic\", \"text\": \"it panicked\", \"severity\": 1,"
+    "            \"any\": {\"event\": \"panic\"}}],"
     " \"clone\": {\"wall\": 1000000000, \"max\": 1}, \"flows\": 256}";
 
 int scene_start_eal(void)
@@ -124,6 +126,9 @@ static void receive(struct receiver *receiver, const struct ft_frame *frame)
 		receiver->next += frame->payload_length;
 		return;
 	}
+	/* RFC 9293 section 3.10.7.4: neither without an acknowledgement nor with one of what was never sent. */
+	if (!(frame->flags & FT_TCP_ACK) || (int32_t)(frame->acknowledgement - receiver->sent) > 0)
+		return;
 	int32_t old = (int32_t)(receiver->next - frame->sequence);
 	if (old < 0 || (uint32_t)old > frame->payload_length || receiver->fin)
 		return;
@@ -288,6 +293,9 @@ void scene_guest(struct scene *scene, uint32_t sequence, uint32_t ack, unsigned 
 {
 	uint8_t frame[16384];
 	struct iovec part = {frame, scene_build(scene, false, sequence, ack, flags, payload, length, frame)};
+	uint32_t end = GUEST_ISN + sequence + (uint32_t)length + !!(flags & (FT_TCP_SYN | FT_TCP_FIN));
+	if (flags & FT_TCP_SYN || (int32_t)(end - scene->live.sent) > 0)
+		scene->live.sent = end;
 	ft_ring_put(&scene->vmm.tx, FT_LINK_FRAME, &part, 1);
 	scene_pass(scene, 0);
 }
@@ -337,10 +345,14 @@ void scene_answer(struct scene *scene, bool evil)
 {
 	const struct ft_trial_begin *begin = &scene->request.begin;
 	uint64_t held = begin->protocol == 6 ? begin->next_sequence - begin->first_sequence : begin->bytes;
+	int32_t numbers = (int32_t)(scene->request.clone.next - begin->first_sequence);
+	uint64_t taken = begin->protocol != 6 ? held : numbers < 0 ? 0 : (uint64_t)numbers;
+	if (taken > held)
+		taken = held;
 	scene->sequence = 0;
 	scene_event(scene, begin->hold, FT_EVENT_SEED_READY, FT_ROLE_SEED, NULL, NULL, NULL);
 	scene->sequence = 0;
-	scene_event(scene, begin->hold, FT_EVENT_TRIAL_HANDLED, FT_ROLE_TRIAL, (uint64_t[6]){held, held, 1},
+	scene_event(scene, begin->hold, FT_EVENT_TRIAL_HANDLED, FT_ROLE_TRIAL, (uint64_t[6]){taken, held, 1},
 		    NULL, NULL);
 	if (evil)
 		scene_event(scene, begin->hold, FT_EVENT_EXEC, FT_ROLE_TRIAL, NULL, "/bin/sh", "sh -c id");

@@ -28,6 +28,7 @@ struct wire {
 
 struct receiver {
 	uint32_t next; /* sequence number expected */
+	uint32_t sent; /* behind the last byte of its own side: what acknowledges more it discards */
 	uint8_t bytes[1 << 18];
 	size_t length;
 	bool fin;
@@ -89,7 +90,7 @@ void scene_forget(struct scene *scene);                            /* outputs so
 size_t scene_build(const struct scene *scene, bool from_client, uint32_t sequence, uint32_t ack,
 		   unsigned flags, const void *payload, size_t length, uint8_t *to);
 
-/* The vmm answers the last request: everything taken, horizon reached; evil: an event that the verdict rules call
+/* The vmm answers the last request: what the clone took, horizon reached; evil: an event that the verdict rules call
  * malicious. */
 void scene_answer(struct scene *scene, bool evil);
 void scene_event(struct scene *scene, uint64_t hold, unsigned type, unsigned role, const uint64_t a[6],

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <netinet/in.h>
+#include <sys/socket.h>
 #include <cmocka.h>
 
 #include "scene.h"
@@ -127,15 +128,14 @@ static void observing_breaks_no_traffic(void **state)
 	ft_store16(frame + 14, 7);
 	expect(length + 4, FT_REASON_PASS_UNSEEN);
 	/* Nor does a full flow table. */
-	for (unsigned i = 0; i < 2000; i++) {
+	for (unsigned i = 0; i < 600; i++) {
 		s.client_port = (uint16_t)(1000 + i);
-		ft_gate_wire(s.gate, 0, frame, scene_build(&s, true, 0, 0, FT_TCP_SYN, "", 0, frame));
-		scene_pass(&s, 0);
+		scene_client(&s, 1, 1, FT_TCP_ACK, "hello", 5);
 		assert_int_equal(s.guest_count, 1);
 		scene_forget(&s);
 	}
 	assert_int_equal(scene_count(&s, FT_REASON_DROP_FLOW_TABLE), 0);
-	assert_true(scene_count(&s, FT_REASON_PASS_UNSEEN) > 1000);
+	assert_true(scene_count(&s, FT_REASON_PASS_UNSEEN) > 100);
 }
 
 static void another_address_of_the_guest_is_no_way_around(void **state)
@@ -199,28 +199,80 @@ static void a_flooding_guest_is_taken_in_portions(void **state)
 	assert_int_equal(s.client_count, 50);
 }
 
-static void floods_of_connections_end_at_the_flow_table(void **state)
+static void syn(uint16_t port)
 {
-	for (unsigned i = 0; i < 2000; i++) {
-		s.client_port = (uint16_t)(1000 + i);
-		size_t length = scene_build(&s, true, 0, 0, FT_TCP_SYN, "", 0, frame);
-		ft_gate_wire(s.gate, 0, frame, length);
-		scene_forget(&s);
-		scene_pass(&s, 0);
-		scene_forget(&s);
-	}
-	assert_true(scene_count(&s, FT_REASON_DROP_FLOW_TABLE) > 1000);
-	/* SYNs without an answer age soon, and then there is room again. */
-	for (int i = 0; i < 2000; i++) {
-		scene_pass(&s, 20 * MS);
-		scene_forget(&s);
-	}
-	uint64_t full = scene_count(&s, FT_REASON_DROP_FLOW_TABLE);
+	s.client_port = port;
+	ft_gate_wire(s.gate, 0, frame, scene_build(&s, true, 0, 0, FT_TCP_SYN, "", 0, frame));
+	scene_pass(&s, 0);
+	scene_forget(&s);
+}
+
+/* A flood of connections that nobody means to use fills the flow table; who is connected stays so, and who comes meanwhile
+ * gets in. */
+static void a_flood_of_connections_shuts_nobody_out(void **state)
+{
+	s.client_port = 40000;
+	scene_connect(&s);
+	for (unsigned i = 0; i < 2000; i++)
+		syn((uint16_t)(1000 + i));
 	s.client_port = 50000;
 	scene_connect(&s);
 	scene_text(&s, 1, "hello");
-	assert_int_equal(scene_count(&s, FT_REASON_DROP_FLOW_TABLE), full);
 	assert_string_equal(scene_taken(&s), "hello");
+	for (unsigned i = 0; i < 2000; i++)
+		syn((uint16_t)(10000 + i));
+	for (uint16_t port = 40000; port <= 50000; port += 10000) {
+		s.client_port = port;
+		scene_client(&s, port == 40000 ? 1 : 6, 1, FT_TCP_ACK, "more", 4);
+		assert_int_equal(s.guest_count, 1);
+		scene_forget(&s);
+	}
+	assert_int_equal(scene_count(&s, FT_REASON_DROP_FLOW_TABLE), 0);
+	assert_int_equal(scene_count(&s, FT_REASON_DROP_NO_FLOW), 0);
+}
+
+/* Connections in use are not given up for new ones: these are refused until there is room. */
+static void a_table_of_open_connections_takes_no_more(void **state)
+{
+	for (unsigned i = 0; i < 256 && !scene_count(&s, FT_REASON_DROP_FLOW_TABLE); i++) {
+		s.client_port = (uint16_t)(1000 + i);
+		scene_connect(&s);
+	}
+	for (unsigned i = 0; i < 600; i++)
+		syn((uint16_t)(20000 + i));
+	assert_true(scene_count(&s, FT_REASON_DROP_FLOW_TABLE) > 100);
+	s.client_port = 1000;
+	scene_text(&s, 1, "hello");
+	assert_string_equal(scene_taken(&s), "hello");
+}
+
+static size_t findings(void)
+{
+	size_t count = 0, i;
+	json_t *record;
+	json_array_foreach(s.records, i, record)
+	    count += !strcmp(json_string_value(json_object_get(record, "op")), "event");
+	return count;
+}
+
+/* A guest's process that says hours pass between its events does not fill the feed. */
+static void findings_are_bounded_by_our_time(void **state)
+{
+	for (int round = 1; round <= 2; round++) {
+		for (uint64_t hour = 1; hour <= 200; hour++) {
+			uint8_t buffer[FT_EVENT_MAX];
+			struct ft_event event = {.type = FT_EVENT_PANIC,
+						 .role = FT_ROLE_LIVE,
+						 .vtime_ns = ((uint64_t)round * 1000 + hour) * 3600000 * MS,
+						 .pid = -1};
+			size_t length = ft_event_build(buffer, &event, "not syncing", NULL);
+			assert_int_equal(send(s.vmm.events, buffer, length, 0), (int)length);
+			scene_pass(&s, 0);
+		}
+		assert_int_equal(findings(), round * 16);
+		assert_non_null(strstr(s.log, "more findings"));
+		scene_pass(&s, 10000 * MS);
+	}
 }
 
 static void a_port_can_be_used_again(void **state)
@@ -254,7 +306,9 @@ int main(void)
 	    T(broken_frames_have_their_reasons),
 	    T(a_guest_that_does_not_take_frames_costs_only_itself),
 	    T(a_flooding_guest_is_taken_in_portions),
-	    T(floods_of_connections_end_at_the_flow_table),
+	    T(a_flood_of_connections_shuts_nobody_out),
+	    T(a_table_of_open_connections_takes_no_more),
+	    T(findings_are_bounded_by_our_time),
 	    T(a_port_can_be_used_again),
 	};
 	if (scene_start_eal())

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <cmocka.h>
 
+#include "base/channel.h"
 #include "scene.h"
 
 static struct scene s;
@@ -88,6 +89,21 @@ static void a_clean_hold_is_released_exactly_once(void **state)
 	assert_int_equal(s.finishes, 1);
 	scene_pass(&s, 5000 * MS);
 	assert_int_equal(s.guest_count, 1);
+}
+
+static void each_direction_is_counted_by_itself(void **state)
+{
+	scene_connect(&s);
+	scene_text(&s, 1, "hello");
+	scene_guest(&s, 1, 6, FT_TCP_ACK, "an answer", 9);
+	scene_text(&s, 6, "EVIL");
+	scene_pass(&s, 3 * MS);
+	scene_answer(&s, false);
+	json_t *flow = json_object_get(scene_record(&s, "hold"), "flow");
+	assert_int_equal(json_integer_value(json_object_get(flow, "packets")), 4);
+	assert_int_equal(json_integer_value(json_object_get(flow, "bytes")), 62 + 54 + 59 + 58);
+	assert_int_equal(json_integer_value(json_object_get(flow, "packets_toclient")), 2);
+	assert_int_equal(json_integer_value(json_object_get(flow, "bytes_toclient")), 62 + 63);
 }
 
 static void an_attack_is_dropped_and_both_ends_are_reset(void **state)
@@ -335,8 +351,12 @@ static void a_hold_has_each_byte_in_one_version(void **state)
 	assert_string_equal(bytes, "EVILmoreagain");
 	assert_true(s.request.list[s.request.frames - 1].frame.flags & FT_TCP_FIN);
 	assert_int_equal(s.request.begin.next_sequence, next + 1);
+	/* The live guest goes on, and would take now what its clone discarded. */
+	char answer[200] = "";
+	scene_guest(&s, 1, 1, FT_TCP_ACK, answer, sizeof(answer));
 	scene_answer(&s, false);
-	assert_string_equal(scene_taken(&s), "EVILmoreagain");
+	assert_string_equal(scene_taken(&s), "");
+	assert_string_equal(reason(), "drop.exception");
 	assert_true(json_is_true(
 	    json_object_get(json_object_get(scene_record(&s, "hold"), "trigger"), "overlap")));
 }
@@ -766,6 +786,25 @@ static void a_segment_with_nothing_in_it_is_counted(void **state)
 	assert_int_equal(scene_count(&s, FT_REASON_DROP_MALFORMED), 1);
 }
 
+/* When much is held is when somebody asks what. */
+static void a_list_of_many_holds_fits_a_message(void **state)
+{
+	char text[600];
+	memset(text, 1, sizeof(text)); /* four characters a byte where people read it */
+	memcpy(text, "EVIL", 4);
+	for (s.client_port = 20000; s.client_port < 20200; s.client_port++) {
+		scene_connect(&s);
+		scene_client(&s, 1, 1, FT_TCP_ACK, text, sizeof(text));
+	}
+	json_t *list = ft_gate_holds(s.gate);
+	size_t count = json_array_size(list);
+	assert_true(json_dumpb(list, NULL, 0, JSON_COMPACT) < FT_CHANNEL_MESSAGE - 512);
+	assert_in_range(count, 20, 200);
+	assert_int_equal(json_integer_value(json_object_get(json_array_get(list, count - 1), "more")),
+			 200 - (count - 1));
+	json_decref(list);
+}
+
 static void a_wrong_checksum_is_refused_and_a_partial_one_completed(void **state)
 {
 	uint8_t frame[256];
@@ -829,6 +868,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    T(innocent_bytes_pass_at_once, open_rules),
 	    T(a_clean_hold_is_released_exactly_once, open_rules),
+	    T(each_direction_is_counted_by_itself, open_rules),
 	    T(an_attack_is_dropped_and_both_ends_are_reset, open_rules),
 	    T(the_tenth_request_is_inspected_like_the_first, open_rules),
 	    T(two_attacks_on_one_connection_are_two_holds, open_rules),
@@ -868,6 +908,7 @@ int main(void)
 	    T(no_byte_is_urgent, open_rules),
 	    T(observing_changes_no_urgent_byte, open_observe),
 	    T(a_segment_with_nothing_in_it_is_counted, open_rules),
+	    T(a_list_of_many_holds_fits_a_message, open_rules),
 	    T(a_wrong_checksum_is_refused_and_a_partial_one_completed, open_rules),
 	    T(datagrams_are_held_and_dropped_silently, open_rules),
 	};

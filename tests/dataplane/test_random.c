@@ -34,7 +34,8 @@ static void client_segment(uint32_t *guest_sent)
 	flags |= below(60) ? 0 : FT_TCP_RST;
 	flags |= below(60) ? 0 : FT_TCP_SYN;
 	flags &= below(40) ? ~0u : ~FT_TCP_ACK;
-	scene_client(&s, sequence, 1 + below(*guest_sent + 1), flags, payload, length);
+	/* Now and then it acknowledges what the guest will only send later. */
+	scene_client(&s, sequence, 1 + below(*guest_sent + 1 + (below(8) ? 0 : 8)), flags, payload, length);
 }
 
 static void guest_segment(uint32_t *guest_sent)

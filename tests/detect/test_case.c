@@ -138,6 +138,18 @@ static void clean_needs_everything(void **state)
 	}
 }
 
+/* An end that claims to have handled the input, without the word on how much was taken. */
+static void an_end_alone_proves_nothing(void **state)
+{
+	struct court court;
+	begin(&court);
+	seed(&court);
+	ended(&court, FT_ROLE_TRIAL, FT_TRIAL_END_HORIZON, true);
+	assert_int_equal(ft_case_step(court.c), FT_CASE_JUDGED);
+	assert_verdict(&court, FT_VERDICT_INCONCLUSIVE, 4000002);
+	end(&court);
+}
+
 static void an_end_that_no_table_knows_is_an_error(void **state)
 {
 	struct court court;
@@ -479,6 +491,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(clean_needs_everything),
+	    cmocka_unit_test(an_end_alone_proves_nothing),
 	    cmocka_unit_test(an_end_that_no_table_knows_is_an_error),
 	    cmocka_unit_test(what_the_twin_shows_as_often_does_not_count),
 	    cmocka_unit_test(the_same_thing_is_known_by_what_was_done),

@@ -306,6 +306,7 @@ static void each_verdict_rule_sees_its_case(void **state)
 	    {2000005, {FT_EVENT_FILE_RENAME, "lookup", "/var/log/nginx/a", "/var/www/x", {0}}},
 	    {2000007, {FT_EVENT_FILE_MODE, "sh", "/tmp/x", NULL, {04755, 0}}},
 	    {2000008, {FT_EVENT_LISTEN, "sh", "0.0.0.0:4444", NULL, {2, 0, 4444, 0}}},
+	    {2000008, {FT_EVENT_LISTEN, "sh", "*:0", NULL, {0, 0, 0, 0}}},
 	    {2000009, {FT_EVENT_SYSCALL, "sh", NULL, NULL, {313}}},
 	    {2000010, {FT_EVENT_PANIC, "", "Kernel panic - not syncing", NULL, {0}}},
 	    {2000011, {FT_EVENT_RESET, "", "reboot", NULL, {1}}},
@@ -313,6 +314,7 @@ static void each_verdict_rule_sees_its_case(void **state)
 	    {2000015, {FT_EVENT_FILE_MODE, "sh", "/tmp/x", NULL, {0755, 0}}},
 	    {2000016, {FT_EVENT_SYSCALL, "sh", NULL, NULL, {101}}},
 	    {2000017, {FT_EVENT_NET_TX, "", "192.0.2.9:9999", NULL, {60, 17, 0xc0000209, 9999, 40000, 1}}},
+	    {2000018, {FT_EVENT_SYSCALL, "greet", NULL, NULL, {425, 8}}},
 	};
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
 		struct ft_judgement j;

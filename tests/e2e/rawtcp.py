@@ -7,7 +7,7 @@ import socket
 import struct
 import time
 
-FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
+FIN, SYN, RST, PSH, ACK, URG = 1, 2, 4, 8, 16, 32
 
 
 def checksum(data):
@@ -47,9 +47,9 @@ class RawTcp:
         self.ethernet(0x0806, struct.pack("!HHBBH", 1, 0x0800, 6, 4, operation) + self.mac + self.source + to_mac + to_ip,
                       ethernet_to)
 
-    def packet(self, flags, sequence, acknowledgement, payload=b"", options=b""):
+    def packet(self, flags, sequence, acknowledgement, payload=b"", options=b"", urgent=0):
         header = struct.pack("!HHIIBBHHH", self.sport, self.dport, sequence & 0xffffffff, acknowledgement & 0xffffffff,
-                             (5 + len(options) // 4) << 4, flags, self.window, 0, 0) + options
+                             (5 + len(options) // 4) << 4, flags, self.window, 0, urgent) + options
         pseudo = self.source + self.destination + struct.pack("!BBH", 0, 6, len(header) + len(payload))
         header = header[:16] + struct.pack("!H", checksum(pseudo + header + payload)) + header[18:]
         total = 20 + len(header) + len(payload)
@@ -58,9 +58,10 @@ class RawTcp:
         self.identity += 1
         return ip + header + payload
 
-    def segment(self, payload=b"", flags=ACK | PSH, sequence=None, acknowledgement=None, options=b""):
+    def segment(self, payload=b"", flags=ACK | PSH, sequence=None, acknowledgement=None, options=b"", urgent=0):
         self.ethernet(0x0800, self.packet(flags, self.sequence if sequence is None else sequence,
-                                          self.expected if acknowledgement is None else acknowledgement, payload, options))
+                                          self.expected if acknowledgement is None else acknowledgement, payload, options,
+                                          urgent))
 
     # ---- receiving -------------------------------------------------------------------------------------------------
 

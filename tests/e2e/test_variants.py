@@ -6,10 +6,12 @@ import http.client
 import sys
 import time
 
-from rawtcp import RawTcp, PSH, ACK
+from rawtcp import RawTcp, PSH, ACK, URG
 from stand import GUEST, Stand, main, require, until
 
 ATTACK = "/cgi-bin/lookup?host=localhost;touch$IFS/var/www/touched/%s"
+# Without a word that looks like a command: only what is a URL's parameter tells.
+BUILTIN = "/cgi-bin/lookup?host=localhost;:>/var/www/touched/%s"
 TWIN = "/cgi-bin/lookup?host=localhost&note=a;b"
 
 stand = None
@@ -153,6 +155,47 @@ def data_in_the_syn():
     require(any("syn-data" in k and v for k, v in reasons.items() if isinstance(v, (int, float))), "drop.syn-data was not counted")
 
 
+def written_as_servers_take_it_and_nobody_writes_it():
+    before = len(stand.alerts())
+    c = client("loose")
+    require(c.connect(), "no connection")
+    c.send(("GET   %s HTTP/1.1\nHost: guest\nConnection: close\n\n" % (BUILTIN % "loose")).encode())
+    c.pump(lambda: c.reset or c.finished, 30)
+    require(c.reset, "the connection was not reset")
+    c.close()
+    blocked("loose", before)
+
+
+def right_behind_the_body_of_another_request():
+    before = len(stand.alerts())
+    c = client("behind")
+    require(c.connect(), "no connection")
+    c.send(b"POST /index.html HTTP/1.1\r\nHost: guest\r\nContent-Length: 3\r\n\r\nx\n1")
+    c.pump(lambda: c.received or c.reset, 30)
+    require(c.received, "the first request was not answered")
+    c.send(request(BUILTIN % "behind"))
+    c.pump(lambda: c.reset or c.finished, 30)
+    require(c.reset, "the connection was not reset")
+    c.close()
+    blocked("behind", before)
+
+
+def an_urgent_byte_hides_nothing():
+    """A guest takes the urgent byte out of the stream: here the newline that keeps the pattern from matching."""
+    c = client("urgent")
+    require(c.connect(), "no connection")
+    text = request((BUILTIN % "urgent").replace(";", "\n;"))
+    cut = text.index(b"\n") + 1
+    c.segment(text[:cut], flags=ACK | PSH | URG, urgent=cut)
+    c.pump(lambda: c.all_acknowledged(c.sequence + cut), 10)
+    c.segment(text[cut:], sequence=c.sequence + cut)
+    c.sequence += len(text)
+    c.pump(lambda: c.reset or c.finished, 30)
+    c.close()
+    require(not stand.touched("urgent"), "the live guest was touched")
+    require(c.reset or c.finished, "the connection did not end")
+
+
 def innocent_traffic_goes_on_meanwhile():
     answered = [stand.get("/")[0] for _ in range(20)]
     require(answered == [200] * 20, "answers: %s" % answered)
@@ -166,7 +209,8 @@ def run_all():
         main([plain_attack_is_stopped_and_its_twin_answered, second_request_on_a_kept_connection,
               tenth_request_on_a_kept_connection, bytes_sent_while_the_first_hold_is_tried, split_over_many_segments,
               one_byte_per_segment, overlapping_retransmission_with_other_bytes, overlap_with_bytes_the_guest_has_taken,
-              data_in_the_syn, innocent_traffic_goes_on_meanwhile])
+              data_in_the_syn, written_as_servers_take_it_and_nobody_writes_it, right_behind_the_body_of_another_request,
+              an_urgent_byte_hides_nothing, innocent_traffic_goes_on_meanwhile])
 
 
 if __name__ == "__main__":

@@ -494,6 +494,12 @@ def the_feed_goes_to_who_listens_now_or_later():
                 sink, g.path({"socket": "shipper.sock", "syslog": "devlog"}[sink]))
             require(g.said().count(said) == 1, "said once: " + g.said())
             until(lambda: sinks(g)[sink]["connected"], sink + " is connected")
+        # What a reader says goes nowhere: the feed's socket is one way.
+        try:
+            shipper.connection.send(b"x")
+            require(False, "a reader can write to the ledger")
+        except BrokenPipeError:
+            pass
         # The reader goes and comes back, and what happened meanwhile comes.
         shipper.hang_up()
         until(lambda: not sinks(g)["socket"]["connected"] or "the connection is gone" in g.said(), "the ledger sees it")
@@ -532,6 +538,23 @@ def a_reader_that_hangs_up_at_once_is_not_tried_without_end():
         pauses = [b - a for a, b in zip(times, times[1:])]
         require(pauses[0] >= 0.19 and pauses[1] >= 0.39 and pauses[2] >= 0.79, "pauses: %s" % pauses)
         require(all(x["fds"] == 1 for x in g.ops("ledger", "sink")), "a connection each time")
+        gone = g.said().count("the connection is gone")
+        require(gone <= len(g.ops("ledger", "sink")), "each is gone once: " + g.said())
+        shipper.close()
+
+
+def who_does_not_listen_is_tried_again_and_named_once():
+    with Gateway() as g:
+        g.config["feed"] = {"socket": g.path("shipper.sock")}
+        g.start()
+        g.up()
+        until(lambda: len(g.ops("ledger", "sink")) >= 4, "it is tried again")
+        require(g.said().count("feed.socket: cannot connect") == 1, "said once: " + g.said())
+        require(all("No such file" in x["message"]["error"] and x["fds"] == 0 for x in g.ops("ledger", "sink")), "the ledger is told")
+        shipper = Shipper(g.path("shipper.sock"))
+        shipper.accept()
+        until(lambda: g.ops("ledger", "sink")[-1]["fds"] == 1, "the ledger has the connection")
+        shipper.hang_up()
         shipper.close()
 
 
@@ -573,7 +596,8 @@ TESTS = [
     a_killed_supervisor_leaves_nothing_and_its_socket_is_taken_over, what_is_in_use_is_said,
     what_is_missing_or_forbidden_is_said, a_stop_is_in_order_and_complete, lies_cost_the_liar_alone, chatter_is_bounded,
     the_silent_are_named, the_control_socket_is_bounded, a_crash_loop_slows_down, the_command_line_shows_it,
-    the_feed_goes_to_who_listens_now_or_later, a_reader_that_hangs_up_at_once_is_not_tried_without_end,
+    the_feed_goes_to_who_listens_now_or_later, who_does_not_listen_is_tried_again_and_named_once,
+    a_reader_that_hangs_up_at_once_is_not_tried_without_end,
     a_feed_is_followed_through_rotation,
 ]
 

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/channel.h"
@@ -238,6 +239,9 @@ static void keep(struct stand_trial *t, const struct ft_event *event, const char
 	if (t->count == STAND_EVENTS)
 		give_up("too many events");
 	struct stand_event *e = &t->events[t->count++];
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	e->arrived_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 	e->event = *event;
 	for (unsigned i = 0; i < FT_EVENT_STRINGS; i++)
 		e->strings[i] = strdup(strings[i]);

@@ -60,6 +60,7 @@ void stand_end(struct stand *s);
 struct stand_event {
 	struct ft_event event;
 	char *strings[FT_EVENT_STRINGS]; /* owned */
+	uint64_t arrived_ns;             /* CLOCK_MONOTONIC */
 };
 
 struct stand_trial {

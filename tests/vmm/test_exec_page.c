@@ -16,6 +16,7 @@
 #define CODE 0x200000u /* the process' own text; nothing writes it */
 #define RUN  0x201000u /* the page in question, to execute */
 #define DATA 0x202000u /* the same page, to write */
+#define KERN 0x203000u /* the same, as a kernel sees it */
 #define PAGE 0x300000u /* where it is */
 
 enum { PRESENT = 1, WRITABLE = 2, USER = 4 };
@@ -97,6 +98,7 @@ static int open_machine(void **state)
 	put(PT, CODE | PRESENT | USER);
 	put(PT + 8, PAGE | PRESENT | USER);
 	put(PT + 16, PAGE | PRESENT | WRITABLE | USER);
+	put(PT + 24, PAGE | PRESENT | WRITABLE);
 	put(PT + 7 * 8, (CODE + 7 * 0x1000) | PRESENT | WRITABLE | USER);
 	heard = (struct heard){0};
 	m->hooks = (struct ft_hooks){.mask = FT_HOOK_EXEC_PAGE, .context = &heard, .exec_page = exec_page};
@@ -115,6 +117,19 @@ static void text(const char *bytes, size_t length)
 	assert_true(ft_memory_write(&m->ram, ft_gpa_make(CODE), bytes, length));
 	ft_memory_mark(&m->ram);
 	m->engine_ops->observe(m->engine);
+}
+
+static void set_ring(unsigned ring, uint64_t to)
+{
+	struct ft_error err = {0};
+	struct ft_cpu_state s;
+	m->engine_ops->get(m->engine, &s);
+	s.segment[FT_CS].selector = ring ? 0x33 : 0x10;
+	s.segment[FT_CS].attributes = ring ? 0xa0fb : 0xa09b;
+	s.segment[FT_SS].selector = ring ? 0x2b : 0x18;
+	s.segment[FT_SS].attributes = ring ? 0xc0f3 : 0xc093;
+	s.gpr[FT_RDI] = to;
+	assert_int_equal(m->engine_ops->set(m->engine, &s, &err), 0);
 }
 
 static void run(uint64_t instructions)
@@ -189,6 +204,41 @@ static void running_into_a_written_sector_is_seen(void **state)
 	assert_int_equal(heard.rip, RUN + 512);
 }
 
+/* read() into memory that is then made executable: the kernel stores, by the process' own mapping. */
+static void what_the_kernel_stores_for_a_process_is_the_process_own(void **state)
+{
+	text("\x88\x07\xff\xd3\xeb\xfe", 6);
+	set_ring(0, DATA);
+	run(1);
+	set_ring(3, DATA);
+	run(3);
+	expect_heard(1);
+}
+
+/* A page of a file, which the kernel fills by its own mapping. */
+static void what_the_kernel_stores_for_itself_is_no_evidence(void **state)
+{
+	text("\x88\x07\xff\xd3\xeb\xfe", 6);
+	set_ring(0, KERN);
+	run(1);
+	set_ring(3, DATA);
+	run(3);
+	expect_heard(0);
+}
+
+/* Both at once: a device fills the buffer that the kernel has written for the process, and the kernel writes again. */
+static void a_kernels_store_over_what_a_device_filled_is_seen(void **state)
+{
+	text("\x88\x07\x88\x07\xff\xd3\xeb\xfe", 8);
+	set_ring(0, DATA);
+	run(1);
+	device_fills(0, "\xcc", 1, FT_PAGE_SIZE);
+	run(1);
+	set_ring(3, DATA);
+	run(3);
+	expect_heard(1);
+}
+
 /* One page, two owners in turn: that all translations were dropped in between (the code cache was full) must not make
  * the second one's code pass for the first one's. */
 static void told_pages_are_told_again_when_translations_are_gone(void **state)
@@ -213,6 +263,12 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(a_store_to_a_page_that_has_run_is_seen, open_machine,
 					    close_machine),
 	    cmocka_unit_test_setup_teardown(running_into_a_written_sector_is_seen, open_machine,
+					    close_machine),
+	    cmocka_unit_test_setup_teardown(what_the_kernel_stores_for_a_process_is_the_process_own,
+					    open_machine, close_machine),
+	    cmocka_unit_test_setup_teardown(what_the_kernel_stores_for_itself_is_no_evidence, open_machine,
+					    close_machine),
+	    cmocka_unit_test_setup_teardown(a_kernels_store_over_what_a_device_filled_is_seen, open_machine,
 					    close_machine),
 	    cmocka_unit_test_setup_teardown(told_pages_are_told_again_when_translations_are_gone,
 					    open_machine, close_machine),

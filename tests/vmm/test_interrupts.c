@@ -187,6 +187,13 @@ static void lapic_timer_modes(void **state)
 	assert_int_equal(ft_irq_acknowledge(pc.m), 0x52);
 	assert_int_equal(ft_platform_rdmsr(pc.m, 0x6e0, &value), 0);
 	assert_int_equal(value, 0);
+	/* The TSC set forward over the deadline, even by more than it has ever counted. */
+	pc_store(&pc, LAPIC + 0xb0, 4, 0);
+	deadline = ft_machine_tsc(pc.m) + 5000;
+	assert_int_equal(ft_platform_wrmsr(pc.m, 0x6e0, deadline), 0);
+	assert_int_equal(ft_platform_wrmsr(pc.m, 0x10, deadline * 4), 0);
+	ft_timer_fire_due(pc.m);
+	assert_int_equal(ft_irq_acknowledge(pc.m), 0x52);
 	assert_int_equal(ft_platform_rdmsr(pc.m, 0x830, &value), -1);
 	assert_int_equal(ft_platform_wrmsr(pc.m, 0x1b, 0x12345800), -1);
 	pc_close(&pc);

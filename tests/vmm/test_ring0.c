@@ -366,8 +366,8 @@ static uint64_t counted(const void *code, size_t size, bool bad_handler)
 	return count;
 }
 
-/* RIP after `instructions` of `code`, which runs from CODE in ring 0. */
-static uint64_t rip_after(const void *code, size_t size, uint64_t instructions)
+/* RIP after `instructions` of `code`, which runs from CODE in ring 0 with `flags`. */
+static uint64_t rip_after(const void *code, size_t size, uint64_t flags, uint64_t instructions)
 {
 	struct ft_error err = {0};
 	struct ft_machine_config config = {.memory = FT_RAM_MIN,
@@ -384,7 +384,7 @@ static uint64_t rip_after(const void *code, size_t size, uint64_t instructions)
 	struct ft_cpu_state s;
 	m->engine_ops->get(m->engine, &s);
 	s.rip = CODE;
-	s.rflags = 2;
+	s.rflags = flags | 2;
 	assert_int_equal(m->engine_ops->set(m->engine, &s, &err), 0);
 	struct ft_run_limits limits = {.icount = m->icount + instructions, .vtime_ns = UINT64_MAX};
 	assert_int_equal(ft_machine_run(m, &limits, NULL), FT_STOP_COUNT);
@@ -429,11 +429,25 @@ static void system_instructions_are_left_behind(void **state)
 	    {"\x0f\x00\xc0\x0f\x00\xd0\x90", 6, 2, "sldt, lldt"},
 	};
 	for (unsigned i = 0; i < sizeof(each) / sizeof(each[0]); i++) {
-		uint64_t rip = rip_after(each[i].bytes, each[i].length + 1u, each[i].before);
+		uint64_t rip = rip_after(each[i].bytes, each[i].length + 1u, 0, each[i].before);
 		if (rip != CODE + each[i].length)
 			fail_msg("%s: at +0x%llx instead of +0x%x", each[i].name,
 				 (unsigned long long)(rip - CODE), each[i].length);
 	}
+}
+
+/* SDM Vol. 3B 17.3.1.4: INT n clears TF and is not followed by a trap, nor is SYSCALL where FMASK clears it; a kernel
+ * would find itself single-stepped on entry. POPF is: TF was set when it began. */
+static void single_steps_end_where_a_kernel_is_entered(void **state)
+{
+	static const uint64_t handlers = KERNEL + HANDLERS + 0x1000, trap_flag = 0x100;
+	assert_int_equal(rip_after("\x90", 1, trap_flag, 1), handlers + 1 * 16);
+	assert_int_equal(rip_after("\x6a\x02\x9d", 3, trap_flag, 1), handlers + 1 * 16);
+	assert_int_equal(rip_after("\x9d", 1, trap_flag, 1), handlers + 1 * 16);
+	assert_int_equal(rip_after("\x0f\x05", 2, trap_flag, 1),
+			 KERNEL + HANDLERS + (uint64_t)(ring0_syscall - ring0_common));
+	assert_int_equal(rip_after("\xcd\x80", 2, trap_flag, 1), handlers + 0x80 * 16);
+	assert_int_equal(rip_after("\xcc", 1, trap_flag, 1), handlers + 3 * 16);
 }
 
 static void nothing_escapes_the_count(void **state)
@@ -452,6 +466,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(system_instructions_are_left_behind),
+	    cmocka_unit_test(single_steps_end_where_a_kernel_is_entered),
 	    cmocka_unit_test(nothing_escapes_the_count),
 	    cmocka_unit_test(random_kernels_run_alike_with_every_setting),
 	};

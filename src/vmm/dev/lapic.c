@@ -188,8 +188,11 @@ static void start_timer(struct ft_lapic *lapic)
 {
 	uint64_t deadline = UINT64_MAX;
 	if (timer_mode(lapic) == LVT_DEADLINE) {
+		/* One that the TSC is past, by having been set forward perhaps to where it never was below, is due. */
 		if (lapic->s.tsc_deadline)
-			deadline = ft_clock_tsc_to_ns(lapic->m, lapic->s.tsc_deadline);
+			deadline = lapic->s.tsc_deadline <= ft_machine_tsc(lapic->m)
+				       ? ft_machine_vtime(lapic->m)
+				       : ft_clock_tsc_to_ns(lapic->m, lapic->s.tsc_deadline);
 	} else if (lapic->s.initial_count) {
 		lapic->s.timer_start_ns = ft_machine_vtime(lapic->m);
 		deadline = lapic->s.timer_start_ns + (timer_mode(lapic) == LVT_PERIODIC

@@ -284,6 +284,7 @@ static enum soft_result syscall_enter(struct soft_cpu *cpu, const struct soft_in
 	cpu->flags = (cpu->flags & ~(cpu->fmask | FLAG_RF)) | FLAG_ONE;
 	cpu->segment[FT_SS] = soft_flat_data((uint16_t)(selector + 8), 0);
 	soft_set_cs(cpu, &cs, 0);
+	cpu->entered = true;
 	cpu->rip = cpu->lstar;
 	return SOFT_JUMP;
 }

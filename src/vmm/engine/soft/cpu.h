@@ -78,6 +78,7 @@ struct soft_cpu {
 	bool code64;            /* CS.L and EFER.LMA: the translator runs; else interpret.c does (boot trampoline) */
 	uint64_t shadow_icount; /* no interrupt at this icount (behind STI, MOV SS); UINT64_MAX: none */
 	bool nmi_masked, nmi_pending, halted;
+	bool entered; /* the last instruction was SYSCALL or INT n: a single step ends with what TF is behind it */
 
 	/* Set by soft_raise, delivered by soft_deliver. */
 	struct {
@@ -209,10 +210,9 @@ bool soft_store(struct soft_cpu *cpu, uint64_t va, const void *from, uint32_t si
 
 void soft_tlb_flush(struct soft_cpu *cpu, bool keep_global);
 void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t va);
-/* The page gets translated code (call it when FT_PAGE_CODE is set): no write tag leads to it any more. */
+/* No write tag leads to the page any more: the next store is granted (and marked) anew. Where the page gets translated
+ * code (call it when FT_PAGE_CODE is set), none will. */
 void soft_tlb_protect(struct soft_cpu *cpu, uint64_t gpa);
-/* No write tag of user code leads to the page any more: its next store is granted (and marked) anew. */
-void soft_tlb_revoke_user(struct soft_cpu *cpu, uint64_t gpa);
 /* All write tags go: later writes are granted (and marked) anew. */
 void soft_tlb_drop_grants(struct soft_cpu *cpu);
 

@@ -125,9 +125,12 @@ static void code_written(void *engine, uint64_t page)
 	soft_block_drop_page(((struct ft_engine *)engine)->cpu, page);
 }
 
+/* Who begins to observe has all grants dropped first (soft_block_observe): until then disk reads need not pay for it. */
 static void user_filled(void *engine, uint64_t page)
 {
-	soft_tlb_revoke_user(((struct ft_engine *)engine)->cpu, page * FT_PAGE_SIZE);
+	struct soft_cpu *cpu = ((struct ft_engine *)engine)->cpu;
+	if (cpu->m->hooks.mask & FT_HOOK_EXEC_PAGE)
+		soft_tlb_protect(cpu, page * FT_PAGE_SIZE);
 }
 
 static void reset(struct ft_engine *engine, const struct ft_engine_options *options)

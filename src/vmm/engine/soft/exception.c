@@ -220,5 +220,8 @@ enum soft_result soft_software_interrupt(struct soft_cpu *cpu, uint8_t vector, u
 		return soft_ud(cpu);
 	if (vector < 32 && soft_user(cpu) && (cpu->m->hooks.mask & FT_HOOK_FAULT))
 		soft_hook_fault(cpu, vector, 0, 0);
-	return enter(cpu, &event) ? SOFT_JUMP : SOFT_FAULT;
+	if (!enter(cpu, &event))
+		return SOFT_FAULT;
+	cpu->entered = true;
+	return SOFT_JUMP;
 }

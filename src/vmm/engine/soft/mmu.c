@@ -206,7 +206,9 @@ static void *locate(struct soft_cpu *cpu, uint64_t va, enum soft_access access, 
 		return NULL;
 	}
 	if (access == SOFT_WRITE)
-		grant(cpu, page.gpa >> 12, user);
+		/* What the kernel stores by a process' mapping it stores for the process: read(), recv(). Files' pages it
+		 * fills by its own. */
+		grant(cpu, page.gpa >> 12, user || page.user);
 	if (access != SOFT_EXECUTE && !cpu->always_slow)
 		fill(cpu, va, access, user, &page);
 	return ram->base + *gpa;
@@ -420,23 +422,15 @@ void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t va)
 	soft_jumps_flush(cpu);
 }
 
-static void revoke(struct soft_cpu *cpu, struct soft_tlb *tlb, uint64_t gpa)
-{
-	uint64_t host = (uint64_t)(uintptr_t)cpu->m->ram.base + (gpa & ~PAGE_MASK);
-	for (size_t i = 0; i < 1ull << cpu->tlb_bits; i++)
-		if (tlb->wtag[i] != soft_tlb_invalid(i) && tlb->add[i] - tlb->wtag[i] == host)
-			tlb->wtag[i] = soft_tlb_invalid(i);
-}
-
 void soft_tlb_protect(struct soft_cpu *cpu, uint64_t gpa)
 {
-	revoke(cpu, cpu->tlb[0], gpa);
-	revoke(cpu, cpu->tlb[1], gpa);
-}
-
-void soft_tlb_revoke_user(struct soft_cpu *cpu, uint64_t gpa)
-{
-	revoke(cpu, cpu->tlb[1], gpa);
+	uint64_t host = (uint64_t)(uintptr_t)cpu->m->ram.base + (gpa & ~PAGE_MASK);
+	for (unsigned user = 0; user < 2; user++) {
+		struct soft_tlb *tlb = cpu->tlb[user];
+		for (size_t i = 0; i < 1ull << cpu->tlb_bits; i++)
+			if (tlb->wtag[i] != soft_tlb_invalid(i) && tlb->add[i] - tlb->wtag[i] == host)
+				tlb->wtag[i] = soft_tlb_invalid(i);
+	}
 }
 
 void soft_tlb_drop_grants(struct soft_cpu *cpu)

@@ -437,8 +437,11 @@ enum ft_exit soft_run(struct soft_cpu *cpu, uint64_t until)
 		if (step || deliverable(cpu) || m->nmi)
 			cpu->limit = cpu->icount + 1;
 		uint64_t before = cpu->icount;
+		cpu->entered = false;
 		if (!run_some(cpu))
 			return FT_EXIT_ERROR;
+		if (cpu->entered)
+			step = (cpu->flags & SOFT_FLAG_TF) != 0;
 		if (step && cpu->icount > before && !cpu->fault.pending)
 			soft_raise(cpu, SOFT_DB, false, 0, DR6_BS);
 	}
