@@ -110,6 +110,20 @@ static int unknown_key(const struct ft_key *parent, const char *path, const stru
 	    meant ? "did you mean \"" : "expected one of: ", meant ? meant : list, meant ? "\"?" : "");
 }
 
+/* A path with the name of the map that it is in ("web" of "guests.web.console") where it has a *. */
+static json_t *put_name(json_t *value, const char *path)
+{
+	const char *text = json_string_value(value), *star = text ? strchr(text, '*') : NULL;
+	const char *end = strrchr(path, '.'), *start = end;
+	while (start && start > path && start[-1] != '.')
+		start--;
+	if (!star || !end)
+		return value;
+	json_t *named = json_sprintf("%.*s%.*s%s", (int)(star - text), text, (int)(end - start), start, star + 1);
+	json_decref(value);
+	return named;
+}
+
 static int leaf(const struct ft_key *key, const char *path, const struct ft_yaml *entry,
 		const struct ft_yaml *near, json_t *out, struct ft_error *err)
 {
@@ -127,6 +141,8 @@ static int leaf(const struct ft_key *key, const char *path, const struct ft_yaml
 		error = ft_yaml_key_error(err, near, "%s is missing, expected for example \"%s: %s\"", path,
 					  ft_key_last(key), key->example);
 	}
+	if (!error && key->kind == FT_KEY_STATE)
+		value = put_name(value, path);
 	if (!error && json_object_set_new(out, ft_key_last(key), value))
 		error = -ENOMEM;
 	return error;
@@ -252,6 +268,17 @@ static int apply_set(struct ft_config *config, const char *set, struct ft_error 
 	return error;
 }
 
+/* `uplink: {...}`, the way to write one uplink, becomes `uplinks: {uplink: {...}}`; places stay as they were written. */
+static int name_uplink(struct ft_config *config, struct ft_error *err)
+{
+	struct ft_yaml *one = ft_yaml_get(config->tree, "uplink");
+	if (!one)
+		return 0;
+	if (ft_yaml_get(config->tree, "uplinks"))
+		return ft_yaml_key_error(err, one, "uplink is given besides uplinks, expected one of them");
+	return ft_yaml_wrap(config->tree, "uplink", "uplinks");
+}
+
 int ft_config_load(struct ft_config *config, const char *file, const char *const *sets, size_t count,
 		   struct ft_error *err)
 {
@@ -268,6 +295,8 @@ int ft_config_load(struct ft_config *config, const char *file, const char *const
 				      ft_yaml_kind_name(config->tree->kind));
 	for (size_t i = 0; i < count && !error; i++)
 		error = apply_set(config, sets[i], err);
+	if (!error)
+		error = name_uplink(config, err);
 	if (!error)
 		error = walk(NULL, "", config->tree, config->tree, config->values, err);
 	if (!error)
@@ -396,10 +425,10 @@ json_t *ft_config_dataplane(const struct ft_config *config)
 	json_t *all = json_object(), *guests = json_object(), *services = json_object(), *value;
 	const char *name;
 	json_object_foreach((json_t *)ft_config_get(config, "guests"), name, value)
-	    json_object_set_new(guests, name, part(value, (const char *[]){"mac", "address", NULL}));
+	    json_object_set_new(guests, name, part(value, (const char *[]){"uplink", "vlan", "mac", "address", NULL}));
 	json_object_foreach((json_t *)ft_config_get(config, "services"), name, value)
 	    json_object_set_new(services, name, service_part(config, value));
-	copy(all, config->values, (const char *[]){"uplink", "flows", NULL});
+	copy(all, config->values, (const char *[]){"uplinks", "flows", NULL});
 	json_object_set_new(all, "guests", guests);
 	json_object_set_new(all, "services", services);
 	json_object_set_new(all, "clone",

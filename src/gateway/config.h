@@ -10,7 +10,9 @@
 #include "gateway/yaml.h"
 
 #define FT_CONFIG_PATH "/etc/foretaste/foretaste.yaml"
-#define FT_CONFIG_NAME 32 /* longest name of a guest or service, with its NUL */
+#define FT_CONFIG_NAME    32 /* longest name of a guest or service, with its NUL */
+#define FT_CONFIG_GUESTS  64u
+#define FT_CONFIG_UPLINKS 16u
 
 struct ft_config {
 	char *file;           /* as it was named */

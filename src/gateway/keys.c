@@ -23,13 +23,19 @@ const struct ft_key ft_keys[] = {
     {"flows", FT_KEY_WHOLE, "64..4194304", "65536", NULL,
      "Connections that the gateway can follow at a time. Others are refused, and counted."},
 
-    {"uplink", FT_KEY_MAP, NULL, NULL, NULL, "The port where clients come from."},
-    {"uplink.port", FT_KEY_TEXT, NULL, NULL, "net_af_packet0,iface=eth1",
-     "DPDK device arguments: a virtual device, or a PCI address. Nothing else is probed."},
-    {"uplink.huge", FT_KEY_CHOICE, "auto|never", "auto", NULL,
-     "Packet buffers in huge pages where there are free ones."},
+    {"uplinks", FT_KEY_MAP, NULL, NULL, NULL,
+     "The ports where clients come from, by name; at most 16. Who has one may write \"uplink: {port: ...}\"."},
+    {"uplinks.*", FT_KEY_MAP, NULL, NULL, "wan", NULL},
+    {"uplinks.*.port", FT_KEY_TEXT, NULL, NULL, "net_af_packet0,iface=eth1",
+     "DPDK device arguments: a virtual device, or a PCI address. Nothing else is probed. A second virtual "
+     "device needs a name of its own, net_af_packet1."},
+    {"uplinks.*.huge", FT_KEY_CHOICE, "auto|never", "auto", NULL,
+     "Packet buffers in huge pages where there are free ones. They are common to all uplinks: never for one "
+     "is never for all."},
 
-    {"guests", FT_KEY_MAP, NULL, NULL, NULL, "The protected machines, by name. This version runs one."},
+    {"guests", FT_KEY_MAP, NULL, NULL, NULL,
+     "The protected machines, by name; at most 64. Connections (flows) and memory for held input are shared out among "
+     "them in equal parts."},
     {"guests.*", FT_KEY_MAP, NULL, NULL, "web", NULL},
     {"guests.*.kernel", FT_KEY_PATH, NULL, NULL, "/var/lib/foretaste/images/web/vmlinuz",
      "Linux bzImage, as Debian packages it."},
@@ -49,7 +55,25 @@ const struct ft_key ft_keys[] = {
      "Disk image, or none. Only read: what the guest writes stays in memory and ends with it."},
     {"guests.*.mac", FT_KEY_MAC, NULL, NULL, "52:54:00:00:02:0f", "Ethernet address of its network card."},
     {"guests.*.address", FT_KEY_ADDRESS, NULL, NULL, "10.0.2.15", "IPv4 address that the guest has."},
-    {"guests.*.console", FT_KEY_STATE, NULL, "console.log", NULL, "Log of its serial console, below state."},
+    {"guests.*.uplink", FT_KEY_TEXT, NULL, NONE, NULL,
+     "The uplink that it is on. May be left out when there is one."},
+    {"guests.*.vlan", FT_KEY_VLAN, "untagged|trunk", "untagged", NULL,
+     "Its VLAN on that uplink: untagged frames alone, or those with this 802.1Q number (1 to 4094), which the "
+     "guest sees and sends without the tag; trunk: all frames to its address with the tags that they have. "
+     "Guests of one VLAN talk to each other here, through the same inspection."},
+    {"guests.*.cpu", FT_KEY_PERCENT, "1..6400", NONE, NULL,
+     "Most processor time of the guest and its clones together, 100 % being one processor, or none. Needs the cpu "
+     "controller of cgroup v2 (systemd: Delegate=cpu); without it the gateway runs, and says that nothing is "
+     "bounded."},
+    {"guests.*.restart", FT_KEY_CHOICE, "always|on-crash|never", "always", NULL,
+     "What happens when it ends: always starts it again, on-crash does not after it powered off, never leaves "
+     "it down until `foretaste guest start`."},
+    {"guests.*.backoff", FT_KEY_MAP, NULL, NULL, NULL,
+     "The pause before it is started again, when it did not run for 30 s: it doubles with each time."},
+    {"guests.*.backoff.first", FT_KEY_DURATION, "1 ms..10 min", "200 ms", NULL, "The shortest."},
+    {"guests.*.backoff.most", FT_KEY_DURATION, "1 ms..24 h", "10 s", NULL, "The longest."},
+    {"guests.*.console", FT_KEY_STATE, NULL, "console-*.log", NULL,
+     "Log of its serial console, below state; * stands for the guest's name."},
 
     {"services", FT_KEY_MAP, NULL, NULL, NULL,
      "What is inspected, by name. All other traffic to the guests passes untouched."},
@@ -91,7 +115,7 @@ const struct ft_key ft_keys[] = {
     {"clone.wall", FT_KEY_DURATION, "10 ms..10 min", "10 s", NULL, "Most wall time of one trial."},
     {"clone.memory", FT_KEY_SIZE, "1 MiB..3 GiB", "128 MiB", NULL,
      "Most memory that one clone may come to differ in."},
-    {"clone.max", FT_KEY_WHOLE, "1..32", "4", NULL, "Most clones at a time."},
+    {"clone.max", FT_KEY_WHOLE, "1..32", "4", NULL, "Most clones at a time, of each guest."},
     {"clone.link", FT_KEY_MAP, NULL, NULL, NULL,
      "What a clone finds on its network. Nothing it sends leaves its process."},
     {"clone.link.dns", FT_KEY_ADDRESS, "refuse", "refuse", NULL,
@@ -303,6 +327,39 @@ static int address(const struct ft_key *key, const struct ft_yaml *node, json_t 
 	return 0;
 }
 
+static int vlan(const struct ft_key *key, const struct ft_yaml *node, json_t **value, struct ft_error *err)
+{
+	char *end;
+	long number = strtol(node->text, &end, 10);
+	if (is_word(key->expect, node->text)) {
+		*value = json_string(node->text);
+		return 0;
+	}
+	if (!*node->text || node->text[strspn(node->text, "0123456789")])
+		return word_error(key, node, "a number from 1 to 4094, ", err);
+	if (number < 1 || number > 4094)
+		return ft_yaml_error(err, node, "%s is %s, expected a number from 1 to 4094", ft_key_last(key),
+				     node->text);
+	*value = json_integer(number);
+	return 0;
+}
+
+/* "50 %" */
+static int percent(const struct ft_key *key, const struct ft_yaml *node, json_t **value, struct ft_error *err)
+{
+	char low[64], high[64], *end;
+	range(key, low, high);
+	long number = strtol(node->text, &end, 10);
+	if (!strchr("0123456789", *node->text) || strcmp(end + strspn(end, " "), "%"))
+		return ft_yaml_error(err, node, "%s is \"%.64s\", expected a share such as \"50 %%\"",
+				     ft_key_last(key), node->text);
+	if (number < strtol(low, NULL, 10) || number > strtol(high, NULL, 10))
+		return ft_yaml_error(err, node, "%s is %s, expected between %s %% and %s %%", ft_key_last(key),
+				     node->text, low, high);
+	*value = json_integer(number);
+	return 0;
+}
+
 static int mac(const struct ft_key *key, const struct ft_yaml *node, json_t **value, struct ft_error *err)
 {
 	unsigned b[6];
@@ -380,6 +437,10 @@ int ft_key_value(const struct ft_key *key, const struct ft_yaml *node, json_t **
 		return address(key, node, value, err);
 	case FT_KEY_MAC:
 		return mac(key, node, value, err);
+	case FT_KEY_VLAN:
+		return vlan(key, node, value, err);
+	case FT_KEY_PERCENT:
+		return percent(key, node, value, err);
 	case FT_KEY_CHOICE:
 		if (!is_word(key->expect, node->text))
 			return word_error(key, node, "", err);
@@ -435,6 +496,8 @@ void ft_key_format(const struct ft_key *key, const json_t *value, char *text, si
 	else if (key->kind == FT_KEY_DURATION)
 		snprintf(text, size, "%s",
 			 ft_units_format_duration((uint64_t)json_integer_value(value), unit));
+	else if (key->kind == FT_KEY_PERCENT)
+		snprintf(text, size, "%" JSON_INTEGER_FORMAT " %%", json_integer_value(value));
 	else if (json_is_integer(value))
 		snprintf(text, size, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
 	else if (json_is_real(value))

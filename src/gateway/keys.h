@@ -15,7 +15,7 @@ enum ft_key_kind {
 	FT_KEY_MAP,
 	FT_KEY_TEXT,
 	FT_KEY_PATH,     /* relative to the configuration file's directory */
-	FT_KEY_STATE,    /* path relative to the `state` directory */
+	FT_KEY_STATE,    /* path relative to the `state` directory; * in it is the name of the map it is in */
 	FT_KEY_SIZE,     /* expect: least and most, "1 MiB..4 GiB" */
 	FT_KEY_DURATION, /* expect: least and most */
 	FT_KEY_WHOLE,    /* expect: least and most, "1..64" */
@@ -24,7 +24,9 @@ enum ft_key_kind {
 	FT_KEY_NAMES,    /* list of text; expect: words that may stand instead of the list, or NULL */
 	FT_KEY_PATHS,    /* list of paths */
 	FT_KEY_ADDRESS,  /* IPv4; expect: words that may stand instead, or NULL */
-	FT_KEY_MAC
+	FT_KEY_MAC,
+	FT_KEY_VLAN,   /* a number from 1 to 4094, or one of the words in expect */
+	FT_KEY_PERCENT /* of one processor; expect: least and most, "1..6400" */
 };
 
 struct ft_key {

@@ -40,47 +40,147 @@ static const char *text_of(const json_t *map, const char *name)
 	return text ? text : "";
 }
 
+/* "there is no uplink "wna", did you mean "wan"?", at a path made by format. */
+static int unknown_name(const struct ft_config *config, const char *what, const char *name, const char *format,
+			const char *owner, struct ft_error *err)
+{
+	const char *known[FT_CONFIG_GUESTS] = {NULL}, *key;
+	char list[16], text[300], path[256];
+	size_t count = 0;
+	json_t *value;
+	snprintf(list, sizeof(list), "%ss", what);
+	json_object_foreach((json_t *)ft_config_get(config, list), key, value) if (count < FT_CONFIG_GUESTS)
+	    known[count++] = key;
+	const char *meant = ft_suggest(name, known, count);
+	snprintf(text, sizeof(text), "there is no %s \"%.64s\", %s\"%s\"%s", what, name,
+		 meant ? "did you mean " : "expected a name such as ", meant ? meant : known[0], meant ? "?" : "");
+	snprintf(path, sizeof(path), format, owner);
+	return place(config, err, text, "%s", path);
+}
+
+/* Two uplinks on one device, by its name for DPDK or by the interface behind it. */
+static bool same_device(const char *a, const char *b)
+{
+	size_t x = strcspn(a, ","), y = strcspn(b, ",");
+	if (x == y && !strncmp(a, b, x))
+		return true;
+	a = strstr(a, "iface=");
+	b = strstr(b, "iface=");
+	if (!a || !b)
+		return false;
+	x = strcspn(a, ",");
+	return x == strcspn(b, ",") && !strncmp(a, b, x);
+}
+
+static int check_uplinks(const struct ft_config *config, struct ft_error *err)
+{
+	const json_t *uplinks = ft_config_get(config, "uplinks");
+	const char *name, *other;
+	json_t *uplink, *before;
+	size_t seen = 0;
+	if (json_object_size(uplinks) == 0)
+		return place(config, err,
+			     "there is no uplink, expected for example \"uplink: {port: "
+			     "\"net_af_packet0,iface=eth1\"}\"",
+			     "uplinks");
+	json_object_foreach((json_t *)uplinks, name, uplink)
+	{
+		if (++seen > FT_CONFIG_UPLINKS)
+			return place(config, err, "more than 16 uplinks", "uplinks.%s", name);
+		json_object_foreach((json_t *)uplinks, other, before)
+		{
+			if (before == uplink)
+				break;
+			if (!same_device(text_of(uplink, "port"), text_of(before, "port")))
+				continue;
+			char text[200];
+			snprintf(text, sizeof(text),
+				 "uplink \"%s\" has the same device, expected one for each", other);
+			return place(config, err, text, "uplinks.%s.port", name);
+		}
+	}
+	return 0;
+}
+
+static int check_guest(const struct ft_config *config, const char *name, const json_t *guest,
+		       struct ft_error *err)
+{
+	const json_t *uplinks = ft_config_get(config, "uplinks");
+	const char *uplink = text_of(guest, "uplink");
+	if (whole(guest, "vcpus") != 1)
+		return place(config, err,
+			     "vcpus is more than 1, but clones and replays are exact only while one thread "
+			     "touches a machine, expected 1",
+			     "guests.%s.vcpus", name);
+	if (*uplink && !json_object_get(uplinks, uplink))
+		return unknown_name(config, "uplink", uplink, "guests.%s.uplink", name, err);
+	if (!*uplink && json_object_size(uplinks) > 1) {
+		char text[200];
+		void *first = json_object_iter((json_t *)uplinks);
+		snprintf(text, sizeof(text), "there are several uplinks, expected for example \"uplink: %s\"",
+			 json_object_iter_key(first));
+		return place(config, err, text, "guests.%s.uplink", name);
+	}
+	const json_t *backoff = json_object_get(guest, "backoff");
+	if (whole(backoff, "first") > whole(backoff, "most"))
+		return place(config, err, "backoff.first is longer than backoff.most", "guests.%s.backoff.first",
+			     name);
+	return 0;
+}
+
+static bool same_vlan(const json_t *a, const json_t *b)
+{
+	const char *x = text_of(a, "uplink"), *y = text_of(b, "uplink");
+	const json_t *vlan = json_object_get(a, "vlan"), *other = json_object_get(b, "vlan");
+	bool trunk = !strcmp(text_of(a, "vlan"), "trunk") || !strcmp(text_of(b, "vlan"), "trunk");
+	/* No name is the only uplink's. */
+	return (!*x || !*y || !strcmp(x, y)) && (trunk || json_equal((json_t *)vlan, (json_t *)other));
+}
+
+/* What no two guests may share. */
+static int check_pair(const struct ft_config *config, const char *name, const json_t *guest, const char *other,
+		      const json_t *before, struct ft_error *err)
+{
+	static const struct {
+		const char *key, *what;
+		bool in_vlan;
+	} unique[] = {{"mac", "MAC address in the same VLAN", true},
+		      {"address", "address in the same VLAN", true},
+		      {"console", "console log", false}};
+	for (size_t i = 0; i < sizeof(unique) / sizeof(*unique); i++) {
+		if (strcmp(text_of(guest, unique[i].key), text_of(before, unique[i].key)) ||
+		    (unique[i].in_vlan && !same_vlan(guest, before)))
+			continue;
+		char text[200];
+		snprintf(text, sizeof(text), "guest \"%s\" has the same %s", other, unique[i].what);
+		return place(config, err, text, "guests.%s.%s", name, unique[i].key);
+	}
+	return 0;
+}
+
 static int check_guests(const struct ft_config *config, struct ft_error *err)
 {
 	const json_t *guests = ft_config_get(config, "guests");
 	if (json_object_size(guests) == 0)
 		return place(config, err, "there is no guest, expected one below \"guests\"", "guests");
-	const char *name;
-	json_t *guest;
+	const char *name, *other;
+	json_t *guest, *before;
 	size_t seen = 0;
 	json_object_foreach((json_t *)guests, name, guest)
 	{
-		if (++seen > 1) {
-			const struct ft_yaml *node = ft_config_where(config, "guests");
-			return ft_yaml_key_error(
-			    err, ft_yaml_get(node, name),
-			    "a second guest, but this version protects one guest per gateway, "
-			    "expected only one below \"guests\"");
+		if (++seen > FT_CONFIG_GUESTS)
+			return place(config, err, "more than 64 guests", "guests.%s", name);
+		int error = check_guest(config, name, guest, err);
+		json_object_foreach((json_t *)guests, other, before)
+		{
+			if (error || before == guest)
+				break;
+			error = check_pair(config, name, guest, other, before, err);
 		}
-		if (whole(guest, "vcpus") != 1)
-			return place(
-			    config, err,
-			    "vcpus is more than 1, but clones and replays are exact only while one thread "
-			    "touches a machine, expected 1",
-			    "guests.%s.vcpus", name);
+		if (error)
+			return error;
 	}
 	return 0;
-}
-
-static int unknown_guest(const struct ft_config *config, const char *service, const char *guest,
-			 struct ft_error *err)
-{
-	const char *known[16] = {NULL}, *name;
-	size_t count = 0;
-	json_t *value;
-	json_object_foreach((json_t *)ft_config_get(config, "guests"), name, value) if (count < 16)
-	    known[count++] = name;
-	const char *meant = ft_suggest(guest, known, count);
-	char text[300];
-	snprintf(text, sizeof(text), "there is no guest \"%.64s\", %s\"%s\"%s", guest,
-		 meant ? "did you mean " : "expected a name from \"guests\" such as ",
-		 meant ? meant : known[0], meant ? "?" : "");
-	return place(config, err, text, "services.%s.guest", service);
 }
 
 static int check_profile(const struct ft_config *config, const char *name, const json_t *service,
@@ -101,7 +201,7 @@ static int check_service(const struct ft_config *config, const char *name, const
 			 struct ft_error *err)
 {
 	if (!json_object_get(ft_config_get(config, "guests"), text_of(service, "guest")))
-		return unknown_guest(config, name, text_of(service, "guest"), err);
+		return unknown_name(config, "guest", text_of(service, "guest"), "services.%s.guest", name, err);
 	bool rules = json_array_size(json_object_get(service, "rules")) > 0;
 	if (!rules && !strcmp(text_of(service, "risks"), "none") &&
 	    !strcmp(text_of(service, "screen"), "suspicious"))
@@ -174,7 +274,9 @@ static int check_files(const struct ft_config *config, struct ft_error *err)
 
 int ft_meaning_check(const struct ft_config *config, struct ft_error *err)
 {
-	int error = check_guests(config, err);
+	int error = check_uplinks(config, err);
+	if (!error)
+		error = check_guests(config, err);
 	const char *name;
 	json_t *service;
 	json_object_foreach((json_t *)ft_config_get(config, "services"), name, service) if (!error) error =

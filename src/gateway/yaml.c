@@ -385,6 +385,24 @@ int ft_yaml_put(struct ft_yaml *root, const char *path, struct ft_yaml *value, s
 	return error;
 }
 
+int ft_yaml_wrap(struct ft_yaml *root, const char *name, const char *around)
+{
+	for (size_t i = 0; i < root->count; i++) {
+		struct ft_yaml *inner = root->items[i];
+		if (strcmp(inner->key, name))
+			continue;
+		struct ft_yaml *outer = new_node(FT_YAML_MAP, inner->source, inner->line, inner->column);
+		if (!outer || !(outer->key = strdup(around)) || append(outer, inner)) {
+			ft_yaml_free(outer);
+			return -ENOMEM;
+		}
+		outer->key_line = inner->key_line;
+		outer->key_column = inner->key_column;
+		root->items[i] = outer;
+	}
+	return 0;
+}
+
 static json_t *scalar_json(const struct ft_yaml *node)
 {
 	const char *text = node->text;

@@ -43,6 +43,9 @@ struct ft_yaml *ft_yaml_get(const struct ft_yaml *node, const char *key);
  * failure. -EINVAL when the path is empty or goes through something that is no map. */
 int ft_yaml_put(struct ft_yaml *root, const char *path, struct ft_yaml *value, struct ft_error *err);
 
+/* Puts the entry `name` of the map root into a new map called `around`, which takes its place. 0 or -ENOMEM. */
+int ft_yaml_wrap(struct ft_yaml *root, const char *name, const char *around);
+
 /* The tree as JSON; plain scalars become null, booleans, numbers or text as in YAML's core schema. New reference. */
 json_t *ft_yaml_json(const struct ft_yaml *node);
 

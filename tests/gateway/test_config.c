@@ -109,7 +109,7 @@ static const struct mistake mistakes[] = {
     {"memory:", "memroy:", "t.yaml:6:5: unknown key \"memroy\" in guests.web, did you mean \"memory\"?"},
     {"horizon:", "horizont:", "t.yaml:17:3: unknown key \"horizont\" in clone, did you mean \"horizon\"?"},
     {"{port: net_null0}", "{port: net_null0, xyzzy: 1}",
-     "t.yaml:2:27: unknown key \"xyzzy\" in uplink, expected one of: port, huge"},
+     "t.yaml:2:27: unknown key \"xyzzy\" in uplinks.uplink, expected one of: port, huge"},
     {"may_exec:", "may_exce:",
      "t.yaml:15:14: unknown key \"may_exce\" in services.http.normal, did you mean \"may_exec\"?"},
     /* missing */
@@ -117,11 +117,13 @@ static const struct mistake mistakes[] = {
      "t.yaml:4:3: guests.web.kernel is missing, expected for example \"kernel: "
      "/var/lib/foretaste/images/web/vmlinuz\""},
     {"uplink: {port: net_null0}\n", "",
-     "t.yaml:1:1: uplink.port is missing, expected for example \"port: net_af_packet0,iface=eth1\""},
+     "t.yaml:1:1: there is no uplink, expected for example \"uplink: {port: \"net_af_packet0,iface=eth1\"}\""},
+    {"uplink: {port: net_null0}\n", "uplink: {}\n",
+     "t.yaml:2:1: uplinks.uplink.port is missing, expected for example \"port: net_af_packet0,iface=eth1\""},
     {"    port: 80\n", "", "t.yaml:10:3: services.http.port is missing, expected for example \"port: 80\""},
     /* wrong types */
     {"memory: 128 MiB", "memory: [1, 2]", "t.yaml:6:13: memory is a list, expected a value such as 256 MiB"},
-    {"{port: net_null0}", "net_null0", "t.yaml:2:9: uplink is a value, expected a map"},
+    {"{port: net_null0}", "net_null0", "t.yaml:2:9: uplinks.uplink is a value, expected a map"},
     {"rules: [p.yaml]", "rules: p.yaml", "t.yaml:14:12: rules is a value, expected a list such as [a, b]"},
     {"[p.yaml]", "[[p.yaml]]", "t.yaml:14:13: an entry of rules is a list, expected text"},
     {"port: 80", "port: http", "t.yaml:12:11: port is \"http\", expected a whole number from 1 to 65535"},
@@ -171,7 +173,7 @@ static const struct mistake mistakes[] = {
      "t.yaml:10:3: nothing would ever be suspicious: there are no rules and no risks, expected rules, risks, "
      "or "
      "\"screen: all\""},
-    {"  horizon: 60 s", "  wall: 10 ms\nfeed: {file: console.log}",
+    {"  horizon: 60 s", "  wall: 10 ms\nfeed: {file: console-web.log}",
      "t.yaml:4:3: the console log and feed.file are the same file"},
     {"clone:\n", "feed: {socket: x.sock, syslog: {socket: x.sock}}\nclone:\n",
      "t.yaml:16:41: feed.syslog.socket and feed.socket are the same file"},
@@ -202,9 +204,36 @@ static const struct mistake mistakes[] = {
      "t.yaml:16:9: this is not YAML: mapping values are not allowed in this context"},
     {"services:\n", "services:\n  web: {guest: web, port: 80}\n",
      "t.yaml:13:11: tcp port 80 of guest web belongs to service \"web\" already"},
-    {"services:\n", "  db: {kernel: k, mac: '52:54:00:00:02:10', address: 10.0.2.16}\nservices:\n",
-     "t.yaml:9:3: a second guest, but this version protects one guest per gateway, expected only one below "
-     "\"guests\""},
+    /* several guests and uplinks */
+    {"services:\n", "  db: {kernel: k, mac: '52:54:00:00:02:0f', address: 10.0.2.16}\nservices:\n",
+     "t.yaml:9:24: guest \"web\" has the same MAC address in the same VLAN"},
+    {"services:\n", "  db: {kernel: k, mac: '52:54:00:00:02:0f', address: 10.0.2.16, vlan: trunk}\nservices:\n",
+     "t.yaml:9:24: guest \"web\" has the same MAC address in the same VLAN"},
+    {"services:\n", "  db: {kernel: k, mac: '52:54:00:00:02:10', address: 10.0.2.15}\nservices:\n",
+     "t.yaml:9:54: guest \"web\" has the same address in the same VLAN"},
+    {"services:\n",
+     "  db: {kernel: k, mac: '52:54:00:00:02:10', address: 10.0.2.16, console: console-web.log}\nservices:\n",
+     "t.yaml:9:74: guest \"web\" has the same console log"},
+    {"memory: 128 MiB", "uplink: upllink", "t.yaml:6:13: there is no uplink \"upllink\", did you mean \"uplink\"?"},
+    {"uplink: {port: net_null0}", "uplinks: {wan: {port: net_null0}, lan: {port: net_null1}}",
+     "t.yaml:4:3: there are several uplinks, expected for example \"uplink: wan\""},
+    {"uplink: {port: net_null0}", "uplinks: {wan: {port: net_null0}, lan: {port: 'net_null0,size=64'}}",
+     "t.yaml:2:47: uplink \"wan\" has the same device, expected one for each"},
+    {"uplink: {port: net_null0}",
+     "uplinks: {wan: {port: 'net_af_packet0,iface=e1'}, lan: {port: 'net_af_packet1,iface=e1'}}",
+     "t.yaml:2:63: uplink \"wan\" has the same device, expected one for each"},
+    {"uplink: {port: net_null0}", "uplinks: {wan: {port: net_null0}}\nuplink: {port: net_null1}",
+     "t.yaml:3:1: uplink is given besides uplinks, expected one of them"},
+    {"memory: 128 MiB", "vlan: 4095", "t.yaml:6:11: vlan is 4095, expected a number from 1 to 4094"},
+    {"memory: 128 MiB", "vlan: 0", "t.yaml:6:11: vlan is 0, expected a number from 1 to 4094"},
+    {"memory: 128 MiB", "vlan: trnk",
+     "t.yaml:6:11: vlan is \"trnk\", expected a number from 1 to 4094, untagged or trunk, did you mean \"trunk\"?"},
+    {"memory: 128 MiB", "cpu: 0 %", "t.yaml:6:10: cpu is 0 %, expected between 1 % and 6400 %"},
+    {"memory: 128 MiB", "cpu: 50", "t.yaml:6:10: cpu is \"50\", expected a share such as \"50 %\""},
+    {"memory: 128 MiB", "restart: on-failure",
+     "t.yaml:6:14: restart is \"on-failure\", expected always, on-crash or never"},
+    {"memory: 128 MiB", "backoff: {first: 11 s}",
+     "t.yaml:6:22: backoff.first is longer than backoff.most"},
     {"[/bin/true]", "[bin/true]", NULL}, /* the sentence is detect's own; the place is ours */
     /* YAML itself */
     {"sensor: s1", "sensor: s1\nsensor: s2", "t.yaml:2:1: \"sensor\" is given twice, first in line 1"},
@@ -306,6 +335,45 @@ static void values_are_canonical(void **state)
 	assert_null(json_object_get(vmm, "kernel"));
 	json_decref(dataplane);
 	json_decref(vmm);
+	ft_config_free(&config);
+}
+
+static void several_guests_on_several_uplinks(void **state)
+{
+	struct ft_config config;
+	struct ft_error err = {0};
+	/* The same MAC and IP addresses: in another VLAN, and on another uplink. */
+	put_changed("bad.yaml", base, "uplink: {port: net_null0}",
+		    "uplinks: {wan: {port: net_null0}, lan: {port: net_null1}}");
+	char text[4096];
+	FILE *file = fopen("bad.yaml", "r");
+	text[fread(text, 1, sizeof(text) - 1, file)] = 0;
+	fclose(file);
+	put_changed("t.yaml", text, "    memory: 128 MiB\n",
+		    "    uplink: lan\n    vlan: 7\n    cpu: 150 %\n    backoff: {first: 1 s}\n");
+	file = fopen("t.yaml", "r");
+	text[fread(text, 1, sizeof(text) - 1, file)] = 0;
+	fclose(file);
+	put_changed("t.yaml", text, "services:\n",
+		    "  b: {kernel: k, mac: '52:54:00:00:02:0f', address: 10.0.2.15, uplink: lan, vlan: 8}\n"
+		    "  c: {kernel: k, mac: '52:54:00:00:02:0f', address: 10.0.2.15, uplink: wan, vlan: trunk}\n"
+		    "services:\n");
+	ft_config_load(&config, "t.yaml", NULL, 0, &err);
+	assert_string_equal(err.text, "");
+	assert_int_equal(json_integer_value(ft_config_get(&config, "guests.web.cpu")), 150);
+	assert_int_equal(json_integer_value(ft_config_get(&config, "guests.web.backoff.first")), 1000000000);
+	assert_string_equal(ft_config_text(&config, "guests.b.console"), "/var/lib/foretaste/console-b.log");
+	json_t *dataplane = ft_config_dataplane(&config), *guests = json_object_get(dataplane, "guests");
+	assert_int_equal(json_object_size(json_object_get(dataplane, "uplinks")), 2);
+	assert_int_equal(json_integer_value(json_object_get(json_object_get(guests, "web"), "vlan")), 7);
+	assert_string_equal(json_string_value(json_object_get(json_object_get(guests, "b"), "uplink")), "lan");
+	assert_string_equal(json_string_value(json_object_get(json_object_get(guests, "c"), "vlan")), "trunk");
+	json_decref(dataplane);
+	ft_config_free(&config);
+	/* One uplink without a name is the only one, and so everybody's. */
+	put("t.yaml", base);
+	assert_int_equal(ft_config_load(&config, "t.yaml", NULL, 0, &err), 0);
+	assert_string_equal(ft_config_text(&config, "uplinks.uplink.port"), "net_null0");
 	ft_config_free(&config);
 }
 
@@ -518,6 +586,7 @@ int main(void)
 	    cmocka_unit_test(a_wrong_rule_is_named_in_its_own_file),
 	    cmocka_unit_test(two_files_may_not_share_a_sid),
 	    cmocka_unit_test(values_are_canonical),
+	    cmocka_unit_test(several_guests_on_several_uplinks),
 	    cmocka_unit_test(sinks_are_told_to_the_ledger),
 	    cmocka_unit_test(overrides_come_first),
 	    cmocka_unit_test(the_effective_configuration_loads_again),
