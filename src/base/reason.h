@@ -44,7 +44,9 @@
 	X(DROP_RUNT, "drop.runt", DROP, "frame shorter than its headers")                                            \
 	X(DROP_MALFORMED, "drop.malformed", DROP, "header fields contradict each other")                             \
 	X(DROP_CHECKSUM, "drop.checksum", DROP, "wrong checksum")                                                    \
-	X(DROP_NOT_OURS, "drop.not-ours", DROP, "destination MAC is neither the guest's nor a group")                \
+	X(DROP_NOT_OURS, "drop.not-ours", DROP, "no guest has this destination MAC, or is in this VLAN")             \
+	X(DROP_SPOOFED, "drop.spoofed", DROP, "a guest sent a frame under another MAC address than its own")         \
+	X(DROP_GUEST_TAG, "drop.guest-tag", DROP, "a guest that is in one VLAN sent a frame with a tag of its own")  \
 	/* resources */                                                                                              \
 	X(DROP_RING_FULL, "drop.ring-full", DROP, "the guest does not take its frames fast enough")                  \
 	X(DROP_TX_FULL, "drop.tx-full", DROP, "the port does not take frames fast enough")                           \

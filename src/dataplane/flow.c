@@ -27,15 +27,18 @@ struct ft_flows {
 	struct rte_hash *hash;
 	struct ft_flow *list;
 	uint32_t slots, count, sweep_at;
+	uint32_t share;
+	uint32_t of_guest[UINT8_MAX + 1]; /* flows of each guest */
 };
 
 _Static_assert(sizeof(struct ft_flow_key) == 16, "no padding in what is hashed");
 
-int ft_flows_new(uint32_t most, struct ft_flows **flows, struct ft_error *err)
+int ft_flows_new(uint32_t most, uint32_t share, struct ft_flows **flows, struct ft_error *err)
 {
 	struct ft_flows *made = calloc(1, sizeof(*made));
 	if (!made)
 		return ft_error_set(err, -ENOMEM, "no memory for the flow table");
+	made->share = share;
 	uint32_t secret = 0;
 	/* Nobody outside may choose flows that collide. */
 	if (getrandom(&secret, sizeof(secret), 0) != sizeof(secret))
@@ -104,12 +107,13 @@ static bool dispensable(const struct ft_flow *flow)
 	return flow->key.protocol != 6 || flow->stream.state == FT_STREAM_SYN;
 }
 
-static bool make_room(struct ft_flows *flows)
+/* guest: whose flows may go; -1: anybody's. */
+static bool make_room(struct ft_flows *flows, int guest)
 {
 	for (uint32_t n = 0; n < SWEEP; n++) {
 		flows->sweep_at = flows->sweep_at + 1 < flows->slots ? flows->sweep_at + 1 : 0;
 		struct ft_flow *flow = &flows->list[flows->sweep_at];
-		if (dispensable(flow)) {
+		if (dispensable(flow) && (guest < 0 || flow->key.guest == guest)) {
 			ft_flows_remove(flows, flow);
 			return true;
 		}
@@ -119,20 +123,24 @@ static bool make_room(struct ft_flows *flows)
 
 struct ft_flow *ft_flows_add(struct ft_flows *flows, const struct ft_flow_key *key)
 {
+	if (flows->of_guest[key->guest] >= flows->share && !make_room(flows, key->guest))
+		return NULL;
 	int32_t at = rte_hash_add_key(flows->hash, key);
-	if (at < 0 && make_room(flows))
+	if (at < 0 && make_room(flows, -1))
 		at = rte_hash_add_key(flows->hash, key);
 	if (at < 0 || (uint32_t)at >= flows->slots)
 		return NULL;
 	struct ft_flow *flow = &flows->list[at];
 	*flow = (struct ft_flow){.key = *key, .used = true, .slot = (uint32_t)at};
 	flows->count++;
+	flows->of_guest[key->guest]++;
 	return flow;
 }
 
 void ft_flows_remove(struct ft_flows *flows, struct ft_flow *flow)
 {
 	rte_hash_del_key(flows->hash, &flow->key);
+	flows->of_guest[flow->key.guest]--;
 	empty(flow);
 	*flow = (struct ft_flow){0};
 	flows->count--;
@@ -142,6 +150,7 @@ void ft_flow_renew(struct ft_flow *flow)
 {
 	empty(flow);
 	*flow = (struct ft_flow){.key = flow->key,
+				 .guest = flow->guest,
 				 .used = true,
 				 .slot = flow->slot,
 				 .service = flow->service,
@@ -182,20 +191,27 @@ uint32_t ft_flows_count(const struct ft_flows *flows)
 	return flows->count;
 }
 
-void ft_flow_key_client(struct ft_flow_key *key, const struct ft_frame *frame)
+uint32_t ft_flows_of(const struct ft_flows *flows, uint8_t guest)
+{
+	return flows->of_guest[guest];
+}
+
+void ft_flow_key_client(struct ft_flow_key *key, uint8_t guest, const struct ft_frame *frame)
 {
 	*key = (struct ft_flow_key){.client = frame->source,
 				    .server = frame->destination,
 				    .client_port = frame->source_port,
 				    .server_port = frame->destination_port,
-				    .protocol = frame->protocol};
+				    .protocol = frame->protocol,
+				    .guest = guest};
 }
 
-void ft_flow_key_guest(struct ft_flow_key *key, const struct ft_frame *frame)
+void ft_flow_key_guest(struct ft_flow_key *key, uint8_t guest, const struct ft_frame *frame)
 {
 	*key = (struct ft_flow_key){.client = frame->destination,
 				    .server = frame->source,
 				    .client_port = frame->destination_port,
 				    .server_port = frame->source_port,
-				    .protocol = frame->protocol};
+				    .protocol = frame->protocol,
+				    .guest = guest};
 }

@@ -19,13 +19,16 @@ struct ft_flow_key {
 	uint32_t client, server; /* network byte order */
 	uint16_t client_port, server_port;
 	uint8_t protocol;
-	uint8_t zero[3];
+	uint8_t guest; /* its index: addresses may be the same in two VLANs */
+	uint8_t zero[2];
 };
 
 struct ft_hold;
+struct ft_guest;
 
 struct ft_flow {
 	struct ft_flow_key key;
+	struct ft_guest *guest;
 	const struct ft_service *service;
 	bool used;
 	bool dead;    /* dropped by verdict or policy: nothing of it passes any more */
@@ -52,13 +55,15 @@ struct ft_flow {
 
 struct ft_flows;
 
-/* most: largest number of flows. Needs a started EAL. */
-int ft_flows_new(uint32_t most, struct ft_flows **flows, struct ft_error *err);
+/* most: largest number of flows; share: most of one guest, so that a flood towards one leaves room for the others.
+ * Needs a started EAL. */
+int ft_flows_new(uint32_t most, uint32_t share, struct ft_flows **flows, struct ft_error *err);
 void ft_flows_free(struct ft_flows *flows);
 
 struct ft_flow *ft_flows_find(const struct ft_flows *flows, const struct ft_flow_key *key);
 /* A new, zeroed flow for a key that is not there. A full table gives up what a flood fills it with: TCP connections that
- * nobody answered yet, UDP flows that nothing was found in. NULL when there are none of these nearby. */
+ * nobody answered yet, UDP flows that nothing was found in. NULL when there are none of these nearby, or when the share of
+ * its guest is full. */
 struct ft_flow *ft_flows_add(struct ft_flows *flows, const struct ft_flow_key *key);
 /* Frees what the flow has, too, except holds, of which it must have none. */
 void ft_flows_remove(struct ft_flows *flows, struct ft_flow *flow);
@@ -73,8 +78,10 @@ void ft_flows_sweep(struct ft_flows *flows, uint64_t now);
 void ft_flows_each(struct ft_flows *flows, void (*visit)(void *context, struct ft_flow *flow), void *context);
 
 uint32_t ft_flows_count(const struct ft_flows *flows);
+uint32_t ft_flows_of(const struct ft_flows *flows, uint8_t guest);
 
-void ft_flow_key_client(struct ft_flow_key *key, const struct ft_frame *frame); /* frame sent by the client */
-void ft_flow_key_guest(struct ft_flow_key *key, const struct ft_frame *frame);  /* frame sent by the guest */
+/* guest: its index. The frame was sent by the client, or by the guest. */
+void ft_flow_key_client(struct ft_flow_key *key, uint8_t guest, const struct ft_frame *frame);
+void ft_flow_key_guest(struct ft_flow_key *key, uint8_t guest, const struct ft_frame *frame);
 
 #endif

@@ -1,8 +1,9 @@
 /* The gate's inside, for the files that make it up: gate.c (which way a frame goes), tcp.c and udp.c (inspected
- * services), hold.c (what is kept back), trial.c (what the vmm is asked). */
+ * services), hold.c (what is kept back), trial.c (what the vmm is asked), guest.c (links, rings and events of the guests). */
 #ifndef FT_DATAPLANE_GATE_T_H
 #define FT_DATAPLANE_GATE_T_H
 
+#include "dataplane/fdb.h"
 #include "dataplane/flow.h"
 #include "dataplane/frame.h"
 #include "dataplane/gate.h"
@@ -14,6 +15,9 @@
 
 struct ft_guest {
 	char name[64];
+	uint8_t index; /* in gate->guests */
+	uint8_t uplink;
+	uint16_t vlan; /* FT_FDB_UNTAGGED, its number, or FT_FDB_TRUNK */
 	uint8_t mac[6];
 	bool any_mac; /* none configured: every frame is for it */
 	uint32_t address;
@@ -27,13 +31,19 @@ struct ft_guest {
 	uint64_t findings_until; /* monotonic end of the stretch of time that findings counts */
 	unsigned findings;
 	uint64_t events_due; /* when to look at the events' socket again */
+	uint64_t counts[FT_REASON_COUNT];
+	uint64_t held;   /* bytes of its held frames */
+	uint32_t clones; /* slots of its vmm in use */
 };
 
 struct ft_gate {
 	struct ft_gate_outlet outlet;
 	uint64_t now, wall;
-	uint64_t counts[FT_REASON_COUNT];
-	struct ft_guest guest;
+	uint64_t counts[FT_REASON_COUNT]; /* of what is about no guest */
+	struct ft_guest *about;           /* whom the work at hand is for: what is counted counts as its own */
+	struct ft_guest *guests;
+	unsigned guest_count;
+	struct ft_fdb fdb;
 	struct ft_services services;
 	struct ft_budgets budgets;
 	struct ft_rules *verdict_rules, *correlation_rules;
@@ -44,25 +54,41 @@ struct ft_gate {
 	uint64_t partial_checksums; /* completed by us */
 	uint64_t urgent_cleared;
 	uint64_t next_sweep;
-	uint8_t scratch[FT_RING_RECORD_MAX]; /* a frame from the guest's ring */
+	uint8_t scratch[4 + FT_RING_RECORD_MAX]; /* a frame from a guest's ring, with room for a VLAN tag before it */
 };
+
+static inline void ft_gate_note_many(struct ft_gate *gate, enum ft_reason reason, uint32_t count)
+{
+	(gate->about ? gate->about->counts : gate->counts)[reason] += count;
+}
 
 static inline void ft_gate_note(struct ft_gate *gate, enum ft_reason reason)
 {
-	gate->counts[reason]++;
+	ft_gate_note_many(gate, reason, 1);
 }
 
 /* Puts one frame into the guest's ring. 0, or -errno with the loss counted. */
-int ft_gate_deliver(struct ft_gate *gate, const void *frame, size_t length);
+int ft_gate_deliver(struct ft_gate *gate, struct ft_guest *guest, const void *frame, size_t length);
 
 /* Is there room for a frame of this length? (Asked before inspection, so that bytes are not inspected twice.) */
-bool ft_gate_has_room(struct ft_gate *gate, size_t length);
+bool ft_gate_has_room(struct ft_guest *guest, size_t length);
 
-/* Sends one frame to the wire; a loss is counted. */
-void ft_gate_emit(struct ft_gate *gate, const void *frame, size_t length);
+/* Sends one frame of our own making in the guest's name: to the wire, or to the guest beside it that it is for. A loss
+ * is counted. */
+void ft_gate_emit(struct ft_gate *gate, struct ft_guest *guest, const void *frame, size_t length);
+
+/* One frame out of the guest's ring; there are 4 writable bytes before it. */
+void ft_gate_outbound(struct ft_gate *gate, struct ft_guest *guest, uint8_t *data, size_t length);
+
+/* An event for the feed; rule may be NULL. */
+void ft_gate_record(struct ft_gate *gate, const struct ft_guest *guest, const char *type, const char *text,
+		    const struct ft_rule *rule);
 
 /* The link's peer did what no honest peer does. */
-void ft_gate_link_broken(struct ft_gate *gate, const char *why);
+void ft_gate_link_broken(struct ft_gate *gate, struct ft_guest *guest, const char *why);
+
+/* The guest is no more: what was held for it ends by policy, and its connections are over. */
+void ft_gate_end_link(struct ft_gate *gate, struct ft_guest *guest, const char *why);
 
 void ft_gate_log(struct ft_gate *gate, const char *level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

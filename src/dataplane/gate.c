@@ -7,10 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
-#include "base/event.h"
 #include "dataplane/gate-t.h"
 #include "dataplane/hold.h"
 #include "dataplane/tcp.h"
@@ -19,13 +16,7 @@
 #define TICK_NS  1000000000ull
 #define SWEEP_NS 10000000ull /* 64 entries in 10 ms: a table of 65536 flows in ten seconds */
 
-/* Rules keep quiet by the guest's time, and that is what its process says it is: so no more findings than this in ten seconds
- * of ours, or a lying one could fill the feed. */
-#define FINDINGS_MOST 16u
-#define FINDINGS_NS   10000000000ull
-
-#define EVENTS_NS 50000u
-#define SLEEP_NS  900000u /* a little less than the longest sleep of the process */
+#define HELD_MOST (64ull << 20) /* bytes of all holds together; each guest has an equal share */
 
 #define DEFAULT_FLOWS 65536u
 #define LEAST_FLOWS   64u
@@ -43,14 +34,13 @@ void ft_gate_log(struct ft_gate *gate, const char *level, const char *format, ..
 
 /* ---- output ---- */
 
-bool ft_gate_has_room(struct ft_gate *gate, size_t length)
+bool ft_gate_has_room(struct ft_guest *guest, size_t length)
 {
-	return gate->guest.up && ft_ring_room(&gate->guest.link.rx) >= length;
+	return guest->up && ft_ring_room(&guest->link.rx) >= length;
 }
 
-int ft_gate_deliver(struct ft_gate *gate, const void *frame, size_t length)
+int ft_gate_deliver(struct ft_gate *gate, struct ft_guest *guest, const void *frame, size_t length)
 {
-	struct ft_guest *guest = &gate->guest;
 	if (!guest->up) {
 		ft_gate_note(gate, FT_REASON_DROP_GUEST_DOWN);
 		return -ENOTCONN;
@@ -63,20 +53,52 @@ int ft_gate_deliver(struct ft_gate *gate, const void *frame, size_t length)
 	}
 	if (error == -EPROTO) {
 		ft_gate_note(gate, FT_REASON_DROP_GUEST_DOWN);
-		ft_gate_link_broken(gate, "its receive ring has an impossible index");
+		ft_gate_link_broken(gate, guest, "its receive ring has an impossible index");
 	} else {
 		ft_gate_note(gate, error == -EMSGSIZE ? FT_REASON_DROP_OVERSIZE : FT_REASON_DROP_RING_FULL);
 	}
 	return error;
 }
 
-void ft_gate_emit(struct ft_gate *gate, const void *frame, size_t length)
+static void send_to_uplink(struct ft_gate *gate, unsigned uplink, const void *frame, size_t length)
 {
-	int error = gate->outlet.send(gate->outlet.context, frame, length);
+	int error = gate->outlet.send(gate->outlet.context, uplink, frame, length);
 	if (error)
 		ft_gate_note(gate, error == -ENOMEM     ? FT_REASON_DROP_NO_MEMORY
 				   : error == -EMSGSIZE ? FT_REASON_DROP_OVERSIZE
 							: FT_REASON_DROP_TX_FULL);
+}
+
+static bool distribute(struct ft_gate *gate, unsigned uplink, uint8_t *data, size_t length,
+		       const struct ft_guest *sender);
+
+/* A guest's frame as it looks on its uplink: to a guest beside it, or out, or both. */
+static void put_out(struct ft_gate *gate, const struct ft_guest *guest, uint8_t *data, size_t length)
+{
+	bool group = data[0] & 1;
+	if (!group && gate->guest_count > 1 && distribute(gate, guest->uplink, data, length, guest))
+		return;
+	send_to_uplink(gate, guest->uplink, data, length);
+	if (group && gate->guest_count > 1)
+		distribute(gate, guest->uplink, data, length, guest);
+}
+
+static bool has_own_tag(const struct ft_guest *guest)
+{
+	return guest->vlan != FT_FDB_UNTAGGED && guest->vlan != FT_FDB_TRUNK;
+}
+
+void ft_gate_emit(struct ft_gate *gate, struct ft_guest *guest, const void *frame, size_t length)
+{
+	uint8_t copy[4 + FT_FRAME_USUAL], *data = copy + 4;
+	if (length > FT_FRAME_USUAL) {
+		ft_gate_note(gate, FT_REASON_DROP_OVERSIZE);
+		return;
+	}
+	memcpy(data, frame, length);
+	if (has_own_tag(guest))
+		data = ft_fdb_tag(data, &length, guest->vlan);
+	put_out(gate, guest, data, length);
 }
 
 void ft_gate_lost(struct ft_gate *gate, unsigned frames)
@@ -85,11 +107,6 @@ void ft_gate_lost(struct ft_gate *gate, unsigned frames)
 }
 
 /* ---- from the wire ---- */
-
-static bool is_for_guest(const struct ft_guest *guest, const uint8_t *frame)
-{
-	return guest->any_mac || (frame[0] & 1) || !memcmp(frame, guest->mac, 6);
-}
 
 /* What is wrapped in what this version does not look into: refused where it may be for a service that enforces, since it
  * would be a way around; let through where it may be for one that only observes. FT_REASON_COUNT: neither. */
@@ -100,8 +117,8 @@ static enum ft_reason unseen(enum ft_reason refusal, bool enforced, bool observe
 
 /* The service that a frame to the guest belongs to, whatever it is wrapped in; *why: see unseen. Addresses do not matter:
  * the guest may have more than it told. */
-static const struct ft_service *service_of(const struct ft_gate *gate, const struct ft_frame *frame,
-					   enum ft_reason *why)
+static const struct ft_service *service_of(const struct ft_gate *gate, const struct ft_guest *guest,
+					   const struct ft_frame *frame, enum ft_reason *why)
 {
 	const struct ft_services *services = &gate->services;
 	*why = FT_REASON_COUNT;
@@ -112,14 +129,14 @@ static const struct ft_service *service_of(const struct ft_gate *gate, const str
 		/* The port is in another fragment, or behind headers: it may be an inspected one. */
 		uint8_t protocol = frame->extension ? 0 : frame->protocol;
 		*why = unseen(six ? FT_REASON_REFUSE_IPV6 : FT_REASON_REFUSE_FRAGMENT,
-			      ft_services_have(services, protocol, FT_MODE_ENFORCE),
-			      ft_services_have(services, protocol, FT_MODE_OBSERVE));
+			      ft_services_have(services, guest->index, protocol, FT_MODE_ENFORCE),
+			      ft_services_have(services, guest->index, protocol, FT_MODE_OBSERVE));
 		return NULL;
 	}
 	if (!frame->transport)
 		return NULL;
 	const struct ft_service *service =
-	    ft_services_find(services, frame->protocol, frame->destination_port);
+	    ft_services_find(services, guest->index, frame->protocol, frame->destination_port);
 	if (!service || !(six || frame->vlan || frame->length > FT_FRAME_USUAL))
 		return service;
 	bool enforced = service->mode == FT_MODE_ENFORCE;
@@ -130,27 +147,24 @@ static const struct ft_service *service_of(const struct ft_gate *gate, const str
 	return NULL;
 }
 
-void ft_gate_wire(struct ft_gate *gate, void *data, size_t length)
+/* One frame to one guest, be it from the wire or from the guest beside it. */
+static void to_guest(struct ft_gate *gate, struct ft_guest *guest, uint8_t *data, size_t length)
 {
-	struct ft_guest *guest = &gate->guest;
 	struct ft_frame frame;
 	enum ft_reason why;
-	if (length >= FT_FRAME_HEADER && !is_for_guest(guest, data)) {
-		ft_gate_note(gate, FT_REASON_DROP_NOT_OURS);
-		return;
-	}
+	bool kernel_side = gate->outlet.kernel_side >> guest->uplink & 1;
 	if (ft_frame_parse(&frame, data, length, &why)) {
 		ft_gate_note(gate, why);
 		return;
 	}
-	const struct ft_service *service = service_of(gate, &frame, &why);
+	const struct ft_service *service = service_of(gate, guest, &frame, &why);
 	if (why != FT_REASON_COUNT && why != FT_REASON_PASS_UNSEEN) {
 		ft_gate_note(gate, why);
 		return;
 	}
-	if (gate->outlet.kernel_side || service) {
+	if (kernel_side || service) {
 		enum ft_frame_checksum checksum = ft_frame_checksum(&frame);
-		if (checksum == FT_CHECKSUM_PARTIAL && gate->outlet.kernel_side) {
+		if (checksum == FT_CHECKSUM_PARTIAL && kernel_side) {
 			ft_frame_seal(&frame, data);
 			gate->partial_checksums++;
 		} else if (checksum != FT_CHECKSUM_GOOD && service) {
@@ -165,56 +179,104 @@ void ft_gate_wire(struct ft_gate *gate, void *data, size_t length)
 	if (!guest->up)
 		ft_gate_note(gate, FT_REASON_DROP_GUEST_DOWN);
 	else if (service && frame.protocol == IPPROTO_TCP)
-		ft_tcp_client(gate, service, &frame);
+		ft_tcp_client(gate, guest, service, &frame);
 	else if (service)
-		ft_udp_client(gate, service, &frame);
-	else if (!ft_gate_deliver(gate, data, length))
+		ft_udp_client(gate, guest, service, &frame);
+	else if (!ft_gate_deliver(gate, guest, data, length))
 		ft_gate_note(gate, why == FT_REASON_COUNT ? FT_REASON_PASS_UNINSPECTED : why);
 }
 
-/* ---- from the guest ---- */
+static void to_member(struct ft_gate *gate, struct ft_guest *guest, uint8_t *data, size_t length)
+{
+	struct ft_guest *before = gate->about;
+	gate->about = guest;
+	to_guest(gate, guest, data, length);
+	gate->about = before;
+}
 
-static void from_guest(struct ft_gate *gate, const uint8_t *data, size_t length)
+/* Gives a frame to the guests of its VLAN that it is for, except the one that sent it. False: there is none, and the
+ * frame is as it was. */
+static bool distribute(struct ft_gate *gate, unsigned uplink, uint8_t *data, size_t length,
+		       const struct ft_guest *sender)
+{
+	unsigned vlan = ft_fdb_vlan(data, length);
+	if (!(data[0] & 1)) {
+		int at = ft_fdb_find(&gate->fdb, uplink, vlan, data);
+		if (at < 0 || &gate->guests[at] == sender)
+			return false;
+		if (gate->guests[at].vlan != FT_FDB_TRUNK)
+			data = ft_fdb_untag(data, &length);
+		to_member(gate, &gate->guests[at], data, length);
+		return true;
+	}
+	bool any = false;
+	/* Trunks first: they get the tag that the others do not see. */
+	for (int trunks = 1; trunks >= 0; trunks--) {
+		if (!trunks)
+			data = ft_fdb_untag(data, &length);
+		for (unsigned i = 0; i < gate->guest_count; i++) {
+			struct ft_guest *guest = &gate->guests[i];
+			if (guest == sender || (guest->vlan == FT_FDB_TRUNK) != trunks ||
+			    !ft_fdb_member(&gate->fdb, i, uplink, vlan))
+				continue;
+			to_member(gate, guest, data, length);
+			any = true;
+		}
+	}
+	return any;
+}
+
+void ft_gate_wire(struct ft_gate *gate, unsigned uplink, void *data, size_t length)
+{
+	if (length < FT_FRAME_HEADER)
+		ft_gate_note(gate, FT_REASON_DROP_RUNT);
+	else if (!distribute(gate, uplink, data, length, NULL))
+		ft_gate_note(gate, FT_REASON_DROP_NOT_OURS);
+}
+
+/* ---- from the guests ---- */
+
+/* May the guest send this under this address and with this tag? */
+static bool is_its_own(struct ft_gate *gate, const struct ft_guest *guest, uint8_t **data, size_t *length)
+{
+	if (!guest->any_mac && memcmp(*data + 6, guest->mac, 6)) {
+		ft_gate_note(gate, FT_REASON_DROP_SPOOFED);
+		return false;
+	}
+	if (guest->vlan == FT_FDB_TRUNK)
+		return true;
+	if (ft_fdb_vlan(*data, *length) != FT_FDB_UNTAGGED) {
+		ft_gate_note(gate, FT_REASON_DROP_GUEST_TAG);
+		return false;
+	}
+	*data = ft_fdb_untag(*data, length); /* a priority */
+	return true;
+}
+
+void ft_gate_outbound(struct ft_gate *gate, struct ft_guest *guest, uint8_t *data, size_t length)
 {
 	struct ft_frame frame;
 	enum ft_reason why;
+	if (length >= FT_FRAME_HEADER && !is_its_own(gate, guest, &data, &length))
+		return;
 	if (ft_frame_parse(&frame, data, length, &why)) {
 		ft_gate_note(gate, why);
 		return;
 	}
 	if (frame.kind == FT_FRAME_IPV4 && frame.transport && !frame.vlan &&
-	    !(frame.protocol == IPPROTO_TCP ? ft_tcp_guest : ft_udp_guest)(gate, &frame))
+	    !(frame.protocol == IPPROTO_TCP ? ft_tcp_guest : ft_udp_guest)(gate, guest, &frame))
 		return;
 	ft_gate_note(gate, FT_REASON_PASS_OUTBOUND);
-	ft_gate_emit(gate, data, length);
+	if (has_own_tag(guest))
+		data = ft_fdb_tag(data, &length, guest->vlan);
+	put_out(gate, guest, data, length);
 }
 
-static unsigned take_frames(struct ft_gate *gate, unsigned budget)
-{
-	unsigned count = 0;
-	while (count < budget && gate->guest.up) {
-		uint32_t kind;
-		long length = ft_ring_get(&gate->guest.link.tx, &kind, gate->scratch, sizeof(gate->scratch));
-		if (length == -EAGAIN)
-			break;
-		if (length < 0) {
-			ft_gate_link_broken(gate, "its transmit ring has an impossible index or record");
-			break;
-		}
-		count++;
-		if (kind != FT_LINK_FRAME) {
-			ft_gate_link_broken(gate, "its transmit ring has a record of an unknown kind");
-			break;
-		}
-		from_guest(gate, gate->scratch, (size_t)length);
-	}
-	return count;
-}
-
-static void record_event(struct ft_gate *gate, const char *type, const char *text, const struct ft_rule *rule)
+void ft_gate_record(struct ft_gate *gate, const struct ft_guest *guest, const char *type, const char *text,
+		    const struct ft_rule *rule)
 {
 	json_t *record = json_pack("{s:s, s:s, s:s, s:s, s:I}", "op", "event", "type", type, "guest",
-				   gate->guest.name, "text", text, "ns", (json_int_t)gate->wall);
+				   guest->name, "text", text, "ns", (json_int_t)gate->wall);
 	if (record && rule) {
 		json_object_set_new(record, "rule", json_string(rule->name));
 		json_object_set_new(record, "sid", json_integer(rule->sid));
@@ -224,124 +286,6 @@ static void record_event(struct ft_gate *gate, const char *type, const char *tex
 	if (record)
 		gate->outlet.record(gate->outlet.context, record);
 	json_decref(record);
-}
-
-static void on_correlation(void *context, const struct ft_rule *rule, const struct ft_event *event,
-			   const char *const *strings, uint64_t since_ns)
-{
-	struct ft_gate *gate = context;
-	struct ft_guest *guest = &gate->guest;
-	if (gate->now >= guest->findings_until) {
-		guest->findings_until = gate->now + FINDINGS_NS;
-		guest->findings = 0;
-	}
-	if (guest->findings++ < FINDINGS_MOST)
-		record_event(gate, "correlation", rule->text, rule);
-	else if (guest->findings == FINDINGS_MOST + 1)
-		ft_gate_log(gate, "warning", "guest %s: more findings than %u in %llu s, the rest is not told",
-			    guest->name, FINDINGS_MOST, FINDINGS_NS / 1000000000u);
-}
-
-static void take_event(struct ft_gate *gate, const uint8_t *record, size_t length)
-{
-	struct ft_event event;
-	const char *strings[FT_EVENT_STRINGS];
-	if (ft_event_check(record, length, &event, strings)) {
-		ft_gate_link_broken(gate, "it sent an event that is none");
-		return;
-	}
-	if (event.type == FT_EVENT_LOST)
-		gate->guest.lost_events += event.a[0];
-	if (event.hold)
-		ft_hold_event(gate, &event, strings);
-	else if (event.role == FT_ROLE_LIVE)
-		ft_watch_event(gate->guest.watch, &event, strings, on_correlation, gate);
-}
-
-static unsigned take_events(struct ft_gate *gate, unsigned budget)
-{
-	uint8_t record[FT_EVENT_MAX + 1];
-	unsigned count = 0;
-	while (count < budget && gate->guest.up) {
-		ssize_t n = recv(gate->guest.link.events, record, sizeof(record), MSG_DONTWAIT);
-		if (n < 0)
-			break;
-		if (n == 0) {
-			/* Every writer has closed its end: the vmm and all its children are gone. */
-			ft_gate_link_broken(gate, "its processes are gone");
-			break;
-		}
-		take_event(gate, record, (size_t)n);
-		count++;
-	}
-	return count;
-}
-
-unsigned ft_gate_guest(struct ft_gate *gate, unsigned budget)
-{
-	if (!gate->guest.up)
-		return 0;
-	unsigned frames = take_frames(gate, budget), events = 0;
-	/* A look costs a system call, so while frames flow it is taken now and then; a sleeper is woken by it. */
-	if (gate->guest.up && gate->now >= gate->guest.events_due) {
-		events = take_events(gate, budget);
-		gate->guest.events_due = events ? 0 : gate->now + EVENTS_NS;
-	}
-	return frames + events;
-}
-
-/* ---- the link ---- */
-
-static void kill_flow(void *context, struct ft_flow *flow)
-{
-	if (!flow->dead)
-		ft_flow_kill(context, flow);
-}
-
-/* The guest is no more: what was held for it ends by policy, and its connections are over. */
-static void end_link(struct ft_gate *gate, const char *why)
-{
-	if (!gate->guest.up)
-		return;
-	gate->guest.up = false;
-	ft_holds_end(gate, true, why);
-	ft_flows_each(gate->flows, kill_flow, gate);
-	ft_link_close(&gate->guest.link);
-}
-
-void ft_gate_link_broken(struct ft_gate *gate, const char *why)
-{
-	if (!gate->guest.up)
-		return;
-	char text[256];
-	snprintf(text, sizeof(text), "the link to guest %s is cut: %s", gate->guest.name, why);
-	ft_gate_log(gate, "error", "%s", text);
-	record_event(gate, "error", text, NULL);
-	end_link(gate, text);
-}
-
-int ft_gate_link(struct ft_gate *gate, const char *guest, const int fds[FT_LINK_FDS], struct ft_error *err)
-{
-	struct ft_link link;
-	int error = ft_link_open(&link, FT_LINK_DATAPLANE, fds, err);
-	if (error)
-		return error;
-	if (strcmp(guest, gate->guest.name)) {
-		ft_link_close(&link);
-		return ft_error_set(err, -ENOENT, "a link for guest \"%.60s\", which is not configured",
-				    guest);
-	}
-	end_link(gate, "the guest was started again");
-	gate->guest.link = link;
-	gate->guest.up = true;
-	return 0;
-}
-
-void ft_gate_guest_down(struct ft_gate *gate, const char *guest, const char *why)
-{
-	if (!guest || strcmp(guest, gate->guest.name) || !gate->guest.up)
-		return;
-	end_link(gate, why ? why : "the guest is down");
 }
 
 /* ---- time ---- */
@@ -355,7 +299,6 @@ void ft_gate_time(struct ft_gate *gate, uint64_t monotonic_ns, uint64_t wall_ns)
 
 uint64_t ft_gate_tick(struct ft_gate *gate)
 {
-	struct ft_guest *guest = &gate->guest;
 	if (gate->now >= gate->holds.due)
 		ft_holds_tick(gate);
 	if (gate->now >= gate->next_sweep) {
@@ -363,54 +306,50 @@ uint64_t ft_gate_tick(struct ft_gate *gate)
 		gate->next_sweep = gate->now + SWEEP_NS;
 	}
 	/* Commands before frames: the vmm must not take a frame of which a command says "not yet". */
-	if (guest->up && guest->kick_cmd)
-		ft_ring_kick(&guest->link.cmd);
-	if (guest->up && guest->kick)
-		ft_ring_kick(&guest->link.rx);
-	guest->kick = guest->kick_cmd = false;
+	for (unsigned i = 0; i < gate->guest_count; i++) {
+		struct ft_guest *guest = &gate->guests[i];
+		if (guest->up && guest->kick_cmd)
+			ft_ring_kick(&guest->link.cmd);
+		if (guest->up && guest->kick)
+			ft_ring_kick(&guest->link.rx);
+		guest->kick = guest->kick_cmd = false;
+	}
 	uint64_t due = gate->now + TICK_NS;
 	return gate->holds.due < due ? gate->holds.due : due;
 }
 
-bool ft_gate_sleep(struct ft_gate *gate, int fds[2])
-{
-	fds[0] = fds[1] = -1;
-	if (!gate->guest.up)
-		return true;
-	fds[0] = gate->guest.link.wake_own;
-	fds[1] = gate->guest.link.events;
-	return ft_ring_sleep(&gate->guest.link.tx);
-}
-
-void ft_gate_awake(struct ft_gate *gate, const bool readable[2])
-{
-	if (!gate->guest.up)
-		return;
-	ft_ring_awake(&gate->guest.link.tx);
-	uint64_t count;
-	if (readable[0] && read(gate->guest.link.wake_own, &count, sizeof(count)) < 0 && errno != EAGAIN)
-		ft_gate_link_broken(gate, "its eventfd is broken");
-	/* While it sleeps, the poll tells about events; without a word from it there are none. */
-	gate->guest.events_due = readable[1] ? 0 : gate->now + SLEEP_NS;
-}
-
 void ft_gate_stop(struct ft_gate *gate)
 {
-	ft_holds_end(gate, !gate->guest.up, "the gateway stops");
+	for (unsigned i = 0; i < gate->guest_count; i++) {
+		gate->about = &gate->guests[i];
+		ft_holds_end(gate, gate->about, !gate->about->up, "the gateway stops");
+	}
+	gate->about = NULL;
 	ft_gate_tick(gate);
 }
 
 /* ---- queries ---- */
 
-json_t *ft_gate_counters(const struct ft_gate *gate)
+static json_t *reasons_of(const struct ft_gate *gate, const struct ft_guest *guest)
 {
 	json_t *reasons = json_object();
-	for (int i = 0; i < FT_REASON_COUNT; i++)
-		if (gate->counts[i])
+	for (int i = 0; i < FT_REASON_COUNT; i++) {
+		uint64_t count = guest ? guest->counts[i] : ft_gate_count(gate, (enum ft_reason)i);
+		if (count)
 			json_object_set_new(reasons, ft_reason_label((enum ft_reason)i),
-					    json_integer((json_int_t)gate->counts[i]));
-	return json_pack("{s:o, s:I, s:I}", "reasons", reasons, "checksums_completed",
-			 (json_int_t)gate->partial_checksums, "urgent_cleared",
+					    json_integer((json_int_t)count));
+	}
+	return reasons;
+}
+
+json_t *ft_gate_counters(const struct ft_gate *gate)
+{
+	json_t *guests = json_object();
+	for (unsigned i = 0; i < gate->guest_count; i++)
+		json_object_set_new(guests, gate->guests[i].name,
+				    json_pack("{s:o}", "reasons", reasons_of(gate, &gate->guests[i])));
+	return json_pack("{s:o, s:o, s:I, s:I}", "reasons", reasons_of(gate, NULL), "guests", guests,
+			 "checksums_completed", (json_int_t)gate->partial_checksums, "urgent_cleared",
 			 (json_int_t)gate->urgent_cleared);
 }
 
@@ -419,43 +358,138 @@ json_t *ft_gate_holds(const struct ft_gate *gate)
 	return ft_holds_list(gate);
 }
 
-json_t *ft_gate_status(const struct ft_gate *gate)
+static json_t *guest_status(const struct ft_gate *gate, const struct ft_guest *guest)
 {
 	unsigned open = 0;
 	for (const struct ft_hold *hold = gate->holds.first; hold; hold = hold->next)
-		open += hold->state < FT_HOLD_DEPART;
-	return json_pack("{s:s, s:b, s:i, s:i, s:i, s:I, s:I}", "guest", gate->guest.name, "guest_up",
-			 gate->guest.up, "flows", (int)ft_flows_count(gate->flows), "holds", (int)open,
-			 "clones", (int)gate->holds.running, "held_bytes", (json_int_t)gate->holds.memory,
-			 "events_lost", (json_int_t)gate->guest.lost_events);
+		open += hold->guest == guest && hold->state < FT_HOLD_DEPART;
+	return json_pack("{s:b, s:i, s:i, s:i, s:I, s:I}", "up", guest->up, "flows",
+			 (int)ft_flows_of(gate->flows, guest->index), "holds", (int)open, "clones",
+			 (int)guest->clones, "held_bytes", (json_int_t)guest->held, "events_lost",
+			 (json_int_t)guest->lost_events);
+}
+
+json_t *ft_gate_status(const struct ft_gate *gate)
+{
+	static const char *const sums[] = {"flows", "holds", "clones", "held_bytes", "events_lost"};
+	json_t *status = json_object(), *guests = json_object();
+	for (size_t k = 0; k < sizeof(sums) / sizeof(*sums); k++)
+		json_object_set_new(status, sums[k], json_integer(0));
+	for (unsigned i = 0; i < gate->guest_count; i++) {
+		json_t *one = guest_status(gate, &gate->guests[i]);
+		for (size_t k = 0; k < sizeof(sums) / sizeof(*sums); k++) {
+			json_t *sum = json_object_get(status, sums[k]);
+			json_integer_set(sum, json_integer_value(sum) +
+						  json_integer_value(json_object_get(one, sums[k])));
+		}
+		json_object_set_new(guests, gate->guests[i].name, one);
+	}
+	json_object_set_new(status, "guests", guests);
+	return status;
 }
 
 uint64_t ft_gate_count(const struct ft_gate *gate, enum ft_reason reason)
 {
-	return gate->counts[reason];
+	uint64_t count = gate->counts[reason];
+	for (unsigned i = 0; i < gate->guest_count; i++)
+		count += gate->guests[i].counts[reason];
+	return count;
 }
 
 /* ---- making one ---- */
 
-static int load_guest(const json_t *guests, struct ft_guest *guest, struct ft_error *err)
+/* The place of an uplink in the configuration; the first one when the guest names none. -1: there is no such uplink. */
+static int uplink_index(const json_t *uplinks, const char *name)
 {
-	if (json_object_size(guests) != 1)
-		return ft_error_set(err, -EINVAL, "guests: this version runs exactly one, not %zu",
-				    json_object_size(guests));
-	void *first = json_object_iter((json_t *)(uintptr_t)guests);
-	const json_t *json = json_object_iter_value(first);
-	const char *name = json_object_iter_key(first);
+	int at = 0;
+	const char *key;
+	json_t *value;
+	json_object_foreach((json_t *)(uintptr_t)uplinks, key, value)
+	{
+		if (!name || !strcmp(key, name))
+			return at;
+		at++;
+	}
+	return name ? -1 : 0;
+}
+
+static int load_vlan(const json_t *value, uint16_t *vlan, struct ft_error *err)
+{
+	const char *word = json_string_value(value);
+	json_int_t number = json_integer_value(value);
+	*vlan = FT_FDB_UNTAGGED;
+	if (!value || (word && !strcmp(word, "untagged")))
+		return 0;
+	if (word && !strcmp(word, "trunk"))
+		*vlan = FT_FDB_TRUNK;
+	else if (json_is_integer(value) && number >= 1 && number <= FT_FDB_VLANS)
+		*vlan = (uint16_t)number;
+	else
+		return ft_error_set(err, -EINVAL, "vlan: neither untagged, trunk, nor a number from 1 to %u",
+				    FT_FDB_VLANS);
+	return 0;
+}
+
+static int load_guest(const json_t *json, const char *name, const json_t *uplinks, struct ft_guest *guest,
+		      struct ft_error *err)
+{
 	const char *mac = json_string_value(json_object_get(json, "mac"));
 	const char *address = json_string_value(json_object_get(json, "address"));
+	int uplink = uplink_index(uplinks, json_string_value(json_object_get(json, "uplink")));
 	if (strlen(name) >= sizeof(guest->name))
-		return ft_error_set(err, -EINVAL, "guest %.20s...: the name is too long", name);
+		return ft_error_set(err, -EINVAL, "the name is too long");
 	snprintf(guest->name, sizeof(guest->name), "%s", name);
+	if (uplink < 0 || uplink >= (int)FT_GATE_UPLINKS)
+		return ft_error_set(err, -EINVAL, "uplink: there is none of that name");
+	guest->uplink = (uint8_t)uplink;
 	guest->any_mac = !mac;
 	if (mac && sscanf(mac, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &guest->mac[0], &guest->mac[1],
 			  &guest->mac[2], &guest->mac[3], &guest->mac[4], &guest->mac[5]) != 6)
-		return ft_error_set(err, -EINVAL, "guest %s: \"%s\" is no MAC address", name, mac);
+		return ft_error_set(err, -EINVAL, "\"%s\" is no MAC address", mac);
 	if (address && inet_pton(AF_INET, address, &guest->address) != 1)
-		return ft_error_set(err, -EINVAL, "guest %s: \"%s\" is no IPv4 address", name, address);
+		return ft_error_set(err, -EINVAL, "\"%s\" is no IPv4 address", address);
+	return load_vlan(json_object_get(json, "vlan"), &guest->vlan, err);
+}
+
+static int load_guests(struct ft_gate *gate, const json_t *config, struct ft_error *err)
+{
+	json_t *guests = json_object_get(config, "guests"), *json;
+	const char *name;
+	if (!json_object_size(guests) || json_object_size(guests) > FT_GATE_GUESTS)
+		return ft_error_set(err, -EINVAL, "guests: not between 1 and %u of them", FT_GATE_GUESTS);
+	gate->guests = calloc(json_object_size(guests), sizeof(*gate->guests));
+	if (!gate->guests)
+		return ft_error_set(err, -ENOMEM, "no memory for the guests");
+	json_object_foreach(guests, name, json)
+	{
+		struct ft_guest *guest = &gate->guests[gate->guest_count];
+		guest->index = (uint8_t)gate->guest_count++;
+		int error = load_guest(json, name, json_object_get(config, "uplinks"), guest, err);
+		if (!error)
+			error = ft_fdb_add(&gate->fdb, guest->uplink, guest->vlan,
+					   guest->any_mac ? NULL : guest->mac, err);
+		if (error) {
+			ft_error_prefix(err, "guest %s", name);
+			return error;
+		}
+	}
+	gate->holds.memory_most = HELD_MOST / gate->guest_count;
+	return 0;
+}
+
+/* Which guest a service belongs to. */
+static int assign_services(struct ft_gate *gate, struct ft_error *err)
+{
+	for (size_t i = 0; i < gate->services.count; i++) {
+		struct ft_service *service = &gate->services.list[i];
+		unsigned at = 0;
+		while (at < gate->guest_count && strcmp(gate->guests[at].name, service->guest))
+			at++;
+		if (at == gate->guest_count)
+			return ft_error_set(err, -EINVAL, "service %s: there is no guest \"%.60s\"",
+					    service->name, service->guest);
+		service->guest_index = (uint8_t)at;
+	}
 	return 0;
 }
 
@@ -487,11 +521,17 @@ static int load_rules(struct ft_gate *gate, const json_t *config, struct ft_erro
 	json_decref(empty);
 	if (error)
 		return error;
-	error = ft_services_profile(json_object_get(config, "services"), &gate->guest.profile, err);
-	if (error)
-		return error;
-	gate->guest.watch = ft_watch_new(gate->correlation_rules, gate->guest.profile);
-	return gate->guest.watch ? 0 : ft_error_set(err, -ENOMEM, "no memory for the correlation rules");
+	for (unsigned i = 0; i < gate->guest_count; i++) {
+		struct ft_guest *guest = &gate->guests[i];
+		error = ft_services_profile(json_object_get(config, "services"), guest->name, &guest->profile,
+					    err);
+		if (error)
+			return error;
+		guest->watch = ft_watch_new(gate->correlation_rules, guest->profile);
+		if (!guest->watch)
+			return ft_error_set(err, -ENOMEM, "no memory for the correlation rules");
+	}
+	return 0;
 }
 
 static int load_flows(struct ft_gate *gate, const json_t *config, struct ft_error *err)
@@ -505,7 +545,7 @@ static int load_flows(struct ft_gate *gate, const json_t *config, struct ft_erro
 				    MOST_FLOWS);
 	json_int_t first = json_integer_value(json_object_get(config, "first_hold"));
 	gate->holds.next_id = first > 0 ? (uint64_t)first : 1;
-	return ft_flows_new((uint32_t)most, &gate->flows, err);
+	return ft_flows_new((uint32_t)most, (uint32_t)most / gate->guest_count, &gate->flows, err);
 }
 
 int ft_gate_new(const json_t *config, const struct ft_gate_outlet *outlet, struct ft_gate **gate,
@@ -515,9 +555,11 @@ int ft_gate_new(const json_t *config, const struct ft_gate_outlet *outlet, struc
 	if (!made)
 		return ft_error_set(err, -ENOMEM, "no memory for the gate");
 	made->outlet = *outlet;
-	int error = load_guest(json_object_get(config, "guests"), &made->guest, err);
+	int error = load_guests(made, config, err);
 	if (!error)
 		error = ft_services_load(json_object_get(config, "services"), &made->services, err);
+	if (!error)
+		error = assign_services(made, err);
 	if (!error)
 		error = ft_budgets_load(json_object_get(config, "clone"), &made->budgets, err);
 	if (!error)
@@ -540,16 +582,19 @@ void ft_gate_free(struct ft_gate *gate)
 {
 	if (!gate)
 		return;
-	if (gate->flows)
-		end_link(gate, "the gateway stops");
+	for (unsigned i = 0; gate->flows && i < gate->guest_count; i++)
+		ft_gate_end_link(gate, &gate->guests[i], "the gateway stops");
 	ft_holds_tick(gate);
 	ft_flows_free(gate->flows);
 	for (size_t i = 0; i < gate->services.count; i++)
 		ft_screen_free(gate->services.list[i].screen);
 	ft_services_free(&gate->services);
 	ft_patterns_free(gate->patterns);
-	ft_watch_free(gate->guest.watch);
-	ft_profile_free(gate->guest.profile);
+	for (unsigned i = 0; i < gate->guest_count; i++) {
+		ft_watch_free(gate->guests[i].watch);
+		ft_profile_free(gate->guests[i].profile);
+	}
+	free(gate->guests);
 	ft_rules_free(gate->verdict_rules);
 	ft_rules_free(gate->correlation_rules);
 	ft_inspect_free(gate->inspect);

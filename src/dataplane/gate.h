@@ -1,4 +1,4 @@
-/* The gate: what happens to each frame between the wire and the guest. It knows services, flows, holds and
+/* The gate: what happens to each frame between the wires and the guests. It knows services, flows, holds and
  * trials; of DPDK it knows only the function that sends a frame, so tests run it without a port.
  *
  * One thread. Time is what ft_gate_time was told last: nothing in here looks at a clock.
@@ -17,18 +17,21 @@
 #include "base/link.h"
 #include "base/reason.h"
 
+#define FT_GATE_GUESTS  64u
+#define FT_GATE_UPLINKS 16u
+
 struct ft_gate;
 
 /* Where the gate's output goes. */
 struct ft_gate_outlet {
 	void *context;
-	/* One frame to the wire (copied by the callee). 0 or -errno: counted as lost. */
-	int (*send)(void *context, const void *frame, size_t length);
+	/* One frame to that uplink (copied by the callee). 0 or -errno: counted as lost. */
+	int (*send)(void *context, unsigned uplink, const void *frame, size_t length);
 	/* One record for the ledger (src/gateway/protocol.md); borrowed. */
 	void (*record)(void *context, json_t *record);
 	/* One line for the operator. level: error, warning, info. */
 	void (*log)(void *context, const char *level, const char *text);
-	bool kernel_side; /* frames from the wire may have partial checksums */
+	unsigned kernel_side; /* a bit for each uplink whose frames may have partial checksums */
 };
 
 /* config: the dataplane's part (src/gateway/protocol.md); nothing of it is kept. Flow tables need a started
@@ -48,20 +51,22 @@ int ft_gate_link(struct ft_gate *gate, const char *guest, const int fds[FT_LINK_
  */
 void ft_gate_guest_down(struct ft_gate *gate, const char *guest, const char *why);
 
-/* One frame from the wire. The bytes may be changed; they are not kept. */
-void ft_gate_wire(struct ft_gate *gate, void *data, size_t length);
+/* One frame from an uplink (uplinks are counted from 0 in the order of the configuration). The bytes may be changed;
+ * they are not kept. */
+void ft_gate_wire(struct ft_gate *gate, unsigned uplink, void *data, size_t length);
 
-/* Takes up to budget frames from the guest's ring and up to budget events. Returns how many there were. */
+/* Takes up to budget frames from the ring of each guest and up to budget events. Returns how many there were. */
 unsigned ft_gate_guest(struct ft_gate *gate, unsigned budget);
 
-/* What time brings: holds that gathered enough, trials out of time, flows that aged. Wakes the guest if
- * frames were put. Returns the monotonic time of the next thing due (never later than a second ahead). */
+/* What time brings: holds that gathered enough, trials out of time, flows that aged. Wakes the guests
+ * for which frames were put. Returns the monotonic time of the next thing due (never later than a second ahead). */
 uint64_t ft_gate_tick(struct ft_gate *gate);
 
-/* Sleeping. fds gets the descriptors to poll for reading: the link's wake-up and its events (-1 for none). False: there
- * is work already. After the sleep ft_gate_awake, with what was readable. */
-bool ft_gate_sleep(struct ft_gate *gate, int fds[2]);
-void ft_gate_awake(struct ft_gate *gate, const bool readable[2]);
+/* Sleeping. fds gets the *count descriptors to poll for reading, -1 for none: of each guest its link's wake-up and its
+ * events. False: there is work already, and nothing to be undone. After the sleep ft_gate_awake, with what was readable. */
+#define FT_GATE_WAKES (2u * FT_GATE_GUESTS)
+bool ft_gate_sleep(struct ft_gate *gate, int fds[FT_GATE_WAKES], unsigned *count);
+void ft_gate_awake(struct ft_gate *gate, const bool readable[FT_GATE_WAKES]);
 
 /* The gateway stops: every hold ends with release.shutdown or drop.shutdown. */
 void ft_gate_stop(struct ft_gate *gate);
@@ -74,7 +79,7 @@ json_t *ft_gate_counters(const struct ft_gate *gate);
 /* The port did not take that many frames. */
 void ft_gate_lost(struct ft_gate *gate, unsigned frames);
 
-/* How many packets had this reason. */
+/* How many packets had this reason, of all guests and of none. */
 uint64_t ft_gate_count(const struct ft_gate *gate, enum ft_reason reason);
 
 #endif

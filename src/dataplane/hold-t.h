@@ -39,10 +39,12 @@ struct ft_held {
 };
 
 struct ft_flow;
+struct ft_guest;
 
 struct ft_hold {
 	struct ft_hold *previous, *next;
 	uint64_t id;
+	struct ft_guest *guest;
 	struct ft_flow *flow; /* NULL from FT_HOLD_DEPART on */
 	enum ft_hold_state state;
 	bool observed; /* of a service that only observes: its frames went on already */
@@ -71,8 +73,7 @@ struct ft_hold {
 struct ft_holds {
 	struct ft_hold *first, *last; /* in the order in which they were opened */
 	uint64_t next_id;
-	uint32_t running; /* clones' slots in use */
-	uint64_t memory;  /* bytes of held frames */
+	uint64_t memory_most; /* of one guest's held frames */
 	uint64_t due;     /* nothing to do before this time */
 	bool garbage;     /* there are holds that are over */
 };

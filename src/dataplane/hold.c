@@ -11,8 +11,6 @@
 #include "dataplane/reset.h"
 #include "dataplane/trial.h"
 
-#define HELD_MOST (64ull << 20) /* bytes of all holds together */
-
 /* The vmm keeps the wall-clock budget; this much later we stop believing that it will answer. */
 #define GRACE_NS 3000000000ull
 
@@ -33,6 +31,7 @@ static struct ft_hold *open_hold(struct ft_gate *gate, struct ft_flow *flow, con
 	}
 	gate->holds.next_id++;
 	hold->flow = flow;
+	hold->guest = flow->guest;
 	hold->trigger = *trigger;
 	hold->opened = hold->last_at = gate->now;
 	hold->opened_wall = gate->wall;
@@ -43,12 +42,12 @@ static struct ft_hold *open_hold(struct ft_gate *gate, struct ft_flow *flow, con
 	return hold;
 }
 
-static void free_frames(struct ft_gate *gate, struct ft_hold *hold)
+static void free_frames(struct ft_hold *hold)
 {
 	while (hold->first) {
 		struct ft_held *held = hold->first;
 		hold->first = held->next;
-		gate->holds.memory -= sizeof(*held) + held->length;
+		hold->guest->held -= sizeof(*held) + held->length;
 		free(held);
 	}
 	hold->last = hold->first = hold->to_send = hold->to_release = NULL;
@@ -58,7 +57,7 @@ static void free_frames(struct ft_gate *gate, struct ft_hold *hold)
 static void end_hold(struct ft_gate *gate, struct ft_hold *hold)
 {
 	if (hold->slot)
-		gate->holds.running--;
+		hold->guest->clones--;
 	hold->slot = false;
 	hold->state = FT_HOLD_OVER;
 	gate->holds.garbage = true;
@@ -91,13 +90,13 @@ static void detach(struct ft_gate *gate, struct ft_hold *hold)
 	}
 	flow->observing -= hold->observed;
 	hold->flow = NULL;
-	free_frames(gate, hold);
+	free_frames(hold);
 	gate->holds.due = 0;
-	if (!hold->begun || hold->gone || !gate->guest.up) {
+	if (!hold->begun || hold->gone || !hold->guest->up) {
 		end_hold(gate, hold);
 		return;
 	}
-	ft_trial_finish(gate, hold);
+	ft_trial_finish(hold);
 	hold->state = FT_HOLD_DEPART;
 	hold->deadline = gate->now + GRACE_NS;
 }
@@ -119,7 +118,7 @@ bool ft_hold_collects(const struct ft_flow *flow)
 enum ft_reason ft_hold_refuses(struct ft_gate *gate, const struct ft_flow *flow, const struct ft_frame *frame)
 {
 	const struct ft_hold *hold = collecting(flow);
-	if (gate->holds.memory + frame->length > HELD_MOST)
+	if (flow->guest->held + frame->length > gate->holds.memory_most)
 		return FT_REASON_DROP_HOLD_LIMIT;
 	if (hold && (hold->frames >= FT_TRIAL_FRAMES ||
 		     (hold->frames && hold->bytes + frame->payload_length > flow->service->hold_bytes)))
@@ -154,7 +153,7 @@ static int keep(struct ft_gate *gate, struct ft_hold *hold, const struct ft_fram
 	hold->last = held;
 	hold->frames++;
 	hold->bytes += held->fresh_length;
-	gate->holds.memory += sizeof(*held) + held->length;
+	hold->guest->held += sizeof(*held) + held->length;
 	if (frame->protocol == IPPROTO_TCP) {
 		uint32_t end = frame->sequence + frame->payload_length + !!(frame->flags & FT_TCP_FIN);
 		if (ft_sequence_diff(end, hold->next_sequence) > 0)
@@ -224,7 +223,7 @@ static void reset_guest(struct ft_gate *gate, const struct ft_flow *flow)
 				 .acknowledgement = stream->client_ack};
 	memcpy(reset.source_mac, flow->client_mac, 6);
 	memcpy(reset.destination_mac, flow->guest_mac, 6);
-	ft_gate_deliver(gate, frame, ft_reset_build(&reset, frame));
+	ft_gate_deliver(gate, flow->guest, frame, ft_reset_build(&reset, frame));
 }
 
 /* What the client expects next is what it has received: at least what it acknowledged, at most what the guest sent.
@@ -243,9 +242,9 @@ static void reset_client(struct ft_gate *gate, const struct ft_flow *flow)
 	memcpy(reset.source_mac, flow->guest_mac, 6);
 	memcpy(reset.destination_mac, flow->client_mac, 6);
 	if (stream->client_ack != stream->guest_next)
-		ft_gate_emit(gate, frame, ft_reset_build(&reset, frame));
+		ft_gate_emit(gate, flow->guest, frame, ft_reset_build(&reset, frame));
 	reset.sequence = stream->guest_next;
-	ft_gate_emit(gate, frame, ft_reset_build(&reset, frame));
+	ft_gate_emit(gate, flow->guest, frame, ft_reset_build(&reset, frame));
 }
 
 void ft_flow_kill(struct ft_gate *gate, struct ft_flow *flow)
@@ -256,7 +255,7 @@ void ft_flow_kill(struct ft_gate *gate, struct ft_flow *flow)
 	flow->reset = NULL;
 	if (flow->key.protocol != IPPROTO_TCP || flow->stream.state != FT_STREAM_OPEN)
 		return;
-	if (gate->guest.up)
+	if (flow->guest->up)
 		reset_guest(gate, flow);
 	reset_client(gate, flow);
 }
@@ -266,7 +265,7 @@ static void drop(struct ft_gate *gate, struct ft_hold *hold, enum ft_reason reas
 	struct ft_flow *flow = hold->flow;
 	struct ft_hold *later = flow->later == hold ? NULL : flow->later;
 	hold->outcome = reason;
-	gate->counts[reason] += hold->frames;
+	ft_gate_note_many(gate, reason, hold->frames);
 	ft_record_packets(gate, hold);
 	report(gate, hold, "dropped");
 	detach(gate, hold);
@@ -275,7 +274,7 @@ static void drop(struct ft_gate *gate, struct ft_hold *hold, enum ft_reason reas
 		ft_case_abandon(later->trial, FT_TRIAL_END_ERROR,
 				"the flow was dropped before this was tried");
 		later->outcome = FT_REASON_DROP_FLOW_DEAD;
-		gate->counts[FT_REASON_DROP_FLOW_DEAD] += later->frames;
+		ft_gate_note_many(gate, FT_REASON_DROP_FLOW_DEAD, later->frames);
 		ft_record_packets(gate, later);
 		report(gate, later, "dropped");
 		detach(gate, later);
@@ -290,9 +289,9 @@ static void release(struct ft_gate *gate, struct ft_hold *hold)
 	struct ft_flow *flow = hold->flow;
 	for (; hold->to_release; hold->to_release = hold->to_release->next) {
 		struct ft_held *held = hold->to_release;
-		if (!ft_gate_has_room(gate, held->length))
+		if (!ft_gate_has_room(hold->guest, held->length))
 			return;
-		if (ft_gate_deliver(gate, held->data, held->length))
+		if (ft_gate_deliver(gate, hold->guest, held->data, held->length))
 			return; /* the link broke: whoever cuts it ends the holds */
 		hold->released++;
 		ft_gate_note(gate, hold->outcome);
@@ -306,7 +305,7 @@ static void release(struct ft_gate *gate, struct ft_hold *hold)
 	report(gate, hold, "released");
 	detach(gate, hold);
 	if (!flow->hold && flow->reset) {
-		ft_gate_deliver(gate, flow->reset, flow->reset_length);
+		ft_gate_deliver(gate, flow->guest, flow->reset, flow->reset_length);
 		flow->stream.state = FT_STREAM_CLOSED;
 		free(flow->reset);
 		flow->reset = NULL;
@@ -374,7 +373,7 @@ static void step(struct ft_gate *gate, struct ft_hold *hold)
 	case FT_CASE_TWIN:
 		hold->twin = true;
 		hold->deadline = gate->now + gate->budgets.wall_ns + GRACE_NS;
-		if (hold->gone || ft_trial_twin(gate, hold, ft_case_until(hold->trial)))
+		if (hold->gone || ft_trial_twin(hold, ft_case_until(hold->trial)))
 			give_up(gate, hold, FT_TRIAL_END_ERROR, "the twin could not be asked for");
 		return;
 	case FT_CASE_JUDGED:
@@ -393,11 +392,11 @@ static void check_handled(const struct ft_hold *hold, struct ft_event *event)
 	event->a[1] = numbers;
 }
 
-void ft_hold_event(struct ft_gate *gate, struct ft_event *event, const char *const *strings)
+void ft_hold_event(struct ft_gate *gate, struct ft_guest *guest, struct ft_event *event, const char *const *strings)
 {
 	struct ft_hold *hold = find(gate, event->hold);
-	/* Late words about a hold that is over, or a process that makes numbers up. */
-	if (!hold || hold->state < FT_HOLD_SEND || event->role == FT_ROLE_LIVE)
+	/* Late words about a hold that is over, or a process that makes numbers up, or uses those of another guest. */
+	if (!hold || hold->guest != guest || hold->state < FT_HOLD_SEND || event->role == FT_ROLE_LIVE)
 		return;
 	if (event->type == FT_EVENT_SEED_GONE && event->role == FT_ROLE_SEED) {
 		hold->gone = true;
@@ -415,7 +414,7 @@ void ft_hold_event(struct ft_gate *gate, struct ft_event *event, const char *con
 static void start_trial(struct ft_gate *gate, struct ft_hold *hold)
 {
 	hold->slot = true;
-	gate->holds.running++;
+	hold->guest->clones++;
 	hold->flow->trials++;
 	hold->state = FT_HOLD_SEND;
 	hold->deadline = gate->now + gate->budgets.wall_ns + GRACE_NS;
@@ -445,7 +444,7 @@ static void tick_waiting(struct ft_gate *gate, struct ft_hold *hold)
 	if (flow->trials >= service->trials_per_flow)
 		give_up(gate, hold, FT_TRIAL_END_ERROR,
 			"this flow has had as many trials as trials_per_flow allows");
-	else if (gate->holds.running < gate->budgets.most)
+	else if (hold->guest->clones < gate->budgets.most)
 		start_trial(gate, hold);
 	else if (gate->now >= hold->deadline)
 		give_up(gate, hold, FT_TRIAL_END_ERROR, "no clone was free in time");
@@ -460,7 +459,7 @@ static void tick_trial(struct ft_gate *gate, struct ft_hold *hold)
 		if (!error)
 			hold->state = FT_HOLD_TRY;
 		else if (error != -EAGAIN) {
-			ft_gate_link_broken(gate, "its command ring has an impossible index");
+			ft_gate_link_broken(gate, hold->guest, "its command ring has an impossible index");
 			return; /* and with it this hold */
 		} else {
 			gate->holds.due = gate->now;
@@ -490,11 +489,13 @@ void ft_holds_tick(struct ft_gate *gate)
 {
 	gate->holds.due = NEVER;
 	for (struct ft_hold *hold = gate->holds.first; hold; hold = hold->next) {
+		gate->about = hold->guest;
 		if (hold->state <= FT_HOLD_WAIT)
 			tick_waiting(gate, hold);
 		if (hold->state > FT_HOLD_WAIT && hold->state < FT_HOLD_OVER)
 			tick_trial(gate, hold);
 	}
+	gate->about = NULL;
 	collect_garbage(gate);
 }
 
@@ -515,7 +516,7 @@ void ft_hold_observe(struct ft_gate *gate, struct ft_flow *flow, const struct ft
 		return;
 	}
 	/* The frame goes on at once, so a trial that cannot begin now would begin from a guest that has it already. */
-	if (gate->holds.running >= gate->budgets.most) {
+	if (hold->guest->clones >= gate->budgets.most) {
 		flow->trials++;
 		give_up(gate, hold, FT_TRIAL_END_ERROR, "no clone was free when it came");
 		return;
@@ -559,9 +560,11 @@ static void end_by_policy(struct ft_gate *gate, struct ft_hold *hold, bool gone,
 		drop(gate, hold, FT_REASON_DROP_RING_FULL);
 }
 
-void ft_holds_end(struct ft_gate *gate, bool gone, const char *why)
+void ft_holds_end(struct ft_gate *gate, struct ft_guest *guest, bool gone, const char *why)
 {
 	for (struct ft_hold *hold = gate->holds.first; hold; hold = hold->next) {
+		if (hold->guest != guest)
+			continue;
 		if (hold->state < FT_HOLD_DEPART && hold->flow)
 			end_by_policy(gate, hold, gone, why);
 		else if (hold->state == FT_HOLD_DEPART && gone)

@@ -29,14 +29,14 @@ int ft_hold_join(struct ft_gate *gate, struct ft_flow *flow, const struct ft_fra
 void ft_hold_observe(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame, uint32_t fresh,
 		     const struct ft_trigger *trigger);
 
-/* An event of a trial (event->hold is not 0). */
-void ft_hold_event(struct ft_gate *gate, struct ft_event *event, const char *const *strings);
+/* An event of a trial of this guest (event->hold is not 0). */
+void ft_hold_event(struct ft_gate *gate, struct ft_guest *guest, struct ft_event *event, const char *const *strings);
 
 /* What time and room bring. Sets gate->holds.due. */
 void ft_holds_tick(struct ft_gate *gate);
 
-/* Ends all holds. release_reason, drop_reason: by policy. gone: there is no guest to release to any more. */
-void ft_holds_end(struct ft_gate *gate, bool gone, const char *why);
+/* Ends all holds of the guest, by policy. gone: there is nobody to release to any more. */
+void ft_holds_end(struct ft_gate *gate, struct ft_guest *guest, bool gone, const char *why);
 
 /* Both ends of a TCP flow get a reset; nothing of it passes any more. */
 void ft_flow_kill(struct ft_gate *gate, struct ft_flow *flow);

@@ -29,11 +29,22 @@
 #define BACKLOG_NS      5000000u /* between two attempts to hand on what the ledger had no room for */
 #define LAST_RECORDS_MS 1000     /* at the end: how long it gets to make some */
 
+struct process;
+
+/* What a received frame's callback knows. */
+struct uplink {
+	struct process *process;
+	unsigned index;
+	const char *name; /* of the configuration */
+};
+
 struct process {
-	struct ft_port port;
+	struct ft_port ports[FT_GATE_UPLINKS];
+	struct uplink uplinks[FT_GATE_UPLINKS];
+	unsigned uplink_count;
 	struct ft_gate *gate;
 	json_t *said;
-	unsigned lost; /* frames that the port did not take */
+	unsigned lost; /* frames that a port did not take */
 	struct ft_backlog records;
 	uint64_t records_at; /* when to try again */
 	uint64_t idle_sleep;
@@ -68,10 +79,10 @@ static int fail(int code, const struct ft_error *err)
 	return code;
 }
 
-static int send_frame(void *context, const void *frame, size_t length)
+static int send_frame(void *context, unsigned uplink, const void *frame, size_t length)
 {
 	struct process *process = context;
-	return ft_port_send(&process->port, frame, length, &process->lost);
+	return ft_port_send(&process->ports[uplink], frame, length, &process->lost);
 }
 
 /* A ledger that is slow or gone costs records, which is said, never packets' time. */
@@ -93,8 +104,8 @@ static void send_record(void *context, json_t *record)
 
 static void from_wire(void *context, uint8_t *data, size_t length)
 {
-	struct process *process = context;
-	ft_gate_wire(process->gate, data, length);
+	const struct uplink *uplink = context;
+	ft_gate_wire(uplink->process->gate, uplink->index, data, length);
 }
 
 /* Waits for the first message, which is the configuration. */
@@ -118,9 +129,12 @@ static void answer_query(struct process *process, json_t *message)
 	json_object_set(answer, "id", json_object_get(message, "id"));
 	if (what && !strcmp(what, "status")) {
 		json_t *status = ft_gate_status(process->gate);
-		json_object_set_new(status, "port", json_string(process->port.driver));
-		json_object_set_new(status, "port_missed",
-				    json_integer((json_int_t)ft_port_missed(&process->port)));
+		json_t *uplinks = json_object();
+		for (unsigned i = 0; i < process->uplink_count; i++)
+			json_object_set_new(uplinks, process->uplinks[i].name,
+					    json_pack("{s:s, s:I}", "driver", process->ports[i].driver, "missed",
+						      (json_int_t)ft_port_missed(&process->ports[i])));
+		json_object_set_new(status, "uplinks", uplinks);
 		json_object_set_new(status, "records_lost", json_integer((json_int_t)process->records.lost));
 		json_object_set_new(answer, "result", status);
 	} else if (what && !strcmp(what, "holds")) {
@@ -182,17 +196,23 @@ static bool handle_channel(struct process *process)
 /* Sleeps until something can be read or until the port has to be looked at again. */
 static bool wait_for_work(struct process *process, uint64_t now, uint64_t due)
 {
-	int wake[2];
-	if (!ft_gate_sleep(process->gate, wake))
+	int wake[FT_GATE_WAKES];
+	unsigned wakes;
+	if (!ft_gate_sleep(process->gate, wake, &wakes))
 		return true;
 	uint64_t sleep = process->idle_sleep < SLEEP_MOST_NS ? process->idle_sleep : SLEEP_MOST_NS;
 	process->idle_sleep = sleep * 2 + 10000;
 	if (due > now && due - now < sleep)
 		sleep = due - now;
 	struct timespec timeout = {.tv_nsec = (long)sleep};
-	struct pollfd polls[3] = {{FT_CHANNEL_FD, POLLIN, 0}, {wake[0], POLLIN, 0}, {wake[1], POLLIN, 0}};
-	int n = ppoll(polls, 3, &timeout, NULL);
-	ft_gate_awake(process->gate, (bool[2]){n > 0 && polls[1].revents, n > 0 && polls[2].revents});
+	struct pollfd polls[1 + FT_GATE_WAKES] = {{FT_CHANNEL_FD, POLLIN, 0}};
+	bool readable[FT_GATE_WAKES];
+	for (unsigned i = 0; i < wakes; i++)
+		polls[1 + i] = (struct pollfd){wake[i], POLLIN, 0};
+	int n = ppoll(polls, 1 + wakes, &timeout, NULL);
+	for (unsigned i = 0; i < wakes; i++)
+		readable[i] = n > 0 && polls[1 + i].revents;
+	ft_gate_awake(process->gate, readable);
 	if (n > 0 && polls[0].revents)
 		return handle_channel(process);
 	return true;
@@ -215,11 +235,14 @@ static void run(struct process *process)
 	while (open && !process->stop) {
 		uint64_t now = clock_ns(CLOCK_MONOTONIC);
 		ft_gate_time(process->gate, now, clock_ns(CLOCK_REALTIME));
-		/* Before the first link frames wait in the port: the guest is about to come. */
-		unsigned work = process->linked ? ft_port_receive(&process->port, from_wire, process) : 0;
+		/* Before the first link frames wait in the ports: the guests are about to come. */
+		unsigned work = 0;
+		for (unsigned i = 0; process->linked && i < process->uplink_count; i++)
+			work += ft_port_receive(&process->ports[i], from_wire, &process->uplinks[i]);
 		work += ft_gate_guest(process->gate, GUEST_BUDGET);
 		uint64_t due = ft_gate_tick(process->gate);
-		process->lost += ft_port_flush(&process->port);
+		for (unsigned i = 0; i < process->uplink_count; i++)
+			process->lost += ft_port_flush(&process->ports[i]);
 		if (process->lost) {
 			ft_gate_lost(process->gate, process->lost);
 			process->lost = 0;
@@ -244,19 +267,42 @@ static void run(struct process *process)
 		}
 	}
 	ft_gate_stop(process->gate);
-	ft_port_flush(&process->port);
+	for (unsigned i = 0; i < process->uplink_count; i++)
+		ft_port_flush(&process->ports[i]);
 	last_records(process);
 }
 
-static int open_port(struct process *process, const json_t *config, struct ft_error *err)
+static int open_ports(struct process *process, const json_t *config, struct ft_error *err)
 {
-	const json_t *uplink = json_object_get(config, "uplink");
-	const char *port = json_string_value(json_object_get(uplink, "port"));
-	const char *huge = json_string_value(json_object_get(uplink, "huge"));
-	if (!port)
-		return ft_error_set(err, -EINVAL, "uplink: port is missing");
-	struct ft_port_config how = {.devargs = port, .huge = !huge || strcmp(huge, "never")};
-	return ft_port_open(&process->port, &how, process->said, err);
+	struct ft_port_config how[FT_GATE_UPLINKS];
+	json_t *uplinks = json_object_get(config, "uplinks"), *value;
+	const char *name;
+	if (!json_object_size(uplinks) || json_object_size(uplinks) > FT_GATE_UPLINKS)
+		return ft_error_set(err, -EINVAL, "uplinks: not between 1 and %u of them", FT_GATE_UPLINKS);
+	unsigned count = 0;
+	json_object_foreach(uplinks, name, value)
+	{
+		const char *port = json_string_value(json_object_get(value, "port"));
+		const char *huge = json_string_value(json_object_get(value, "huge"));
+		if (!port)
+			return ft_error_set(err, -EINVAL, "uplink %s: port is missing", name);
+		how[count] = (struct ft_port_config){
+		    .name = name, .devargs = port, .huge = !huge || strcmp(huge, "never")};
+		process->uplinks[count] =
+		    (struct uplink){process, count, name};
+		count++;
+	}
+	int error = ft_ports_open(process->ports, how, count, process->said, err);
+	process->uplink_count = error ? 0 : count;
+	return error;
+}
+
+static unsigned kernel_sides(const struct process *process)
+{
+	unsigned bits = 0;
+	for (unsigned i = 0; i < process->uplink_count; i++)
+		bits |= (unsigned)process->ports[i].kernel_side << i;
+	return bits;
 }
 
 static int give_up_privileges(const json_t *message, struct ft_error *err)
@@ -287,19 +333,18 @@ int main(void)
 		if (fds[i] != RECORD_FD)
 			close(fds[i]);
 	const json_t *config = json_object_get(message, "config");
-	if (open_port(&process, config, &err))
+	if (open_ports(&process, config, &err))
 		return fail(err.code == -EINVAL ? EX_CONFIG : EX_UNAVAILABLE, &err);
 	struct ft_gate_outlet outlet = {.context = &process,
 					.send = send_frame,
 					.record = send_record,
 					.log = log_line,
-					.kernel_side = process.port.kernel_side};
+					.kernel_side = kernel_sides(&process)};
 	int code = 0;
 	if (ft_gate_new(config, &outlet, &process.gate, &err))
 		code = EX_CONFIG;
 	else if (give_up_privileges(message, &err))
 		code = EX_NOPERM;
-	json_decref(message);
 	if (code) {
 		fail(code, &err);
 	} else {
@@ -308,6 +353,7 @@ int main(void)
 	}
 	ft_gate_free(process.gate);
 	ft_backlog_close(&process.records);
-	ft_port_close(&process.port);
+	ft_ports_close(process.ports, process.uplink_count);
+	json_decref(message); /* the uplinks' names are in it */
 	return code;
 }

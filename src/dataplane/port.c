@@ -26,9 +26,13 @@
 #define AF_PACKET_RING "framesz=10240,blocksz=40960,framecnt=512"
 #define BUFFER_ROOM    10240u
 
-#define BUFFERS 2047 /* 2^n - 1 suits the pool's ring */
+/* Of all ports together; 2^n - 1 suits the pool's ring. Each port keeps its receive ring filled, and has as many to send. */
+#define BUFFERS_BASE 1024u
+#define BUFFERS_PORT 1024u
 
-#define MEMORY_MIB "128" /* buffers (~20 MiB), flow table and driver rings, with room; touched as used */
+/* Flow table, buffers (10 MiB for each 1024) and driver rings, with room; touched as used. */
+#define MEMORY_MIB_BASE 112u
+#define MEMORY_MIB_PORT 16u
 
 #define HUGE_LEAST (64ull << 20)
 
@@ -93,19 +97,26 @@ static void add_cores(struct arguments *arguments)
 	add(arguments, "--lcores=0@(%s)", at ? list : "0");
 }
 
-static void add_device(struct arguments *arguments, const char *devargs)
+/* The device's name without arguments, as DPDK calls it. */
+static void name_of(const char *devargs, char *name, size_t size)
 {
-	if (is_pci(devargs)) {
-		add(arguments, "-a%s", devargs);
-		return;
-	}
-	add(arguments, "%s", "--no-pci");
+	unsigned a, b, c, d;
+	size_t length = strcspn(devargs, ",");
+	if (is_pci(devargs) && sscanf(devargs, "%x:%x:%x.%x", &a, &b, &c, &d) != 4)
+		snprintf(name, size, "0000:%.*s", (int)length, devargs);
+	else
+		snprintf(name, size, "%.*s", (int)length, devargs);
+}
+
+/* Virtual devices are made one by one when DPDK runs, so that each failure has a name. */
+static int add_virtual_device(const char *devargs)
+{
 	char device[400];
 	bool sized =
 	    strstr(devargs, "framesz=") || strstr(devargs, "blocksz=") || strstr(devargs, "framecnt=");
 	bool packet = !strncmp(devargs, "net_af_packet", 13) || !strncmp(devargs, "eth_af_packet", 13);
 	snprintf(device, sizeof(device), "%s%s", devargs, packet && !sized ? "," AF_PACKET_RING : "");
-	add(arguments, "--vdev=%s", device);
+	return rte_dev_probe(device);
 }
 
 /* DPDK makes a directory for files that neither way of starting it writes. */
@@ -120,9 +131,11 @@ static void forget_runtime_directory(void)
 	}
 }
 
-static int start_eal(const struct ft_port_config *config, bool huge, struct ft_error *err)
+static int start_eal(const struct ft_port_config *configs, unsigned count, bool huge, struct ft_error *err)
 {
 	struct arguments arguments = {.count = 0};
+	char memory[16];
+	bool pci = false;
 	add(&arguments, "%s", "foretaste-dataplane");
 	add(&arguments, "%s", "--no-telemetry");
 	add(&arguments, "%s", "--log-level=*:error");
@@ -130,18 +143,22 @@ static int start_eal(const struct ft_port_config *config, bool huge, struct ft_e
 	if (huge) {
 		add(&arguments, "%s", "--in-memory");
 	} else {
+		snprintf(memory, sizeof(memory), "%u", MEMORY_MIB_BASE + MEMORY_MIB_PORT * count);
 		add(&arguments, "%s", "--no-huge");
 		add(&arguments, "%s", "--no-shconf");
-		add(&arguments, "%s", "-m" MEMORY_MIB);
+		add(&arguments, "-m%s", memory);
 	}
 	add_cores(&arguments);
-	add_device(&arguments, config->devargs);
+	for (unsigned i = 0; i < count; i++) {
+		if (is_pci(configs[i].devargs))
+			add(&arguments, "-a%s", configs[i].devargs);
+		pci |= is_pci(configs[i].devargs);
+	}
+	if (!pci)
+		add(&arguments, "%s", "--no-pci");
 	int started = rte_eal_init(arguments.count, arguments.list);
 	forget_runtime_directory();
-	if (started < 0)
-		return ft_error_set(err, -EIO, "port \"%s\": DPDK cannot use it: %s", config->devargs,
-				    rte_strerror(rte_errno));
-	return 0;
+	return started < 0 ? ft_error_set(err, -EIO, "DPDK cannot start: %s", rte_strerror(rte_errno)) : 0;
 }
 
 static int start_port(struct ft_port *port, struct ft_error *err)
@@ -196,69 +213,136 @@ static bool interface_of(const char *devargs, char *name, size_t size)
 	return true;
 }
 
-int ft_port_open(struct ft_port *port, const struct ft_port_config *config, json_t *said,
-		 struct ft_error *err)
+static int check_config(const struct ft_port_config *configs, unsigned at, struct ft_error *err)
 {
-	*port = (struct ft_port){.offload = FT_OFFLOAD_NONE};
-	if (!*config->devargs || strlen(config->devargs) > 300)
+	const char *devargs = configs[at].devargs;
+	char name[320], other[320];
+	if (!*devargs || strlen(devargs) > 300)
 		return ft_error_set(err, -EINVAL, "the port's name is empty or too long");
+	name_of(devargs, name, sizeof(name));
+	for (unsigned i = 0; i < at; i++) {
+		name_of(configs[i].devargs, other, sizeof(other));
+		if (!strcmp(name, other))
+			return ft_error_set(err, -EINVAL, "uplink %s has a device \"%s\", too",
+					    configs[i].name, name);
+	}
+	return 0;
+}
+
+/* Before DPDK: its threads must not see the fork of the process that restores. */
+static int silence_kernel(struct ft_port *port, const char *devargs, json_t *said, struct ft_error *err)
+{
 	char interface[64];
-	int error = 0;
-	if (strstr(config->devargs, "af_packet")) {
-		if (!interface_of(config->devargs, interface, sizeof(interface)))
-			return ft_error_set(err, -EINVAL, "port \"%s\": iface= is missing", config->devargs);
-		/* Before DPDK: its threads must not see the fork of the process that restores. */
-		error = ft_offload_disable(&port->offload, interface, said, err);
+	if (!strstr(devargs, "af_packet"))
+		return 0;
+	if (!interface_of(devargs, interface, sizeof(interface)))
+		return ft_error_set(err, -EINVAL, "iface= is missing");
+	return ft_offload_disable(&port->offload, interface, said, err);
+}
+
+static int find_port(struct ft_port *port, const char *devargs, struct ft_error *err)
+{
+	char name[320];
+	struct rte_dev_iterator iterator;
+	unsigned found = 0;
+	uint16_t id;
+	if (!is_pci(devargs) && add_virtual_device(devargs))
+		return ft_error_set(err, -ENODEV,
+				    "DPDK made no port of it: do the driver, its arguments and the device "
+				    "exist?");
+	name_of(devargs, name, sizeof(name));
+	RTE_ETH_FOREACH_MATCHING_DEV(id, name, &iterator)
+	{
+		port->id = id;
+		found++;
 	}
+	if (found == 1)
+		return 0;
+	return ft_error_set(err, -ENODEV,
+			    found ? "DPDK made several ports of it, expected one"
+				  : "DPDK made no port of it: do the driver, its arguments and the device exist?");
+}
+
+static int open_port(struct ft_port *port, const char *devargs, struct ft_error *err)
+{
+	int error = find_port(port, devargs, err);
+	if (!error)
+		error = start_port(port, err);
 	if (error)
 		return error;
-	bool huge = config->huge && free_huge_bytes() >= HUGE_LEAST;
-	error = start_eal(config, huge, err);
-	if (error) {
-		ft_offload_restore(&port->offload);
-		return error;
-	}
-	if (said && config->huge && !huge)
-		json_array_append_new(said,
-				      json_string("no free huge pages: packet buffers are in normal pages"));
-	if (rte_eth_dev_count_avail() != 1) {
-		error = ft_error_set(
-		    err, -ENODEV,
-		    rte_eth_dev_count_avail()
-			? "DPDK made several ports of it, expected one"
-			: "DPDK made no port of it: do the driver, its arguments and the device exist?");
-		goto fail;
-	}
-	port->id = rte_eth_find_next(0);
-	port->pool = rte_pktmbuf_pool_create("frames", BUFFERS, 0, 0, BUFFER_ROOM + RTE_PKTMBUF_HEADROOM,
-					     SOCKET_ID_ANY);
-	if (!port->pool) {
-		error =
-		    ft_error_set(err, -ENOMEM, "no memory for packet buffers: %s", rte_strerror(rte_errno));
-		goto fail;
-	}
-	error = start_port(port, err);
-	if (error)
-		goto fail;
+	port->started = true;
 	port->kernel_side = strstr(port->driver, "af_packet") || strstr(port->driver, "tap") ||
 			    strstr(port->driver, "tun") || strstr(port->driver, "af_xdp");
 	return 0;
-fail:
-	ft_error_prefix(err, "port \"%s\"", config->devargs);
-	ft_port_close(port);
+}
+
+static int start_dpdk(struct ft_port *ports, const struct ft_port_config *configs, unsigned count,
+		      json_t *said, struct ft_error *err)
+{
+	bool wanted = true;
+	for (unsigned i = 0; i < count; i++)
+		wanted &= configs[i].huge;
+	bool huge = wanted && free_huge_bytes() >= HUGE_LEAST;
+	int error = start_eal(configs, count, huge, err);
+	if (error)
+		return error;
+	if (said && wanted && !huge)
+		json_array_append_new(said,
+				      json_string("no free huge pages: packet buffers are in normal pages"));
+	unsigned buffers = rte_align32pow2(BUFFERS_BASE + BUFFERS_PORT * count) - 1;
+	struct rte_mempool *pool = rte_pktmbuf_pool_create(
+	    "frames", buffers, 0, 0, BUFFER_ROOM + RTE_PKTMBUF_HEADROOM, SOCKET_ID_ANY);
+	for (unsigned i = 0; i < count; i++)
+		ports[i].pool = pool;
+	return pool ? 0
+		    : ft_error_set(err, -ENOMEM, "no memory for packet buffers: %s",
+				   rte_strerror(rte_errno));
+}
+
+int ft_ports_open(struct ft_port *ports, const struct ft_port_config *configs, unsigned count, json_t *said,
+		  struct ft_error *err)
+{
+	int error = 0;
+	unsigned at;
+	for (at = 0; at < count; at++)
+		ports[at] = (struct ft_port){.offload = FT_OFFLOAD_NONE};
+	for (at = 0; at < count && !error; at++) {
+		error = check_config(configs, at, err);
+		if (!error)
+			error = silence_kernel(&ports[at], configs[at].devargs, said, err);
+	}
+	bool started = !error;
+	if (!error) {
+		error = start_dpdk(ports, configs, count, said, err);
+		for (at = 0; at < count && !error; at++)
+			error = open_port(&ports[at], configs[at].devargs, err);
+	}
+	if (!error)
+		return 0;
+	if (at)
+		ft_error_prefix(err, "uplink %s, port \"%s\"", configs[at - 1].name, configs[at - 1].devargs);
+	if (started)
+		ft_ports_close(ports, count);
+	for (at = 0; at < count; at++)
+		ft_offload_restore(&ports[at].offload);
 	return error;
 }
 
-void ft_port_close(struct ft_port *port)
+void ft_ports_close(struct ft_port *ports, unsigned count)
 {
-	if (port->pool) {
-		ft_port_flush(port);
-		rte_eth_dev_stop(port->id);
-		rte_eth_dev_close(port->id);
+	for (unsigned i = 0; i < count; i++) {
+		if (!ports[i].started)
+			continue;
+		ft_port_flush(&ports[i]);
+		rte_eth_dev_stop(ports[i].id);
+		rte_eth_dev_close(ports[i].id);
+		ports[i].started = false;
 	}
 	rte_eal_cleanup();
-	ft_offload_restore(&port->offload);
-	port->pool = NULL;
+	for (unsigned i = 0; i < count; i++) {
+		ft_offload_restore(&ports[i].offload);
+		ports[i].pool = NULL;
+	}
 }
 
 /* A port that took the VLAN tag out of the frame gives it beside it; the frame path wants it as on the wire.

@@ -1,7 +1,7 @@
-/* A DPDK port: where frames enter and leave the gateway. One queue each way, used by one thread.
+/* DPDK ports: where frames enter and leave the gateway. One queue each way, used by one thread.
  *
- * A process has one EAL and so one port at a time: ft_port_open starts DPDK, ft_port_close ends it.
- * Everything that needs privileges happens in ft_port_open. */
+ * A process has one EAL, so all its ports are opened and closed together: ft_ports_open starts DPDK, ft_ports_close ends
+ * it. Everything that needs privileges happens in ft_ports_open. */
 #ifndef FT_DATAPLANE_PORT_H
 #define FT_DATAPLANE_PORT_H
 
@@ -20,27 +20,29 @@ struct rte_mbuf;
 
 struct ft_port {
 	uint16_t id;
+	bool started;
 	char driver[32];
 	bool kernel_side; /* frames come out of a kernel's stack: checksums may be partial */
 	uint8_t mac[6];   /* the port's own */
-	struct rte_mempool *pool;
+	struct rte_mempool *pool; /* one for all ports */
 	struct rte_mbuf *pending[FT_PORT_BURST]; /* to be sent */
 	unsigned pending_count;
 	struct ft_offload offload;
 };
 
 struct ft_port_config {
+	const char *name;    /* of the uplink, for errors */
 	const char *devargs; /* as DPDK takes them: "net_af_packet0,iface=eth0", "0000:03:00.0", ... */
-	bool huge;           /* use huge pages when there are free ones */
+	bool huge;           /* use huge pages when there are free ones; false for one is false for all */
 };
 
-/* Starts DPDK and the port. said (may be NULL): array that gets sentences about what was changed on the
- * machine. 0 or -errno with a sentence for the operator. */
-int ft_port_open(struct ft_port *port, const struct ft_port_config *config, json_t *said,
-		 struct ft_error *err);
+/* Starts DPDK and count ports. said (may be NULL): array that gets sentences about what was changed on the machine. 0,
+ * or -errno with a sentence for the operator that names the uplink; then nothing is open. */
+int ft_ports_open(struct ft_port *ports, const struct ft_port_config *configs, unsigned count, json_t *said,
+		  struct ft_error *err);
 
-/* Sends what is pending, stops the port and undoes what was changed. */
-void ft_port_close(struct ft_port *port);
+/* Sends what is pending, stops the ports and undoes what was changed. */
+void ft_ports_close(struct ft_port *ports, unsigned count);
 
 /* Calls frame for each received frame of one burst. The bytes are writable, and valid during the call only.
  * Returns how many came. */

@@ -150,7 +150,7 @@ json_t *ft_record_hold(const struct ft_gate *gate, const struct ft_hold *hold)
 {
 	const struct ft_service *service = hold->flow->service;
 	json_t *record = json_pack("{s:s, s:I, s:s, s:s, s:s, s:I, s:I}", "op", "hold", "hold",
-				   (json_int_t)hold->id, "guest", gate->guest.name, "service", service->name,
+				   (json_int_t)hold->id, "guest", hold->guest->name, "service", service->name,
 				   "mode", ft_service_mode_name(service->mode), "started_ns",
 				   (json_int_t)hold->opened_wall, "ended_ns", (json_int_t)gate->wall);
 	if (!record)

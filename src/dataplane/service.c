@@ -144,14 +144,17 @@ void ft_services_free(struct ft_services *services)
 	*services = (struct ft_services){0};
 }
 
-int ft_services_profile(const json_t *services, struct ft_profile **profile, struct ft_error *err)
+int ft_services_profile(const json_t *services, const char *guest, struct ft_profile **profile, struct ft_error *err)
 {
 	json_t *all = json_object();
 	const char *name;
 	json_t *service;
 	json_object_foreach((json_t *)(uintptr_t)services, name, service)
 	{
+		const char *whose = json_string_value(json_object_get(service, "guest"));
 		const json_t *normal = json_object_get(service, "normal");
+		if (!whose || strcmp(whose, guest))
+			continue;
 		for (int i = 0; i < FT_PROFILE_LISTS; i++) {
 			const char *key = ft_profile_list_name((enum ft_profile_list)i);
 			if (!json_object_get(all, key))
@@ -192,18 +195,22 @@ int ft_budgets_load(const json_t *clone, struct ft_budgets *to, struct ft_error 
 	return 0;
 }
 
-const struct ft_service *ft_services_find(const struct ft_services *services, uint8_t protocol, uint16_t port)
+const struct ft_service *ft_services_find(const struct ft_services *services, uint8_t guest, uint8_t protocol,
+					  uint16_t port)
 {
 	for (size_t i = 0; i < services->count; i++)
-		if (services->list[i].port == port && services->list[i].protocol == protocol)
+		if (services->list[i].port == port && services->list[i].protocol == protocol &&
+		    services->list[i].guest_index == guest)
 			return &services->list[i];
 	return NULL;
 }
 
-bool ft_services_have(const struct ft_services *services, uint8_t protocol, enum ft_service_mode mode)
+bool ft_services_have(const struct ft_services *services, uint8_t guest, uint8_t protocol,
+		      enum ft_service_mode mode)
 {
 	for (size_t i = 0; i < services->count; i++)
-		if (services->list[i].mode == mode && (!protocol || services->list[i].protocol == protocol))
+		if (services->list[i].guest_index == guest && services->list[i].mode == mode &&
+		    (!protocol || services->list[i].protocol == protocol))
 			return true;
 	return false;
 }

@@ -22,6 +22,7 @@ enum ft_service_mode {
 struct ft_service {
 	char *name;
 	char *guest;
+	uint8_t guest_index; /* set by the gate */
 	uint8_t protocol; /* IPPROTO_TCP or IPPROTO_UDP */
 	uint16_t port;
 	enum ft_service_mode mode;
@@ -55,15 +56,16 @@ int ft_services_load(const json_t *services, struct ft_services *to, struct ft_e
 void ft_services_free(struct ft_services *services);
 int ft_budgets_load(const json_t *clone, struct ft_budgets *to, struct ft_error *err);
 
-/* What all services together may do: what is normal for the guest. The caller frees *profile. */
-int ft_services_profile(const json_t *services, struct ft_profile **profile, struct ft_error *err);
+/* What all services of a guest together may do: what is normal for it. The caller frees *profile. */
+int ft_services_profile(const json_t *services, const char *guest, struct ft_profile **profile, struct ft_error *err);
 
-/* The service that protocol and port (host byte order) belong to, or NULL. */
-const struct ft_service *ft_services_find(const struct ft_services *services, uint8_t protocol,
+/* The guest's service that protocol and port (host byte order) belong to, or NULL. */
+const struct ft_service *ft_services_find(const struct ft_services *services, uint8_t guest, uint8_t protocol,
 					  uint16_t port);
 
-/* Has any service with this protocol that mode? protocol 0: any protocol. */
-bool ft_services_have(const struct ft_services *services, uint8_t protocol, enum ft_service_mode mode);
+/* Has any service of the guest with this protocol that mode? protocol 0: any protocol. */
+bool ft_services_have(const struct ft_services *services, uint8_t guest, uint8_t protocol,
+		      enum ft_service_mode mode);
 
 const char *ft_service_mode_name(enum ft_service_mode mode);
 

@@ -8,22 +8,23 @@
 #include "dataplane/reset.h"
 #include "dataplane/trigger.h"
 
-static void answer_with_reset(struct ft_gate *gate, const struct ft_frame *frame, bool to_client)
+static void answer_with_reset(struct ft_gate *gate, struct ft_guest *guest, const struct ft_frame *frame,
+			      bool to_client)
 {
 	uint8_t reset[FT_RESET_LENGTH];
 	size_t length = ft_reset_answer(frame, reset);
 	if (length && to_client)
-		ft_gate_emit(gate, reset, length);
-	else if (length && gate->guest.up)
-		ft_gate_deliver(gate, reset, length);
+		ft_gate_emit(gate, guest, reset, length);
+	else if (length && guest->up)
+		ft_gate_deliver(gate, guest, reset, length);
 }
 
 /* Passes a frame without its payload. */
-static int deliver_bare(struct ft_gate *gate, const struct ft_frame *frame,
+static int deliver_bare(struct ft_gate *gate, const struct ft_flow *flow, const struct ft_frame *frame,
 			const struct ft_frame_bare *change)
 {
 	uint8_t bare[FT_FRAME_USUAL];
-	return ft_gate_deliver(gate, bare, ft_frame_bare(frame, change, bare));
+	return ft_gate_deliver(gate, flow->guest, bare, ft_frame_bare(frame, change, bare));
 }
 
 /* The acknowledgement of a held flow's packet, at the number that the guest expects. With a TSval above that of the
@@ -39,7 +40,7 @@ static void pass_acknowledgement(struct ft_gate *gate, const struct ft_flow *flo
 				       .flags = FT_TCP_ACK,
 				       .set_timestamp = flow->stream.has_timestamp,
 				       .timestamp = flow->stream.timestamp};
-	if (!deliver_bare(gate, frame, &change))
+	if (!deliver_bare(gate, flow, frame, &change))
 		ft_gate_note(gate, FT_REASON_PASS_ACK);
 }
 
@@ -55,7 +56,7 @@ static bool tells_more(const struct ft_stream *stream, const struct ft_frame *fr
 static void pass(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame,
 		 enum ft_reason reason)
 {
-	if (ft_gate_deliver(gate, frame->data, frame->length))
+	if (ft_gate_deliver(gate, flow->guest, frame->data, frame->length))
 		return;
 	ft_gate_note(gate, reason);
 	if (frame->timestamp) {
@@ -79,7 +80,7 @@ static void pass_syn(struct ft_gate *gate, struct ft_flow *flow, const struct ft
 	}
 	struct ft_frame_bare change = {.sequence = frame->sequence, .flags = FT_TCP_SYN};
 	ft_gate_note(gate, FT_REASON_DROP_SYN_DATA);
-	if (!deliver_bare(gate, frame, &change))
+	if (!deliver_bare(gate, flow, frame, &change))
 		ft_gate_note(gate, FT_REASON_PASS_INSPECTED);
 }
 
@@ -142,7 +143,7 @@ static void handle_reset(struct ft_gate *gate, struct ft_flow *flow, const struc
 		return;
 	}
 	struct ft_frame_bare change = {.sequence = frame->sequence, .flags = frame->flags};
-	if (deliver_bare(gate, frame, &change))
+	if (deliver_bare(gate, flow, frame, &change))
 		return;
 	ft_gate_note(gate, FT_REASON_PASS_INSPECTED);
 	if (!ahead)
@@ -201,8 +202,8 @@ static void handle_next(struct ft_gate *gate, struct ft_flow *flow, const struct
 		return;
 	}
 	/* What will not fit must not be looked at: it comes again, and would be looked at twice. */
-	if (!ft_gate_has_room(gate, frame->length)) {
-		ft_gate_note(gate, gate->guest.up ? FT_REASON_DROP_RING_FULL : FT_REASON_DROP_GUEST_DOWN);
+	if (!ft_gate_has_room(flow->guest, frame->length)) {
+		ft_gate_note(gate, flow->guest->up ? FT_REASON_DROP_RING_FULL : FT_REASON_DROP_GUEST_DOWN);
 		return;
 	}
 	int found = ft_trigger_client(gate, flow, frame, fresh, &trigger);
@@ -268,7 +269,7 @@ static void handle_enforced(struct ft_gate *gate, struct ft_flow *flow, const st
 		struct ft_frame_bare change = {.sequence = frame->sequence, .flags = FT_TCP_ACK};
 		if (flow->hold)
 			ft_gate_note(gate, FT_REASON_DROP_HOLD_DUPLICATE);
-		else if (!deliver_bare(gate, frame, &change))
+		else if (!deliver_bare(gate, flow, frame, &change))
 			ft_gate_note(gate, FT_REASON_PASS_INSPECTED);
 		break;
 	}
@@ -304,7 +305,7 @@ static void handle_observed(struct ft_gate *gate, struct ft_flow *flow, const st
 	int found = segment == FT_SEGMENT_OVERLAP;
 	if (segment == FT_SEGMENT_NEXT)
 		found = ft_trigger_client(gate, flow, frame, fresh, &trigger) > 0;
-	if (found && ft_gate_has_room(gate, frame->length))
+	if (found && ft_gate_has_room(flow->guest, frame->length))
 		ft_hold_observe(gate, flow, frame, fresh, &trigger);
 	ft_stream_admit(stream, frame, fresh);
 	pass(gate, flow, frame, found ? FT_REASON_PASS_OBSERVED : pass_reason(flow));
@@ -313,23 +314,23 @@ static void handle_observed(struct ft_gate *gate, struct ft_flow *flow, const st
 
 /* ---- the two directions ---- */
 
-static struct ft_flow *flow_of_client(struct ft_gate *gate, const struct ft_service *service,
-				      const struct ft_frame *frame)
+static struct ft_flow *flow_of_client(struct ft_gate *gate, struct ft_guest *guest,
+				      const struct ft_service *service, const struct ft_frame *frame)
 {
 	struct ft_flow_key key;
-	ft_flow_key_client(&key, frame);
+	ft_flow_key_client(&key, guest->index, frame);
 	struct ft_flow *flow = ft_flows_find(gate->flows, &key);
 	bool syn = (frame->flags & (FT_TCP_SYN | FT_TCP_ACK | FT_TCP_RST)) == FT_TCP_SYN;
 	if (flow)
 		return flow;
 	if (!syn && service->mode != FT_MODE_OBSERVE) {
 		ft_gate_note(gate, FT_REASON_DROP_NO_FLOW);
-		answer_with_reset(gate, frame, true);
+		answer_with_reset(gate, guest, frame, true);
 		return NULL;
 	}
 	flow = ft_flows_add(gate->flows, &key);
 	if (!flow && service->mode == FT_MODE_OBSERVE) {
-		if (!ft_gate_deliver(gate, frame->data, frame->length))
+		if (!ft_gate_deliver(gate, guest, frame->data, frame->length))
 			ft_gate_note(gate, FT_REASON_PASS_UNSEEN);
 		return NULL;
 	}
@@ -337,6 +338,7 @@ static struct ft_flow *flow_of_client(struct ft_gate *gate, const struct ft_serv
 		ft_gate_note(gate, FT_REASON_DROP_FLOW_TABLE);
 		return NULL;
 	}
+	flow->guest = guest;
 	flow->service = service;
 	flow->start_wall = gate->wall;
 	memcpy(flow->client_mac, frame->data + 6, 6);
@@ -348,16 +350,17 @@ static struct ft_flow *flow_of_client(struct ft_gate *gate, const struct ft_serv
 	return flow;
 }
 
-void ft_tcp_client(struct ft_gate *gate, const struct ft_service *service, const struct ft_frame *frame)
+void ft_tcp_client(struct ft_gate *gate, struct ft_guest *guest, const struct ft_service *service,
+		   const struct ft_frame *frame)
 {
-	struct ft_flow *flow = flow_of_client(gate, service, frame);
+	struct ft_flow *flow = flow_of_client(gate, guest, service, frame);
 	if (!flow)
 		return;
 	bool syn = (frame->flags & (FT_TCP_SYN | FT_TCP_RST)) == FT_TCP_SYN;
 	flow->seen = gate->now;
 	if (flow->dead && !(syn && !(frame->flags & FT_TCP_ACK))) {
 		ft_gate_note(gate, FT_REASON_DROP_FLOW_DEAD);
-		answer_with_reset(gate, frame, true);
+		answer_with_reset(gate, guest, frame, true);
 		return;
 	}
 	if (syn) {
@@ -375,7 +378,7 @@ void ft_tcp_client(struct ft_gate *gate, const struct ft_service *service, const
 		ft_gate_note(gate, FT_REASON_DROP_OUT_OF_WINDOW);
 	} else if (flow->stream.state == FT_STREAM_CLOSED) {
 		struct ft_frame_bare change = {.sequence = frame->sequence, .flags = frame->flags};
-		if (!deliver_bare(gate, frame, &change))
+		if (!deliver_bare(gate, flow, frame, &change))
 			ft_gate_note(gate, frame->payload_length ? FT_REASON_DROP_OUT_OF_WINDOW
 								 : FT_REASON_PASS_INSPECTED);
 	} else {
@@ -386,16 +389,16 @@ void ft_tcp_client(struct ft_gate *gate, const struct ft_service *service, const
 	ft_stream_note_client(&flow->stream, frame);
 }
 
-bool ft_tcp_guest(struct ft_gate *gate, const struct ft_frame *frame)
+bool ft_tcp_guest(struct ft_gate *gate, struct ft_guest *guest, const struct ft_frame *frame)
 {
 	struct ft_flow_key key;
-	ft_flow_key_guest(&key, frame);
+	ft_flow_key_guest(&key, guest->index, frame);
 	struct ft_flow *flow = ft_flows_find(gate->flows, &key);
 	if (!flow)
 		return true; /* not an inspected service's, or one that was forgotten */
 	if (flow->dead) {
 		ft_gate_note(gate, FT_REASON_DROP_FLOW_DEAD);
-		answer_with_reset(gate, frame, false);
+		answer_with_reset(gate, guest, frame, false);
 		return false;
 	}
 	flow->seen = gate->now;

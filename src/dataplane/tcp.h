@@ -5,10 +5,11 @@
 
 #include "dataplane/gate-t.h"
 
-/* A segment from the client: passed, held or dropped here. Its checksum is right. */
-void ft_tcp_client(struct ft_gate *gate, const struct ft_service *service, const struct ft_frame *frame);
+/* A segment from the client to the guest's service: passed, held or dropped here. Its checksum is right. */
+void ft_tcp_client(struct ft_gate *gate, struct ft_guest *guest, const struct ft_service *service,
+		   const struct ft_frame *frame);
 
 /* A segment from the guest. True: send it on. */
-bool ft_tcp_guest(struct ft_gate *gate, const struct ft_frame *frame);
+bool ft_tcp_guest(struct ft_gate *gate, struct ft_guest *guest, const struct ft_frame *frame);
 
 #endif

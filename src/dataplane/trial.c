@@ -7,12 +7,12 @@
 
 #include "base/trial.h"
 
-static int put(struct ft_gate *gate, uint32_t kind, const struct iovec *parts, int count)
+static int put(struct ft_guest *guest, uint32_t kind, const struct iovec *parts, int count)
 {
-	if (!gate->guest.up)
+	if (!guest->up)
 		return -EPROTO;
-	int error = ft_ring_put(&gate->guest.link.cmd, kind, parts, count);
-	gate->guest.kick_cmd |= !error;
+	int error = ft_ring_put(&guest->link.cmd, kind, parts, count);
+	guest->kick_cmd |= !error;
 	return error == -ENOBUFS ? -EAGAIN : error;
 }
 
@@ -22,7 +22,7 @@ static int begin(struct ft_gate *gate, struct ft_hold *hold)
 	const struct ft_budgets *budgets = &gate->budgets;
 	struct ft_trial_begin message = {
 	    .hold = hold->id,
-	    .rx_index = gate->guest.link.rx.index,
+	    .rx_index = hold->guest->link.rx.index,
 	    .frames = hold->frames,
 	    .bytes = hold->bytes,
 	    .client_ip = flow->key.client,
@@ -45,7 +45,7 @@ static int begin(struct ft_gate *gate, struct ft_hold *hold)
 	if (getrandom(&message.seed, sizeof(message.seed), 0) != sizeof(message.seed))
 		message.seed = gate->now ^ hold->id;
 	struct iovec part = {&message, sizeof(message)};
-	int error = put(gate, FT_TRIAL_BEGIN, &part, 1);
+	int error = put(hold->guest, FT_TRIAL_BEGIN, &part, 1);
 	if (!error)
 		hold->rx_index = message.rx_index;
 	return error;
@@ -63,25 +63,25 @@ int ft_trial_send(struct ft_gate *gate, struct ft_hold *hold)
 	uint64_t id = hold->id;
 	for (; hold->to_send; hold->to_send = hold->to_send->next) {
 		struct iovec parts[2] = {{&id, sizeof(id)}, {hold->to_send->data, hold->to_send->length}};
-		int error = put(gate, FT_TRIAL_FRAME, parts, 2);
+		int error = put(hold->guest, FT_TRIAL_FRAME, parts, 2);
 		if (error)
 			return error;
 	}
 	struct ft_trial_go go = {.hold = id};
 	struct iovec part = {&go, sizeof(go)};
-	return put(gate, FT_TRIAL_GO, &part, 1);
+	return put(hold->guest, FT_TRIAL_GO, &part, 1);
 }
 
-int ft_trial_twin(struct ft_gate *gate, struct ft_hold *hold, uint64_t until_vtime_ns)
+int ft_trial_twin(struct ft_hold *hold, uint64_t until_vtime_ns)
 {
 	struct ft_trial_twin message = {.hold = hold->id, .until_vtime_ns = until_vtime_ns};
 	struct iovec part = {&message, sizeof(message)};
-	return put(gate, FT_TRIAL_TWIN, &part, 1);
+	return put(hold->guest, FT_TRIAL_TWIN, &part, 1);
 }
 
-int ft_trial_finish(struct ft_gate *gate, struct ft_hold *hold)
+int ft_trial_finish(struct ft_hold *hold)
 {
 	struct ft_trial_go message = {.hold = hold->id};
 	struct iovec part = {&message, sizeof(message)};
-	return put(gate, FT_TRIAL_FINISH, &part, 1);
+	return put(hold->guest, FT_TRIAL_FINISH, &part, 1);
 }

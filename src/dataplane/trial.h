@@ -9,7 +9,7 @@
 int ft_trial_send(struct ft_gate *gate, struct ft_hold *hold);
 
 /* Asks for the twin, or says that the seed is no longer needed. 0 or -errno. */
-int ft_trial_twin(struct ft_gate *gate, struct ft_hold *hold, uint64_t until_vtime_ns);
-int ft_trial_finish(struct ft_gate *gate, struct ft_hold *hold);
+int ft_trial_twin(struct ft_hold *hold, uint64_t until_vtime_ns);
+int ft_trial_finish(struct ft_hold *hold);
 
 #endif

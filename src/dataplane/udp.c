@@ -5,16 +5,17 @@
 #include "dataplane/hold.h"
 #include "dataplane/trigger.h"
 
-static struct ft_flow *flow_of(struct ft_gate *gate, const struct ft_service *service,
+static struct ft_flow *flow_of(struct ft_gate *gate, struct ft_guest *guest, const struct ft_service *service,
 			       const struct ft_frame *frame)
 {
 	struct ft_flow_key key;
-	ft_flow_key_client(&key, frame);
+	ft_flow_key_client(&key, guest->index, frame);
 	struct ft_flow *flow = ft_flows_find(gate->flows, &key);
 	if (!flow) {
 		flow = ft_flows_add(gate->flows, &key);
 		if (!flow)
 			return NULL;
+		flow->guest = guest;
 		flow->service = service;
 		flow->start_wall = gate->wall;
 		memcpy(flow->client_mac, frame->data + 6, 6);
@@ -37,14 +38,15 @@ static void hold(struct ft_gate *gate, struct ft_flow *flow, const struct ft_fra
 		ft_gate_note(gate, FT_REASON_DROP_NO_MEMORY);
 }
 
-void ft_udp_client(struct ft_gate *gate, const struct ft_service *service, const struct ft_frame *frame)
+void ft_udp_client(struct ft_gate *gate, struct ft_guest *guest, const struct ft_service *service,
+		   const struct ft_frame *frame)
 {
-	struct ft_flow *flow = flow_of(gate, service, frame);
+	struct ft_flow *flow = flow_of(gate, guest, service, frame);
 	bool observe = service->mode == FT_MODE_OBSERVE;
 	if (!flow) {
 		if (!observe)
 			ft_gate_note(gate, FT_REASON_DROP_FLOW_TABLE);
-		else if (!ft_gate_deliver(gate, frame->data, frame->length))
+		else if (!ft_gate_deliver(gate, guest, frame->data, frame->length))
 			ft_gate_note(gate, FT_REASON_PASS_UNSEEN);
 		return;
 	}
@@ -66,19 +68,19 @@ void ft_udp_client(struct ft_gate *gate, const struct ft_service *service, const
 	} else if (found > 0 && !observe) {
 		hold(gate, flow, frame, &trigger);
 	} else {
-		if (found > 0 && ft_gate_has_room(gate, frame->length))
+		if (found > 0 && ft_gate_has_room(guest, frame->length))
 			ft_hold_observe(gate, flow, frame, 0, &trigger);
-		if (!ft_gate_deliver(gate, frame->data, frame->length))
+		if (!ft_gate_deliver(gate, guest, frame->data, frame->length))
 			ft_gate_note(gate, found > 0                  ? FT_REASON_PASS_OBSERVED
 					   : ft_trigger_settled(flow) ? FT_REASON_PASS_SETTLED
 								      : FT_REASON_PASS_INSPECTED);
 	}
 }
 
-bool ft_udp_guest(struct ft_gate *gate, const struct ft_frame *frame)
+bool ft_udp_guest(struct ft_gate *gate, struct ft_guest *guest, const struct ft_frame *frame)
 {
 	struct ft_flow_key key;
-	ft_flow_key_guest(&key, frame);
+	ft_flow_key_guest(&key, guest->index, frame);
 	struct ft_flow *flow = ft_flows_find(gate->flows, &key);
 	if (!flow)
 		return true;

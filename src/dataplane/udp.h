@@ -5,7 +5,8 @@
 
 #include "dataplane/gate-t.h"
 
-void ft_udp_client(struct ft_gate *gate, const struct ft_service *service, const struct ft_frame *frame);
-bool ft_udp_guest(struct ft_gate *gate, const struct ft_frame *frame);
+void ft_udp_client(struct ft_gate *gate, struct ft_guest *guest, const struct ft_service *service,
+		   const struct ft_frame *frame);
+bool ft_udp_guest(struct ft_gate *gate, struct ft_guest *guest, const struct ft_frame *frame);
 
 #endif

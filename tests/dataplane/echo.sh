@@ -26,7 +26,7 @@ ip netns exec "$gateway" ethtool -K g0 gro on
 before=$(ip netns exec "$gateway" ethtool -k g0; ip netns exec "$client" ethtool -k c0)
 
 cat > "$work/config.json" <<E
-{"uplink": {"port": "net_af_packet0,iface=g0"},
+{"uplinks": {"wan": {"port": "net_af_packet0,iface=g0"}},
  "guests": {"echo": {"mac": "02:00:00:00:00:01", "address": "10.0.2.15"}}}
 E
 # ARP, ICMP echo of several sizes and UDP echo through the client's kernel: every byte has to come back.
@@ -118,7 +118,7 @@ for f in frames[1:]:
 E
 /usr/bin/python3 "$work/make.py" "$work/in.pcap" 2>/dev/null
 cat > "$work/files.json" <<E
-{"uplink": {"port": "net_pcap0,rx_pcap=$work/in.pcap,tx_pcap=$work/out.pcap"},
+{"uplinks": {"wan": {"port": "net_pcap0,rx_pcap=$work/in.pcap,tx_pcap=$work/out.pcap"}},
  "guests": {"echo": {"mac": "02:00:00:00:00:01", "address": "10.0.2.15"}}}
 E
 counters=$("$build/tests/dataplane/echo_peer" --answers 41 "$build/src/dataplane/foretaste-dataplane" "$work/files.json")

@@ -250,7 +250,8 @@ static void expect_distrust(struct peer *peer)
 	for (int tries = 0; tries < 10000; tries++) {
 		query(peer, "status");
 		json_t *answered = expect(peer, "answer");
-		bool up = json_is_true(json_object_get(json_object_get(answered, "result"), "guest_up"));
+		const json_t *guests = json_object_get(json_object_get(answered, "result"), "guests");
+		bool up = json_is_true(json_object_get(json_object_get(guests, "echo"), "up"));
 		json_decref(answered);
 		if (!up)
 			return;

@@ -17,7 +17,8 @@ static const uint8_t client_mac[6] = {2, 0, 0, 0, 0, 9}, guest_mac[6] = {2, 0, 0
 #define GUEST_IP  0x0a00020fu
 
 static const char config_text[] =
-    "{\"guests\": {\"web\": {\"mac\": \"02:00:00:00:00:01\", \"address\": \"10.0.2.15\"}},"
+    "{\"guests\": {\"web\": {\"mac\": \"02:00:00:00:00:01\", \"address\": \"10.0.2.15\","
+    " \"vlan\": \"trunk\"}},"
     " \"services\": {\"web\": {\"guest\": \"web\", \"protocol\": \"tcp\", \"port\": 80, \"rules\": "
     "[1000001], %s},"
     "               \"dns\": {\"guest\": \"web\", \"protocol\": \"udp\", \"port\": 53, \"rules\": [1000001],"
@@ -40,7 +41,7 @@ int scene_start_eal(void)
 	return rte_eal_init(9, args) < 0 ? -1 : 0;
 }
 
-static int on_send(void *context, const void *frame, size_t length)
+static int on_send(void *context, unsigned uplink, const void *frame, size_t length)
 {
 	struct scene *scene = context;
 	if (scene->client_count == 256 || length > sizeof(scene->to_client[0].data))
@@ -215,7 +216,7 @@ void scene_pass(struct scene *scene, uint64_t ns)
 {
 	scene->now += ns;
 	ft_gate_time(scene->gate, scene->now, scene->now);
-	ft_gate_awake(scene->gate, (bool[2]){true, true});
+	ft_gate_awake(scene->gate, (bool[FT_GATE_WAKES]){true, true});
 	ft_gate_guest(scene->gate, 1000);
 	ft_gate_tick(scene->gate);
 	if (scene->vmm.memory) {
@@ -275,7 +276,7 @@ size_t scene_build(const struct scene *scene, bool from_client, uint32_t sequenc
 
 void scene_frame(struct scene *scene, void *frame, size_t length)
 {
-	ft_gate_wire(scene->gate, frame, length);
+	ft_gate_wire(scene->gate, 0, frame, length);
 	scene_pass(scene, 0);
 }
 

@@ -50,7 +50,7 @@ static size_t segment(uint16_t port, size_t payload)
 static void expect(size_t length, enum ft_reason reason)
 {
 	uint64_t before = scene_count(&s, reason);
-	ft_gate_wire(s.gate, frame, length);
+	ft_gate_wire(s.gate, 0, frame, length);
 	assert_int_equal(scene_count(&s, reason), before + 1);
 	bool passed = reason == FT_REASON_PASS_UNINSPECTED || reason == FT_REASON_PASS_UNSEEN;
 	assert_int_equal(ft_ring_waiting(&s.vmm.rx), passed);
@@ -178,7 +178,7 @@ static void a_guest_that_does_not_take_frames_costs_only_itself(void **state)
 	size_t length = segment(81, 1000);
 	unsigned sent = 0;
 	for (; !scene_count(&s, FT_REASON_DROP_RING_FULL) && sent < 10000; sent++)
-		ft_gate_wire(s.gate, frame, length);
+		ft_gate_wire(s.gate, 0, frame, length);
 	assert_true(sent > 1000 && sent < 10000);
 	assert_int_equal(scene_count(&s, FT_REASON_PASS_UNINSPECTED), sent - 1);
 	/* The other way still works. */
@@ -202,7 +202,7 @@ static void a_flooding_guest_is_taken_in_portions(void **state)
 static void syn(uint16_t port)
 {
 	s.client_port = port;
-	ft_gate_wire(s.gate, frame, scene_build(&s, true, 0, 0, FT_TCP_SYN, "", 0, frame));
+	ft_gate_wire(s.gate, 0, frame, scene_build(&s, true, 0, 0, FT_TCP_SYN, "", 0, frame));
 	scene_pass(&s, 0);
 	scene_forget(&s);
 }
