@@ -15,6 +15,7 @@
 #include "dataplane/backlog.h"
 #include "dataplane/confinement.h"
 #include "dataplane/gate.h"
+#include "dataplane/lane.h"
 #include "dataplane/port.h"
 
 #define RECORD_FD 0
@@ -24,16 +25,14 @@
 #define SLEEP_MOST_NS 1000000u
 #define SPIN_NS       30000u /* keep looking for that long after the last frame before sleeping at all */
 
-#define GUEST_BUDGET 128u
-
 #define BACKLOG_NS      5000000u /* between two attempts to hand on what the ledger had no room for */
 #define LAST_RECORDS_MS 1000     /* at the end: how long it gets to make some */
 
 struct process {
 	struct ft_port port;
 	struct ft_gate *gate;
+	struct ft_lane lane;
 	json_t *said;
-	unsigned lost; /* frames that the port did not take */
 	struct ft_backlog records;
 	uint64_t records_at; /* when to try again */
 	uint64_t idle_sleep;
@@ -43,10 +42,10 @@ struct process {
 	bool stop;
 };
 
-static uint64_t clock_ns(clockid_t clock)
+static uint64_t monotonic_ns(void)
 {
 	struct timespec t;
-	clock_gettime(clock, &t);
+	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
@@ -71,7 +70,7 @@ static int fail(int code, const struct ft_error *err)
 static int send_frame(void *context, const void *frame, size_t length)
 {
 	struct process *process = context;
-	return ft_port_send(&process->port, frame, length, &process->lost);
+	return ft_lane_send(&process->lane, frame, length);
 }
 
 /* A ledger that is slow or gone costs records, which is said, never packets' time. */
@@ -89,12 +88,6 @@ static void send_record(void *context, json_t *record)
 		log_line(process, "error", text);
 	}
 	process->record_broken = true;
-}
-
-static void from_wire(void *context, uint8_t *data, size_t length)
-{
-	struct process *process = context;
-	ft_gate_wire(process->gate, data, length);
 }
 
 /* Waits for the first message, which is the configuration. */
@@ -202,8 +195,8 @@ static bool wait_for_work(struct process *process, uint64_t now, uint64_t due)
 static void last_records(struct process *process)
 {
 	struct pollfd room = {.fd = RECORD_FD, .events = POLLOUT};
-	uint64_t end = clock_ns(CLOCK_MONOTONIC) + LAST_RECORDS_MS * 1000000ull;
-	while (ft_backlog_waits(&process->records) && clock_ns(CLOCK_MONOTONIC) < end &&
+	uint64_t end = monotonic_ns() + LAST_RECORDS_MS * 1000000ull;
+	while (ft_backlog_waits(&process->records) && monotonic_ns() < end &&
 	       poll(&room, 1, LAST_RECORDS_MS) > 0)
 		ft_backlog_flush(&process->records);
 }
@@ -213,22 +206,15 @@ static void run(struct process *process)
 	uint64_t channel_at = 0;
 	bool open = true;
 	while (open && !process->stop) {
-		uint64_t now = clock_ns(CLOCK_MONOTONIC);
-		ft_gate_time(process->gate, now, clock_ns(CLOCK_REALTIME));
+		struct ft_lane_burst burst;
 		/* Before the first link frames wait in the port: the guest is about to come. */
-		unsigned work = process->linked ? ft_port_receive(&process->port, from_wire, process) : 0;
-		work += ft_gate_guest(process->gate, GUEST_BUDGET);
-		uint64_t due = ft_gate_tick(process->gate);
-		process->lost += ft_port_flush(&process->port);
-		if (process->lost) {
-			ft_gate_lost(process->gate, process->lost);
-			process->lost = 0;
-		}
+		ft_lane_burst(&process->lane, process->linked, &burst);
+		uint64_t now = burst.now_ns;
 		if (now >= process->records_at) {
 			ft_backlog_flush(&process->records);
 			process->records_at = now + BACKLOG_NS;
 		}
-		if (work) {
+		if (burst.work) {
 			process->busy_at = now;
 			process->idle_sleep = 0;
 			/* Under load the channel is only looked at now and then; a message can wait a
@@ -240,7 +226,7 @@ static void run(struct process *process)
 			if (poll(&poll_channel, 1, 0) > 0)
 				open = handle_channel(process);
 		} else if (now - process->busy_at >= SPIN_NS) {
-			open = wait_for_work(process, now, due);
+			open = wait_for_work(process, now, burst.due_ns);
 		}
 	}
 	ft_gate_stop(process->gate);
@@ -303,6 +289,7 @@ int main(void)
 	if (code) {
 		fail(code, &err);
 	} else {
+		process.lane = (struct ft_lane){.port = &process.port, .gate = process.gate};
 		say("ready", json_pack("{s:o}", "said", process.said));
 		run(&process);
 	}
