@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "cli/client.h"
+#include "cli/completion.h"
 #include "cli/feed.h"
 #include "cli/print.h"
 #include "gateway/config.h"
@@ -38,6 +39,7 @@ static int verdicts(const struct arguments *a, struct ft_error *err);
 static int show(const struct arguments *a, struct ft_error *err);
 static int feed(const struct arguments *a, struct ft_error *err);
 static int metrics(const struct arguments *a, struct ft_error *err);
+static int completion(const struct arguments *a, struct ft_error *err);
 
 static const struct {
 	const char *name, *rest, *does;
@@ -52,6 +54,7 @@ static const struct {
     {"show", "ID", "the whole story of one hold", 1, 1, show},
     {"feed", "", "the feed as a table", 0, 0, feed},
     {"metrics", "", "counters, as Prometheus reads them", 0, 0, metrics},
+    {"completion", "bash", "print what completes this command line in a shell", 1, 1, completion},
 };
 
 #define COMMANDS (sizeof(commands) / sizeof(*commands))
@@ -60,7 +63,7 @@ static void usage(FILE *file)
 {
 	fprintf(file, "usage: foretaste COMMAND [OPTION]...\n\n");
 	for (size_t i = 0; i < COMMANDS; i++)
-		fprintf(file, "  %-8s %-6s  %s\n", commands[i].name, commands[i].rest, commands[i].does);
+		fprintf(file, "  %-10s %-6s  %s\n", commands[i].name, commands[i].rest, commands[i].does);
 	fprintf(file,
 		"\n"
 		"  -c, --config FILE      configuration, %s unless given\n"
@@ -265,6 +268,20 @@ static const struct option options[] = {{"config", required_argument, NULL, 'c'}
 					{"help", no_argument, NULL, 'h'},
 					{"version", no_argument, NULL, OPTION_VERSION},
 					{NULL, 0, NULL, 0}};
+
+static int completion(const struct arguments *a, struct ft_error *err)
+{
+	static const char *const paths[] = {"config", "control", "file", NULL};
+	struct ft_completion_command all[COMMANDS];
+	if (strcmp(a->rest[0], "bash")) {
+		ft_error_set(err, -EINVAL, "there is no completion for \"%.64s\", only for bash", a->rest[0]);
+		return EX_USAGE;
+	}
+	for (size_t i = 0; i < COMMANDS; i++)
+		all[i] = (struct ft_completion_command){commands[i].name, commands[i].rest};
+	ft_completion_bash(stdout, all, COMMANDS, options, paths);
+	return 0;
+}
 
 /* -1: go on; otherwise the exit code. */
 static int parse(int argc, char **argv, struct arguments *a)

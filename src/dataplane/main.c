@@ -15,6 +15,7 @@
 #include "dataplane/backlog.h"
 #include "dataplane/confinement.h"
 #include "dataplane/gate.h"
+#include "dataplane/lane.h"
 #include "dataplane/port.h"
 
 #define RECORD_FD 0
@@ -24,27 +25,16 @@
 #define SLEEP_MOST_NS 1000000u
 #define SPIN_NS       30000u /* keep looking for that long after the last frame before sleeping at all */
 
-#define GUEST_BUDGET 128u
-
 #define BACKLOG_NS      5000000u /* between two attempts to hand on what the ledger had no room for */
 #define LAST_RECORDS_MS 1000     /* at the end: how long it gets to make some */
 
-struct process;
-
-/* What a received frame's callback knows. */
-struct uplink {
-	struct process *process;
-	unsigned index;
-	const char *name; /* of the configuration */
-};
-
 struct process {
 	struct ft_port ports[FT_GATE_UPLINKS];
-	struct uplink uplinks[FT_GATE_UPLINKS];
+	const char *uplinks[FT_GATE_UPLINKS]; /* their names in the configuration */
 	unsigned uplink_count;
 	struct ft_gate *gate;
+	struct ft_lane lane;
 	json_t *said;
-	unsigned lost; /* frames that a port did not take */
 	struct ft_backlog records;
 	uint64_t records_at; /* when to try again */
 	uint64_t idle_sleep;
@@ -54,10 +44,10 @@ struct process {
 	bool stop;
 };
 
-static uint64_t clock_ns(clockid_t clock)
+static uint64_t monotonic_ns(void)
 {
 	struct timespec t;
-	clock_gettime(clock, &t);
+	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
@@ -82,7 +72,7 @@ static int fail(int code, const struct ft_error *err)
 static int send_frame(void *context, unsigned uplink, const void *frame, size_t length)
 {
 	struct process *process = context;
-	return ft_port_send(&process->ports[uplink], frame, length, &process->lost);
+	return ft_lane_send(&process->lane, uplink, frame, length);
 }
 
 /* A ledger that is slow or gone costs records, which is said, never packets' time. */
@@ -100,12 +90,6 @@ static void send_record(void *context, json_t *record)
 		log_line(process, "error", text);
 	}
 	process->record_broken = true;
-}
-
-static void from_wire(void *context, uint8_t *data, size_t length)
-{
-	const struct uplink *uplink = context;
-	ft_gate_wire(uplink->process->gate, uplink->index, data, length);
 }
 
 /* Waits for the first message, which is the configuration. */
@@ -131,7 +115,7 @@ static void answer_query(struct process *process, json_t *message)
 		json_t *status = ft_gate_status(process->gate);
 		json_t *uplinks = json_object();
 		for (unsigned i = 0; i < process->uplink_count; i++)
-			json_object_set_new(uplinks, process->uplinks[i].name,
+			json_object_set_new(uplinks, process->uplinks[i],
 					    json_pack("{s:s, s:I}", "driver", process->ports[i].driver, "missed",
 						      (json_int_t)ft_port_missed(&process->ports[i])));
 		json_object_set_new(status, "uplinks", uplinks);
@@ -222,8 +206,8 @@ static bool wait_for_work(struct process *process, uint64_t now, uint64_t due)
 static void last_records(struct process *process)
 {
 	struct pollfd room = {.fd = RECORD_FD, .events = POLLOUT};
-	uint64_t end = clock_ns(CLOCK_MONOTONIC) + LAST_RECORDS_MS * 1000000ull;
-	while (ft_backlog_waits(&process->records) && clock_ns(CLOCK_MONOTONIC) < end &&
+	uint64_t end = monotonic_ns() + LAST_RECORDS_MS * 1000000ull;
+	while (ft_backlog_waits(&process->records) && monotonic_ns() < end &&
 	       poll(&room, 1, LAST_RECORDS_MS) > 0)
 		ft_backlog_flush(&process->records);
 }
@@ -233,25 +217,15 @@ static void run(struct process *process)
 	uint64_t channel_at = 0;
 	bool open = true;
 	while (open && !process->stop) {
-		uint64_t now = clock_ns(CLOCK_MONOTONIC);
-		ft_gate_time(process->gate, now, clock_ns(CLOCK_REALTIME));
+		struct ft_lane_burst burst;
 		/* Before the first link frames wait in the ports: the guests are about to come. */
-		unsigned work = 0;
-		for (unsigned i = 0; process->linked && i < process->uplink_count; i++)
-			work += ft_port_receive(&process->ports[i], from_wire, &process->uplinks[i]);
-		work += ft_gate_guest(process->gate, GUEST_BUDGET);
-		uint64_t due = ft_gate_tick(process->gate);
-		for (unsigned i = 0; i < process->uplink_count; i++)
-			process->lost += ft_port_flush(&process->ports[i]);
-		if (process->lost) {
-			ft_gate_lost(process->gate, process->lost);
-			process->lost = 0;
-		}
+		ft_lane_burst(&process->lane, process->linked, &burst);
+		uint64_t now = burst.now_ns;
 		if (now >= process->records_at) {
 			ft_backlog_flush(&process->records);
 			process->records_at = now + BACKLOG_NS;
 		}
-		if (work) {
+		if (burst.work) {
 			process->busy_at = now;
 			process->idle_sleep = 0;
 			/* Under load the channel is only looked at now and then; a message can wait a
@@ -263,7 +237,7 @@ static void run(struct process *process)
 			if (poll(&poll_channel, 1, 0) > 0)
 				open = handle_channel(process);
 		} else if (now - process->busy_at >= SPIN_NS) {
-			open = wait_for_work(process, now, due);
+			open = wait_for_work(process, now, burst.due_ns);
 		}
 	}
 	ft_gate_stop(process->gate);
@@ -288,8 +262,7 @@ static int open_ports(struct process *process, const json_t *config, struct ft_e
 			return ft_error_set(err, -EINVAL, "uplink %s: port is missing", name);
 		how[count] = (struct ft_port_config){
 		    .name = name, .devargs = port, .huge = !huge || strcmp(huge, "never")};
-		process->uplinks[count] =
-		    (struct uplink){process, count, name};
+		process->uplinks[count] = name;
 		count++;
 	}
 	int error = ft_ports_open(process->ports, how, count, process->said, err);
@@ -348,6 +321,8 @@ int main(void)
 	if (code) {
 		fail(code, &err);
 	} else {
+		process.lane = (struct ft_lane){
+		    .ports = process.ports, .port_count = process.uplink_count, .gate = process.gate};
 		say("ready", json_pack("{s:o}", "said", process.said));
 		run(&process);
 	}

@@ -70,11 +70,10 @@ static void take_number(struct reader *r, uint64_t number)
 		r->next = number;
 	}
 	/* A new connection may begin with what was in doubt; after that nothing is out of order. */
-	if (r->fresh && number < r->next) {
-		r->twice += r->next - number;
+	if (r->fresh && number < r->next)
 		r->next = number;
-	}
 	assert_int_equal(number, r->next);
+	r->twice += number < r->high;
 	r->next++;
 	r->fresh = false;
 	r->doubt = 0;

@@ -272,7 +272,10 @@ static bool stores_mmx(const struct guest_insn *g)
 
 static uint32_t access_info(const struct guest_insn *g)
 {
-	return (stores_mmx(g) ? SOFT_INFO_MMX : 0) | (must_be_aligned(g) ? SOFT_INFO_ALIGNED : 0) | (g->reads_memory ? SOFT_INFO_READ : 0) |
+	/* An x87 store does not happen when it raises what is not masked: in slow mode the old bytes are committed then. */
+	bool reads = g->reads_memory || (g->class->class == SOFT_CLASS_X87 && g->writes_memory);
+	return (stores_mmx(g) ? SOFT_INFO_MMX : 0) | (must_be_aligned(g) ? SOFT_INFO_ALIGNED : 0) |
+	       (reads ? SOFT_INFO_READ : 0) |
 	       (g->writes_memory ? SOFT_INFO_WRITE : 0) | (g->memory.stack ? SOFT_INFO_STACK : 0);
 }
 
