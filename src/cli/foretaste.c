@@ -7,10 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli/client.h"
 #include "cli/completion.h"
+#include "cli/console.h"
 #include "cli/feed.h"
 #include "cli/print.h"
 #include "gateway/config.h"
@@ -34,6 +36,8 @@ struct arguments {
 static int run(const struct arguments *a, struct ft_error *err);
 static int check(const struct arguments *a, struct ft_error *err);
 static int status(const struct arguments *a, struct ft_error *err);
+static int guests(const struct arguments *a, struct ft_error *err);
+static int guest(const struct arguments *a, struct ft_error *err);
 static int holds(const struct arguments *a, struct ft_error *err);
 static int verdicts(const struct arguments *a, struct ft_error *err);
 static int show(const struct arguments *a, struct ft_error *err);
@@ -49,6 +53,8 @@ static const struct {
     {"run", "[FILE]", "run the gateway in the foreground", 0, 1, run},
     {"check", "[FILE]", "validate a configuration and print what is in effect", 0, 1, check},
     {"status", "", "the gateway, its guests and its processes", 0, 0, status},
+    {"guests", "", "the guests: where they are and how they do", 0, 0, guests},
+    {"guest", "start|stop|restart|console NAME", "one guest; console shows its log and goes on", 2, 2, guest},
     {"holds", "", "input that is held right now", 0, 0, holds},
     {"verdicts", "", "the last verdicts", 0, 0, verdicts},
     {"show", "ID", "the whole story of one hold", 1, 1, show},
@@ -63,14 +69,14 @@ static void usage(FILE *file)
 {
 	fprintf(file, "usage: foretaste COMMAND [OPTION]...\n\n");
 	for (size_t i = 0; i < COMMANDS; i++)
-		fprintf(file, "  %-10s %-6s  %s\n", commands[i].name, commands[i].rest, commands[i].does);
+		fprintf(file, "  %-10s %-8s  %s\n", commands[i].name, commands[i].rest, commands[i].does);
 	fprintf(file,
 		"\n"
 		"  -c, --config FILE      configuration, %s unless given\n"
 		"      --set NAME.KEY=V   override a key of it (run, check)\n"
 		"      --control PATH     control socket; else the configuration's, else %s\n"
 		"  -j, --json             JSON instead of text\n"
-		"  -n, --last N           how many verdicts (verdicts, feed); 50 unless given\n"
+		"  -n, --last N           how many verdicts (verdicts, feed) or lines (console); 50 unless given\n"
 		"  -f, --follow           keep printing what comes (feed)\n"
 		"      --file PATH        read this feed file, without a gateway (feed)\n"
 		"      --template         print a file with every key and its default (check)\n"
@@ -193,6 +199,102 @@ static int ask_and_print(const struct arguments *a, json_t *request, void (*prin
 static int status(const struct arguments *a, struct ft_error *err)
 {
 	return ask_and_print(a, json_pack("{s:s}", "what", "status"), ft_print_status, err);
+}
+
+/* What supervisor and dataplane know of each guest, together. New reference or NULL. */
+static json_t *join_guests(const json_t *status)
+{
+	json_t *guests = json_deep_copy(json_object_get(status, "guests")), *guest;
+	const json_t *traffic = ft_print_at(status, "processes.dataplane.status.guests");
+	const json_t *processes = json_object_get(status, "processes");
+	const char *name;
+	json_object_foreach(guests, name, guest)
+	{
+		char process[80];
+		snprintf(process, sizeof(process), "vmm %s", name);
+		json_object_update_missing(guest, json_object_get(processes, process));
+		json_object_del(guest, "status");
+		json_object_update_missing(guest, json_object_get(traffic, name));
+	}
+	return guests;
+}
+
+static int guests(const struct arguments *a, struct ft_error *err)
+{
+	json_t *status;
+	int code = ask(a, json_pack("{s:s}", "what", "status"), &status, err);
+	if (code)
+		return code;
+	json_t *all = join_guests(status);
+	if (a->json) {
+		json_dumpf(all, stdout, JSON_INDENT(2));
+		putchar('\n');
+	} else {
+		ft_print_guests(stdout, all);
+	}
+	json_decref(all);
+	json_decref(status);
+	return 0;
+}
+
+#define CHANGE_S 90 /* a start, and a stop, have time limits of the gateway's own below this */
+
+/* Waits until a guest that was told to change has done so; *state is where it ended. */
+static int await_guest(const struct arguments *a, const char *name, char state[32], struct ft_error *err)
+{
+	for (int i = 0; i < CHANGE_S * 10; i++) {
+		json_t *status;
+		int code = ask(a, json_pack("{s:s}", "what", "status"), &status, err);
+		if (code)
+			return code;
+		const json_t *guest = json_object_get(json_object_get(status, "guests"), name);
+		const char *now = json_string_value(json_object_get(guest, "state"));
+		snprintf(state, 32, "%s", now ? now : "");
+		json_decref(status);
+		if (strcmp(state, "stopping") && strcmp(state, "starting") && strcmp(state, "down"))
+			return 0;
+		nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+	}
+	ft_error_set(err, -ETIMEDOUT, "guest %s is still %s", name, state);
+	return EX_TEMPFAIL;
+}
+
+static int guest(const struct arguments *a, struct ft_error *err)
+{
+	static const char *const actions[] = {"start", "stop", "restart", "console"};
+	const char *action = a->rest[0], *name = a->rest[1];
+	char what[32] = "", state[32] = "";
+	for (size_t i = 0; i < sizeof(actions) / sizeof(*actions); i++)
+		if (!strcmp(action, actions[i]))
+			snprintf(what, sizeof(what), "guest-%s", action);
+	if (!*what) {
+		const char *meant = ft_suggest(action, actions, sizeof(actions) / sizeof(*actions));
+		ft_error_set(err, -EINVAL, "a guest cannot be told to \"%.40s\"%s%s%s", action,
+			     meant ? ", did you mean \"" : ", expected start, stop, restart or console",
+			     meant ? meant : "", meant ? "\"?" : "");
+		return EX_USAGE;
+	}
+	json_t *result;
+	int code = ask(a, json_pack("{s:s, s:s}", "what", what, "guest", name), &result, err);
+	if (code)
+		return code;
+	const char *file = json_string_value(json_object_get(result, "file"));
+	if (file)
+		code = ft_console_show(stdout, file, a->last, err);
+	else
+		code = await_guest(a, name, state, err);
+	json_decref(result);
+	if (code || file)
+		return code;
+	if (a->json)
+		printf("{\"guest\": \"%s\", \"state\": \"%s\"}\n", name, state);
+	else
+		printf("guest %s: %s\n", name, state);
+	bool stopped = !strcmp(state, "stopped");
+	if (stopped == !strcmp(action, "stop"))
+		return 0;
+	ft_error_set(err, -EIO, "guest %s is %s; its log and the gateway's say why", name, state);
+	return EX_UNAVAILABLE;
 }
 
 static int holds(const struct arguments *a, struct ft_error *err)

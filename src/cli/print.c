@@ -239,6 +239,33 @@ void ft_print_status(FILE *file, const json_t *status)
 	}
 }
 
+void ft_print_guests(FILE *file, const json_t *guests)
+{
+	const char *name;
+	json_t *guest;
+	fprintf(file, "%-16s  %-8s  %-16s  %-9s  %-17s  %-15s  %8s  %5s  %5s\n", "GUEST", "STATE", "UPLINK",
+		"VLAN", "MAC", "ADDRESS", "RESTARTS", "FLOWS", "HOLDS");
+	json_object_foreach((json_t *)guests, name, guest)
+	{
+		char a[64], state[32], uplink[64], mac[32], address[64], vlan[32], why[300];
+		const json_t *tag = json_object_get(guest, "vlan");
+		if (json_is_integer(tag))
+			snprintf(vlan, sizeof(vlan), "%d", (int)json_integer_value(tag));
+		else
+			ft_print_text(guest, "vlan", vlan, sizeof(vlan));
+		fprintf(file, "%-16s  %-8s  %-16s  %-9s  %-17s  %-15s  %8d  %5d  %5d\n",
+			ft_printable(a, sizeof(a), name, strlen(name)),
+			ft_print_text(guest, "state", state, sizeof(state)),
+			ft_print_text(guest, "uplink", uplink, sizeof(uplink)), vlan,
+			ft_print_text(guest, "mac", mac, sizeof(mac)),
+			ft_print_text(guest, "address", address, sizeof(address)), (int)whole(guest, "restarts"),
+			(int)whole(guest, "flows"), (int)whole(guest, "holds"));
+		if (json_object_get(guest, "cpu_not_in_force"))
+			fprintf(file, "    cpu: %d %% is not in force: %s\n", (int)whole(guest, "cpu_percent"),
+				ft_print_text(guest, "cpu_not_in_force", why, sizeof(why)));
+	}
+}
+
 /* ---- Metrics -------------------------------------------------------------------------------------------------- */
 
 static void print_escaped(FILE *file, const char *text)
@@ -314,6 +341,21 @@ void ft_print_metrics(FILE *file, const json_t *counters, const json_t *status)
 		fprintf(file, "foretaste_packets_total{reason=\"");
 		print_escaped(file, name);
 		fprintf(file, "\"} %" JSON_INTEGER_FORMAT "\n", json_integer_value(value));
+	}
+	fprintf(file, "# HELP foretaste_guest_packets_total The same for each guest.\n"
+		      "# TYPE foretaste_guest_packets_total counter\n");
+	json_object_foreach(json_object_get(counters, "guests"), name, value)
+	{
+		const char *reason;
+		json_t *count;
+		json_object_foreach(json_object_get(value, "reasons"), reason, count)
+		{
+			fprintf(file, "foretaste_guest_packets_total{guest=\"");
+			print_escaped(file, name);
+			fprintf(file, "\",reason=\"");
+			print_escaped(file, reason);
+			fprintf(file, "\"} %" JSON_INTEGER_FORMAT "\n", json_integer_value(count));
+		}
 	}
 	print_numbers(file, counters);
 	fprintf(file, "# HELP foretaste_guest_up Whether a guest has reached its userspace.\n"

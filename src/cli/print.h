@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 void ft_print_status(FILE *file, const json_t *status);
+void ft_print_guests(FILE *file, const json_t *guests); /* {NAME: {...}} */
 void ft_print_holds(FILE *file, const json_t *holds);
 void ft_print_verdicts(FILE *file, const json_t *verdicts);
 void ft_print_story(FILE *file, const json_t *hold);                             /* src/log/hold.md */

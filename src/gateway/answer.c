@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sysexits.h>
 
+#include "gateway/guest.h"
 #include "gateway/suggest.h"
 #include "gateway/supervisor.h"
 
@@ -22,18 +23,6 @@ static json_t *process_json(const struct ft_child *child, uint64_t now)
 	return json;
 }
 
-static json_t *guest_json(const struct ft_child *vmm)
-{
-	json_t *json = json_pack("{s:s}", "state",
-				 vmm->running                      ? "up"
-				 : vmm->state == FT_CHILD_READY    ? "booting"
-				 : vmm->state == FT_CHILD_STARTING ? "starting"
-								   : "down");
-	if (vmm->running)
-		json_object_set_new(json, "boot_s", json_real((double)vmm->boot_ns / 1e9));
-	return json;
-}
-
 /* What the supervisor itself knows; the children's own states are added as they answer. */
 static json_t *own_status(const struct ft_supervisor *s)
 {
@@ -43,7 +32,7 @@ static json_t *own_status(const struct ft_supervisor *s)
 		const struct ft_child *child = &s->children[i];
 		json_object_set_new(processes, child->name, process_json(child, now));
 		if (child->kind == FT_CHILD_VMM)
-			json_object_set_new(guests, child->guest, guest_json(child));
+			json_object_set_new(guests, child->guest, ft_guest_json(s, child));
 	}
 	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:f, s:o, s:o}", "sensor",
 			 ft_config_text(s->config, "sensor"), "version", FT_VERSION, "state",
@@ -125,6 +114,8 @@ static const struct {
 } requests[] = {
     {"status", ask_status},     {"holds", ask_holds}, {"counters", ask_counters},
     {"verdicts", ask_verdicts}, {"show", ask_show},
+    {"guest-start", ft_guest_start}, {"guest-stop", ft_guest_stop}, {"guest-restart", ft_guest_restart},
+    {"guest-console", ft_guest_console},
 };
 
 #define REQUESTS (sizeof(requests) / sizeof(*requests))

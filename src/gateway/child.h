@@ -24,6 +24,9 @@ enum ft_child_state {
 	FT_CHILD_STOPPING /* told to stop */
 };
 
+/* What happens when a guest's process ends by itself. */
+enum ft_child_restart { FT_RESTART_ALWAYS, FT_RESTART_ON_CRASH, FT_RESTART_NEVER };
+
 #define FT_CHILD_LINE  400u /* bytes of one line of its standard error that are kept */
 #define FT_CHILD_LINES 50u  /* lines a second that are logged */
 
@@ -41,6 +44,13 @@ struct ft_child {
 	uint64_t ready_at;
 	unsigned failures; /* in a row; the back-off grows with them */
 	unsigned restarts;
+	uint64_t backoff_first, backoff_most; /* pause before the next start, doubling */
+	/* of a vmm */
+	enum ft_child_restart restart;
+	bool unwanted;       /* an operator stopped it, or its policy leaves it down: it is not started again */
+	bool again;          /* STOPPING: to be started when it is gone */
+	unsigned cpu;        /* percent of one processor, 0: no bound */
+	char cpu_why[512];   /* why that is not in force, "": it is */
 	bool running; /* vmm: its guest is up */
 	uint64_t boot_ns;
 	int failed_code; /* what it said when it could not start, 0: nothing */

@@ -137,6 +137,38 @@ static void serve_connection(void *context, uint32_t events)
 	}
 }
 
+static struct ft_control_peer peer_of(int fd)
+{
+	struct ucred credentials = {0};
+	socklen_t length = sizeof(credentials);
+	char path[64];
+	unsigned login = UINT32_MAX;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length))
+		credentials = (struct ucred){.uid = (uid_t)-1};
+	snprintf(path, sizeof(path), "/proc/%d/loginuid", (int)credentials.pid);
+	FILE *file = fopen(path, "re");
+	if (!file || fscanf(file, "%u", &login) != 1)
+		login = UINT32_MAX;
+	if (file)
+		fclose(file);
+	return (struct ft_control_peer){credentials.uid, credentials.pid, login == UINT32_MAX ? -1 : (long)login};
+}
+
+const char *ft_control_who(const struct ft_control *control, uint64_t connection, char text[80])
+{
+	snprintf(text, 80, "a client that has gone");
+	for (unsigned i = 0; i < FT_CONTROL_CONNECTIONS; i++) {
+		const struct ft_control_connection *c = &control->connections[i];
+		char login[40] = "";
+		if (c->watch.fd < 0 || c->number != connection)
+			continue;
+		if (c->peer.login >= 0)
+			snprintf(login, sizeof(login), " (login uid %ld)", c->peer.login);
+		snprintf(text, 80, "uid %u%s, pid %d", (unsigned)c->peer.uid, login, (int)c->peer.pid);
+	}
+	return text;
+}
+
 static void accept_connection(void *context, uint32_t events)
 {
 	struct ft_control *control = context;
@@ -149,6 +181,7 @@ static void accept_connection(void *context, uint32_t events)
 			continue;
 		connection->in = malloc(FT_CONTROL_LINE);
 		connection->number = ++control->next;
+		connection->peer = peer_of(fd);
 		connection->watch = (struct ft_watch){fd, serve_connection, connection};
 		if (connection->in && !ft_loop_add(control->loop, &connection->watch, EPOLLIN))
 			return;

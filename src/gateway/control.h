@@ -7,6 +7,7 @@
 #include <jansson.h>
 #include <stdint.h>
 #include <sys/stat.h>
+#include <sys/types.h>
 
 #include "base/error.h"
 #include "gateway/loop.h"
@@ -15,10 +16,18 @@
 #define FT_CONTROL_LINE        (64u << 10)
 #define FT_CONTROL_UNREAD      (4u << 20) /* answers that a client has not read */
 
+/* Who is at the other end, as the kernel knew it when it connected. */
+struct ft_control_peer {
+	uid_t uid;
+	pid_t pid;
+	long login; /* the user who logged in, before any su or sudo; -1: unknown */
+};
+
 struct ft_control_connection {
 	struct ft_control *control;
 	struct ft_watch watch; /* fd -1: free */
-	uint64_t number;       /* never used again, so that a late answer cannot reach a later client */
+	struct ft_control_peer peer;
+	uint64_t number; /* never used again, so that a late answer cannot reach a later client */
 	char *in, *out;
 	size_t in_length, out_length, out_done;
 };
@@ -41,6 +50,9 @@ struct ft_control {
  * request and context are set by the caller; the struct must not move. */
 int ft_control_open(struct ft_control *control, const char *path, struct ft_error *err);
 void ft_control_close(struct ft_control *control);
+
+/* "uid 0 (login uid 1000), pid 4711", for the feed. */
+const char *ft_control_who(const struct ft_control *control, uint64_t connection, char text[80]);
 
 /* Takes answer over. A connection that is gone is no error. One that does not read its answers is closed. */
 void ft_control_answer(struct ft_control *control, uint64_t connection, json_t *answer);

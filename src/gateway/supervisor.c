@@ -20,15 +20,18 @@
 #include "base/printable.h"
 #include "gateway/answer.h"
 #include "gateway/files.h"
+#include "gateway/guest.h"
 
 #define SECOND 1000000000ull
 
 /* A start compiles rules and sets up DPDK; on a busy small machine that has taken 10 s. */
 #define READY_TIMEOUT (60 * SECOND)
 #define STOP_TIMEOUT  (5 * SECOND)
-#define BACKOFF_FIRST (SECOND / 5)
+#define BACKOFF_FIRST (SECOND / 5) /* of the ledger and the dataplane; a guest has its own */
 #define BACKOFF_MOST  (10 * SECOND)
 #define STABLE        (30 * SECOND) /* a child that ran this long starts with a clean record */
+
+#define GUEST_POWEROFF 11 /* exit status of a vmm */
 
 #define RECORD_BUFFER (4 << 20) /* bytes of records that may wait for a ledger */
 
@@ -50,11 +53,8 @@ static void say(const char *level, const char *format, ...)
 
 /* ---- Records of our own for the feed ------------------------------------------------------------------------- */
 
-static void record(struct ft_supervisor *s, const char *type, const char *guest, const char *process,
-		   const char *format, ...) __attribute__((format(printf, 5, 6)));
-
-static void record(struct ft_supervisor *s, const char *type, const char *guest, const char *process,
-		   const char *format, ...)
+void ft_supervisor_record(struct ft_supervisor *s, const char *type, const char *guest, const char *process,
+			  const char *format, ...)
 {
 	char text[512];
 	va_list args;
@@ -147,13 +147,28 @@ static int send_config(struct ft_supervisor *s, struct ft_child *child, struct f
 
 static uint64_t backoff(const struct ft_child *child)
 {
-	uint64_t wait = BACKOFF_FIRST;
-	for (unsigned i = 0; i < child->failures && wait < BACKOFF_MOST; i++)
+	uint64_t wait = child->backoff_first;
+	for (unsigned i = 1; i < child->failures && wait < child->backoff_most; i++)
 		wait *= 2;
-	return wait < BACKOFF_MOST ? wait : BACKOFF_MOST;
+	return wait < child->backoff_most ? wait : child->backoff_most;
 }
 
-static void start_child(struct ft_supervisor *s, struct ft_child *child)
+/* Before it gets its configuration, and so before its guest or a clone runs. A share that cannot be had is said, and
+ * stops nothing: traffic comes first. */
+static void bound_cpu(struct ft_supervisor *s, struct ft_child *child)
+{
+	struct ft_error err = {0};
+	if (child->kind != FT_CHILD_VMM || !child->cpu || s->cgroup.own < 0)
+		return;
+	child->cpu_why[0] = 0;
+	if (!ft_cgroup_put(&s->cgroup, child->guest, child->cpu, child->pid, &err))
+		return;
+	snprintf(child->cpu_why, sizeof(child->cpu_why), "%s", err.text);
+	ft_supervisor_record(s, "cpu-unbounded", child->guest, NULL, "guest %s: cpu: %u %% is not in force: %s",
+			     child->guest, child->cpu, err.text);
+}
+
+void ft_supervisor_start(struct ft_supervisor *s, struct ft_child *child)
 {
 	char program[PATH_MAX];
 	struct ft_error err = {0};
@@ -166,6 +181,7 @@ static void start_child(struct ft_supervisor *s, struct ft_child *child)
 		child->retry_at = UINT64_MAX;
 		ft_loop_add(&s->loop, &child->channel, EPOLLIN);
 		ft_loop_add(&s->loop, &child->output, EPOLLIN);
+		bound_cpu(s, child);
 		error = send_config(s, child, &err);
 		/* Without a configuration it is of no use; its death is dealt with like any other. */
 		if (error)
@@ -245,7 +261,7 @@ static void child_ready(struct ft_supervisor *s, struct ft_child *child)
 		if (s->children[i].state != FT_CHILD_READY)
 			return;
 	s->phase = FT_PHASE_RUNNING;
-	record(s, "start", NULL, NULL, "the gateway has started");
+	ft_supervisor_record(s, "start", NULL, NULL, "the gateway has started");
 }
 
 /* ---- What children say ------------------------------------------------------------------------------------- */
@@ -290,7 +306,7 @@ static void handle_running(struct ft_supervisor *s, struct ft_child *child, cons
 		return;
 	child->running = true;
 	child->boot_ns = (uint64_t)ns;
-	record(s, "guest-up", child->guest, NULL, "guest %s is up, %.1f s after its start", child->guest,
+	ft_supervisor_record(s, "guest-up", child->guest, NULL, "guest %s is up, %.1f s after its start", child->guest,
 	       (double)ns / 1e9);
 }
 
@@ -399,7 +415,7 @@ static const struct {
 	const char *text;
 } guest_ends[] = {
     {10, "ended: its guest rebooted"},
-    {11, "ended: its guest powered off"},
+    {GUEST_POWEROFF, "ended: its guest powered off"},
     {12, "ended: its guest stopped with a triple fault"},
 };
 
@@ -427,25 +443,61 @@ static void died_starting(struct ft_supervisor *s, struct ft_child *child, const
 		fail(s, EX_SOFTWARE, "the %s process %s before it was ready", child->name, how);
 }
 
+void ft_supervisor_guest_down(struct ft_supervisor *s, const struct ft_child *vmm, const char *why)
+{
+	if (dataplane_of(s)->state == FT_CHILD_READY)
+		ft_child_send(dataplane_of(s),
+			      json_pack("{s:s, s:s, s:s}", "op", "guest-down", "guest", vmm->guest, "why", why),
+			      NULL, 0);
+}
+
+/* A guest that stays down when it ended like this. */
+static bool stays_down(const struct ft_child *child, int status)
+{
+	bool poweroff = WIFEXITED(status) && WEXITSTATUS(status) == GUEST_POWEROFF;
+	return child->kind == FT_CHILD_VMM && (child->restart == FT_RESTART_NEVER ||
+					       (child->restart == FT_RESTART_ON_CRASH && poweroff));
+}
+
+static void leave_down(struct ft_supervisor *s, struct ft_child *child, const char *how)
+{
+	child->unwanted = true;
+	child->ready_at = 0;
+	child->failures = 0;
+	ft_supervisor_record(s, "guest-down", child->guest, NULL,
+			     "guest %s is down and stays so (restart: %s): its vmm process %s", child->guest,
+			     child->restart == FT_RESTART_NEVER ? "never" : "on-crash", how);
+	ft_supervisor_guest_down(s, child, how);
+}
+
+/* An operator stopped it. */
+static void has_stopped(struct ft_supervisor *s, struct ft_child *child)
+{
+	child->ready_at = 0;
+	child->failures = 0;
+	ft_supervisor_record(s, "guest-down", child->guest, NULL, "guest %s has stopped", child->guest);
+	if (!child->again)
+		return;
+	child->again = false;
+	ft_supervisor_start(s, child);
+}
+
 static void replace(struct ft_supervisor *s, struct ft_child *child, const char *how)
 {
 	bool lasted = child->ready_at && ft_loop_now() - child->ready_at >= STABLE;
 	child->failures = lasted ? 0 : child->failures + 1;
 	child->ready_at = 0;
 	child->restarts++;
-	uint64_t wait = lasted ? 0 : backoff(child) / 2;
+	uint64_t wait = lasted ? 0 : backoff(child);
 	child->retry_at = ft_loop_now() + wait;
 	if (child->kind == FT_CHILD_VMM) {
-		record(s, "guest-down", child->guest, NULL, "guest %s is down: its vmm process %s%s%s",
-		       child->guest, how, child->failed_code ? ": " : "",
-		       child->failed_code ? child->failed_text : "");
-		if (dataplane_of(s)->state == FT_CHILD_READY)
-			ft_child_send(dataplane_of(s),
-				      json_pack("{s:s, s:s, s:s}", "op", "guest-down", "guest", child->guest,
-						"why", how),
-				      NULL, 0);
+		ft_supervisor_record(s, "guest-down", child->guest, NULL,
+				     "guest %s is down: its vmm process %s%s%s", child->guest, how,
+				     child->failed_code ? ": " : "",
+				     child->failed_code ? child->failed_text : "");
+		ft_supervisor_guest_down(s, child, how);
 	}
-	record(s, "restart", NULL, child->name, "the %s process %s%s%s; a new one starts%s", child->name, how,
+	ft_supervisor_record(s, "restart", NULL, child->name, "the %s process %s%s%s; a new one starts%s", child->name, how,
 	       child->failed_code ? ": " : "", child->failed_code ? child->failed_text : "",
 	       wait ? " after a pause" : "");
 }
@@ -464,13 +516,17 @@ static void child_died(struct ft_supervisor *s, struct ft_child *child, int stat
 		ft_loop_remove(&s->loop, &child->output);
 	ft_child_close(child);
 	ft_query_forget(&s->queries, child);
-	bool was_ready = child->state == FT_CHILD_READY;
+	bool was_ready = child->state == FT_CHILD_READY, was_told = child->state == FT_CHILD_STOPPING;
 	child->state = FT_CHILD_DOWN;
 	child->deadline = child->retry_at = UINT64_MAX;
 	if (child->kind == FT_CHILD_LEDGER)
 		ft_sinks_ledger(&s->sinks, false);
 	if (s->phase == FT_PHASE_STARTING && !was_ready)
 		died_starting(s, child, how);
+	else if (s->phase != FT_PHASE_STOPPING && was_told)
+		has_stopped(s, child);
+	else if (s->phase != FT_PHASE_STOPPING && stays_down(child, status))
+		leave_down(s, child, how);
 	else if (s->phase != FT_PHASE_STOPPING)
 		replace(s, child, how);
 }
@@ -492,7 +548,7 @@ static const enum ft_child_kind stop_order[] = {FT_CHILD_DATAPLANE, FT_CHILD_VMM
 
 #define STOP_STEPS (sizeof(stop_order) / sizeof(*stop_order))
 
-static void stop_child(struct ft_child *child)
+void ft_supervisor_stop(struct ft_child *child)
 {
 	child->state = FT_CHILD_STOPPING;
 	child->deadline = ft_loop_now() + STOP_TIMEOUT;
@@ -511,7 +567,7 @@ static bool stop_step(struct ft_supervisor *s)
 				continue;
 			left = true;
 			if (child->state != FT_CHILD_STOPPING)
-				stop_child(child);
+				ft_supervisor_stop(child);
 		}
 		if (left)
 			return false;
@@ -534,7 +590,7 @@ static void signal_came(void *context, uint32_t events)
 			ft_child_kill(&s->children[i]);
 	} else {
 		if (s->phase == FT_PHASE_RUNNING)
-			record(s, "stop", NULL, NULL, "the gateway stops: %s",
+			ft_supervisor_record(s, "stop", NULL, NULL, "the gateway stops: %s",
 			       info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT");
 		s->phase = FT_PHASE_STOPPING;
 		s->stop_step = 0;
@@ -580,7 +636,7 @@ static uint64_t serve_timers(struct ft_supervisor *s)
 	for (unsigned i = 0; i < s->count; i++) {
 		struct ft_child *child = &s->children[i];
 		if (child->retry_at <= now && s->phase != FT_PHASE_STOPPING)
-			start_child(s, child);
+			ft_supervisor_start(s, child);
 		if (child->deadline <= now) {
 			child->deadline = UINT64_MAX;
 			say("error", "the %s process %s, it is killed", child->name,
@@ -628,6 +684,10 @@ static void add_child(struct ft_supervisor *s, enum ft_child_kind kind, const ch
 	uid_t base = (uid_t)json_integer_value(ft_config_get(s->config, "uid_base"));
 	struct ft_child *child = &s->children[s->count];
 	ft_child_prepare(child, kind, guest, base + s->count);
+	child->backoff_first = BACKOFF_FIRST;
+	child->backoff_most = BACKOFF_MOST;
+	if (guest)
+		ft_guest_settings(s->config, child);
 	child->owner = s;
 	child->channel.ready = child_message;
 	child->output.ready = child_output;
@@ -667,8 +727,28 @@ static int open_all(struct ft_supervisor *s, struct ft_error *err)
 	return ft_control_open(&s->control, ft_config_text(s->config, "control"), err);
 }
 
+/* Only who wants a share moves a process. */
+static void open_shares(struct ft_supervisor *s)
+{
+	struct ft_error err = {0};
+	bool wanted = false;
+	for (unsigned i = 0; i < s->count; i++)
+		wanted |= s->children[i].cpu;
+	if (!wanted || !ft_cgroup_open(&s->cgroup, &err))
+		return;
+	for (unsigned i = 0; i < s->count; i++) {
+		struct ft_child *vmm = &s->children[i];
+		if (!vmm->cpu)
+			continue;
+		snprintf(vmm->cpu_why, sizeof(vmm->cpu_why), "%s", err.text);
+		ft_supervisor_record(s, "cpu-unbounded", vmm->guest, NULL,
+				     "guest %s: cpu: %u %% is not in force: %s", vmm->guest, vmm->cpu, err.text);
+	}
+}
+
 static void close_all(struct ft_supervisor *s)
 {
+	ft_cgroup_close(&s->cgroup);
 	if (s->control.path)
 		ft_control_close(&s->control);
 	ft_notify_close(&s->notify);
@@ -683,6 +763,7 @@ int ft_supervisor_run(const struct ft_config *config, struct ft_error *err)
 				  .signals.fd = -1,
 				  .state_fd = -1,
 				  .notify.fd = -1,
+				  .cgroup.own = -1,
 				  .records = {-1, -1},
 				  .started = ft_loop_now()};
 	int error = open_all(&s, err);
@@ -697,8 +778,9 @@ int ft_supervisor_run(const struct ft_config *config, struct ft_error *err)
 	json_t *value;
 	json_object_foreach((json_t *)ft_config_get(config, "guests"), guest,
 			    value) if (s.count < FT_SUPERVISOR_CHILDREN) add_child(&s, FT_CHILD_VMM, guest);
+	open_shares(&s);
 	for (unsigned i = 0; i < s.count && s.phase == FT_PHASE_STARTING; i++)
-		start_child(&s, &s.children[i]);
+		ft_supervisor_start(&s, &s.children[i]);
 	while (s.phase != FT_PHASE_STOPPING || !stop_step(&s))
 		ft_loop_step(&s.loop, serve_timers(&s));
 	close_all(&s);

@@ -3,6 +3,7 @@
 #ifndef FT_GATEWAY_SUPERVISOR_H
 #define FT_GATEWAY_SUPERVISOR_H
 
+#include "gateway/cgroup.h"
 #include "gateway/child.h"
 #include "gateway/config.h"
 #include "gateway/control.h"
@@ -10,7 +11,7 @@
 #include "gateway/query.h"
 #include "gateway/sink.h"
 
-#define FT_SUPERVISOR_CHILDREN 8u
+#define FT_SUPERVISOR_CHILDREN (2u + FT_CONFIG_GUESTS)
 
 enum ft_supervisor_phase { FT_PHASE_STARTING, FT_PHASE_RUNNING, FT_PHASE_STOPPING };
 
@@ -22,6 +23,7 @@ struct ft_supervisor {
 	struct ft_queries queries;
 	struct ft_notify notify;
 	struct ft_sinks sinks;
+	struct ft_cgroup cgroup;
 	struct ft_child children[FT_SUPERVISOR_CHILDREN]; /* ledger, dataplane, then the vmms */
 	unsigned count;
 	int state_fd;   /* holds the lock on the state directory */
@@ -36,5 +38,17 @@ struct ft_supervisor {
 /* Runs a gateway until SIGTERM or SIGINT, or until it cannot start. Returns a sysexits number; err has the sentence.
  * Blocks the signals it serves and becomes a child subreaper: to be called once, from main. */
 int ft_supervisor_run(const struct ft_config *config, struct ft_error *err);
+
+/* For the other files of the supervisor. */
+
+/* An event of our own for the feed and the log; guest and process may be NULL. */
+void ft_supervisor_record(struct ft_supervisor *s, const char *type, const char *guest, const char *process,
+			  const char *format, ...) __attribute__((format(printf, 5, 6)));
+
+void ft_supervisor_start(struct ft_supervisor *s, struct ft_child *child); /* one that is down */
+void ft_supervisor_stop(struct ft_child *child);                          /* one that is not */
+
+/* The guest takes no packets from now on. */
+void ft_supervisor_guest_down(struct ft_supervisor *s, const struct ft_child *vmm, const char *why);
 
 #endif

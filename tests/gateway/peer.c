@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,13 @@
 #include "base/channel.h"
 
 static char mode[64];
+
+/* SIGUSR1: its guest powered off (src/gateway/protocol.md). */
+static void power_off(int signal)
+{
+	_exit(11);
+}
+
 static int log_fd;
 
 static void note(json_t *json)
@@ -109,6 +117,7 @@ int main(int argc, char **argv)
 	const char *slash = strrchr(argv[0], '/'), *name = slash ? slash + 1 : argv[0];
 	int records = -1;
 	open_files(name);
+	signal(SIGUSR1, power_off);
 	if (is("die"))
 		return 3;
 	struct pollfd polls[2] = {{FT_CHANNEL_FD, POLLIN, 0}, {-1, POLLIN, 0}};

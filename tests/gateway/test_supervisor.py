@@ -126,6 +126,27 @@ class Gateway:
     def pid(self, name):
         return self.status()["processes"][name if name != "vmm" else "vmm web"]["pid"]
 
+    def add_guest(self, name, **settings):
+        index = len(self.config["guests"]) + 15
+        self.config["guests"][name] = dict({"kernel": "vmlinuz", "mac": "52:54:00:00:02:%02x" % index,
+                                            "address": "10.0.2.%d" % index}, **settings)
+
+    def up_as(self, name, other_than=0):
+        """The process of a guest that is up, when it is another one than before."""
+        def look():
+            status = self.status()
+            pid = status.get("processes", {}).get("vmm " + name, {}).get("pid", 0)
+            return status.get("guests", {}).get(name, {}).get("state") == "up" and pid != other_than and pid
+        return until(look, "%s is up as another process than %d" % (name, other_than))
+
+    def guest(self, name):
+        return self.status().get("guests", {}).get(name, {}).get("state")
+
+    def cli(self, *arguments):
+        got = subprocess.run([FORETASTE, *arguments, "--control", self.control], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             text=True, timeout=2 * PATIENCE)
+        return got.returncode, got.stdout, got.stderr
+
     def kill(self, name):
         pid = self.pid(name)
         os.kill(pid, signal.SIGKILL)
@@ -398,6 +419,100 @@ def the_control_socket_is_bounded():
         require(g.status()["state"] == "running", "it goes on")
 
 
+def guests_are_stopped_and_started_one_by_one():
+    with Gateway() as g:
+        g.add_guest("db", vlan=7)
+        g.start()
+        g.up()
+        until(lambda: g.guest("db") == "up", "both are up")
+        uids = [x["message"]["uid"] for x in g.ops("vmm", "config")]
+        require(sorted(uids) == [64002, 64003], "each has a uid of its own: %s" % uids)
+        web, dataplane = g.pid("vmm web"), g.pid("dataplane")
+        code, said, _ = g.cli("guest", "stop", "db")
+        require(code == 0 and said == "guest db: stopped\n", "stop: %d %s" % (code, said))
+        downs = g.ops("dataplane", "guest-down")
+        require([x["message"]["guest"] for x in downs] == ["db"], "the dataplane is told")
+        require(len(g.ops("vmm", "stop")) == 1 and g.pid("vmm web") == web and g.guest("web") == "up", "the other goes on")
+        until(lambda: any(r["type"] == "guest-stop" for r in g.records()), "the feed is told")
+        text = [r["text"] for r in g.records() if r["type"] == "guest-stop"][0]
+        require(re.fullmatch(r"guest db is stopped by uid 0( \(login uid \d+\))?, pid [1-9]\d*", text), "who did it: " + text)
+        g.kill("dataplane")
+        require(g.guest("db") == "stopped", "a new dataplane starts no guest")
+        require([x["message"]["guest"] for x in g.ops("dataplane", "link")].count("db") == 1, "nor links it")
+        code, said, _ = g.cli("guest", "start", "db")
+        require(code == 0 and said in ("guest db: up\n", "guest db: booting\n"), "start: %d %s" % (code, said))
+        until(lambda: [x["message"]["guest"] for x in g.ops("dataplane", "link")].count("db") == 2, "it has a link again")
+        before = g.up_as("db")
+        require(g.cli("guest", "restart", "db")[0] == 0 and g.up_as("db", before), "a restart is another process")
+        require(g.pid("vmm web") == web, "the other never suffered")
+        require(not [r for r in g.records() if r["type"] == "restart" and "vmm" in r["process"]], "nothing of it was a crash")
+        code, _, said = g.cli("guest", "stop", "bd")
+        require(code == 64 and "there is no guest \"bd\", did you mean \"db\"?" in said, "%d %s" % (code, said))
+        code, _, said = g.cli("guest", "halt", "db")
+        require(code == 64 and "cannot be told to \"halt\"" in said, "%d %s" % (code, said))
+        code, said, _ = g.cli("guests")
+        rows = {line.split()[0]: line.split() for line in said.splitlines()}
+        require(rows["db"][1] in ("up", "booting") and "7" in rows["db"] and "untagged" in rows["web"], "the list: " + said)
+
+
+def a_guest_that_ended_follows_its_policy():
+    with Gateway() as g:
+        g.add_guest("cautious", restart="on-crash", backoff={"first": "1 ms"})
+        g.add_guest("mortal", restart="never")
+        g.start()
+        g.up()
+        names = ("cautious", "mortal")
+        pids = {name: g.up_as(name) for name in names}
+        os.kill(pids["cautious"], signal.SIGKILL)
+        os.kill(g.up_as("cautious", pids["cautious"]), signal.SIGUSR1)  # a crash is a reason
+        until(lambda: g.guest("cautious") == "stopped", "a power-off is none")
+        os.kill(pids["mortal"], signal.SIGKILL)
+        until(lambda: g.guest("mortal") == "stopped", "never is never")
+        until(lambda: sum("and stays so" in r["text"] for r in g.records()) == 2, "the feed says so")
+        require(sorted(x["message"]["guest"] for x in g.ops("dataplane", "guest-down")) == ["cautious", "cautious", "mortal"],
+                "the dataplane knows")
+        require(g.guest("web") == "up", "the others go on")
+        require(g.cli("guest", "start", "mortal")[0] == 0, "an operator starts it")
+        until(lambda: g.guest("mortal") == "up", "and up it is")
+
+
+def many_guests_run():
+    with Gateway() as g:
+        for i in range(20):
+            g.add_guest("g%d" % i)
+        g.start()
+        g.up()
+        until(lambda: all(guest["state"] == "up" for guest in g.status()["guests"].values()), "all are up")
+        require(len(g.status()["guests"]) == 21 and len({x["message"]["uid"] for x in g.ops("vmm", "config")}) == 21, "all different")
+        status = g.status()["processes"]
+        require(all("status" in status["vmm g%d" % i] for i in range(20)), "each answers for itself")
+
+
+def a_console_is_shown_without_its_tricks():
+    with Gateway() as g:
+        g.start()
+        g.up()
+        path = g.path("state/console-web.log")
+        with open(path, "a") as f:
+            f.write("one\r\ntwo\x1b[2J\nthree\n")
+        shown = subprocess.Popen([FORETASTE, "guest", "console", "web", "--last", "2", "--control", g.control],
+                                 stdout=subprocess.PIPE, text=True)
+        try:
+            line = shown.stdout.readline
+            require([line(), line()] == ["two\\x1b[2J\n", "three\n"], "the last lines, cleaned")
+            with open(path, "a") as f:
+                f.write("four\n")
+            require(line() == "four\n", "what is added")
+            os.truncate(path, 0)
+            with open(path, "a") as f:
+                f.write("5\n")
+            require(line() == "5\n", "a log that was cut at its bound")
+        finally:
+            shown.kill()
+            shown.wait()
+            shown.stdout.close()
+
+
 def a_crash_loop_slows_down():
     with Gateway() as g:
         g.start()
@@ -598,7 +713,8 @@ TESTS = [
     the_silent_are_named, the_control_socket_is_bounded, a_crash_loop_slows_down, the_command_line_shows_it,
     the_feed_goes_to_who_listens_now_or_later, who_does_not_listen_is_tried_again_and_named_once,
     a_reader_that_hangs_up_at_once_is_not_tried_without_end,
-    a_feed_is_followed_through_rotation,
+    a_feed_is_followed_through_rotation, guests_are_stopped_and_started_one_by_one, a_guest_that_ended_follows_its_policy,
+    many_guests_run, a_console_is_shown_without_its_tricks,
 ]
 
 
