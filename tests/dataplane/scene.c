@@ -18,11 +18,11 @@ static const uint8_t client_mac[6] = {2, 0, 0, 0, 0, 9}, guest_mac[6] = {2, 0, 0
 
 static const char config_text[] =
     "{\"guests\": {\"web\": {\"mac\": \"02:00:00:00:00:01\", \"address\": \"10.0.2.15\","
-    " \"vlan\": \"trunk\"}},"
+    " \"vlan\": \"trunk\"}%s},"
     " \"services\": {\"web\": {\"guest\": \"web\", \"protocol\": \"tcp\", \"port\": 80, \"rules\": "
     "[1000001], %s},"
     "               \"dns\": {\"guest\": \"web\", \"protocol\": \"udp\", \"port\": 53, \"rules\": [1000001],"
-    "                         \"risks\": \"none\", \"mode\": \"enforce\"}},"
+    "                         \"risks\": \"none\", \"mode\": \"enforce\"}%s},"
     " \"rules\": [{\"sid\": 1000001, \"name\": \"evil\", \"text\": \"an evil word\", \"severity\": 1,"
     "            \"pattern\": \"EVIL\"}],"
     " \"verdict_rules\": [{\"sid\": 3000001, \"name\": \"exec\", \"text\": \"it started a program\", "
@@ -48,6 +48,7 @@ static int on_send(void *context, unsigned uplink, const void *frame, size_t len
 		return -1;
 	struct wire *wire = &scene->to_client[scene->client_count++];
 	wire->length = length;
+	wire->uplink = uplink;
 	memcpy(wire->data, frame, length);
 	enum ft_reason why;
 	if (ft_frame_parse(&wire->frame, wire->data, length, &why) ||
@@ -84,12 +85,17 @@ static void link_up(struct scene *scene)
 
 void scene_open(struct scene *scene, const char *service)
 {
+	scene_open_with(scene, service, "", "");
+}
+
+void scene_open_with(struct scene *scene, const char *service, const char *guests, const char *services)
+{
 	memset(scene, 0, sizeof(*scene));
 	scene->records = json_array();
 	scene->client_port = 40000;
 	scene->now = 1000 * MS;
 	char text[4096];
-	snprintf(text, sizeof(text), config_text, service);
+	snprintf(text, sizeof(text), config_text, guests, service, services);
 	json_error_t why;
 	json_t *config = json_loads(text, 0, &why);
 	struct ft_error err = {0};

@@ -22,6 +22,7 @@
 
 struct wire {
 	size_t length;
+	unsigned uplink; /* of those to the wire */
 	uint8_t data[2048];
 	struct ft_frame frame;
 };
@@ -71,6 +72,8 @@ struct scene {
 
 /* service: JSON members of the one service "web" (TCP 80) besides guest, protocol and port. */
 void scene_open(struct scene *scene, const char *service);
+/* guests, services: further members of these maps, each ", NAME: {...}". Their links are the test's. */
+void scene_open_with(struct scene *scene, const char *service, const char *guests, const char *services);
 void scene_close(struct scene *scene);
 
 /* Lets the gate work for one round after moving time. Takes what it put for guest and vmm. */
