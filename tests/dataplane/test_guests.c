@@ -249,6 +249,12 @@ static void a_vlan_is_on_the_wire_and_not_in_the_guest(void **state)
 	assert_int_equal(s.client_count, 1);
 	assert_int_equal(s.to_client[0].length, length + 4);
 	assert_int_equal(ft_load32(s.to_client[0].data + 12), 0x81000007u);
+	/* So is what the gate says in the guest's name: here that there is no such connection. */
+	s.client_port++;
+	scene_frame(&s, frame, tagged(7, 0x22, true, 1, 1, FT_TCP_ACK, ""));
+	assert_int_equal(s.client_count, 2);
+	assert_int_equal(ft_load32(s.to_client[1].data + 12), 0x81000007u);
+	assert_true(s.to_client[1].frame.flags & FT_TCP_RST);
 	/* Without the tag, or with another one, it is for somebody else. */
 	scene_frame(&s, frame, tagged(0, 0x22, true, 0, 0, FT_TCP_SYN, ""));
 	scene_frame(&s, frame, tagged(9, 0x22, true, 0, 0, FT_TCP_SYN, ""));
@@ -304,17 +310,26 @@ static void a_liar_costs_itself(void **state)
 	scene_pass(&s, 5 * MS);
 	uint64_t hold = s.request.begin.hold;
 	/* Another guest's process speaks of web's hold: a verdict is not its to give. */
-	uint8_t buffer[FT_EVENT_MAX];
-	for (unsigned role = FT_ROLE_SEED; role <= FT_ROLE_TWIN; role++)
-		for (unsigned type = FT_EVENT_SEED_READY; type <= FT_EVENT_SEED_GONE; type++) {
-			struct ft_event event = {.type = (uint16_t)type,
-						 .role = (uint8_t)role,
-						 .hold = hold,
-						 .a = {4, 4, 1},
-						 .pid = -1};
-			size_t length = ft_event_build(buffer, &event, "", NULL);
-			assert_int_equal(send(peers[NEAR].events, buffer, length, 0), (ssize_t)length);
-		}
+	const struct {
+		unsigned type, role, sequence;
+		uint64_t a[6];
+	} forged[] = {{FT_EVENT_SEED_READY, FT_ROLE_SEED, 0, {0}},
+		      {FT_EVENT_TRIAL_HANDLED, FT_ROLE_TRIAL, 0, {4, 4, 1}},
+		      {FT_EVENT_TRIAL_END, FT_ROLE_TRIAL, 1, {FT_TRIAL_END_HORIZON, 1, 2, 3, 1}},
+		      {FT_EVENT_SEED_GONE, FT_ROLE_SEED, 1, {0}}};
+	for (size_t i = 0; i < sizeof(forged) / sizeof(*forged); i++) {
+		uint8_t buffer[FT_EVENT_MAX];
+		struct ft_event event = {.type = (uint16_t)forged[i].type,
+					 .role = (uint8_t)forged[i].role,
+					 .sequence = forged[i].sequence,
+					 .hold = hold,
+					 .vtime_ns = s.now,
+					 .pid = -1};
+		memcpy(event.a, forged[i].a, sizeof(event.a));
+		size_t length = ft_event_build(buffer, &event, "", NULL);
+		assert_int_equal(send(peers[NEAR].events, buffer, length, 0), (ssize_t)length);
+	}
+	scene_pass(&s, MS); /* after a sleep each socket is looked at */
 	scene_pass(&s, 0);
 	assert_int_equal(status_of("web", "holds"), 1);
 	assert_string_equal(scene_taken(&s), "");
@@ -401,6 +416,8 @@ static void one_that_ends_takes_only_its_own_along(void **state)
 	assert_string_equal(json_string_value(json_object_get(scene_record(&s, "hold"), "guest")), "red");
 	scene_answer(&s, false);
 	assert_string_equal(scene_taken(&s), "EVIL");
+	scene_text(&s, 5, "more");
+	assert_int_equal(status_of("web", "holds"), 1); /* its connection goes on, and is looked at as before */
 	scene_frame(&s, frame, tagged(7, 0x22, true, 5, 1, FT_TCP_ACK, ""));
 	assert_int_equal(count_of("red", FT_REASON_DROP_GUEST_DOWN), 1);
 	/* While one is down the gate still sleeps on the others, and wakes for each. */
