@@ -222,7 +222,9 @@ void scene_pass(struct scene *scene, uint64_t ns)
 {
 	scene->now += ns;
 	ft_gate_time(scene->gate, scene->now, scene->now);
-	ft_gate_awake(scene->gate, (bool[FT_GATE_WAKES]){true, true});
+	bool readable[FT_GATE_WAKES];
+	memset(readable, true, sizeof(readable));
+	ft_gate_awake(scene->gate, readable);
 	ft_gate_guest(scene->gate, 1000);
 	ft_gate_tick(scene->gate);
 	if (scene->vmm.memory) {
