@@ -476,6 +476,28 @@ def a_guest_that_ended_follows_its_policy():
         until(lambda: g.guest("mortal") == "up", "and up it is")
 
 
+def a_processor_share_is_in_force_or_declared():
+    with Gateway() as g:
+        g.config["guests"]["web"]["cpu"] = "50 %"
+        g.add_guest("free")
+        g.start()
+        g.up()
+        web = g.status()["guests"]["web"]
+        require(web["cpu_percent"] == 50 and "cpu_percent" not in g.status()["guests"]["free"], "who has a share: %s" % web)
+        told = [r["text"] for r in g.records() if r["type"] == "cpu-unbounded"]
+        with open("/proc/%d/cgroup" % g.pid("vmm web")) as f:
+            group = [line.strip().split("::")[1] for line in f if line.startswith("0::")]
+        if "cpu_not_in_force" in web:  # a machine, or a service, without the controller
+            require(told == ["guest web: cpu: 50 % is not in force: " + web["cpu_not_in_force"]], "the feed says so: %s" % told)
+            require("is not in force" in g.cli("guests")[1], "so does the list")
+            return
+        require(not told and group[0].endswith("-guest-web"), "it is in a group of its own: %s %s" % (told, group))
+        mount = [line.split()[4] for line in open("/proc/self/mountinfo") if " - cgroup2 " in line][0]
+        with open(mount + group[0] + "/cpu.max") as f:
+            require(f.read().split() == ["50000", "100000"], "its bound")
+        require(g.stop() == 0 and not os.path.exists(mount + group[0]), "the group is gone with the gateway")
+
+
 def many_guests_run():
     with Gateway() as g:
         for i in range(20):
@@ -714,7 +736,7 @@ TESTS = [
     the_feed_goes_to_who_listens_now_or_later, who_does_not_listen_is_tried_again_and_named_once,
     a_reader_that_hangs_up_at_once_is_not_tried_without_end,
     a_feed_is_followed_through_rotation, guests_are_stopped_and_started_one_by_one, a_guest_that_ended_follows_its_policy,
-    many_guests_run, a_console_is_shown_without_its_tricks,
+    a_processor_share_is_in_force_or_declared, many_guests_run, a_console_is_shown_without_its_tricks,
 ]
 
 
