@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/reason.h"
+#include "dataplane/policy.h"
 #include "detect/case.h"
 #include "detect/pattern.h"
 
@@ -64,6 +65,8 @@ struct ft_hold {
 	uint64_t deadline; /* of the state it is in */
 	bool slot;         /* counts as a running clone */
 	bool gone;         /* the vmm said so */
+	enum ft_exception exception; /* why there is no verdict, where the case does not say it */
+	bool hopeless;               /* another try of the same connection cannot help */
 	/* the release */
 	struct ft_held *to_release;
 	uint32_t released;

@@ -32,6 +32,7 @@ static struct ft_hold *open_hold(struct ft_gate *gate, struct ft_flow *flow, con
 	gate->holds.next_id++;
 	hold->flow = flow;
 	hold->guest = flow->guest;
+	hold->exception = FT_EXCEPTION_COUNT;
 	hold->trigger = *trigger;
 	hold->opened = hold->last_at = gate->now;
 	hold->opened_wall = gate->wall;
@@ -320,38 +321,97 @@ static void start_release(struct ft_gate *gate, struct ft_hold *hold, enum ft_re
 	release(gate, hold);
 }
 
+/* The sender is to try again later: see FT_POLICY_TEMPFAIL. */
+static void tempfail(struct ft_gate *gate, struct ft_hold *hold, enum ft_reason reason)
+{
+	struct ft_flow *flow = hold->flow;
+	bool tcp = flow->key.protocol == IPPROTO_TCP;
+	/* A client that has reset its end sends nothing again. */
+	bool reset = tcp && (hold->hopeless || flow->reset || !hold->guest->up);
+	struct ft_hold *later = tcp && flow->later != hold ? flow->later : NULL;
+	hold->outcome = reason;
+	ft_gate_note_many(gate, reason, hold->frames);
+	report(gate, hold, reset ? "reset" : "tempfailed");
+	detach(gate, hold);
+	if (later) {
+		ft_case_abandon(later->trial, FT_TRIAL_END_ERROR,
+				"what came before it was not taken, so this was not tried");
+		later->outcome = FT_REASON_TEMPFAIL_BEHIND;
+		ft_gate_note_many(gate, FT_REASON_TEMPFAIL_BEHIND, later->frames);
+		report(gate, later, reset ? "reset" : "tempfailed");
+		detach(gate, later);
+	}
+	if (reset && !flow->dead)
+		ft_flow_kill(gate, flow);
+	else if (tcp)
+		ft_stream_forget(&flow->stream);
+}
+
+/* What is to be done with a hold whose case is judged, and why. */
+static enum ft_policy decide(const struct ft_hold *hold, enum ft_reason *reason)
+{
+	const struct ft_policies *policies = &hold->flow->service->policies;
+	struct ft_judgement judgement;
+	ft_case_judge(hold->trial, &judgement);
+	switch (judgement.verdict) {
+	case FT_VERDICT_CLEAN:
+		*reason = FT_REASON_RELEASE_CLEAN;
+		return FT_POLICY_RELEASE;
+	case FT_VERDICT_MALICIOUS:
+		*reason = FT_REASON_DROP_VERDICT;
+		return FT_POLICY_DROP;
+	case FT_VERDICT_SUSPICIOUS:
+		/* A rule objects: that is a verdict, no exception. */
+		*reason = policies->on_suspicious == FT_POLICY_RELEASE ? FT_REASON_RELEASE_SUSPICIOUS
+								       : FT_REASON_DROP_VERDICT;
+		return policies->on_suspicious;
+	default:;
+	}
+	enum ft_exception exception = hold->exception;
+	if (exception == FT_EXCEPTION_COUNT)
+		exception = ft_exception_of(ft_case_end(hold->trial));
+	*reason = ft_policy_reason(exception, policies->on[exception]);
+	return policies->on[exception];
+}
+
+static void do_it(struct ft_gate *gate, struct ft_hold *hold, enum ft_policy what, enum ft_reason reason)
+{
+	if (what == FT_POLICY_RELEASE)
+		start_release(gate, hold, reason);
+	else if (what == FT_POLICY_TEMPFAIL)
+		tempfail(gate, hold, reason);
+	else
+		drop(gate, hold, reason);
+}
+
 /* The case is judged: does what the verdict, and without one the service's policy, says. */
 static void conclude(struct ft_gate *gate, struct ft_hold *hold)
 {
-	struct ft_judgement judgement;
-	ft_case_judge(hold->trial, &judgement);
-	bool release_it = hold->flow->service->release_on_exception;
+	enum ft_reason reason;
+	enum ft_policy what = decide(hold, &reason);
 	if (hold->observed) {
 		hold->outcome = FT_REASON_PASS_OBSERVED;
 		report(gate, hold, "observed");
 		detach(gate, hold);
-	} else if (judgement.verdict == FT_VERDICT_CLEAN) {
-		start_release(gate, hold, FT_REASON_RELEASE_CLEAN);
-	} else if (judgement.verdict == FT_VERDICT_MALICIOUS) {
-		drop(gate, hold, FT_REASON_DROP_VERDICT);
-	} else if (release_it) {
-		start_release(gate, hold, FT_REASON_RELEASE_EXCEPTION);
-	} else {
-		/* Suspicious means that a rule objects: with a policy of dropping what is not clean, that verdict
-		 * drops it. Inconclusive is no verdict. */
-		drop(gate, hold,
-		     judgement.verdict == FT_VERDICT_SUSPICIOUS ? FT_REASON_DROP_VERDICT
-								: FT_REASON_DROP_EXCEPTION);
+		return;
 	}
+	do_it(gate, hold, what, reason);
 }
 
-static void give_up(struct ft_gate *gate, struct ft_hold *hold, enum ft_trial_end end, const char *why)
+/* No more is to be learnt about the hold. */
+static void abandon(struct ft_hold *hold, enum ft_trial_end end, const char *why)
 {
 	ft_case_abandon(hold->trial, end, why);
 	/* Without a twin no rule can have the last word: the case says inconclusive. */
 	if (ft_case_step(hold->trial) == FT_CASE_TWIN)
 		ft_case_abandon(hold->trial, end, why);
 	ft_case_step(hold->trial);
+}
+
+static void give_up(struct ft_gate *gate, struct ft_hold *hold, enum ft_exception exception, const char *why)
+{
+	hold->exception = exception;
+	abandon(hold, exception == FT_EXCEPTION_TIMEOUT ? FT_TRIAL_END_WALL : FT_TRIAL_END_ERROR, why);
 	conclude(gate, hold);
 }
 
@@ -374,7 +434,7 @@ static void step(struct ft_gate *gate, struct ft_hold *hold)
 		hold->twin = true;
 		hold->deadline = gate->now + gate->budgets.wall_ns + GRACE_NS;
 		if (hold->gone || ft_trial_twin(hold, ft_case_until(hold->trial)))
-			give_up(gate, hold, FT_TRIAL_END_ERROR, "the twin could not be asked for");
+			give_up(gate, hold, FT_EXCEPTION_ERROR, "the twin could not be asked for");
 		return;
 	case FT_CASE_JUDGED:
 		conclude(gate, hold);
@@ -401,6 +461,8 @@ void ft_hold_event(struct ft_gate *gate, struct ft_guest *guest, struct ft_event
 	if (event->type == FT_EVENT_SEED_GONE && event->role == FT_ROLE_SEED) {
 		hold->gone = true;
 		gate->holds.due = 0;
+		if (event->a[0] == FT_SEED_BUSY && hold->state == FT_HOLD_TRY)
+			hold->exception = FT_EXCEPTION_OVERLOAD;
 	}
 	if (hold->state != FT_HOLD_TRY)
 		return;
@@ -416,6 +478,7 @@ static void start_trial(struct ft_gate *gate, struct ft_hold *hold)
 	hold->slot = true;
 	hold->guest->clones++;
 	hold->flow->trials++;
+	hold->flow->tried += hold->bytes;
 	hold->state = FT_HOLD_SEND;
 	hold->deadline = gate->now + gate->budgets.wall_ns + GRACE_NS;
 }
@@ -441,13 +504,18 @@ static void tick_waiting(struct ft_gate *gate, struct ft_hold *hold)
 		return; /* the one before is still being tried */
 	if (hold->deadline == NEVER)
 		hold->deadline = gate->now + gate->budgets.wall_ns;
-	if (flow->trials >= service->trials_per_flow)
-		give_up(gate, hold, FT_TRIAL_END_ERROR,
+	if (flow->trials >= service->trials_per_flow) {
+		hold->hopeless = true;
+		give_up(gate, hold, FT_EXCEPTION_OVERLOAD,
 			"this flow has had as many trials as trials_per_flow allows");
-	else if (hold->guest->clones < gate->budgets.most)
+	} else if (flow->tried + hold->bytes > service->input_most ||
+		   (hold->frames == 1 && hold->bytes > service->hold_bytes)) {
+		hold->hopeless = true;
+		give_up(gate, hold, FT_EXCEPTION_OVERSIZE, "this input is larger than what may be tried of it");
+	} else if (hold->guest->clones < gate->budgets.most)
 		start_trial(gate, hold);
 	else if (gate->now >= hold->deadline)
-		give_up(gate, hold, FT_TRIAL_END_ERROR, "no clone was free in time");
+		give_up(gate, hold, FT_EXCEPTION_OVERLOAD, "no clone was free in time");
 	else if (hold->deadline < gate->holds.due)
 		gate->holds.due = hold->deadline;
 }
@@ -482,7 +550,7 @@ static void tick_trial(struct ft_gate *gate, struct ft_hold *hold)
 	if (hold->state == FT_HOLD_DEPART)
 		end_hold(gate, hold);
 	else
-		give_up(gate, hold, FT_TRIAL_END_WALL, "the guest's process did not answer in time");
+		give_up(gate, hold, FT_EXCEPTION_TIMEOUT, "the guest's process did not answer in time");
 }
 
 void ft_holds_tick(struct ft_gate *gate)
@@ -512,18 +580,18 @@ void ft_hold_observe(struct ft_gate *gate, struct ft_flow *flow, const struct ft
 	hold->observed = true;
 	flow->observing++;
 	if (keep(gate, hold, frame, fresh)) {
-		give_up(gate, hold, FT_TRIAL_END_ERROR, "no memory for a copy of the frame");
+		give_up(gate, hold, FT_EXCEPTION_ERROR, "no memory for a copy of the frame");
 		return;
 	}
 	/* The frame goes on at once, so a trial that cannot begin now would begin from a guest that has it already. */
 	if (hold->guest->clones >= gate->budgets.most) {
 		flow->trials++;
-		give_up(gate, hold, FT_TRIAL_END_ERROR, "no clone was free when it came");
+		give_up(gate, hold, FT_EXCEPTION_OVERLOAD, "no clone was free when it came");
 		return;
 	}
 	start_trial(gate, hold);
 	if (ft_trial_send(gate, hold)) {
-		give_up(gate, hold, FT_TRIAL_END_ERROR, "the guest's process does not take requests");
+		give_up(gate, hold, FT_EXCEPTION_ERROR, "the guest's process does not take requests");
 		return;
 	}
 	hold->state = FT_HOLD_TRY;
@@ -532,28 +600,27 @@ void ft_hold_observe(struct ft_gate *gate, struct ft_flow *flow, const struct ft
 
 /* ---- the end of everything ---- */
 
+/* What is held when its guest or the gateway goes is an error of the trial, as far as policies go. */
 static void end_by_policy(struct ft_gate *gate, struct ft_hold *hold, bool gone, const char *why)
 {
-	bool release_it = hold->flow->service->release_on_exception;
+	static const enum ft_reason stopping[FT_POLICY_COUNT] = {
+	    FT_REASON_DROP_SHUTDOWN, FT_REASON_RELEASE_SHUTDOWN, FT_REASON_TEMPFAIL_SHUTDOWN};
+	enum ft_policy policy = hold->flow->service->policies.on[FT_EXCEPTION_ERROR];
 	bool releasing = hold->state == FT_HOLD_RELEASE;
 	if (!releasing)
-		ft_case_abandon(hold->trial, FT_TRIAL_END_ERROR, why);
-	if (ft_case_step(hold->trial) == FT_CASE_TWIN)
-		ft_case_abandon(hold->trial, FT_TRIAL_END_ERROR, why);
-	ft_case_step(hold->trial);
+		abandon(hold, FT_TRIAL_END_ERROR, why);
+	hold->hopeless = true;
 	if (hold->observed) {
 		hold->outcome = FT_REASON_PASS_OBSERVED;
 		report(gate, hold, "observed");
 		detach(gate, hold);
-	} else if (gone) {
-		drop(gate, hold,
-		     release_it || releasing ? FT_REASON_DROP_GUEST_DOWN : FT_REASON_DROP_EXCEPTION);
+	} else if (gone && (releasing || policy == FT_POLICY_RELEASE)) {
+		drop(gate, hold, FT_REASON_DROP_GUEST_DOWN);
 	} else if (releasing) {
 		release(gate, hold);
-	} else if (release_it) {
-		start_release(gate, hold, FT_REASON_RELEASE_SHUTDOWN);
 	} else {
-		drop(gate, hold, FT_REASON_DROP_SHUTDOWN);
+		do_it(gate, hold, policy,
+		      gone ? ft_policy_reason(FT_EXCEPTION_ERROR, policy) : stopping[policy]);
 	}
 	/* A release that found the ring full: there is no later tick. */
 	if (hold->flow)

@@ -11,6 +11,7 @@
 #define GATHER_MOST             25u /* times gather: a dribbling sender waits this long at most */
 #define DEFAULT_HOLD_LIMIT      (256u << 10)
 #define DEFAULT_TRIALS_PER_FLOW 64u
+#define DEFAULT_INPUT_LIMIT     (16ull << 20)
 
 static int integer(const json_t *object, const char *key, uint64_t fallback, uint64_t most, uint64_t *to,
 		   struct ft_error *err)
@@ -64,14 +65,14 @@ static int load_sids(const json_t *rules, struct ft_service *service, struct ft_
 static int load_service(const json_t *json, const char *name, struct ft_service *service,
 			struct ft_error *err)
 {
-	bool udp, enforce, release, all;
+	bool udp, enforce, all;
 	uint64_t port, hold_limit, trials;
 	const json_t *guest = json_object_get(json, "guest");
 	int error = either(json, "protocol", "tcp", "udp", &udp, err);
 	if (!error)
 		error = either(json, "mode", "observe", "enforce", &enforce, err);
 	if (!error)
-		error = either(json, "on_exception", "drop", "release", &release, err);
+		error = ft_policies_load(json, &service->policies, err);
 	if (!error)
 		error = either(json, "screen", "suspicious", "all", &all, err);
 	if (!error)
@@ -82,6 +83,8 @@ static int load_service(const json_t *json, const char *name, struct ft_service 
 		error = integer(json, "gather", DEFAULT_GATHER_NS, 1000000000, &service->gather_ns, err);
 	if (!error)
 		error = integer(json, "hold_limit", DEFAULT_HOLD_LIMIT, 1u << 20, &hold_limit, err);
+	if (!error)
+		error = integer(json, "input_limit", DEFAULT_INPUT_LIMIT, INT64_MAX, &service->input_most, err);
 	if (!error)
 		error = integer(json, "trials_per_flow", DEFAULT_TRIALS_PER_FLOW, UINT32_MAX, &trials, err);
 	if (!error)
@@ -95,13 +98,14 @@ static int load_service(const json_t *json, const char *name, struct ft_service 
 	service->protocol = udp ? IPPROTO_UDP : IPPROTO_TCP;
 	service->port = (uint16_t)port;
 	service->mode = enforce ? FT_MODE_ENFORCE : FT_MODE_OBSERVE;
-	service->release_on_exception = release;
 	service->screen_all = all;
 	service->gather_most_ns = service->gather_ns * GATHER_MOST;
 	/* A limit below one full segment could never hold anything. */
 	service->hold_bytes =
 	    hold_limit < FT_SERVICE_HOLD_LEAST ? FT_SERVICE_HOLD_LEAST : (uint32_t)hold_limit;
 	service->trials_per_flow = (uint32_t)trials;
+	if (service->input_most < service->hold_bytes)
+		service->input_most = service->hold_bytes;
 	if (!service->name || !service->guest)
 		return -ENOMEM;
 	const json_t *normal = json_object_get(json, "normal");

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "dataplane/policy.h"
 #include "detect/profile.h"
 
 struct ft_screen;
@@ -26,7 +27,7 @@ struct ft_service {
 	uint8_t protocol; /* IPPROTO_TCP or IPPROTO_UDP */
 	uint16_t port;
 	enum ft_service_mode mode;
-	bool release_on_exception;
+	struct ft_policies policies;
 	bool screen_all;
 	uint32_t *sids; /* pattern rules that apply */
 	size_t sid_count;
@@ -34,6 +35,7 @@ struct ft_service {
 	uint64_t gather_ns;      /* wait for more after the last byte ... */
 	uint64_t gather_most_ns; /* ... but never longer than this after the first */
 	uint32_t hold_bytes;     /* most of one hold */
+	uint64_t input_most;     /* bytes of one flow that are tried, all its holds together */
 	uint32_t trials_per_flow;
 	struct ft_profile *profile;
 	struct ft_screen *screen; /* compiled patterns (dataplane/screen.h), owned by whoever set it */

@@ -27,7 +27,9 @@ static const char config_text[] =
     "            \"pattern\": \"EVIL\"}],"
     " \"verdict_rules\": [{\"sid\": 3000001, \"name\": \"exec\", \"text\": \"it started a program\", "
     "\"severity\": 1,"
-    "            \"verdict\": \"malicious\", \"any\": {\"event\": \"exec\"}}],"
+    "            \"verdict\": \"malicious\", \"any\": {\"event\": \"exec\"}},"
+    "            {\"sid\": 3000003, \"name\": \"reset\", \"text\": \"it reset\", \"severity\": 2,"
+    "            \"verdict\": \"suspicious\", \"any\": {\"event\": \"reset\"}}],"
     " \"correlation_rules\": [{\"sid\": 3000002, \"name\": \"panic\", \"text\": \"it panicked\", \"severity\": 1,"
     "            \"any\": {\"event\": \"panic\"}}],"
     " \"clone\": {\"wall\": 1000000000, \"max\": 1}, \"flows\": 256}";

@@ -356,7 +356,7 @@ static void a_hold_has_each_byte_in_one_version(void **state)
 	scene_guest(&s, 1, 1, FT_TCP_ACK, answer, sizeof(answer));
 	scene_answer(&s, false);
 	assert_string_equal(scene_taken(&s), "");
-	assert_string_equal(reason(), "drop.exception");
+	assert_string_equal(reason(), "drop.error");
 	assert_true(json_is_true(
 	    json_object_get(json_object_get(scene_record(&s, "hold"), "trigger"), "overlap")));
 }
@@ -474,7 +474,7 @@ static void a_clone_that_did_not_take_the_input_proves_nothing(void **state)
 	scene_event(&s, hold, FT_EVENT_TRIAL_END, FT_ROLE_TRIAL,
 		    (uint64_t[6]){FT_TRIAL_END_HORIZON, 1, 2, 3, 1}, "", NULL);
 	scene_pass(&s, 0);
-	assert_string_equal(reason(), "drop.exception");
+	assert_string_equal(reason(), "drop.error");
 	assert_string_equal(json_string_value(json_object_get(scene_record(&s, "hold"), "verdict")),
 			    "inconclusive");
 	assert_string_equal(scene_taken(&s), "");
@@ -491,7 +491,7 @@ static void a_lie_about_how_much_was_held_proves_nothing(void **state)
 	scene_event(&s, hold, FT_EVENT_TRIAL_END, FT_ROLE_TRIAL,
 		    (uint64_t[6]){FT_TRIAL_END_HORIZON, 1, 2, 3, 1}, "", NULL);
 	scene_pass(&s, 0);
-	assert_string_equal(reason(), "drop.exception");
+	assert_string_equal(reason(), "drop.error");
 }
 
 static void an_ended_seed_or_silence_is_an_exception(void **state)
@@ -500,7 +500,7 @@ static void an_ended_seed_or_silence_is_an_exception(void **state)
 	scene_text(&s, 1, "EVIL");
 	scene_pass(&s, 3 * MS);
 	scene_gone(&s, s.request.begin.hold);
-	assert_string_equal(reason(), "release.exception");
+	assert_string_equal(reason(), "release.error");
 	assert_string_equal(scene_taken(&s), "EVIL");
 	scene_text(&s, 5, "EVIL");
 	scene_pass(&s, 3 * MS);
@@ -509,8 +509,9 @@ static void an_ended_seed_or_silence_is_an_exception(void **state)
 	assert_string_equal(scene_taken(&s), "EVIL");
 	scene_pass(&s, 2000 * MS); /* the wall budget and the grace are over */
 	assert_string_equal(scene_taken(&s), "EVILEVIL");
-	assert_string_equal(reason(), "release.exception");
-	assert_int_equal(scene_count(&s, FT_REASON_RELEASE_EXCEPTION), 2);
+	assert_string_equal(reason(), "release.timeout");
+	assert_int_equal(scene_count(&s, FT_REASON_RELEASE_ERROR), 1);
+	assert_int_equal(scene_count(&s, FT_REASON_RELEASE_TIMEOUT), 1);
 }
 
 static void observed_input_passes_at_once_and_is_tried(void **state)
@@ -558,7 +559,7 @@ static void a_lost_guest_ends_its_holds_by_policy(void **state)
 	scene_forget(&s);
 	ft_gate_guest_down(s.gate, "web", "killed");
 	assert_string_equal(disposition(), "dropped");
-	assert_string_equal(reason(), "drop.exception");
+	assert_string_equal(reason(), "drop.error");
 	assert_int_equal(s.client_count, 1); /* the client is told */
 	assert_true(s.to_client[0].frame.flags & FT_TCP_RST);
 	scene_text(&s, 5, "more");
@@ -574,7 +575,7 @@ static void garbage_from_the_vmm_ends_the_link_and_nothing_else(void **state)
 	memset(s.vmm.tx.shared->data, 0xee, 4096);
 	__atomic_store_n(&s.vmm.tx.shared->producer.index, 4096, __ATOMIC_RELEASE);
 	scene_pass(&s, 0);
-	assert_string_equal(reason(), "drop.exception");
+	assert_string_equal(reason(), "drop.error");
 	assert_non_null(strstr(s.log, "is cut"));
 	json_t *status = ft_gate_status(s.gate);
 	const json_t *guest = json_object_get(json_object_get(status, "guests"), "web");
@@ -678,7 +679,7 @@ static void trials_of_one_flow_are_limited(void **state)
 	}
 	assert_int_equal(s.requests, 3);
 	assert_string_equal(scene_taken(&s), "xxx");
-	assert_string_equal(reason(), "drop.exception");
+	assert_string_equal(reason(), "drop.overload");
 }
 
 static void clones_are_limited_and_others_wait(void **state)
