@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "dataplane/admission.h"
 #include "dataplane/policy.h"
 #include "detect/profile.h"
 
@@ -28,6 +29,8 @@ struct ft_service {
 	uint16_t port;
 	enum ft_service_mode mode;
 	struct ft_policies policies;
+	struct ft_quotas quotas;
+	struct ft_tally *tally; /* owned; all that changes while it runs */
 	bool screen_all;
 	uint32_t *sids; /* pattern rules that apply */
 	size_t sid_count;
@@ -50,6 +53,7 @@ struct ft_services {
 struct ft_budgets {
 	uint64_t handling_instructions, horizon_ns, horizon_instructions, wall_ns, memory_pages;
 	uint32_t most;
+	uint32_t source; /* of them, most of one client address */
 };
 
 /* services: {NAME: {...}}, budgets: {...} as the supervisor sends them. The caller frees with

@@ -117,6 +117,24 @@ const struct ft_key ft_keys[] = {
      "Most bytes of one connection that are tried, all pieces together; then on_oversize decides."},
     {"services.*.trials_per_flow", FT_KEY_WHOLE, "1..65536", "64", NULL,
      "Most trials that one connection may cause; then on_overload decides."},
+    {"services.*.holds", FT_KEY_WHOLE, "1..65536", "256", NULL,
+     "Most holds of the service at a time; then on_overload decides."},
+    {"services.*.held", FT_KEY_SIZE, "64 KiB..1 GiB", "16 MiB", NULL,
+     "Most bytes of all its holds together; then on_overload decides."},
+    {"services.*.source_holds", FT_KEY_WHOLE, "1..65536", "64", NULL,
+     "Most holds of one client address (of IPv6: one /64) at a time; then on_overload decides. Raise it where one "
+     "address stands for many clients, as a proxy's does."},
+    {"services.*.hold_time", FT_KEY_DURATION, "100 ms..30 min", "40 s", NULL,
+     "Longest time from the first held packet to the decision: on_overload decides when no trial has begun by then, "
+     "on_timeout when it is not over."},
+    {"services.*.clones", FT_KEY_WHOLE, "1..32", NONE, NULL,
+     "Most clones at a time for its input. none: as clone.max says. Services that wait take turns in any case."},
+    {"services.*.feed_limit", FT_KEY_WHOLE, "1..1000000", "6000", NULL,
+     "Most holds a minute that the feed tells one by one. Of those beyond it that were clean or had no verdict only "
+     "the number is told, and what was dropped of them is not kept in quarantine; what a rule objects to is always "
+     "told."},
+    {"services.*.quarantine", FT_KEY_SIZE, "64 KiB..1 TiB", NONE, NULL,
+     "Most space of its packets in the quarantine; its own oldest files go first. none: as quarantine.quota says."},
     {"services.*.normal", FT_KEY_MAP, NULL, NULL, NULL,
      "What the service does when nothing is wrong. Anything else that a clone does is evidence against the "
      "input."},
@@ -138,6 +156,9 @@ const struct ft_key ft_keys[] = {
     {"clone.memory", FT_KEY_SIZE, "1 MiB..3 GiB", "128 MiB", NULL,
      "Most memory that one clone may come to differ in."},
     {"clone.max", FT_KEY_WHOLE, "1..32", "4", NULL, "Most clones at a time, of each guest."},
+    {"clone.source", FT_KEY_WHOLE, "1..32", "3", NULL,
+     "Most clones at a time for one client address (of IPv6: one /64), and always less than clone.max where that is "
+     "more than 1. Addresses that wait take turns in any case."},
     {"clone.link", FT_KEY_MAP, NULL, NULL, NULL,
      "What a clone finds on its network. Nothing it sends leaves its process."},
     {"clone.link.dns", FT_KEY_ADDRESS, "refuse", "refuse", NULL,

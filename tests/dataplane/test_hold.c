@@ -722,27 +722,23 @@ static void a_hold_has_a_limit_and_the_rest_comes_again(void **state)
 	assert_int_equal(s.live.length, 3000);
 }
 
-/* While there is no memory for holds: what inspection pointed at is not let through when it comes again, though a pattern
+/* While there is no room for holds: what inspection pointed at is not let through when it comes again, though a pattern
  * that ended in it does not end there a second time. */
 static void a_trigger_is_remembered_when_there_is_no_room(void **state)
 {
-	char block[1400] = "EVIL";
-	s.deaf = true;
-	memset(block + 4, 'a', sizeof(block) - 4);
-	for (s.client_port = 20000; !scene_count(&s, FT_REASON_DROP_HOLD_LIMIT); s.client_port++) {
-		scene_connect(&s);
-		for (uint32_t i = 0; i < (256u << 10) / sizeof(block); i++)
-			scene_client(&s, 1 + i * (uint32_t)sizeof(block), 1, FT_TCP_ACK, block, sizeof(block));
-		scene_forget(&s);
-	}
+	scene_close(&s);
+	scene_open(&s, "\"risks\": \"none\", \"mode\": \"enforce\", \"holds\": 1, \"on_overload\": \"tempfail\"");
+	scene_connect(&s);
+	scene_text(&s, 1, "EVIL");
+	s.client_port++;
+	memset(&s.live, 0, sizeof(s.live));
 	scene_connect(&s);
 	scene_text(&s, 1, "EV");
-	uint64_t refused = scene_count(&s, FT_REASON_DROP_HOLD_LIMIT);
-	memcpy(block, "IL", 2);
-	scene_client(&s, 3, 1, FT_TCP_ACK, block, sizeof(block));
-	scene_client(&s, 3, 1, FT_TCP_ACK, block, sizeof(block));
+	scene_text(&s, 3, "IL");
+	assert_int_equal(scene_count(&s, FT_REASON_TEMPFAIL_OVERLOAD), 1);
+	scene_text(&s, 3, "IL");
 	assert_string_equal(scene_taken(&s), "EV");
-	assert_int_equal(scene_count(&s, FT_REASON_DROP_HOLD_LIMIT), refused + 2);
+	assert_int_equal(scene_count(&s, FT_REASON_TEMPFAIL_OVERLOAD), 2);
 }
 
 /* The guest would take the urgent byte out of the stream, also one that a later segment brings. */
@@ -791,6 +787,8 @@ static void a_segment_with_nothing_in_it_is_counted(void **state)
 static void a_list_of_many_holds_fits_a_message(void **state)
 {
 	char text[600];
+	scene_close(&s);
+	scene_open(&s, "\"risks\": \"none\", \"mode\": \"enforce\", \"source_holds\": 500");
 	memset(text, 1, sizeof(text)); /* four characters a byte where people read it */
 	memcpy(text, "EVIL", 4);
 	for (s.client_port = 20000; s.client_port < 20200; s.client_port++) {
