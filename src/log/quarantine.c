@@ -97,7 +97,12 @@ static int by_age(const void *a, const void *b)
 	const struct file *x = a, *y = b;
 	if (x->born.tv_sec != y->born.tv_sec)
 		return x->born.tv_sec < y->born.tv_sec ? -1 : 1;
-	return x->born.tv_nsec < y->born.tv_nsec ? -1 : x->born.tv_nsec > y->born.tv_nsec;
+	if (x->born.tv_nsec != y->born.tv_nsec)
+		return x->born.tv_nsec < y->born.tv_nsec ? -1 : 1;
+	/* A file system's clock is coarse; holds are numbered as they come. */
+	uint64_t a_hold = strtoull(x->name + strlen("hold-"), NULL, 10);
+	uint64_t b_hold = strtoull(y->name + strlen("hold-"), NULL, 10);
+	return a_hold < b_hold ? -1 : a_hold > b_hold;
 }
 
 static int scan(struct ft_quarantine *q, struct ft_error *err)
