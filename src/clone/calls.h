@@ -27,7 +27,8 @@ enum ft_call_kind {
 	FT_CALL_HOT      /* never told: too many, and they say nothing by themselves */
 };
 
-/* A call on files. Arguments by index; -1: there is none. */
+/* A call on files. Arguments by index; -1: there is none. A directory without a path is the descriptor of the file itself.
+ * Of links, path is what they lead to and path2 their name. */
 struct ft_call_file {
 	uint16_t nr;
 	uint8_t event; /* enum ft_event_type */

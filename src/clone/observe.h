@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "clone/files.h"
 #include "clone/process.h"
 #include "clone/report.h"
 
@@ -63,6 +64,7 @@ struct ft_observer {
 	uint64_t calls_clock;
 	struct ft_observe_socket sockets[FT_OBSERVE_SOCKETS];
 	unsigned next_socket;
+	struct ft_files files; /* of a clone: since the fork */
 	int64_t last_death;
 	unsigned syscalls_told, switches_told, reads_told, pages_told;
 	uint64_t switches;

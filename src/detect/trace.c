@@ -97,10 +97,12 @@ uint64_t ft_trace_key(const struct ft_event *event, const char *const *strings)
 		break;
 	case FT_EVENT_FILE_REMOVE:
 	case FT_EVENT_FILE_RENAME:
+	case FT_EVENT_FILE_LINK:
 		key_outcome(&key, a[0]);
 		key_text(&key, strings[0], true);
 		key_text(&key, strings[1], true);
 		break;
+	case FT_EVENT_FILE_MAP:
 	case FT_EVENT_CONSOLE:
 		key_text(&key, strings[0], true);
 		key_text(&key, strings[1], true);

@@ -316,7 +316,11 @@ static void each_verdict_rule_sees_its_case(void **state)
 	    {2000005, {FT_EVENT_FILE_WRITE, "lookup", "relative/path", NULL, {0x41, 0}}},
 	    {2000005, {FT_EVENT_FILE_REMOVE, "lookup", "/var/www/site/index.html", NULL, {0}}},
 	    {2000005, {FT_EVENT_FILE_RENAME, "lookup", "/var/log/nginx/a", "/var/www/x", {0}}},
+	    {2000005, {FT_EVENT_FILE_LINK, "sh", "/etc/motd", "/var/lib/nginx/x", {0}}},
+	    {2000005, {FT_EVENT_FILE_LINK, "sh", "/var/lib/nginx/../x", "/var/lib/nginx/x", {0}}},
+	    {2000005, {FT_EVENT_FILE_LINK, "sh", "/var/lib/nginx/x", "/tmp/x", {0}}},
 	    {2000007, {FT_EVENT_FILE_MODE, "sh", "/tmp/x", NULL, {04755, 0}}},
+	    {2000007, {FT_EVENT_FILE_MODE, "sh", "descriptor 3", NULL, {04755, 0}}},
 	    {2000008, {FT_EVENT_LISTEN, "sh", "0.0.0.0:4444", NULL, {2, 0, 4444, 0}}},
 	    {2000008, {FT_EVENT_LISTEN, "sh", "*:0", NULL, {0, 0, 0, 0}}},
 	    {2000009, {FT_EVENT_SYSCALL, "sh", NULL, NULL, {313}}},
@@ -327,6 +331,8 @@ static void each_verdict_rule_sees_its_case(void **state)
 	    {2000016, {FT_EVENT_SYSCALL, "sh", NULL, NULL, {101}}},
 	    {2000017, {FT_EVENT_NET_TX, "", "192.0.2.9:9999", NULL, {60, 17, 0xc0000209, 9999, 40000, 1}}},
 	    {2000018, {FT_EVENT_SYSCALL, "greet", NULL, NULL, {425, 8}}},
+	    {2000019, {FT_EVENT_FILE_MAP, "php", "/var/lib/nginx/x.so", NULL, {5}}},
+	    {2000019, {FT_EVENT_FILE_MAP, "php", "descriptor 7", NULL, {5}}},
 	};
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
 		struct ft_judgement j;
@@ -402,6 +408,7 @@ static void a_normal_day_of_the_service_is_clean(void **state)
 	    {FT_EVENT_FILE_WRITE, "lookup", "/dev/null", NULL, {1, 0}},
 	    {FT_EVENT_FILE_WRITE, "nginx", "/var/lib/nginx/body/0000000001", NULL, {0x41, 0}},
 	    {FT_EVENT_FILE_REMOVE, "nginx", "/var/lib/nginx/body/0000000001", NULL, {0}},
+	    {FT_EVENT_FILE_LINK, "nginx", "/var/lib/nginx/body/1", "/var/lib/nginx/cache/1", {0}},
 	    {FT_EVENT_SIGNAL, "sh", NULL, NULL, {17, 1}},
 	    {FT_EVENT_SYSCALL, "nginx", NULL, NULL, {0}},
 	    {FT_EVENT_NET_TX, "", "10.0.2.9:51234", NULL, {60, 6, 0x0a000209, 51234, 80, 0}},
