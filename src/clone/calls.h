@@ -23,6 +23,7 @@ enum ft_call_kind {
 	FT_CALL_BIND,
 	FT_CALL_LISTEN,
 	FT_CALL_FILE,
+	FT_CALL_RING,    /* told, but a few times only: who uses a ring does so all the time */
 	FT_CALL_NOTABLE, /* told always, as it is */
 	FT_CALL_HOT      /* never told: too many, and they say nothing by themselves */
 };

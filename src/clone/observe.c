@@ -134,6 +134,11 @@ static void tell_at_entry(struct ft_observer *o, enum ft_call_kind kind, uint64_
 		ft_files_copied(&o->files, o->cr3, args[0], args[1]);
 	} else if (kind == FT_CALL_NOTABLE || makes_code(nr, args)) {
 		ft_tell_syscall(o, nr, args);
+	} else if (kind == FT_CALL_RING) {
+		if (o->rings_told < FT_OBSERVE_RINGS) {
+			o->rings_told++;
+			ft_tell_syscall(o, nr, args);
+		}
 	} else if (nr == SYS_mmap && (args[2] & PROT_EXECUTE)) {
 		ft_tell_mapped(o, args[4], args[2]);
 	} else if (kind != FT_CALL_HOT && o->syscalls_told < FT_OBSERVE_SYSCALLS) {

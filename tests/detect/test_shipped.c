@@ -250,7 +250,8 @@ struct shown {
 
 static const char profile_text[] =
     "{\"may_exec\": [\"/usr/lib/cgi-bin/*\", \"/usr/bin/getent\"], \"may_connect\": [\"10.0.2.3:53\", "
-    "\"unix:/run/fcgiwrap/socket\"], \"may_write\": [\"/var/log/nginx/*\", \"/var/lib/nginx/**\"]}";
+    "\"unix:/run/fcgiwrap/socket\"], \"may_uring\": [\"maria*\"], "
+    "\"may_write\": [\"/var/log/nginx/*\", \"/var/lib/nginx/**\"]}";
 
 /* twin: what the twin shows, twin_count of them. */
 static void judge_against(const struct shipped *s, const struct shown *shown, size_t count,
@@ -331,6 +332,9 @@ static void each_verdict_rule_sees_its_case(void **state)
 	    {2000016, {FT_EVENT_SYSCALL, "sh", NULL, NULL, {101}}},
 	    {2000017, {FT_EVENT_NET_TX, "", "192.0.2.9:9999", NULL, {60, 17, 0xc0000209, 9999, 40000, 1}}},
 	    {2000018, {FT_EVENT_SYSCALL, "greet", NULL, NULL, {425, 8}}},
+	    {2000018, {FT_EVENT_SYSCALL, "greet", NULL, NULL, {426, 3}}},
+	    {2000018, {FT_EVENT_SYSCALL, "notmaria", NULL, NULL, {426, 3}}},
+	    {2000003, {FT_EVENT_NET_TX, "", "192.0.2.9:4444", NULL, {74, 6, 0xc0000209, 4444, 40000, 1}}},
 	    {2000019, {FT_EVENT_FILE_MAP, "php", "/var/lib/nginx/x.so", NULL, {5}}},
 	    {2000019, {FT_EVENT_FILE_MAP, "php", "descriptor 7", NULL, {5}}},
 	};
@@ -409,6 +413,8 @@ static void a_normal_day_of_the_service_is_clean(void **state)
 	    {FT_EVENT_FILE_WRITE, "nginx", "/var/lib/nginx/body/0000000001", NULL, {0x41, 0}},
 	    {FT_EVENT_FILE_REMOVE, "nginx", "/var/lib/nginx/body/0000000001", NULL, {0}},
 	    {FT_EVENT_FILE_LINK, "nginx", "/var/lib/nginx/body/1", "/var/lib/nginx/cache/1", {0}},
+	    {FT_EVENT_SYSCALL, "mariadbd", NULL, NULL, {426, 3}},
+	    {FT_EVENT_NET_TX, "", "10.0.2.3:53", NULL, {74, 6, 0x0a000203, 53, 40000, 1}},
 	    {FT_EVENT_SIGNAL, "sh", NULL, NULL, {17, 1}},
 	    {FT_EVENT_SYSCALL, "nginx", NULL, NULL, {0}},
 	    {FT_EVENT_NET_TX, "", "10.0.2.9:51234", NULL, {60, 6, 0x0a000209, 51234, 80, 0}},
