@@ -69,6 +69,9 @@ struct scene {
 	unsigned sequence; /* of events */
 };
 
+/* The gate's configuration alone; service as below. */
+json_t *scene_config(const char *service);
+
 /* service: JSON members of the one service "web" (TCP 80) besides guest, protocol and port. */
 void scene_open(struct scene *scene, const char *service);
 void scene_close(struct scene *scene);
