@@ -87,6 +87,19 @@ static void link_up(struct scene *scene)
 	}
 }
 
+json_t *scene_config(const char *service, const char *guests, const char *services)
+{
+	char text[4096];
+	json_error_t why;
+	snprintf(text, sizeof(text), config_text, guests, service, services, scene_clones);
+	json_t *config = json_loads(text, 0, &why);
+	if (!config) {
+		fprintf(stderr, "configuration: %s\n", why.text);
+		abort();
+	}
+	return config;
+}
+
 void scene_open(struct scene *scene, const char *service)
 {
 	scene_open_with(scene, service, "", "");
@@ -98,15 +111,12 @@ void scene_open_with(struct scene *scene, const char *service, const char *guest
 	scene->records = json_array();
 	scene->client_port = 40000;
 	scene->now = 1000 * MS;
-	char text[4096];
-	snprintf(text, sizeof(text), config_text, guests, service, services, scene_clones);
-	json_error_t why;
-	json_t *config = json_loads(text, 0, &why);
+	json_t *config = scene_config(service, guests, services);
 	struct ft_error err = {0};
 	struct ft_gate_outlet outlet = {
 	    .context = scene, .send = on_send, .record = on_record, .log = on_log, .kernel_side = true};
-	if (!config || ft_gate_new(config, &outlet, &scene->gate, &err)) {
-		fprintf(stderr, "configuration: %s%s\n", config ? "" : why.text, err.text);
+	if (ft_gate_new(config, &outlet, &scene->gate, &err)) {
+		fprintf(stderr, "configuration: %s\n", err.text);
 		abort();
 	}
 	json_decref(config);

@@ -74,6 +74,9 @@ struct scene {
 /* What the clones of the next scene may have: JSON members. One at a time unless a test says otherwise. */
 extern const char *scene_clones;
 
+/* The gate's configuration alone, as scene_open_with makes it. */
+json_t *scene_config(const char *service, const char *guests, const char *services);
+
 /* service: JSON members of the one service "web" (TCP 80) besides guest, protocol and port. */
 void scene_open(struct scene *scene, const char *service);
 /* guests, services: further members of these maps, each ", NAME: {...}". Their links are the test's. */
