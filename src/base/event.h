@@ -8,7 +8,8 @@
  * none), "[IPV6]:PORT" or "unix:PATH" ("unix:@NAME" when abstract): rules compare it with may_connect. IPv4 addresses
  * and ports in a[] are in host byte order. `opens` of net.tx: 1 when the guest begins something new with this packet
  * (a SYN without ACK, the first datagram of a flow that nobody sent it), else 0: rules on outgoing traffic need it,
- * since answers to clients are no news. `result` is what the system call returned: negative errno on failure.
+ * since answers to clients are no news. file.link: path is a new name, hard or symbolic, of target. file.map: code that is
+ * new since the fork is mapped to be run, by mmap or execve. `result` is what the system call returned: negative errno on failure.
  *
  * X(NAME, "name", strings, "names of a[0..], comma-separated; then the strings") */
 #ifndef FT_BASE_EVENT_H
@@ -43,6 +44,8 @@
 	X(FILE_REMOVE, "file.remove", 1, "result;path")                                                    \
 	X(FILE_RENAME, "file.rename", 2, "result;from,to")                                                 \
 	X(FILE_MODE, "file.mode", 1, "mode,result;path")                                                   \
+	X(FILE_LINK, "file.link", 2, "result;target,path")                                                 \
+	X(FILE_MAP, "file.map", 1, "protection;path")                                                      \
 	X(DISK_READ, "disk.read", 0, "sector,sectors")                                                     \
 	X(DISK_WRITE, "disk.write", 0, "sector,sectors")                                                   \
 	/* machine */                                                                                      \

@@ -1,7 +1,7 @@
 /* The one table of reasons. Every packet that is dropped, held, released or refused is counted under one of these:
  * the feed's strings, the metric labels and the manual's table come from here, and nothing is dropped without one.
  *
- * X(NAME, "label", ACTION, "what it means to an operator")   ACTION: DROP, HOLD, RELEASE, REFUSE or PASS */
+ * X(NAME, "label", ACTION, "what it means to an operator")   ACTION: DROP, HOLD, RELEASE, REFUSE, TEMPFAIL or PASS */
 #ifndef FT_BASE_REASON_H
 #define FT_BASE_REASON_H
 
@@ -22,12 +22,19 @@
 	X(HOLD_OVERLAP, "hold.overlap", HOLD, "a retransmission carried different bytes for the same sequence numbers") \
 	/* released */                                                                                               \
 	X(RELEASE_CLEAN, "release.clean", RELEASE, "a clone took exactly these frames and showed nothing wrong")     \
-	X(RELEASE_EXCEPTION, "release.exception", RELEASE, "neither clean nor malicious; the service's on_exception says release")    \
-	X(RELEASE_SHUTDOWN, "release.shutdown", RELEASE, "the gateway stops and the service's on_exception says release") \
+	X(RELEASE_SUSPICIOUS, "release.suspicious", RELEASE, "a rule objects to what a clone did, but not as to an attack; the service's on_suspicious says release") \
+	X(RELEASE_TIMEOUT, "release.timeout", RELEASE, "no verdict in time; the service's on_timeout says release")  \
+	X(RELEASE_ERROR, "release.error", RELEASE, "the trial failed or proved nothing; the service's on_error says release") \
+	X(RELEASE_OVERLOAD, "release.overload", RELEASE, "a limit was reached; the service's on_overload says release") \
+	X(RELEASE_OVERSIZE, "release.oversize", RELEASE, "more input than may be tried; the service's on_oversize says release") \
+	X(RELEASE_SHUTDOWN, "release.shutdown", RELEASE, "the gateway stops and the service's on_error says release") \
 	/* dropped by verdict or policy */                                                                           \
 	X(DROP_VERDICT, "drop.verdict", DROP, "a clone that took these frames was compromised")                      \
-	X(DROP_EXCEPTION, "drop.exception", DROP, "no verdict; the service's on_exception says drop")                \
-	X(DROP_SHUTDOWN, "drop.shutdown", DROP, "the gateway stops and the service's on_exception says drop")        \
+	X(DROP_TIMEOUT_POLICY, "drop.timeout", DROP, "no verdict in time; the service's on_timeout says drop")       \
+	X(DROP_ERROR_POLICY, "drop.error", DROP, "the trial failed or proved nothing; the service's on_error says drop") \
+	X(DROP_OVERLOAD_POLICY, "drop.overload", DROP, "a limit was reached; the service's on_overload says drop")   \
+	X(DROP_OVERSIZE_POLICY, "drop.input-oversize", DROP, "more input than may be tried; the service's on_oversize says drop") \
+	X(DROP_SHUTDOWN, "drop.shutdown", DROP, "the gateway stops and the service's on_error says drop")            \
 	X(DROP_FLOW_DEAD, "drop.flow-dead", DROP, "later packet of a flow that was dropped")                         \
 	X(DROP_SYN_DATA, "drop.syn-data", DROP, "data in a SYN is stripped; the sender sends it again")              \
 	X(DROP_HOLD_DUPLICATE, "drop.hold-duplicate", DROP, "retransmission of bytes that are held already")         \
@@ -35,6 +42,13 @@
 	X(DROP_OUT_OF_WINDOW, "drop.out-of-window", DROP, "sequence numbers outside what the flow can take")         \
 	X(DROP_OUT_OF_ORDER, "drop.out-of-order", DROP, "bytes behind a gap are not kept; the sender sends them again") \
 	X(DROP_NO_FLOW, "drop.no-flow", DROP, "a segment of an inspected service that belongs to no known connection") \
+	/* not taken, so that the sender tries again later */                                                        \
+	X(TEMPFAIL_TIMEOUT, "tempfail.timeout", TEMPFAIL, "no verdict in time; the service's on_timeout says tempfail") \
+	X(TEMPFAIL_ERROR, "tempfail.error", TEMPFAIL, "the trial failed or proved nothing; the service's on_error says tempfail") \
+	X(TEMPFAIL_OVERLOAD, "tempfail.overload", TEMPFAIL, "a limit was reached; the service's on_overload says tempfail") \
+	X(TEMPFAIL_OVERSIZE, "tempfail.oversize", TEMPFAIL, "more input than may be tried; the service's on_oversize says tempfail") \
+	X(TEMPFAIL_SHUTDOWN, "tempfail.shutdown", TEMPFAIL, "the gateway stops and the service's on_error says tempfail") \
+	X(TEMPFAIL_BEHIND, "tempfail.behind", TEMPFAIL, "bytes behind some that were not taken")                     \
 	/* refused: not handled by this version on inspected services */                                             \
 	X(REFUSE_IPV6, "refuse.ipv6", REFUSE, "IPv6 to a service in enforce mode")                                          \
 	X(REFUSE_FRAGMENT, "refuse.fragment", REFUSE, "IP fragment that may be for a service in enforce mode")                         \
@@ -67,7 +81,8 @@ enum ft_reason_action {
 	FT_REASON_ACTION_HOLD,
 	FT_REASON_ACTION_RELEASE,
 	FT_REASON_ACTION_REFUSE,
-	FT_REASON_ACTION_DROP
+	FT_REASON_ACTION_DROP,
+	FT_REASON_ACTION_TEMPFAIL
 };
 
 /* label: stable, for the feed and metrics. text: for people. Out-of-range values give "unknown". */

@@ -330,6 +330,47 @@ static void print_feed_metrics(FILE *file, const json_t *feed)
 	print_feed_metric(file, feed, "connected", "connected", "gauge", "Whether a sink is connected.");
 }
 
+/* One number of each service, or each of its map. */
+static void print_service_metric(FILE *file, const json_t *services, const char *metric, const char *key,
+				 const char *label, const char *type, const char *help)
+{
+	const char *service, *name;
+	json_t *of, *value;
+	fprintf(file, "# HELP foretaste_service_%s %s\n# TYPE foretaste_service_%s %s\n", metric, help, metric,
+		type);
+	json_object_foreach((json_t *)services, service, of)
+	{
+		json_t *number = json_object_get(of, key);
+		if (json_is_integer(number)) {
+			fprintf(file, "foretaste_service_%s{service=\"", metric);
+			print_escaped(file, service);
+			fprintf(file, "\"} %" JSON_INTEGER_FORMAT "\n", json_integer_value(number));
+		}
+		json_object_foreach(number, name, value)
+		{
+			fprintf(file, "foretaste_service_%s{service=\"", metric);
+			print_escaped(file, service);
+			fprintf(file, "\",%s=\"", label);
+			print_escaped(file, name);
+			fprintf(file, "\"} %" JSON_INTEGER_FORMAT "\n", json_integer_value(value));
+		}
+	}
+}
+
+static void print_service_metrics(FILE *file, const json_t *services)
+{
+	if (!services)
+		return;
+	print_service_metric(file, services, "holds", "holds", "", "gauge", "Holds that are open.");
+	print_service_metric(file, services, "clones", "clones", "", "gauge", "Clones that run for it.");
+	print_service_metric(file, services, "held_bytes", "held_bytes", "", "gauge",
+			     "Bytes of held packets.");
+	print_service_metric(file, services, "exceptions_total", "exceptions", "exception", "counter",
+			     "Holds on which no verdict came, by why.");
+	print_service_metric(file, services, "limits_total", "limits", "limit", "counter",
+			     "How often a limit was reached.");
+}
+
 void ft_print_metrics(FILE *file, const json_t *counters, const json_t *status)
 {
 	const char *name;
@@ -357,6 +398,7 @@ void ft_print_metrics(FILE *file, const json_t *counters, const json_t *status)
 			fprintf(file, "\"} %" JSON_INTEGER_FORMAT "\n", json_integer_value(count));
 		}
 	}
+	print_service_metrics(file, json_object_get(counters, "services"));
 	print_numbers(file, counters);
 	fprintf(file, "# HELP foretaste_guest_up Whether a guest has reached its userspace.\n"
 		      "# TYPE foretaste_guest_up gauge\n");

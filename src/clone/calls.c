@@ -19,10 +19,10 @@ static const struct ft_call_file files[] = {
     {SYS_mkdirat, FT_EVENT_FILE_WRITE, 0, 1, -1, -1, -1, CREATES | O_DIRECTORY},
     {SYS_mknod, FT_EVENT_FILE_WRITE, -1, 0, -1, -1, -1, CREATES},
     {SYS_mknodat, FT_EVENT_FILE_WRITE, 0, 1, -1, -1, -1, CREATES},
-    {SYS_symlink, FT_EVENT_FILE_WRITE, -1, 1, -1, -1, -1, CREATES},
-    {SYS_symlinkat, FT_EVENT_FILE_WRITE, 1, 2, -1, -1, -1, CREATES},
-    {SYS_link, FT_EVENT_FILE_WRITE, -1, 1, -1, -1, -1, CREATES},
-    {SYS_linkat, FT_EVENT_FILE_WRITE, 2, 3, -1, -1, -1, CREATES},
+    {SYS_symlink, FT_EVENT_FILE_LINK, -1, 0, -1, 1, -1, CREATES},
+    {SYS_symlinkat, FT_EVENT_FILE_LINK, -1, 0, 1, 2, -1, CREATES},
+    {SYS_link, FT_EVENT_FILE_LINK, -1, 0, -1, 1, -1, CREATES},
+    {SYS_linkat, FT_EVENT_FILE_LINK, 0, 1, 2, 3, -1, CREATES},
     {SYS_unlink, FT_EVENT_FILE_REMOVE, -1, 0, -1, -1, -1, 0},
     {SYS_rmdir, FT_EVENT_FILE_REMOVE, -1, 0, -1, -1, -1, 0},
     {SYS_unlinkat, FT_EVENT_FILE_REMOVE, 0, 1, -1, -1, -1, 0},
@@ -30,6 +30,7 @@ static const struct ft_call_file files[] = {
     {SYS_renameat, FT_EVENT_FILE_RENAME, 0, 1, 2, 3, -1, 0},
     {SYS_renameat2, FT_EVENT_FILE_RENAME, 0, 1, 2, 3, -1, 0},
     {SYS_chmod, FT_EVENT_FILE_MODE, -1, 0, -1, -1, 1, 0},
+    {SYS_fchmod, FT_EVENT_FILE_MODE, 0, -1, -1, -1, 1, 0},
     {SYS_fchmodat, FT_EVENT_FILE_MODE, 0, 1, -1, -1, 2, 0},
     {452 /* fchmodat2, Linux 6.6 */, FT_EVENT_FILE_MODE, 0, 1, -1, -1, 2, 0},
 };
@@ -81,6 +82,7 @@ static const uint8_t kinds[KINDS] = {
     [SYS_renameat] = FT_CALL_FILE,
     [SYS_renameat2] = FT_CALL_FILE,
     [SYS_chmod] = FT_CALL_FILE,
+    [SYS_fchmod] = FT_CALL_FILE,
     [SYS_fchmodat] = FT_CALL_FILE,
     [452] = FT_CALL_FILE,
 
@@ -118,7 +120,12 @@ static const uint8_t kinds[KINDS] = {
     [SYS_clock_settime] = FT_CALL_NOTABLE,
     [SYS_swapon] = FT_CALL_NOTABLE,
     [SYS_personality] = FT_CALL_NOTABLE,
-    [SYS_io_uring_setup] = FT_CALL_NOTABLE, /* what is done through it shows no system call */
+    /* What is done through a ring shows no system call; one that was set up before the fork is used all the same. With
+     * a polling kernel thread (IORING_SETUP_SQPOLL) that has not gone to sleep even its use shows none: connections are
+     * still seen in their packets, files are not. */
+    [SYS_io_uring_setup] = FT_CALL_NOTABLE,
+    [SYS_io_uring_enter] = FT_CALL_RING,
+    [SYS_io_uring_register] = FT_CALL_RING,
 
     [SYS_read] = FT_CALL_HOT,
     [SYS_write] = FT_CALL_HOT,

@@ -23,11 +23,13 @@ enum ft_call_kind {
 	FT_CALL_BIND,
 	FT_CALL_LISTEN,
 	FT_CALL_FILE,
+	FT_CALL_RING,    /* told, but a few times only: who uses a ring does so all the time */
 	FT_CALL_NOTABLE, /* told always, as it is */
 	FT_CALL_HOT      /* never told: too many, and they say nothing by themselves */
 };
 
-/* A call on files. Arguments by index; -1: there is none. */
+/* A call on files. Arguments by index; -1: there is none. A directory without a path is the descriptor of the file itself.
+ * Of links, path is what they lead to and path2 their name. */
 struct ft_call_file {
 	uint16_t nr;
 	uint8_t event; /* enum ft_event_type */

@@ -12,6 +12,7 @@
 #include "vmm/memory.h"
 
 #define PTE_WRITABLE 2u
+#define PROT_EXECUTE 4u
 #define VECTOR_PF    14u
 
 void ft_observe_begin(struct ft_observer *o, const struct ft_observe_source *source, struct ft_report *report,
@@ -115,10 +116,10 @@ static bool waits_for_return(const struct ft_observer *o, enum ft_call_kind kind
 /* Executable memory that is not a file's text: anonymous, or writable at the same time. */
 static bool makes_code(uint64_t nr, const uint64_t args[6])
 {
-	const uint64_t write = 2, execute = 4, anonymous = 0x20; /* PROT_*, MAP_ANONYMOUS */
+	const uint64_t write = 2, anonymous = 0x20; /* PROT_WRITE, MAP_ANONYMOUS */
 	if (nr == SYS_mmap)
-		return (args[2] & execute) && ((args[2] & write) || (args[3] & anonymous));
-	return (nr == SYS_mprotect || nr == SYS_pkey_mprotect) && (args[2] & execute);
+		return (args[2] & PROT_EXECUTE) && ((args[2] & write) || (args[3] & anonymous));
+	return (nr == SYS_mprotect || nr == SYS_pkey_mprotect) && (args[2] & PROT_EXECUTE);
 }
 
 static void tell_at_entry(struct ft_observer *o, enum ft_call_kind kind, uint64_t nr, const uint64_t args[6])
@@ -127,8 +128,19 @@ static void tell_at_entry(struct ft_observer *o, enum ft_call_kind kind, uint64_
 		int group = nr == SYS_tgkill;
 		ft_tell_as(o, ft_tell_process(o), o->cr3, FT_EVENT_SIGNAL,
 			   (uint64_t[]){args[group + 1], args[0]}, 2, NULL, NULL);
+	} else if (nr == SYS_close) {
+		ft_files_closed(&o->files, o->cr3, args[0]);
+	} else if (nr == SYS_dup2 || nr == SYS_dup3) {
+		ft_files_copied(&o->files, o->cr3, args[0], args[1]);
 	} else if (kind == FT_CALL_NOTABLE || makes_code(nr, args)) {
 		ft_tell_syscall(o, nr, args);
+	} else if (kind == FT_CALL_RING) {
+		if (o->rings_told < FT_OBSERVE_RINGS) {
+			o->rings_told++;
+			ft_tell_syscall(o, nr, args);
+		}
+	} else if (nr == SYS_mmap && (args[2] & PROT_EXECUTE)) {
+		ft_tell_mapped(o, args[4], args[2]);
 	} else if (kind != FT_CALL_HOT && o->syscalls_told < FT_OBSERVE_SYSCALLS) {
 		o->syscalls_told++;
 		ft_tell_syscall(o, nr, args);
@@ -225,6 +237,8 @@ static bool child_returns(struct ft_observer *o, uint64_t rsp)
 	struct ft_process *child =
 	    ft_process_copy(&o->processes, o->cr3, ft_process_find(&o->processes, found->cr3));
 	child->pid = id >= 0 ? id : found->child_pid;
+	if (o->clone)
+		ft_files_forked(&o->files, found->cr3, o->cr3);
 	found->child_ran = true;
 	found->child_cr3 = o->cr3;
 	if (found->parent_ran)

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "clone/files.h"
 #include "clone/process.h"
 #include "clone/report.h"
 
@@ -21,6 +22,7 @@
 #define FT_OBSERVE_SYSCALLS 512u /* records of ordinary system calls in one clone */
 #define FT_OBSERVE_SWITCHES 64u  /* records of address space switches in one clone */
 #define FT_OBSERVE_READS    256u /* records of disk reads in one clone */
+#define FT_OBSERVE_RINGS    16u  /* records of uses of io_uring in one clone */
 #define FT_OBSERVE_PAGES    256u /* records of code run from written pages in one clone */
 
 /* Where the observer looks. */
@@ -63,8 +65,9 @@ struct ft_observer {
 	uint64_t calls_clock;
 	struct ft_observe_socket sockets[FT_OBSERVE_SOCKETS];
 	unsigned next_socket;
+	struct ft_files files; /* of a clone: since the fork */
 	int64_t last_death;
-	unsigned syscalls_told, switches_told, reads_told, pages_told;
+	unsigned syscalls_told, switches_told, reads_told, rings_told, pages_told;
 	uint64_t switches;
 	char line[FT_OBSERVE_STRING];
 	unsigned line_length;

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -138,10 +139,37 @@ static bool writes(uint64_t flags)
 static void resolve(struct ft_observer *o, const struct ft_observe_call *call, int directory,
 		    const char *path, char *to)
 {
-	/* A relative path below a directory descriptor: where that is, is not known. */
 	bool here = directory < 0 || (int32_t)call->args[directory] == AT_FDCWD;
-	ft_process_resolve(here ? ft_process_find(&o->processes, call->cr3) : NULL, path, to,
-			   FT_OBSERVE_STRING);
+	/* Below a directory descriptor: where that is, is known when it was opened since the fork. */
+	const char *above = here || path[0] == '/'
+				? NULL
+				: ft_files_name(&o->files, call->cr3, call->args[directory]);
+	if (above && path[0])
+		snprintf(to, FT_OBSERVE_STRING, "%s/%s", above, path);
+	else if (above)
+		snprintf(to, FT_OBSERVE_STRING, "%s", above);
+	else
+		ft_process_resolve(here ? ft_process_find(&o->processes, call->cr3) : NULL, path, to,
+				   FT_OBSERVE_STRING);
+}
+
+/* What a symbolic link says, from the directory it is in. */
+static void resolve_target(const char *target, const char *link, char *to)
+{
+	const char *slash = strrchr(link, '/');
+	if (target[0] == '/' || !slash)
+		snprintf(to, FT_OBSERVE_STRING, "%s", target);
+	else
+		snprintf(to, FT_OBSERVE_STRING, "%.*s/%s", (int)(slash - link), link, target);
+}
+
+static void name_descriptor(struct ft_observer *o, uint64_t cr3, uint64_t fd, char *to)
+{
+	const char *name = ft_files_name(&o->files, cr3, fd);
+	if (name)
+		snprintf(to, FT_OBSERVE_STRING, "%s", name);
+	else
+		snprintf(to, FT_OBSERVE_STRING, "descriptor %d", (int)fd);
 }
 
 static void read_file(struct ft_observer *o, struct ft_observe_call *call)
@@ -151,12 +179,21 @@ static void read_file(struct ft_observer *o, struct ft_observe_call *call)
 	call->flags = file->value < 0 ? file->fixed : call->args[(int)file->value];
 	if (call->nr == SYS_openat2)
 		call->flags = peek_number(o, call->cr3, call->args[2], 8);
+	if (file->path < 0) {
+		call->has_strings = true;
+		name_descriptor(o, call->cr3, call->args[(int)file->directory], call->first);
+		return;
+	}
 	call->has_strings = ft_tell_string(o, call->cr3, call->args[(int)file->path], raw, sizeof(raw));
 	resolve(o, call, file->directory, raw, call->first);
 	if (file->path2 >= 0) {
+		char target[FT_OBSERVE_STRING];
+		memcpy(target, raw, sizeof(target));
 		call->has_strings &=
 		    ft_tell_string(o, call->cr3, call->args[(int)file->path2], raw, sizeof(raw));
 		resolve(o, call, file->directory2, raw, call->second);
+		if (call->nr == SYS_symlink || call->nr == SYS_symlinkat)
+			resolve_target(target, call->second, call->first);
 	}
 }
 
@@ -196,12 +233,35 @@ void ft_tell_strings(struct ft_observer *o, struct ft_observe_call *call)
 	}
 }
 
+/* path holds something else now than it did at the fork. */
+static void note_new(struct ft_observer *o, const char *path)
+{
+	if (!ft_files_wrote(&o->files, path))
+		ft_observe_tell(o, FT_EVENT_LOST, (uint64_t[]){1}, 1, NULL, NULL);
+}
+
+/* Keeps book of what worked. */
+static void note_file(struct ft_observer *o, const struct ft_observe_call *call,
+		      const struct ft_call_file *file, uint64_t result)
+{
+	bool opens = call->nr == SYS_open || call->nr == SYS_openat || call->nr == SYS_openat2 ||
+		     call->nr == SYS_creat;
+	if (opens)
+		ft_files_opened(&o->files, call->cr3, result, call->first);
+	if (file->event == FT_EVENT_FILE_WRITE && writes(call->flags))
+		note_new(o, call->first);
+	else if (file->event == FT_EVENT_FILE_RENAME || file->event == FT_EVENT_FILE_LINK)
+		note_new(o, call->second);
+}
+
 static void tell_file(struct ft_observer *o, const struct ft_observe_call *call, uint64_t result)
 {
 	const struct ft_call_file *file = ft_call_file(call->nr);
 	const struct ft_process *p = ft_tell_process(o);
 	/* What an open returns is a descriptor; what matters is whether it worked. */
 	uint64_t outcome = (int64_t)result < 0 ? result : 0;
+	if (!outcome)
+		note_file(o, call, file, result);
 	switch (file->event) {
 	case FT_EVENT_FILE_WRITE:
 		if (writes(call->flags))
@@ -212,6 +272,11 @@ static void tell_file(struct ft_observer *o, const struct ft_observe_call *call,
 			ft_tell_as(o, p, o->cr3, FT_EVENT_SYSCALL,
 				   (uint64_t[]){call->nr, call->args[0], call->args[1], call->flags, result},
 				   5, call->first, NULL);
+		return;
+	case FT_EVENT_FILE_LINK:
+		ft_tell_as(o, p, o->cr3, FT_EVENT_FILE_WRITE, (uint64_t[]){call->flags, outcome}, 2,
+			   call->second, NULL);
+		ft_tell_as(o, p, o->cr3, FT_EVENT_FILE_LINK, &outcome, 1, call->first, call->second);
 		return;
 	case FT_EVENT_FILE_MODE:
 		ft_tell_as(o, p, o->cr3, FT_EVENT_FILE_MODE, (uint64_t[]){call->flags, outcome}, 2,
@@ -285,12 +350,30 @@ static void tell_socket(struct ft_observer *o, const struct ft_observe_call *cal
 	ft_tell_as(o, p, o->cr3, FT_EVENT_LISTEN, values, 4, s ? s->text : "*:0", NULL);
 }
 
+static void tell_map(struct ft_observer *o, const char *path, uint64_t protection)
+{
+	ft_tell_as(o, ft_tell_process(o), o->cr3, FT_EVENT_FILE_MAP, &protection, 1, path, NULL);
+}
+
+void ft_tell_mapped(struct ft_observer *o, uint64_t fd, uint64_t protection)
+{
+	char path[FT_OBSERVE_STRING];
+	const char *name = ft_files_name(&o->files, o->cr3, fd);
+	/* A loader opens what it maps. What was opened before the fork and is mapped only now the twin maps, too. */
+	if (name && !ft_files_new(&o->files, name))
+		return;
+	name_descriptor(o, o->cr3, fd, path);
+	tell_map(o, path, protection);
+}
+
 void ft_tell_call(struct ft_observer *o, const struct ft_observe_call *call, uint64_t result)
 {
 	const struct ft_process *p = ft_tell_process(o);
 	switch (ft_call_kind(call->nr)) {
 	case FT_CALL_EXEC:
 		ft_tell_as(o, p, o->cr3, FT_EVENT_EXEC, &result, 1, call->first, call->second);
+		if (!result && ft_files_new(&o->files, call->first))
+			tell_map(o, call->first, PROT_READ | PROT_EXEC);
 		return;
 	case FT_CALL_FORK:
 		ft_tell_as(o, p, o->cr3, FT_EVENT_PROCESS_NEW, (uint64_t[]){result, call->flags}, 2, NULL,

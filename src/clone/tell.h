@@ -22,6 +22,9 @@ void ft_tell_strings(struct ft_observer *o, struct ft_observe_call *call);
 /* The call has returned (for execve: succeeded or failed) with result. */
 void ft_tell_call(struct ft_observer *o, const struct ft_observe_call *call, uint64_t result);
 
+/* The acting process maps a file to run code of it: told when the file is new, or nobody knows which it is. */
+void ft_tell_mapped(struct ft_observer *o, uint64_t fd, uint64_t protection);
+
 /* A call that is told at its entry, as it is. */
 void ft_tell_syscall(struct ft_observer *o, uint64_t nr, const uint64_t args[6]);
 

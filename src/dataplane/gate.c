@@ -342,17 +342,6 @@ static json_t *reasons_of(const struct ft_gate *gate, const struct ft_guest *gue
 	return reasons;
 }
 
-json_t *ft_gate_counters(const struct ft_gate *gate)
-{
-	json_t *guests = json_object();
-	for (unsigned i = 0; i < gate->guest_count; i++)
-		json_object_set_new(guests, gate->guests[i].name,
-				    json_pack("{s:o}", "reasons", reasons_of(gate, &gate->guests[i])));
-	return json_pack("{s:o, s:o, s:I, s:I}", "reasons", reasons_of(gate, NULL), "guests", guests,
-			 "checksums_completed", (json_int_t)gate->partial_checksums, "urgent_cleared",
-			 (json_int_t)gate->urgent_cleared);
-}
-
 json_t *ft_gate_holds(const struct ft_gate *gate)
 {
 	return ft_holds_list(gate);
@@ -367,6 +356,43 @@ static json_t *guest_status(const struct ft_gate *gate, const struct ft_guest *g
 			 (int)ft_flows_of(gate->flows, guest->index), "holds", (int)open, "clones",
 			 (int)guest->clones, "held_bytes", (json_int_t)guest->held, "events_lost",
 			 (json_int_t)guest->lost_events);
+}
+
+static json_t *service_status(const struct ft_service *service)
+{
+	const struct ft_tally *tally = service->tally;
+	json_t *limits = json_object(), *exceptions = json_object();
+	for (unsigned i = 0; i < FT_LIMIT_COUNT; i++)
+		json_object_set_new(limits, ft_limit_name((enum ft_limit)i),
+				    json_integer((json_int_t)tally->limits[i]));
+	for (unsigned i = 0; i < FT_EXCEPTION_COUNT; i++)
+		json_object_set_new(exceptions, ft_exception_name((enum ft_exception)i),
+				    json_integer((json_int_t)tally->exceptions[i]));
+	return json_pack("{s:s, s:s, s:i, s:i, s:I, s:o, s:o}", "guest", service->guest, "mode",
+			 ft_service_mode_name(service->mode), "holds", (int)tally->open, "clones",
+			 (int)tally->clones, "held_bytes", (json_int_t)tally->held, "limits", limits,
+			 "exceptions", exceptions);
+}
+
+static json_t *services_status(const struct ft_gate *gate)
+{
+	json_t *services = json_object();
+	for (size_t i = 0; i < gate->services.count; i++)
+		json_object_set_new(services, gate->services.list[i].name,
+				    service_status(&gate->services.list[i]));
+	return services;
+}
+
+json_t *ft_gate_counters(const struct ft_gate *gate)
+{
+	json_t *guests = json_object();
+	for (unsigned i = 0; i < gate->guest_count; i++)
+		json_object_set_new(guests, gate->guests[i].name,
+				    json_pack("{s:o}", "reasons", reasons_of(gate, &gate->guests[i])));
+	return json_pack("{s:o, s:o, s:o, s:I, s:I}", "reasons", reasons_of(gate, NULL), "services",
+			 services_status(gate), "guests", guests,
+			 "checksums_completed", (json_int_t)gate->partial_checksums, "urgent_cleared",
+			 (json_int_t)gate->urgent_cleared);
 }
 
 json_t *ft_gate_status(const struct ft_gate *gate)
@@ -385,6 +411,7 @@ json_t *ft_gate_status(const struct ft_gate *gate)
 		json_object_set_new(guests, gate->guests[i].name, one);
 	}
 	json_object_set_new(status, "guests", guests);
+	json_object_set_new(status, "services", services_status(gate));
 	return status;
 }
 

@@ -7,6 +7,8 @@
 #include <stdint.h>
 
 #include "base/reason.h"
+#include "dataplane/admission.h"
+#include "dataplane/policy.h"
 #include "detect/case.h"
 #include "detect/pattern.h"
 
@@ -47,6 +49,10 @@ struct ft_hold {
 	struct ft_guest *guest;
 	struct ft_flow *flow; /* NULL from FT_HOLD_DEPART on */
 	enum ft_hold_state state;
+	struct ft_tally *tally;   /* of its service */
+	struct ft_source *source; /* of its client */
+	enum ft_limit refused;    /* beyond which limit it was opened */
+	bool ready;               /* waits for nothing but a clone */
 	bool observed; /* of a service that only observes: its frames went on already */
 	struct ft_trigger trigger;
 	bool overlap; /* other bytes under held numbers came */
@@ -64,6 +70,8 @@ struct ft_hold {
 	uint64_t deadline; /* of the state it is in */
 	bool slot;         /* counts as a running clone */
 	bool gone;         /* the vmm said so */
+	enum ft_exception exception; /* why there is no verdict, where the case does not say it */
+	bool hopeless;               /* another try of the same connection cannot help */
 	/* the release */
 	struct ft_held *to_release;
 	uint32_t released;
@@ -74,6 +82,8 @@ struct ft_holds {
 	struct ft_hold *first, *last; /* in the order in which they were opened */
 	uint64_t next_id;
 	uint64_t memory_most; /* of one guest's held frames */
+	struct ft_source *sources;
+	uint64_t turn;    /* of admission */
 	uint64_t due;     /* nothing to do before this time */
 	bool garbage;     /* there are holds that are over */
 };

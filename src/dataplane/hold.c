@@ -25,13 +25,16 @@ static struct ft_hold *open_hold(struct ft_gate *gate, struct ft_flow *flow, con
 		return NULL;
 	hold->id = gate->holds.next_id;
 	hold->trial = ft_case_new(hold->id, gate->verdict_rules, flow->service->profile);
-	if (!hold->trial) {
+	hold->flow = flow;
+	hold->guest = flow->guest;
+	if (!hold->trial || ft_admission_enter(gate, hold)) {
+		ft_case_free(hold->trial);
 		free(hold);
 		return NULL;
 	}
 	gate->holds.next_id++;
-	hold->flow = flow;
-	hold->guest = flow->guest;
+	hold->refused = FT_LIMIT_COUNT;
+	hold->exception = FT_EXCEPTION_COUNT;
 	hold->trigger = *trigger;
 	hold->opened = hold->last_at = gate->now;
 	hold->opened_wall = gate->wall;
@@ -48,6 +51,7 @@ static void free_frames(struct ft_hold *hold)
 		struct ft_held *held = hold->first;
 		hold->first = held->next;
 		hold->guest->held -= sizeof(*held) + held->length;
+		hold->tally->held -= sizeof(*held) + held->length;
 		free(held);
 	}
 	hold->last = hold->first = hold->to_send = hold->to_release = NULL;
@@ -56,9 +60,7 @@ static void free_frames(struct ft_hold *hold)
 /* Freed at the end of the next tick: callers up the stack may be on their way through the list. */
 static void end_hold(struct ft_gate *gate, struct ft_hold *hold)
 {
-	if (hold->slot)
-		hold->guest->clones--;
-	hold->slot = false;
+	ft_admission_leave(gate, hold);
 	hold->state = FT_HOLD_OVER;
 	gate->holds.garbage = true;
 	gate->holds.due = 0;
@@ -90,7 +92,9 @@ static void detach(struct ft_gate *gate, struct ft_hold *hold)
 	}
 	flow->observing -= hold->observed;
 	hold->flow = NULL;
+	hold->ready = false;
 	free_frames(hold);
+	ft_admission_close(hold);
 	gate->holds.due = 0;
 	if (!hold->begun || hold->gone || !hold->guest->up) {
 		end_hold(gate, hold);
@@ -118,12 +122,21 @@ bool ft_hold_collects(const struct ft_flow *flow)
 enum ft_reason ft_hold_refuses(struct ft_gate *gate, const struct ft_flow *flow, const struct ft_frame *frame)
 {
 	const struct ft_hold *hold = collecting(flow);
-	if (flow->guest->held + frame->length > gate->holds.memory_most)
-		return FT_REASON_DROP_HOLD_LIMIT;
-	if (hold && (hold->frames >= FT_TRIAL_FRAMES ||
-		     (hold->frames && hold->bytes + frame->payload_length > flow->service->hold_bytes)))
-		return FT_REASON_DROP_HOLD_LIMIT;
-	return FT_REASON_COUNT;
+	struct ft_tally *tally = flow->service->tally;
+	enum ft_limit limit = FT_LIMIT_COUNT;
+	/* What opens the flow's first hold is judged by its policy, see ft_hold_join. What comes behind one waits with its
+	 * sender. */
+	if (flow->hold && flow->guest->held + frame->length > gate->holds.memory_most)
+		limit = FT_LIMIT_GUEST_HELD;
+	else if (flow->hold && tally->held + frame->length > flow->service->quotas.held)
+		limit = FT_LIMIT_HELD;
+	else if (hold && (hold->refused != FT_LIMIT_COUNT || hold->frames >= FT_TRIAL_FRAMES ||
+			  (hold->frames && hold->bytes + frame->payload_length > flow->service->hold_bytes)))
+		limit = FT_LIMIT_HOLD;
+	if (limit == FT_LIMIT_COUNT)
+		return FT_REASON_COUNT;
+	tally->limits[limit]++;
+	return FT_REASON_DROP_HOLD_LIMIT;
 }
 
 static int keep(struct ft_gate *gate, struct ft_hold *hold, const struct ft_frame *frame, uint32_t fresh)
@@ -154,6 +167,7 @@ static int keep(struct ft_gate *gate, struct ft_hold *hold, const struct ft_fram
 	hold->frames++;
 	hold->bytes += held->fresh_length;
 	hold->guest->held += sizeof(*held) + held->length;
+	hold->tally->held += sizeof(*held) + held->length;
 	if (frame->protocol == IPPROTO_TCP) {
 		uint32_t end = frame->sequence + frame->payload_length + !!(frame->flags & FT_TCP_FIN);
 		if (ft_sequence_diff(end, hold->next_sequence) > 0)
@@ -181,6 +195,8 @@ int ft_hold_join(struct ft_gate *gate, struct ft_flow *flow, const struct ft_fra
 			detach(gate, hold);
 		return error;
 	}
+	if (opened && flow->hold == hold)
+		hold->refused = ft_admission_exceeds(gate, hold);
 	hold->last_at = gate->now;
 	if (trigger->reason == FT_REASON_HOLD_OVERLAP)
 		hold->overlap = true;
@@ -196,6 +212,14 @@ int ft_hold_join(struct ft_gate *gate, struct ft_flow *flow, const struct ft_fra
 
 static void report(struct ft_gate *gate, struct ft_hold *hold, const char *disposition)
 {
+	struct ft_judgement judgement;
+	ft_case_judge(hold->trial, &judgement);
+	if (!ft_admission_tells(gate, hold,
+				judgement.verdict == FT_VERDICT_MALICIOUS ||
+				    judgement.verdict == FT_VERDICT_SUSPICIOUS))
+		return;
+	if (!strcmp(disposition, "dropped"))
+		ft_record_packets(gate, hold);
 	json_t *record = ft_record_hold(gate, hold);
 	if (!record || ft_case_record(hold->trial, record)) {
 		ft_gate_log(gate, "error", "no memory for the record of hold %llu",
@@ -266,7 +290,6 @@ static void drop(struct ft_gate *gate, struct ft_hold *hold, enum ft_reason reas
 	struct ft_hold *later = flow->later == hold ? NULL : flow->later;
 	hold->outcome = reason;
 	ft_gate_note_many(gate, reason, hold->frames);
-	ft_record_packets(gate, hold);
 	report(gate, hold, "dropped");
 	detach(gate, hold);
 	/* What came behind it was never tried, and the connection is over. */
@@ -275,7 +298,6 @@ static void drop(struct ft_gate *gate, struct ft_hold *hold, enum ft_reason reas
 				"the flow was dropped before this was tried");
 		later->outcome = FT_REASON_DROP_FLOW_DEAD;
 		ft_gate_note_many(gate, FT_REASON_DROP_FLOW_DEAD, later->frames);
-		ft_record_packets(gate, later);
 		report(gate, later, "dropped");
 		detach(gate, later);
 	}
@@ -320,39 +342,106 @@ static void start_release(struct ft_gate *gate, struct ft_hold *hold, enum ft_re
 	release(gate, hold);
 }
 
+/* The sender is to try again later: see FT_POLICY_TEMPFAIL. */
+static void tempfail(struct ft_gate *gate, struct ft_hold *hold, enum ft_reason reason)
+{
+	struct ft_flow *flow = hold->flow;
+	bool tcp = flow->key.protocol == IPPROTO_TCP;
+	/* A client that has reset its end sends nothing again. */
+	bool reset = tcp && (hold->hopeless || flow->reset || !hold->guest->up);
+	struct ft_hold *later = tcp && flow->later != hold ? flow->later : NULL;
+	hold->outcome = reason;
+	ft_gate_note_many(gate, reason, hold->frames);
+	report(gate, hold, reset ? "reset" : "tempfailed");
+	detach(gate, hold);
+	if (later) {
+		ft_case_abandon(later->trial, FT_TRIAL_END_ERROR,
+				"what came before it was not taken, so this was not tried");
+		later->outcome = FT_REASON_TEMPFAIL_BEHIND;
+		ft_gate_note_many(gate, FT_REASON_TEMPFAIL_BEHIND, later->frames);
+		report(gate, later, reset ? "reset" : "tempfailed");
+		detach(gate, later);
+	}
+	if (reset && !flow->dead)
+		ft_flow_kill(gate, flow);
+	else if (tcp)
+		ft_stream_forget(&flow->stream);
+}
+
+/* What is to be done with a hold whose case is judged, and why. */
+static enum ft_policy decide(const struct ft_hold *hold, enum ft_reason *reason)
+{
+	const struct ft_policies *policies = &hold->flow->service->policies;
+	struct ft_judgement judgement;
+	ft_case_judge(hold->trial, &judgement);
+	switch (judgement.verdict) {
+	case FT_VERDICT_CLEAN:
+		*reason = FT_REASON_RELEASE_CLEAN;
+		return FT_POLICY_RELEASE;
+	case FT_VERDICT_MALICIOUS:
+		*reason = FT_REASON_DROP_VERDICT;
+		return FT_POLICY_DROP;
+	case FT_VERDICT_SUSPICIOUS:
+		/* A rule objects: that is a verdict, no exception. */
+		*reason = policies->on_suspicious == FT_POLICY_RELEASE ? FT_REASON_RELEASE_SUSPICIOUS
+								       : FT_REASON_DROP_VERDICT;
+		return policies->on_suspicious;
+	default:;
+	}
+	enum ft_exception exception = hold->exception;
+	if (exception == FT_EXCEPTION_COUNT)
+		exception = ft_exception_of(ft_case_end(hold->trial));
+	hold->tally->exceptions[exception]++;
+	*reason = ft_policy_reason(exception, policies->on[exception]);
+	return policies->on[exception];
+}
+
+static void do_it(struct ft_gate *gate, struct ft_hold *hold, enum ft_policy what, enum ft_reason reason)
+{
+	if (what == FT_POLICY_RELEASE)
+		start_release(gate, hold, reason);
+	else if (what == FT_POLICY_TEMPFAIL)
+		tempfail(gate, hold, reason);
+	else
+		drop(gate, hold, reason);
+}
+
 /* The case is judged: does what the verdict, and without one the service's policy, says. */
 static void conclude(struct ft_gate *gate, struct ft_hold *hold)
 {
-	struct ft_judgement judgement;
-	ft_case_judge(hold->trial, &judgement);
-	bool release_it = hold->flow->service->release_on_exception;
+	enum ft_reason reason;
+	enum ft_policy what = decide(hold, &reason);
 	if (hold->observed) {
 		hold->outcome = FT_REASON_PASS_OBSERVED;
 		report(gate, hold, "observed");
 		detach(gate, hold);
-	} else if (judgement.verdict == FT_VERDICT_CLEAN) {
-		start_release(gate, hold, FT_REASON_RELEASE_CLEAN);
-	} else if (judgement.verdict == FT_VERDICT_MALICIOUS) {
-		drop(gate, hold, FT_REASON_DROP_VERDICT);
-	} else if (release_it) {
-		start_release(gate, hold, FT_REASON_RELEASE_EXCEPTION);
-	} else {
-		/* Suspicious means that a rule objects: with a policy of dropping what is not clean, that verdict
-		 * drops it. Inconclusive is no verdict. */
-		drop(gate, hold,
-		     judgement.verdict == FT_VERDICT_SUSPICIOUS ? FT_REASON_DROP_VERDICT
-								: FT_REASON_DROP_EXCEPTION);
+		return;
 	}
+	do_it(gate, hold, what, reason);
 }
 
-static void give_up(struct ft_gate *gate, struct ft_hold *hold, enum ft_trial_end end, const char *why)
+/* No more is to be learnt about the hold. */
+static void abandon(struct ft_hold *hold, enum ft_trial_end end, const char *why)
 {
 	ft_case_abandon(hold->trial, end, why);
 	/* Without a twin no rule can have the last word: the case says inconclusive. */
 	if (ft_case_step(hold->trial) == FT_CASE_TWIN)
 		ft_case_abandon(hold->trial, end, why);
 	ft_case_step(hold->trial);
+}
+
+static void give_up(struct ft_gate *gate, struct ft_hold *hold, enum ft_exception exception, const char *why)
+{
+	hold->exception = exception;
+	abandon(hold, exception == FT_EXCEPTION_TIMEOUT ? FT_TRIAL_END_WALL : FT_TRIAL_END_ERROR, why);
 	conclude(gate, hold);
+}
+
+static void give_up_at(struct ft_gate *gate, struct ft_hold *hold, enum ft_exception exception,
+		       enum ft_limit limit)
+{
+	hold->tally->limits[limit]++;
+	give_up(gate, hold, exception, ft_limit_text(limit));
 }
 
 /* ---- events and time ---- */
@@ -374,7 +463,7 @@ static void step(struct ft_gate *gate, struct ft_hold *hold)
 		hold->twin = true;
 		hold->deadline = gate->now + gate->budgets.wall_ns + GRACE_NS;
 		if (hold->gone || ft_trial_twin(hold, ft_case_until(hold->trial)))
-			give_up(gate, hold, FT_TRIAL_END_ERROR, "the twin could not be asked for");
+			give_up(gate, hold, FT_EXCEPTION_ERROR, "the twin could not be asked for");
 		return;
 	case FT_CASE_JUDGED:
 		conclude(gate, hold);
@@ -401,6 +490,8 @@ void ft_hold_event(struct ft_gate *gate, struct ft_guest *guest, struct ft_event
 	if (event->type == FT_EVENT_SEED_GONE && event->role == FT_ROLE_SEED) {
 		hold->gone = true;
 		gate->holds.due = 0;
+		if (event->a[0] == FT_SEED_BUSY && hold->state == FT_HOLD_TRY)
+			hold->exception = FT_EXCEPTION_OVERLOAD;
 	}
 	if (hold->state != FT_HOLD_TRY)
 		return;
@@ -413,27 +504,43 @@ void ft_hold_event(struct ft_gate *gate, struct ft_guest *guest, struct ft_event
 
 static void start_trial(struct ft_gate *gate, struct ft_hold *hold)
 {
-	hold->slot = true;
-	hold->guest->clones++;
+	ft_admission_start(gate, hold);
 	hold->flow->trials++;
+	hold->flow->tried += hold->bytes;
 	hold->state = FT_HOLD_SEND;
 	hold->deadline = gate->now + gate->budgets.wall_ns + GRACE_NS;
+}
+
+/* Has it gathered what it may? */
+static bool is_gathered(struct ft_gate *gate, struct ft_hold *hold)
+{
+	const struct ft_service *service = hold->flow->service;
+	uint64_t quiet = hold->last_at + service->gather_ns, most = hold->opened + service->gather_most_ns;
+	uint64_t until = quiet < most ? quiet : most;
+	bool full = hold->frames >= FT_TRIAL_FRAMES || hold->bytes >= service->hold_bytes;
+	if (gate->now >= until || full)
+		return true;
+	if (until < gate->holds.due)
+		gate->holds.due = until;
+	return false;
+}
+
+static uint64_t end_of_time(const struct ft_hold *hold)
+{
+	return hold->opened + hold->flow->service->quotas.hold_time_ns;
 }
 
 static void tick_waiting(struct ft_gate *gate, struct ft_hold *hold)
 {
 	struct ft_flow *flow = hold->flow;
 	const struct ft_service *service = flow->service;
+	if (hold->refused != FT_LIMIT_COUNT) {
+		give_up_at(gate, hold, FT_EXCEPTION_OVERLOAD, hold->refused);
+		return;
+	}
 	if (hold->state == FT_HOLD_GATHER) {
-		uint64_t quiet = hold->last_at + service->gather_ns,
-			 most = hold->opened + service->gather_most_ns;
-		uint64_t until = quiet < most ? quiet : most;
-		bool full = hold->frames >= FT_TRIAL_FRAMES || hold->bytes >= service->hold_bytes;
-		if (gate->now < until && !full) {
-			if (until < gate->holds.due)
-				gate->holds.due = until;
+		if (!is_gathered(gate, hold))
 			return;
-		}
 		hold->state = FT_HOLD_WAIT;
 		hold->deadline = NEVER;
 	}
@@ -441,15 +548,27 @@ static void tick_waiting(struct ft_gate *gate, struct ft_hold *hold)
 		return; /* the one before is still being tried */
 	if (hold->deadline == NEVER)
 		hold->deadline = gate->now + gate->budgets.wall_ns;
-	if (flow->trials >= service->trials_per_flow)
-		give_up(gate, hold, FT_TRIAL_END_ERROR,
-			"this flow has had as many trials as trials_per_flow allows");
-	else if (hold->guest->clones < gate->budgets.most)
-		start_trial(gate, hold);
-	else if (gate->now >= hold->deadline)
-		give_up(gate, hold, FT_TRIAL_END_ERROR, "no clone was free in time");
-	else if (hold->deadline < gate->holds.due)
-		gate->holds.due = hold->deadline;
+	hold->ready = false;
+	if (flow->trials >= service->trials_per_flow) {
+		hold->hopeless = true;
+		give_up_at(gate, hold, FT_EXCEPTION_OVERLOAD, FT_LIMIT_TRIALS);
+	} else if (flow->tried + hold->bytes > service->input_most) {
+		hold->hopeless = true;
+		give_up_at(gate, hold, FT_EXCEPTION_OVERSIZE, FT_LIMIT_INPUT);
+	} else if (hold->frames == 1 && hold->bytes > service->hold_bytes) {
+		hold->hopeless = true;
+		give_up_at(gate, hold, FT_EXCEPTION_OVERSIZE, FT_LIMIT_HOLD);
+	} else if (gate->now >= end_of_time(hold)) {
+		give_up_at(gate, hold, FT_EXCEPTION_OVERLOAD, FT_LIMIT_TIME);
+	} else if (gate->now >= hold->deadline) {
+		give_up_at(gate, hold, FT_EXCEPTION_OVERLOAD, FT_LIMIT_CLONES);
+	} else {
+		hold->ready = true;
+		if (hold->deadline < gate->holds.due)
+			gate->holds.due = hold->deadline;
+		if (end_of_time(hold) < gate->holds.due)
+			gate->holds.due = end_of_time(hold);
+	}
 }
 
 static void tick_trial(struct ft_gate *gate, struct ft_hold *hold)
@@ -474,24 +593,35 @@ static void tick_trial(struct ft_gate *gate, struct ft_hold *hold)
 		end_hold(gate, hold);
 		return;
 	}
-	if (gate->now < hold->deadline) {
-		if (hold->deadline < gate->holds.due)
-			gate->holds.due = hold->deadline;
+	bool departs = hold->state == FT_HOLD_DEPART;
+	uint64_t end = departs || hold->observed ? NEVER : end_of_time(hold);
+	uint64_t due = hold->deadline < end ? hold->deadline : end;
+	if (gate->now < due) {
+		if (due < gate->holds.due)
+			gate->holds.due = due;
 		return;
 	}
-	if (hold->state == FT_HOLD_DEPART)
+	if (departs)
 		end_hold(gate, hold);
+	else if (gate->now >= end)
+		give_up_at(gate, hold, FT_EXCEPTION_TIMEOUT, FT_LIMIT_TIME);
 	else
-		give_up(gate, hold, FT_TRIAL_END_WALL, "the guest's process did not answer in time");
+		give_up(gate, hold, FT_EXCEPTION_TIMEOUT, "the guest's process did not answer in time");
 }
 
 void ft_holds_tick(struct ft_gate *gate)
 {
-	gate->holds.due = NEVER;
+	gate->holds.due = ft_admission_tick(gate);
 	for (struct ft_hold *hold = gate->holds.first; hold; hold = hold->next) {
 		gate->about = hold->guest;
 		if (hold->state <= FT_HOLD_WAIT)
 			tick_waiting(gate, hold);
+	}
+	for (unsigned i = 0; i < gate->guest_count; i++)
+		for (struct ft_hold *hold; (hold = ft_admission_next(gate, &gate->guests[i]));)
+			start_trial(gate, hold);
+	for (struct ft_hold *hold = gate->holds.first; hold; hold = hold->next) {
+		gate->about = hold->guest;
 		if (hold->state > FT_HOLD_WAIT && hold->state < FT_HOLD_OVER)
 			tick_trial(gate, hold);
 	}
@@ -512,18 +642,21 @@ void ft_hold_observe(struct ft_gate *gate, struct ft_flow *flow, const struct ft
 	hold->observed = true;
 	flow->observing++;
 	if (keep(gate, hold, frame, fresh)) {
-		give_up(gate, hold, FT_TRIAL_END_ERROR, "no memory for a copy of the frame");
+		give_up(gate, hold, FT_EXCEPTION_ERROR, "no memory for a copy of the frame");
 		return;
 	}
 	/* The frame goes on at once, so a trial that cannot begin now would begin from a guest that has it already. */
-	if (hold->guest->clones >= gate->budgets.most) {
+	enum ft_limit limit = ft_admission_exceeds(gate, hold);
+	if (limit == FT_LIMIT_COUNT && !ft_admission_at_once(gate, hold))
+		limit = FT_LIMIT_CLONES;
+	if (limit != FT_LIMIT_COUNT) {
 		flow->trials++;
-		give_up(gate, hold, FT_TRIAL_END_ERROR, "no clone was free when it came");
+		give_up_at(gate, hold, FT_EXCEPTION_OVERLOAD, limit);
 		return;
 	}
 	start_trial(gate, hold);
 	if (ft_trial_send(gate, hold)) {
-		give_up(gate, hold, FT_TRIAL_END_ERROR, "the guest's process does not take requests");
+		give_up(gate, hold, FT_EXCEPTION_ERROR, "the guest's process does not take requests");
 		return;
 	}
 	hold->state = FT_HOLD_TRY;
@@ -532,28 +665,27 @@ void ft_hold_observe(struct ft_gate *gate, struct ft_flow *flow, const struct ft
 
 /* ---- the end of everything ---- */
 
+/* What is held when its guest or the gateway goes is an error of the trial, as far as policies go. */
 static void end_by_policy(struct ft_gate *gate, struct ft_hold *hold, bool gone, const char *why)
 {
-	bool release_it = hold->flow->service->release_on_exception;
+	static const enum ft_reason stopping[FT_POLICY_COUNT] = {
+	    FT_REASON_DROP_SHUTDOWN, FT_REASON_RELEASE_SHUTDOWN, FT_REASON_TEMPFAIL_SHUTDOWN};
+	enum ft_policy policy = hold->flow->service->policies.on[FT_EXCEPTION_ERROR];
 	bool releasing = hold->state == FT_HOLD_RELEASE;
 	if (!releasing)
-		ft_case_abandon(hold->trial, FT_TRIAL_END_ERROR, why);
-	if (ft_case_step(hold->trial) == FT_CASE_TWIN)
-		ft_case_abandon(hold->trial, FT_TRIAL_END_ERROR, why);
-	ft_case_step(hold->trial);
+		abandon(hold, FT_TRIAL_END_ERROR, why);
+	hold->hopeless = true;
 	if (hold->observed) {
 		hold->outcome = FT_REASON_PASS_OBSERVED;
 		report(gate, hold, "observed");
 		detach(gate, hold);
-	} else if (gone) {
-		drop(gate, hold,
-		     release_it || releasing ? FT_REASON_DROP_GUEST_DOWN : FT_REASON_DROP_EXCEPTION);
+	} else if (gone && (releasing || policy == FT_POLICY_RELEASE)) {
+		drop(gate, hold, FT_REASON_DROP_GUEST_DOWN);
 	} else if (releasing) {
 		release(gate, hold);
-	} else if (release_it) {
-		start_release(gate, hold, FT_REASON_RELEASE_SHUTDOWN);
 	} else {
-		drop(gate, hold, FT_REASON_DROP_SHUTDOWN);
+		do_it(gate, hold, policy,
+		      gone ? ft_policy_reason(FT_EXCEPTION_ERROR, policy) : stopping[policy]);
 	}
 	/* A release that found the ring full: there is no later tick. */
 	if (hold->flow)

@@ -164,7 +164,8 @@ json_t *ft_record_hold(const struct ft_gate *gate, const struct ft_hold *hold)
 static void send_packets(struct ft_gate *gate, const struct ft_hold *hold, json_t *frames, unsigned *sequence,
 			 bool last)
 {
-	json_t *record = json_pack("{s:s, s:I, s:I, s:b, s:o}", "op", "packets", "hold", (json_int_t)hold->id,
+	json_t *record = json_pack("{s:s, s:I, s:s, s:I, s:b, s:o}", "op", "packets", "hold", (json_int_t)hold->id, "service",
+				   hold->flow->service->name,
 				   "seq", (json_int_t)(*sequence)++, "last", last, "frames", frames);
 	if (record)
 		gate->outlet.record(gate->outlet.context, record);

@@ -11,6 +11,12 @@
 #define GATHER_MOST             25u /* times gather: a dribbling sender waits this long at most */
 #define DEFAULT_HOLD_LIMIT      (256u << 10)
 #define DEFAULT_TRIALS_PER_FLOW 64u
+#define DEFAULT_INPUT_LIMIT     (16ull << 20)
+#define DEFAULT_HOLDS           256u
+#define DEFAULT_SOURCE_HOLDS    64u
+#define DEFAULT_HELD            (16ull << 20)
+#define DEFAULT_HOLD_TIME       40000000000ull
+#define DEFAULT_FEED_LIMIT      6000u
 
 static int integer(const json_t *object, const char *key, uint64_t fallback, uint64_t most, uint64_t *to,
 		   struct ft_error *err)
@@ -61,17 +67,40 @@ static int load_sids(const json_t *rules, struct ft_service *service, struct ft_
 	return 0;
 }
 
+/* Numbers without an upper bound worth naming are absent, and then there is none. */
+static int load_quotas(const json_t *json, struct ft_quotas *to, struct ft_error *err)
+{
+	const struct {
+		const char *key;
+		uint64_t fallback;
+		uint32_t *to;
+	} numbers[] = {{"holds", DEFAULT_HOLDS, &to->holds},
+		       {"source_holds", DEFAULT_SOURCE_HOLDS, &to->source_holds},
+		       {"clones", UINT32_MAX, &to->clones},
+		       {"feed_limit", DEFAULT_FEED_LIMIT, &to->feed_limit}};
+	int error = integer(json, "held", DEFAULT_HELD, INT64_MAX, &to->held, err);
+	if (!error)
+		error = integer(json, "hold_time", DEFAULT_HOLD_TIME, INT64_MAX, &to->hold_time_ns, err);
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers) && !error; i++) {
+		uint64_t value;
+		error = integer(json, numbers[i].key, numbers[i].fallback, UINT32_MAX, &value, err);
+		if (!error)
+			*numbers[i].to = (uint32_t)value;
+	}
+	return error;
+}
+
 static int load_service(const json_t *json, const char *name, struct ft_service *service,
 			struct ft_error *err)
 {
-	bool udp, enforce, release, all;
+	bool udp, enforce, all;
 	uint64_t port, hold_limit, trials;
 	const json_t *guest = json_object_get(json, "guest");
 	int error = either(json, "protocol", "tcp", "udp", &udp, err);
 	if (!error)
 		error = either(json, "mode", "observe", "enforce", &enforce, err);
 	if (!error)
-		error = either(json, "on_exception", "drop", "release", &release, err);
+		error = ft_policies_load(json, &service->policies, err);
 	if (!error)
 		error = either(json, "screen", "suspicious", "all", &all, err);
 	if (!error)
@@ -83,6 +112,8 @@ static int load_service(const json_t *json, const char *name, struct ft_service 
 	if (!error)
 		error = integer(json, "hold_limit", DEFAULT_HOLD_LIMIT, 1u << 20, &hold_limit, err);
 	if (!error)
+		error = integer(json, "input_limit", DEFAULT_INPUT_LIMIT, INT64_MAX, &service->input_most, err);
+	if (!error)
 		error = integer(json, "trials_per_flow", DEFAULT_TRIALS_PER_FLOW, UINT32_MAX, &trials, err);
 	if (!error)
 		error = load_sids(json_object_get(json, "rules"), service, err);
@@ -90,19 +121,23 @@ static int load_service(const json_t *json, const char *name, struct ft_service 
 		error = ft_risk_load(json_object_get(json, "risks"), &service->risks, err);
 	if (error)
 		return error;
+	if ((error = load_quotas(json, &service->quotas, err)))
+		return error;
+	service->tally = calloc(1, sizeof(*service->tally));
 	service->name = strdup(name);
 	service->guest = strdup(json_is_string(guest) ? json_string_value(guest) : "");
 	service->protocol = udp ? IPPROTO_UDP : IPPROTO_TCP;
 	service->port = (uint16_t)port;
 	service->mode = enforce ? FT_MODE_ENFORCE : FT_MODE_OBSERVE;
-	service->release_on_exception = release;
 	service->screen_all = all;
 	service->gather_most_ns = service->gather_ns * GATHER_MOST;
 	/* A limit below one full segment could never hold anything. */
 	service->hold_bytes =
 	    hold_limit < FT_SERVICE_HOLD_LEAST ? FT_SERVICE_HOLD_LEAST : (uint32_t)hold_limit;
 	service->trials_per_flow = (uint32_t)trials;
-	if (!service->name || !service->guest)
+	if (service->input_most < service->hold_bytes)
+		service->input_most = service->hold_bytes;
+	if (!service->name || !service->guest || !service->tally)
 		return -ENOMEM;
 	const json_t *normal = json_object_get(json, "normal");
 	return ft_profile_load(normal ? normal : json, &service->profile, NULL, err);
@@ -138,6 +173,7 @@ void ft_services_free(struct ft_services *services)
 		free(service->name);
 		free(service->guest);
 		free(service->sids);
+		free(service->tally);
 		ft_profile_free(service->profile);
 	}
 	free(services->list);
@@ -171,7 +207,7 @@ int ft_services_profile(const json_t *services, const char *guest, struct ft_pro
 
 int ft_budgets_load(const json_t *clone, struct ft_budgets *to, struct ft_error *err)
 {
-	uint64_t memory, most;
+	uint64_t memory, most, source;
 	const uint64_t any = INT64_MAX;
 	int error =
 	    integer(clone, "handling_instructions", 20000000000ull, any, &to->handling_instructions, err);
@@ -186,12 +222,15 @@ int ft_budgets_load(const json_t *clone, struct ft_budgets *to, struct ft_error 
 		error = integer(clone, "memory", 128ull << 20, any, &memory, err);
 	if (!error)
 		error = integer(clone, "max", 2, 1024, &most, err);
+	if (!error)
+		error = integer(clone, "source", 3, 1024, &source, err);
 	if (error) {
 		ft_error_prefix(err, "clone");
 		return error;
 	}
 	to->memory_pages = memory / 4096;
 	to->most = most ? (uint32_t)most : 1;
+	to->source = source ? (uint32_t)source : 1;
 	return 0;
 }
 

@@ -8,6 +8,8 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "dataplane/admission.h"
+#include "dataplane/policy.h"
 #include "detect/profile.h"
 
 struct ft_screen;
@@ -26,7 +28,9 @@ struct ft_service {
 	uint8_t protocol; /* IPPROTO_TCP or IPPROTO_UDP */
 	uint16_t port;
 	enum ft_service_mode mode;
-	bool release_on_exception;
+	struct ft_policies policies;
+	struct ft_quotas quotas;
+	struct ft_tally *tally; /* owned; all that changes while it runs */
 	bool screen_all;
 	uint32_t *sids; /* pattern rules that apply */
 	size_t sid_count;
@@ -34,6 +38,7 @@ struct ft_service {
 	uint64_t gather_ns;      /* wait for more after the last byte ... */
 	uint64_t gather_most_ns; /* ... but never longer than this after the first */
 	uint32_t hold_bytes;     /* most of one hold */
+	uint64_t input_most;     /* bytes of one flow that are tried, all its holds together */
 	uint32_t trials_per_flow;
 	struct ft_profile *profile;
 	struct ft_screen *screen; /* compiled patterns (dataplane/screen.h), owned by whoever set it */
@@ -48,6 +53,7 @@ struct ft_services {
 struct ft_budgets {
 	uint64_t handling_instructions, horizon_ns, horizon_instructions, wall_ns, memory_pages;
 	uint32_t most;
+	uint32_t source; /* of them, most of one client address */
 };
 
 /* services: {NAME: {...}}, budgets: {...} as the supervisor sends them. The caller frees with

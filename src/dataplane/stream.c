@@ -133,6 +133,19 @@ void ft_stream_release(struct ft_stream *stream, uint32_t sequence)
 		stream->released = sequence;
 }
 
+void ft_stream_forget(struct ft_stream *stream)
+{
+	if (stream->admitted == stream->released)
+		return;
+	/* A FIN has the last number, so it is among what is forgotten. */
+	stream->admitted = stream->released;
+	stream->client_fin = false;
+	int32_t given = ft_sequence_diff(stream->released, stream->guest_ack);
+	uint32_t left = given > 0 ? (uint32_t)given : 0;
+	if (stream->kept_length > left)
+		stream->kept_length = left;
+}
+
 void ft_stream_note_client(struct ft_stream *stream, const struct ft_frame *frame)
 {
 	/* What is below was said before; what is above the guest never sent. */

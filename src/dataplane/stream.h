@@ -80,6 +80,9 @@ int ft_stream_admit(struct ft_stream *stream, const struct ft_frame *frame, uint
 /* The guest has been given everything before sequence. */
 void ft_stream_release(struct ft_stream *stream, uint32_t sequence);
 
+/* What was admitted and not released never came: the sender will send it again. */
+void ft_stream_forget(struct ft_stream *stream);
+
 /* Remembers what a client's segment says about the other direction. */
 void ft_stream_note_client(struct ft_stream *stream, const struct ft_frame *frame);
 

@@ -295,9 +295,12 @@ static void handle_observed(struct ft_gate *gate, struct ft_flow *flow, const st
 	enum ft_segment segment = ft_stream_measure(stream, frame, &fresh);
 	if (segment == FT_SEGMENT_GAP || segment == FT_SEGMENT_FULL || segment == FT_SEGMENT_OUTSIDE) {
 		uint32_t guest_next = stream->guest_next;
+		int8_t scale = stream->client_scale;
 		bool scaled = stream->scaled;
 		ft_stream_adopt(stream, frame);
 		stream->guest_next = guest_next;
+		/* Both or neither: this frame is no SYN and says nothing of the scale. */
+		stream->client_scale = scale;
 		stream->scaled = scaled;
 		segment = ft_stream_measure(stream, frame, &fresh);
 	}

@@ -27,13 +27,22 @@ static struct ft_flow *flow_of(struct ft_gate *gate, struct ft_guest *guest, con
 	return flow;
 }
 
+/* There is no room behind what is held of the flow, and a datagram does not come again by itself. */
+static void refuse(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame)
+{
+	enum ft_policy policy = flow->service->policies.on[FT_EXCEPTION_OVERLOAD];
+	flow->service->tally->exceptions[FT_EXCEPTION_OVERLOAD]++;
+	if (policy != FT_POLICY_RELEASE || !ft_gate_deliver(gate, flow->guest, frame->data, frame->length))
+		ft_gate_note(gate, ft_policy_reason(FT_EXCEPTION_OVERLOAD, policy));
+}
+
 static void hold(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame,
 		 const struct ft_trigger *trigger)
 {
 	flow->suspect = true; /* also when there is no room for it now: inspection may say it only once */
 	enum ft_reason refused = ft_hold_refuses(gate, flow, frame);
 	if (refused != FT_REASON_COUNT)
-		ft_gate_note(gate, refused);
+		refuse(gate, flow, frame);
 	else if (ft_hold_join(gate, flow, frame, 0, trigger))
 		ft_gate_note(gate, FT_REASON_DROP_NO_MEMORY);
 }

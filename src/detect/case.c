@@ -261,6 +261,12 @@ uint64_t ft_case_until(const struct ft_case *c)
 	return end > UINT64_MAX - TWIN_MORE_NS ? UINT64_MAX : end + TWIN_MORE_NS;
 }
 
+enum ft_trial_end ft_case_end(const struct ft_case *c)
+{
+	const struct run *run = c->twin_asked && c->twin.ended ? &c->twin : &c->trial;
+	return run->ended ? (enum ft_trial_end)run->end : FT_TRIAL_END_ERROR;
+}
+
 void ft_case_judge(struct ft_case *c, struct ft_judgement *judgement)
 {
 	if (!c->judged)

@@ -84,6 +84,9 @@ uint64_t ft_case_until(const struct ft_case *c);
 /* The caller gives up (its own wall clock, the vmm died): the trial or twin that runs counts as ended like this. */
 void ft_case_abandon(struct ft_case *c, enum ft_trial_end end, const char *detail);
 
+/* How the run ended that kept the case from a verdict: the twin's end when it was the twin that failed. */
+enum ft_trial_end ft_case_end(const struct ft_case *c);
+
 /* The verdict. Before FT_CASE_JUDGED it is what can be said now (inconclusive while the trial runs). */
 void ft_case_judge(struct ft_case *c, struct ft_judgement *judgement);
 

@@ -313,7 +313,7 @@ static int read_profile(struct reader *r, const json_t *json, const struct ft_pl
 		*test = (struct test){.kind = PROFILE, .list = (enum ft_profile_list)list};
 		return 0;
 	}
-	return ft_door_refuse(r->door, place, "expected may_exec, may_connect or may_write");
+	return ft_door_refuse(r->door, place, "expected may_exec, may_connect, may_write, may_jit or may_uring");
 }
 
 static int read_value(struct reader *r, const json_t *json, const struct ft_place *place, bool may_negate);

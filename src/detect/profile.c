@@ -10,6 +10,7 @@
 #include "detect/door.h"
 
 #define ENTRIES 1024u /* of one list */
+#define COMM    15u   /* longest name that Linux keeps of a process */
 #define ENTRY   1024u /* bytes of one entry; also the longest path that can be normal */
 
 struct peer {
@@ -27,7 +28,7 @@ struct ft_profile {
 	size_t peer_count;
 };
 
-static const char *const list_names[FT_PROFILE_LISTS] = {"may_exec", "may_connect", "may_write"};
+static const char *const list_names[FT_PROFILE_LISTS] = {"may_exec", "may_connect", "may_write", "may_jit", "may_uring"};
 
 const char *ft_profile_list_name(enum ft_profile_list list)
 {
@@ -160,6 +161,11 @@ static bool path_holds(const char *rule, const char *path)
 	return !fnmatch(rule, path, FNM_PATHNAME);
 }
 
+static bool names_processes(enum ft_profile_list list)
+{
+	return list == FT_PROFILE_MAY_JIT || list == FT_PROFILE_MAY_URING;
+}
+
 bool ft_profile_has(const struct ft_profile *profile, enum ft_profile_list list, const char *text)
 {
 	if (!profile)
@@ -174,6 +180,12 @@ bool ft_profile_has(const struct ft_profile *profile, enum ft_profile_list list,
 		return found;
 	}
 	char clean[ENTRY];
+	if (names_processes(list)) {
+		for (size_t i = 0; i < profile->path_count[list]; i++)
+			if (!fnmatch(profile->paths[list][i], text, 0))
+				return true;
+		return false;
+	}
 	if (!normalise(text, clean))
 		return false;
 	for (size_t i = 0; i < profile->path_count[list]; i++)
@@ -217,7 +229,13 @@ static int read_entry(struct ft_profile *profile, enum ft_profile_list list, con
 		profile->peers[profile->peer_count++] = peer;
 		return 0;
 	}
-	if (*text != '/')
+	if (names_processes(list)) {
+		if (strchr(text, '/') || strlen(text) > COMM)
+			return ft_door_refuse(door, here,
+					      "\"%.100s\" is no name of a process: expected at most %u bytes "
+					      "without a path",
+					      text, COMM);
+	} else if (*text != '/')
 		return ft_door_refuse(door, here, "\"%.100s\" is no absolute path", text);
 	char *copy = strdup(text);
 	if (!copy)
@@ -250,7 +268,7 @@ int ft_profile_load(const json_t *normal, struct ft_profile **out, char *where, 
 			profile->peers = calloc(count ? count : 1, sizeof(*profile->peers));
 		else
 			profile->paths[list] = calloc(count ? count : 1, sizeof(*profile->paths[list]));
-		if (!profile->peers && !profile->paths[list]) {
+		if (list == FT_PROFILE_MAY_CONNECT ? !profile->peers : !profile->paths[list]) {
 			status = ft_error_set(err, -ENOMEM, "no memory for the profile");
 			break;
 		}

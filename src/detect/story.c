@@ -22,6 +22,8 @@ bool ft_story_worth(const struct ft_event *event)
 	case FT_EVENT_FILE_REMOVE:
 	case FT_EVENT_FILE_RENAME:
 	case FT_EVENT_FILE_MODE:
+	case FT_EVENT_FILE_LINK:
+	case FT_EVENT_FILE_MAP:
 	case FT_EVENT_CONSOLE:
 	case FT_EVENT_RESET:
 	case FT_EVENT_PANIC:
@@ -122,6 +124,12 @@ void ft_story_sentence(const struct ft_event *event, const char *const *strings,
 	case FT_EVENT_FILE_MODE:
 		snprintf(text, n, "%s set the permissions of %s to %" PRIo64 "%s", who, s0, a[0],
 			 outcome(a[1], failed));
+		return;
+	case FT_EVENT_FILE_LINK:
+		snprintf(text, n, "%s made %s another name of %s%s", who, s1, s0, outcome(a[0], failed));
+		return;
+	case FT_EVENT_FILE_MAP:
+		snprintf(text, n, "%s loaded code from the file %s, which is new or was changed", who, s0);
 		return;
 	case FT_EVENT_CONSOLE:
 		snprintf(text, n, "the console said: %s", s0);

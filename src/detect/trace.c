@@ -58,6 +58,13 @@ static void key_text(struct key *key, const char *text, bool blur)
 	key->bytes[key->length++] = 0;
 }
 
+/* Did it work? What the twin tried in vain does not make routine of what the trial did. Of a connection the attempt
+ * counts: its result comes later (-EINPROGRESS), and no rule of ours asks for it. */
+static void key_outcome(struct key *key, uint64_t result)
+{
+	key_number(key, (int64_t)result < 0);
+}
+
 uint64_t ft_trace_key(const struct ft_event *event, const char *const *strings)
 {
 	struct key key;
@@ -67,12 +74,16 @@ uint64_t ft_trace_key(const struct ft_event *event, const char *const *strings)
 	key_text(&key, event->process, false);
 	switch (event->type) {
 	case FT_EVENT_EXEC:
-		key_number(&key, (int64_t)a[0] < 0);
+		key_outcome(&key, a[0]);
 		key_text(&key, strings[0], false);
 		key_text(&key, strings[1], true);
 		break;
-	case FT_EVENT_CONNECT:
 	case FT_EVENT_LISTEN:
+		key_outcome(&key, a[3]);
+		key_number(&key, a[0]);
+		key_text(&key, strings[0], false);
+		break;
+	case FT_EVENT_CONNECT:
 		key_number(&key, a[0]);
 		key_text(&key, strings[0], false);
 		break;
@@ -81,13 +92,23 @@ uint64_t ft_trace_key(const struct ft_event *event, const char *const *strings)
 		key_text(&key, strings[0], false);
 		break;
 	case FT_EVENT_FILE_WRITE:
+		key_outcome(&key, a[1]);
+		key_text(&key, strings[0], true);
+		break;
 	case FT_EVENT_FILE_REMOVE:
 	case FT_EVENT_FILE_RENAME:
+	case FT_EVENT_FILE_LINK:
+		key_outcome(&key, a[0]);
+		key_text(&key, strings[0], true);
+		key_text(&key, strings[1], true);
+		break;
+	case FT_EVENT_FILE_MAP:
 	case FT_EVENT_CONSOLE:
 		key_text(&key, strings[0], true);
 		key_text(&key, strings[1], true);
 		break;
 	case FT_EVENT_FILE_MODE:
+		key_outcome(&key, a[1]);
 		key_number(&key, a[0]);
 		key_text(&key, strings[0], true);
 		break;

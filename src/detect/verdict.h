@@ -4,7 +4,7 @@
 
 enum ft_verdict {
 	FT_VERDICT_CLEAN, /* a clone took all of the input, ran through its horizon, and no rule objects */
-	FT_VERDICT_INCONCLUSIVE, /* no proof either way: the service's on_exception decides */
+	FT_VERDICT_INCONCLUSIVE, /* no proof either way: the service's exception policies decide */
 	FT_VERDICT_SUSPICIOUS,   /* a rule objects, but an unlucky innocent input could do the same */
 	FT_VERDICT_MALICIOUS,    /* a rule objects that no innocent input trips */
 	FT_VERDICTS

@@ -71,12 +71,13 @@ int ft_child_program(enum ft_child_kind kind, char *path, size_t size, struct ft
 
 #define ENVIRONMENT 32
 
-/* What a child inherits of the environment: our own variables and what steers the sanitizers of instrumented builds,
- * but nothing else that an operator's shell happens to hold. */
+/* What a child inherits of the environment: our own variables, the directory below /run that a service has to itself
+ * (DPDK makes one there, and could nowhere else), and what steers the sanitizers of instrumented builds; but nothing else
+ * that an operator's shell happens to hold. */
 static void child_environment(const char *kept[ENVIRONMENT])
 {
-	static const char *const passed[] = {"FORETASTE_",
-					     "ASAN_OPTIONS=", "UBSAN_OPTIONS=", "LSAN_OPTIONS="};
+	static const char *const passed[] = {
+	    "FORETASTE_", "RUNTIME_DIRECTORY=", "ASAN_OPTIONS=", "UBSAN_OPTIONS=", "LSAN_OPTIONS="};
 	size_t count = 0;
 	kept[count++] = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
 	kept[count++] = "LANG=C.UTF-8";

@@ -434,7 +434,7 @@ json_t *ft_config_dataplane(const struct ft_config *config)
 	json_object_set_new(all, "clone",
 			    part(ft_config_get(config, "clone"),
 				 (const char *[]){"handling_instructions", "horizon", "horizon_instructions",
-						  "wall", "memory", "max", NULL}));
+						  "wall", "memory", "max", "source", NULL}));
 	json_object_set(all, "rules", json_object_get(config->rules, "patterns"));
 	json_object_set(all, "verdict_rules", json_object_get(config->rules, "verdicts"));
 	json_object_set(all, "correlation_rules", json_object_get(config->rules, "correlations"));
@@ -458,6 +458,15 @@ json_t *ft_config_ledger(const struct ft_config *config)
 {
 	json_t *all = part(config->values, (const char *[]){"sensor", NULL});
 	json_object_set(all, "quarantine_quota", (json_t *)ft_config_get(config, "quarantine.quota"));
+	json_t *shares = json_object(), *service;
+	const char *name;
+	json_object_foreach((json_t *)ft_config_get(config, "services"), name, service)
+	{
+		json_t *share = json_object_get(service, "quarantine");
+		if (json_is_integer(share))
+			json_object_set(shares, name, share);
+	}
+	json_object_set_new(all, "quarantine_shares", shares);
 	json_object_set(all, "feed_quota", (json_t *)ft_config_get(config, "feed.quota"));
 	json_object_set(all, "feed_buffer", (json_t *)ft_config_get(config, "feed.buffer"));
 	if (ft_config_text(config, "feed.socket"))

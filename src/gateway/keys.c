@@ -63,7 +63,7 @@ const struct ft_key ft_keys[] = {
      "Guests of one VLAN talk to each other here, through the same inspection."},
     {"guests.*.cpu", FT_KEY_PERCENT, "1..6400", NONE, NULL,
      "Most processor time of the guest and its clones together, 100 % being one processor, or none. Needs the cpu "
-     "controller of cgroup v2 (systemd: Delegate=cpu); without it the gateway runs, and says that nothing is "
+     "controller of cgroup v2 (systemd: Delegate=cpu and ProtectControlGroups=no); without it the gateway runs, and says that nothing is "
      "bounded."},
     {"guests.*.restart", FT_KEY_CHOICE, "always|on-crash|never", "always", NULL,
      "What happens when it ends: always starts it again, on-crash does not after it powered off, never leaves "
@@ -88,21 +88,65 @@ const struct ft_key ft_keys[] = {
     {"services.*.rules", FT_KEY_PATHS, NULL, "[rules/web.yaml]", NULL, "Files of pattern rules."},
     {"services.*.risks", FT_KEY_NAMES, "severe|none", "severe", NULL,
      "nDPI risks that make input suspicious: severe, none, or a list of risk names."},
-    {"services.*.on_exception", FT_KEY_CHOICE, "drop|release", "drop", NULL,
-     "What happens to held input when no verdict comes: time, memory or clones ran out, or a clone failed."},
+    {"services.*.on_exception", FT_KEY_CHOICE, "drop|release|tempfail", "drop", NULL,
+     "What happens to held input on which no verdict comes, for all of on_timeout, on_error, on_overload and "
+     "on_oversize that do not say it themselves. drop: it never reaches the guest, its connection is reset at both "
+     "ends, its packets go to quarantine. release: it goes on untried. tempfail: as if the network had lost it, so "
+     "that the sender's TCP sends it again and it is tried again; where another try of the same connection cannot "
+     "help, both ends are reset and the client may connect anew; a datagram is just not delivered."},
+    {"services.*.on_timeout", FT_KEY_CHOICE, "drop|release|tempfail", NONE, NULL,
+     "When the trial used up a budget (time, instructions, memory) or the hold its time. none: as on_exception says."},
+    {"services.*.on_error", FT_KEY_CHOICE, "drop|release|tempfail", NONE, NULL,
+     "When the trial failed, or proved nothing, or the guest or the gateway stops meanwhile. none: as on_exception "
+     "says."},
+    {"services.*.on_overload", FT_KEY_CHOICE, "drop|release|tempfail", NONE, NULL,
+     "When a limit was reached: holds, held bytes, waiting for a clone, trials of one connection. none: as "
+     "on_exception says."},
+    {"services.*.on_oversize", FT_KEY_CHOICE, "drop|release|tempfail", NONE, NULL,
+     "When a connection has more input to be tried than input_limit, or one packet more than hold_limit. none: as "
+     "on_exception says."},
+    {"services.*.on_suspicious", FT_KEY_CHOICE, "drop|release", "drop", NULL,
+     "What a verdict of suspicious comes to: a rule objects to what the clone did, but an unlucky innocent input "
+     "could have done the same. It is a verdict, so on_exception has no say in it."},
     {"services.*.gather", FT_KEY_DURATION, "0 s..1 s", "2 ms", NULL,
      "How long after the last held byte more may arrive before the trial starts."},
-    {"services.*.hold_limit", FT_KEY_SIZE, "1 KiB..1 MiB", "256 KiB", NULL, "Most bytes held of one flow."},
+    {"services.*.hold_limit", FT_KEY_SIZE, "1 KiB..1 MiB", "256 KiB", NULL,
+     "Most bytes of one hold. What comes beyond it of a TCP connection waits with its sender and is tried as the "
+     "next piece."},
+    {"services.*.input_limit", FT_KEY_SIZE, "1 KiB..1 TiB", "16 MiB", NULL,
+     "Most bytes of one connection that are tried, all pieces together; then on_oversize decides."},
     {"services.*.trials_per_flow", FT_KEY_WHOLE, "1..65536", "64", NULL,
-     "Most trials that one connection may cause; then on_exception decides."},
+     "Most trials that one connection may cause; then on_overload decides."},
+    {"services.*.holds", FT_KEY_WHOLE, "1..65536", "256", NULL,
+     "Most holds of the service at a time; then on_overload decides."},
+    {"services.*.held", FT_KEY_SIZE, "64 KiB..1 GiB", "16 MiB", NULL,
+     "Most bytes of all its holds together; then on_overload decides."},
+    {"services.*.source_holds", FT_KEY_WHOLE, "1..65536", "64", NULL,
+     "Most holds of one client address (of IPv6: one /64) at a time; then on_overload decides. Raise it where one "
+     "address stands for many clients, as a proxy's does."},
+    {"services.*.hold_time", FT_KEY_DURATION, "100 ms..30 min", "40 s", NULL,
+     "Longest time from the first held packet to the decision: on_overload decides when no trial has begun by then, "
+     "on_timeout when it is not over."},
+    {"services.*.clones", FT_KEY_WHOLE, "1..32", NONE, NULL,
+     "Most clones at a time for its input. none: as clone.max says. Services that wait take turns in any case."},
+    {"services.*.feed_limit", FT_KEY_WHOLE, "1..1000000", "6000", NULL,
+     "Most holds a minute that the feed tells one by one. Of those beyond it that were clean or had no verdict only "
+     "the number is told, and what was dropped of them is not kept in quarantine; what a rule objects to is always "
+     "told."},
+    {"services.*.quarantine", FT_KEY_SIZE, "64 KiB..1 TiB", NONE, NULL,
+     "Most space of its packets in the quarantine; its own oldest files go first. none: as quarantine.quota says."},
     {"services.*.normal", FT_KEY_MAP, NULL, NULL, NULL,
      "What the service does when nothing is wrong. Anything else that a clone does is evidence against the "
      "input."},
     {"services.*.normal.may_exec", FT_KEY_NAMES, NULL, "[]", NULL,
      "Programs that it starts; * matches anything."},
-    {"services.*.normal.may_connect", FT_KEY_NAMES, NULL, "[]", NULL, "Where it connects to: ADDRESS:PORT."},
+    {"services.*.normal.may_connect", FT_KEY_NAMES, NULL, "[]", NULL, "Where it connects to: ADDRESS:PORT or unix:PATH."},
     {"services.*.normal.may_write", FT_KEY_NAMES, NULL, "[]", NULL,
      "Files that it writes; * matches anything."},
+    {"services.*.normal.may_jit", FT_KEY_NAMES, NULL, "[]", NULL,
+     "Names of its processes that compile code while they serve; * matches anything."},
+    {"services.*.normal.may_uring", FT_KEY_NAMES, NULL, "[]", NULL,
+     "Names of its processes that use io_uring, whose work shows no system calls; * matches anything."},
 
     {"clone", FT_KEY_MAP, NULL, NULL, NULL,
      "Budgets of the throw-away clones, and their sealed-off network."},
@@ -116,6 +160,9 @@ const struct ft_key ft_keys[] = {
     {"clone.memory", FT_KEY_SIZE, "1 MiB..3 GiB", "128 MiB", NULL,
      "Most memory that one clone may come to differ in."},
     {"clone.max", FT_KEY_WHOLE, "1..32", "4", NULL, "Most clones at a time, of each guest."},
+    {"clone.source", FT_KEY_WHOLE, "1..32", "3", NULL,
+     "Most clones at a time for one client address (of IPv6: one /64), and always less than clone.max where that is "
+     "more than 1. Addresses that wait take turns in any case."},
     {"clone.link", FT_KEY_MAP, NULL, NULL, NULL,
      "What a clone finds on its network. Nothing it sends leaves its process."},
     {"clone.link.dns", FT_KEY_ADDRESS, "refuse", "refuse", NULL,

@@ -197,6 +197,53 @@ static int check_profile(const struct ft_config *config, const char *name, const
 	return ft_yaml_error(err, ft_yaml_at(config->tree, pointer), "%s", why.text);
 }
 
+static bool is_written(const struct ft_config *config, const char *service, const char *key)
+{
+	char path[256];
+	snprintf(path, sizeof(path), "services.%s.%s", service, key);
+	const struct ft_yaml *node = ft_config_where(config, path);
+	return node->key && !strcmp(node->key, key);
+}
+
+/* Policies and limits that contradict each other. */
+static int check_policies(const struct ft_config *config, const char *name, const json_t *service,
+			  struct ft_error *err)
+{
+	static const char *const policies[] = {"on_timeout", "on_error", "on_overload", "on_oversize"};
+	unsigned own = 0;
+	for (unsigned i = 0; i < 4; i++)
+		own += json_is_string(json_object_get(service, policies[i]));
+	if (own == 4 && is_written(config, name, "on_exception"))
+		return place(config, err,
+			     "on_exception decides nothing: on_timeout, on_error, on_overload and on_oversize are "
+			     "all given, expected it or one of them to be left out",
+			     "services.%s.on_exception", name);
+	if (whole(service, "held") < whole(service, "hold_limit"))
+		return place(config, err, "held is less than hold_limit: one hold alone would be beyond it",
+			     is_written(config, name, "held") ? "services.%s.held" : "services.%s.hold_limit",
+			     name);
+	if (whole(service, "source_holds") > whole(service, "holds") &&
+	    is_written(config, name, "source_holds"))
+		return place(config, err, "source_holds is more than holds: it would never be reached",
+			     "services.%s.source_holds", name);
+	json_t *clones = json_object_get(service, "clones");
+	if (json_integer_value(clones) > json_integer_value(ft_config_get(config, "clone.max")))
+		return place(config, err, "clones is more than clone.max: it would never be reached",
+			     "services.%s.clones", name);
+	if (whole(service, "quarantine") > json_integer_value(ft_config_get(config, "quarantine.quota")))
+		return place(config, err, "quarantine is more than quarantine.quota: it would never be reached",
+			     "services.%s.quarantine", name);
+	if (whole(service, "hold_time") <= whole(service, "gather"))
+		return place(config, err, "hold_time is not longer than gather: no trial would ever begin",
+			     "services.%s.hold_time", name);
+	if (whole(service, "input_limit") < whole(service, "hold_limit"))
+		return place(config, err, "input_limit is less than hold_limit: no hold could ever be that large",
+			     is_written(config, name, "input_limit") ? "services.%s.input_limit"
+								    : "services.%s.hold_limit",
+			     name);
+	return 0;
+}
+
 static int check_service(const struct ft_config *config, const char *name, const json_t *service,
 			 struct ft_error *err)
 {
@@ -214,6 +261,9 @@ static int check_service(const struct ft_config *config, const char *name, const
 		return place(config, err,
 			     "gather is not shorter than clone.wall: each hold would outlive its trial",
 			     "services.%s.gather", name);
+	int error = check_policies(config, name, service, err);
+	if (error)
+		return error;
 	const char *other;
 	json_t *value;
 	json_object_foreach((json_t *)ft_config_get(config, "services"), other, value)

@@ -50,6 +50,7 @@ struct hold {
 	const json_t *record, *flow;
 	uint64_t ended_ns, flow_id;
 	bool tcp, blocked, ipv6;
+	bool over; /* the flow, with what was done */
 	char community[FT_COMMUNITY_TEXT];
 };
 
@@ -61,7 +62,8 @@ static void read_hold(struct hold *h, const char *sensor, const json_t *record)
 	h->ended_ns = number_of(record, "ended_ns");
 	h->tcp = !strcmp(text_of(h->flow, "proto"), "tcp");
 	const char *disposition = text_of(record, "disposition");
-	h->blocked = !strcmp(disposition, "dropped") || !strcmp(disposition, "reset");
+	h->over = !strcmp(disposition, "dropped") || !strcmp(disposition, "reset");
+	h->blocked = h->over || !strcmp(disposition, "tempfailed");
 
 	struct ft_community_flow flow;
 	memset(&flow, 0, sizeof(flow));
@@ -106,7 +108,7 @@ static json_t *begin_flow(const struct hold *h, const char *type)
 static json_t *verdict(const struct hold *h)
 {
 	json_t *v = json_pack("{s:s}", "action", h->blocked ? "drop" : "alert");
-	if (h->blocked && h->tcp) {
+	if (h->over && h->tcp) {
 		json_object_set_new(v, "reject", json_pack("[s]", "tcp-reset"));
 		json_object_set_new(v, "reject_target", json_string("both"));
 	}
@@ -208,8 +210,8 @@ static json_t *flow_line(const struct hold *h)
 		json_object_set_new(flow, "age",
 				    json_integer((json_int_t)((h->ended_ns - start_ns) / 1000000000u)));
 	/* After a drop the flow is over; otherwise this is an interim report of a flow that goes on. */
-	json_object_set_new(flow, "state", json_string(h->blocked ? "closed" : "established"));
-	json_object_set_new(flow, "reason", json_string(h->blocked ? "forced" : "unknown"));
+	json_object_set_new(flow, "state", json_string(h->over ? "closed" : "established"));
+	json_object_set_new(flow, "reason", json_string(h->over ? "forced" : "unknown"));
 	json_object_set_new(flow, "action", json_string(h->blocked ? "drop" : "accept"));
 	json_object_set_new(flow, "alerted", json_true());
 	json_object_set_new(line, "flow", flow);

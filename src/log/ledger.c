@@ -239,9 +239,11 @@ int ft_ledger_open(struct ft_ledger **out, const struct ft_ledger_config *config
 	if (!status)
 		status =
 		    ft_quarantine_open(&l->quarantine, config->quarantine, config->quarantine_quota, err);
-	if (!status)
+	if (!status) {
+		ft_quarantine_shares(l->quarantine, config->quarantine_quota, config->quarantine_shares);
 		status = ft_feed_open(&l->feed, config->feed, config->feed_reader, config->feed_quota,
 				      config->sensor, err);
+	}
 	if (status) {
 		ft_ledger_close(l);
 		return status;

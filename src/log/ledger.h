@@ -25,6 +25,7 @@ typedef void ft_ledger_hung_up(void *context, const char *sink, const char *why)
 struct ft_ledger_config {
 	const char *sensor; /* borrowed until ft_ledger_close */
 	uint64_t feed_quota, quarantine_quota;
+	const json_t *quarantine_shares; /* {SERVICE: bytes}, or NULL; not kept */
 	int feed;        /* for appending */
 	int feed_reader; /* the same file for reading, or -1; only used while opening */
 	int quarantine;  /* directory */

@@ -135,6 +135,7 @@ static int prepare(const json_t *message, const int *fds, struct ft_ledger **led
 	    .sensor = sensor ? sensor : "foretaste",
 	    .feed_quota = (uint64_t)json_integer_value(json_object_get(config, "feed_quota")),
 	    .quarantine_quota = (uint64_t)json_integer_value(json_object_get(config, "quarantine_quota")),
+	    .quarantine_shares = json_object_get(config, "quarantine_shares"),
 	    .feed = fds[FEED],
 	    .quarantine = fds[QUARANTINE],
 	    .log = log_line,

@@ -14,10 +14,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#define SERVICE 32u /* longest name, with its NUL */
+
 #define DONE 256u /* finished files remembered until their hold's record comes */
 
 /* A hold whose packets are coming in: the pcap so far, in memory. */
 struct incoming {
+	char service[SERVICE]; /* empty: not told */
 	uint64_t hold, next_sequence;
 	pcap_t *pcap;
 	pcap_dumper_t *dumper;
@@ -28,6 +31,7 @@ struct incoming {
 
 struct file {
 	char name[FT_QUARANTINE_NAME];
+	char service[SERVICE];
 	uint64_t size;
 	struct timespec born;
 };
@@ -48,6 +52,8 @@ struct ft_quarantine {
 	struct done done[DONE]; /* a ring */
 	unsigned next_done;
 	uint64_t removed, failed;
+	json_t *shares;      /* {SERVICE: bytes} */
+	json_t *removed_of; /* {SERVICE: count} */
 };
 
 static bool is_ours(const char *name)
@@ -55,6 +61,16 @@ static bool is_ours(const char *name)
 	size_t n = strlen(name);
 	return n < FT_QUARANTINE_NAME && n > 10 && !strncmp(name, "hold-", 5) &&
 	       !strcmp(name + n - 5, ".pcap");
+}
+
+/* "http" of "hold-17-http.2.pcap"; empty when there is none. */
+static void service_of(const char *name, char service[SERVICE])
+{
+	const char *at = name + strlen("hold-");
+	service[0] = 0;
+	at += strspn(at, "0123456789");
+	if (*at == '-')
+		snprintf(service, SERVICE, "%.*s", (int)strcspn(at + 1, "."), at + 1);
 }
 
 static bool add_file(struct ft_quarantine *q, const char *name, uint64_t size, struct timespec born)
@@ -69,6 +85,7 @@ static bool add_file(struct ft_quarantine *q, const char *name, uint64_t size, s
 	}
 	struct file *file = &q->files[q->count++];
 	snprintf(file->name, sizeof(file->name), "%s", name);
+	service_of(name, file->service);
 	file->size = size;
 	file->born = born;
 	q->bytes += size;
@@ -80,7 +97,12 @@ static int by_age(const void *a, const void *b)
 	const struct file *x = a, *y = b;
 	if (x->born.tv_sec != y->born.tv_sec)
 		return x->born.tv_sec < y->born.tv_sec ? -1 : 1;
-	return x->born.tv_nsec < y->born.tv_nsec ? -1 : x->born.tv_nsec > y->born.tv_nsec;
+	if (x->born.tv_nsec != y->born.tv_nsec)
+		return x->born.tv_nsec < y->born.tv_nsec ? -1 : 1;
+	/* A file system's clock is coarse; holds are numbered as they come. */
+	uint64_t a_hold = strtoull(x->name + strlen("hold-"), NULL, 10);
+	uint64_t b_hold = strtoull(y->name + strlen("hold-"), NULL, 10);
+	return a_hold < b_hold ? -1 : a_hold > b_hold;
 }
 
 static int scan(struct ft_quarantine *q, struct ft_error *err)
@@ -151,30 +173,68 @@ void ft_quarantine_close(struct ft_quarantine *q)
 		return;
 	for (size_t i = 0; i < FT_QUARANTINE_OPEN; i++)
 		forget(q, i);
+	json_decref(q->shares);
+	json_decref(q->removed_of);
 	free(q->files);
 	free(q);
 }
 
-/* Makes room for size more bytes. */
-static int make_room(struct ft_quarantine *q, uint64_t size, struct ft_error *err)
+void ft_quarantine_shares(struct ft_quarantine *q, uint64_t quota, const json_t *shares)
 {
-	if (!q->quota)
-		return 0;
-	if (size > q->quota)
+	q->quota = quota;
+	json_decref(q->shares);
+	q->shares = shares ? json_deep_copy(shares) : NULL;
+}
+
+static uint64_t bytes_of(const struct ft_quarantine *q, const char *service)
+{
+	uint64_t bytes = 0;
+	for (size_t i = 0; i < q->count; i++)
+		if (!strcmp(q->files[i].service, service))
+			bytes += q->files[i].size;
+	return bytes;
+}
+
+/* Removes the oldest file, of the service or (NULL) of all. */
+static int remove_oldest(struct ft_quarantine *q, const char *service, struct ft_error *err)
+{
+	size_t at = 0;
+	while (service && strcmp(q->files[at].service, service))
+		at++;
+	struct file *oldest = &q->files[at];
+	if (unlinkat(q->directory, oldest->name, 0) && errno != ENOENT)
+		return ft_error_set(err, -errno, "%s cannot be removed to keep to quarantine_quota: %s",
+				    oldest->name, strerror(errno));
+	json_int_t before = json_integer_value(json_object_get(q->removed_of, oldest->service));
+	if (!q->removed_of)
+		q->removed_of = json_object();
+	if (*oldest->service)
+		json_object_set_new(q->removed_of, oldest->service, json_integer(before + 1));
+	q->bytes -= oldest->size;
+	q->removed++;
+	q->count--;
+	memmove(oldest, oldest + 1, (q->count - at) * sizeof(*q->files));
+	return 0;
+}
+
+/* Makes room for size more bytes of a service. */
+static int make_room(struct ft_quarantine *q, uint64_t size, const char *service, struct ft_error *err)
+{
+	json_int_t share = *service ? json_integer_value(json_object_get(q->shares, service)) : 0;
+	if (q->quota && size > q->quota)
 		return ft_error_set(
 		    err, -EFBIG, "%" PRIu64 " bytes of packets are more than quarantine_quota allows", size);
-	while (q->count && q->bytes + size > q->quota) {
-		struct file *oldest = &q->files[0];
-		if (unlinkat(q->directory, oldest->name, 0) && errno != ENOENT)
-			return ft_error_set(err, -errno,
-					    "%s cannot be removed to keep to quarantine_quota: %s",
-					    oldest->name, strerror(errno));
-		q->bytes -= oldest->size;
-		q->removed++;
-		q->count--;
-		memmove(&q->files[0], &q->files[1], q->count * sizeof(*q->files));
-	}
-	return 0;
+	if (share > 0 && size > (uint64_t)share)
+		return ft_error_set(err, -EFBIG,
+				    "%" PRIu64 " bytes of packets are more than the share of service %s", size,
+				    service);
+	int status = 0;
+	for (uint64_t bytes; share > 0 && !status && (bytes = bytes_of(q, service)) &&
+			     bytes + size > (uint64_t)share;)
+		status = remove_oldest(q, service, err);
+	while (q->quota && !status && q->count && q->bytes + size > q->quota)
+		status = remove_oldest(q, NULL, err);
+	return status;
 }
 
 static int write_all(int fd, const char *bytes, size_t length)
@@ -192,14 +252,15 @@ static int write_all(int fd, const char *bytes, size_t length)
 }
 
 /* Hold numbers may begin anew after a restart; an older file of the same number stays. */
-static int rename_free(struct ft_quarantine *q, const char *part, uint64_t hold,
+static int rename_free(struct ft_quarantine *q, const char *part, const struct incoming *in,
 		       char name[FT_QUARANTINE_NAME])
 {
 	for (unsigned i = 1; i < 10000; i++) {
-		if (i == 1)
-			snprintf(name, FT_QUARANTINE_NAME, "hold-%" PRIu64 ".pcap", hold);
-		else
-			snprintf(name, FT_QUARANTINE_NAME, "hold-%" PRIu64 ".%u.pcap", hold, i);
+		char again[8] = "";
+		if (i > 1)
+			snprintf(again, sizeof(again), ".%u", i);
+		snprintf(name, FT_QUARANTINE_NAME, "hold-%" PRIu64 "%s%s%s.pcap", in->hold,
+			 *in->service ? "-" : "", in->service, again);
 		if (!renameat2(q->directory, part, q->directory, name, RENAME_NOREPLACE))
 			return 0;
 		if (errno != EEXIST)
@@ -210,7 +271,7 @@ static int rename_free(struct ft_quarantine *q, const char *part, uint64_t hold,
 
 static int store(struct ft_quarantine *q, const struct incoming *in, struct ft_error *err)
 {
-	int status = make_room(q, in->length, err);
+	int status = make_room(q, in->length, in->service, err);
 	if (status)
 		return status;
 	char part[FT_QUARANTINE_NAME], name[FT_QUARANTINE_NAME];
@@ -223,7 +284,7 @@ static int store(struct ft_quarantine *q, const struct incoming *in, struct ft_e
 	if (close(fd) && !status)
 		status = -errno;
 	if (!status)
-		status = rename_free(q, part, in->hold, name);
+		status = rename_free(q, part, in, name);
 	if (status) {
 		unlinkat(q->directory, part, 0);
 		return ft_error_set(err, status, "the packets of hold %" PRIu64 " cannot be kept: %s",
@@ -334,6 +395,14 @@ static int finish(struct ft_quarantine *q, struct incoming *in, struct ft_error 
 		      : store(q, in, err);
 }
 
+/* It becomes part of a file's name. */
+static void note_service(struct incoming *in, const char *service)
+{
+	if (service && strlen(service) < SERVICE &&
+	    strspn(service, "abcdefghijklmnopqrstuvwxyz0123456789-_") == strlen(service))
+		snprintf(in->service, SERVICE, "%s", service);
+}
+
 int ft_quarantine_packets(struct ft_quarantine *q, const json_t *message, struct ft_error *err)
 {
 	const json_t *hold = json_object_get(message, "hold"), *sequence = json_object_get(message, "seq");
@@ -354,6 +423,8 @@ int ft_quarantine_packets(struct ft_quarantine *q, const json_t *message, struct
 		return status;
 	}
 	struct incoming *in = q->incoming[slot];
+	if (!in->next_sequence)
+		note_service(in, json_string_value(json_object_get(message, "service")));
 	if ((uint64_t)json_integer_value(sequence) != in->next_sequence++)
 		status =
 		    ft_error_set(err, -EINVAL, "packets of hold %" PRIu64 " came out of order", in->hold);
@@ -382,7 +453,14 @@ int ft_quarantine_take(struct ft_quarantine *q, uint64_t hold, struct ft_quarant
 
 json_t *ft_quarantine_status(const struct ft_quarantine *q)
 {
-	return json_pack("{s:I, s:I, s:I, s:I, s:I}", "files", (json_int_t)q->count, "bytes",
+	json_t *services = json_object(), *share;
+	const char *name;
+	json_object_foreach(q->shares, name, share)
+	    json_object_set_new(services, name,
+				json_pack("{s:I, s:O, s:I}", "bytes", (json_int_t)bytes_of(q, name), "share",
+					  share, "removed",
+					  json_integer_value(json_object_get(q->removed_of, name))));
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:o}", "files", (json_int_t)q->count, "bytes",
 			 (json_int_t)q->bytes, "quota", (json_int_t)q->quota, "removed",
-			 (json_int_t)q->removed, "failed", (json_int_t)q->failed);
+			 (json_int_t)q->removed, "failed", (json_int_t)q->failed, "services", services);
 }

@@ -1,8 +1,9 @@
-/* The quarantine: the packets of dropped holds as pcap files, hold-17.pcap, in one directory.
+/* The quarantine: the packets of dropped holds as pcap files, hold-17-http.pcap (http: the service), in one directory.
  *
  * A file appears under its name only when it is whole (written under another name, then renamed). Quota: when a new file
  * does not fit, the oldest are removed first, because the attack that is going on is the one somebody will look at; each
- * removal is counted. A file that is larger than the whole quota is refused.
+ * removal is counted. A file that is larger than the whole quota is refused. A service may have a share: what is beyond it
+ * costs its own oldest files, so that a flood at one service leaves what was kept of the others.
  *
  * The packets come from the dataplane, which may lie: numbers, sizes and order are checked, and what waits for its last
  * part is bounded. */
@@ -35,6 +36,9 @@ int ft_quarantine_open(struct ft_quarantine **quarantine, int directory, uint64_
 		       struct ft_error *err);
 void ft_quarantine_close(struct ft_quarantine *quarantine);
 
+/* shares: {SERVICE: bytes}, may be NULL; what is beyond a smaller one goes with the next file. */
+void ft_quarantine_shares(struct ft_quarantine *quarantine, uint64_t quota, const json_t *shares);
+
 /* One `packets` record. -EINVAL when it is not what it should be (what had come of that hold is forgotten), -ENOBUFS
  * when too many holds are incomplete, -errno when the file could not be written. */
 int ft_quarantine_packets(struct ft_quarantine *quarantine, const json_t *message, struct ft_error *err);
@@ -42,7 +46,7 @@ int ft_quarantine_packets(struct ft_quarantine *quarantine, const json_t *messag
 /* The file of a hold whose last packets have come, handed out once: 1 and *file, or 0. */
 int ft_quarantine_take(struct ft_quarantine *quarantine, uint64_t hold, struct ft_quarantined *file);
 
-/* {"files", "bytes", "quota", "removed", "failed"}; new reference. */
+/* {"files", "bytes", "quota", "removed", "failed", "services": {NAME: {"bytes", "share", "removed"}}}; new reference. */
 json_t *ft_quarantine_status(const struct ft_quarantine *quarantine);
 
 #endif

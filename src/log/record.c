@@ -33,7 +33,7 @@ struct field {
 static const char *const modes[] = {"observe", "enforce", NULL};
 static const char *const protocols[] = {"tcp", "udp", NULL};
 static const char *const verdicts[] = {"clean", "malicious", "suspicious", "inconclusive", NULL};
-static const char *const dispositions[] = {"released", "dropped", "reset", "observed", NULL};
+static const char *const dispositions[] = {"released", "dropped", "reset", "tempfailed", "observed", NULL};
 static const char *const roles[] = {"trial", "twin", NULL};
 
 static const struct field flow[] = {

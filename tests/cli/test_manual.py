@@ -73,7 +73,7 @@ for line in said(FORETASTE, "check", "--template").splitlines():
     if not match:
         continue
     path[len(match[1]) // 2:] = [match[2]]
-    name = [("NAME" if i == 1 and path[0] in ("guests", "services") else part) for i, part in enumerate(path)]
+    name = [("NAME" if i == 1 and path[0] in ("guests", "services", "uplinks") else part) for i, part in enumerate(path)]
     keys[".".join(name)] = match[3]
 require(len(keys) > 50, "what check --template says is not understood: %d keys" % len(keys))
 text = page("foretaste.yaml.5").split("\n.SH KEYS\n")[1].split("\n.SH ")[0]

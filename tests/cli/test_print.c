@@ -147,7 +147,9 @@ static void open_holds_are_a_table(void **state)
 static void metrics_are_what_prometheus_reads(void **state)
 {
 	json_t *counters =
-	    load("{\"reasons\": {\"pass.ack\": 3, \"a\\\"b\\n\": 1}, \"open_holds\": 2, \"Bad Name\": 1}");
+	    load("{\"reasons\": {\"pass.ack\": 3, \"a\\\"b\\n\": 1}, \"open_holds\": 2, \"Bad Name\": 1, "
+		 "\"services\": {\"http\": {\"mode\": \"enforce\", \"holds\": 4, \"limits\": {\"held\": 5}, "
+		 "\"exceptions\": {\"timeout\": 6}}}}");
 	json_t *status = load(
 	    "{\"guests\": {\"web\": {\"state\": \"up\"}}, \"processes\": {\"ledger\": {\"restarts\": 2}}}");
 	char *text = NULL;
@@ -158,6 +160,9 @@ static void metrics_are_what_prometheus_reads(void **state)
 	has(text, "foretaste_packets_total{reason=\"pass.ack\"} 3\n");
 	has(text, "foretaste_packets_total{reason=\"a\\\"b\\\\x0a\"} 1\n");
 	has(text, "foretaste_open_holds 2\n");
+	has(text, "foretaste_service_holds{service=\"http\"} 4\n");
+	has(text, "foretaste_service_limits_total{service=\"http\",limit=\"held\"} 5\n");
+	has(text, "foretaste_service_exceptions_total{service=\"http\",exception=\"timeout\"} 6\n");
 	has(text, "foretaste_guest_up{guest=\"web\"} 1\n");
 	has(text, "foretaste_restarts_total{process=\"ledger\"} 2\n");
 	assert_null(strstr(text, "Bad Name"));

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "clone/hygiene.h"
+#include "vmm/machine.h"
 
 struct call {
 	const char *name;
@@ -161,11 +162,53 @@ static void a_seed_forks_processes_and_nothing_else(void **state)
 	expect_allowed("a seed", false, allowed, COUNT(allowed));
 }
 
+/* A machine whose next instruction at 0x1000 is a HLT, in protected mode. */
+static struct ft_machine *halting_machine(void)
+{
+	struct ft_error err = {0};
+	struct ft_machine_config config = {.memory = FT_RAM_MIN,
+					   .clock = FT_CLOCK_FREE,
+					   .disk_fd = -1,
+					   .engine = &ft_engine_soft,
+					   .engine_options = {.cache_bytes = 1 << 20}};
+	struct ft_machine *m = ft_machine_create(&config, &err);
+	if (!m)
+		fail_msg("%s", err.text);
+	struct ft_cpu_state s = {.rip = 0x1000, .rflags = 2, .cr0 = 0x33, .fxsave = {0x7f, 3, [24] = 0x80, 0x1f}};
+	for (unsigned i = 0; i < FT_SEGMENTS; i++)
+		s.segment[i] = (struct ft_segment){
+		    .limit = 0xffffffff, .selector = 0x18, .attributes = i == FT_CS ? 0xc09b : 0xc093};
+	assert_true(ft_memory_write(&m->ram, ft_gpa_make(0x1000), "\xf4", 1));
+	assert_int_equal(m->engine_ops->set(m->engine, &s, &err), 0);
+	return m;
+}
+
+/* The live guest may be asked for a clone before it ever ran: nothing that the engine needs once may be left for its first
+ * run. */
+static void a_clone_runs_a_machine_that_never_ran(void **state)
+{
+	struct ft_machine *m = halting_machine();
+	pid_t self = getpid(), child = fork();
+	if (child == 0) {
+		int keep[1] = {2};
+		struct ft_run_limits limits = {.icount = 10, .vtime_ns = UINT64_MAX};
+		if (ft_hygiene_trial(&hygiene, self, keep, 1))
+			_exit(99);
+		syscall(SYS_exit_group, ft_machine_run(m, &limits, NULL) == FT_STOP_IDLE && m->icount == 1 ? 0 : 1);
+	}
+	int status = 0;
+	assert_int_equal(waitpid(child, &status, 0), child);
+	if (!WIFEXITED(status) || WEXITSTATUS(status))
+		fail_msg("wait status 0x%x", status);
+	ft_machine_destroy(m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(a_clone_computes_and_no_more),
 	    cmocka_unit_test(a_seed_forks_processes_and_nothing_else),
+	    cmocka_unit_test(a_clone_runs_a_machine_that_never_ran),
 	};
 	return cmocka_run_group_tests(tests, prepare, release);
 }

@@ -27,10 +27,14 @@ static const char config_text[] =
     "            \"pattern\": \"EVIL\"}],"
     " \"verdict_rules\": [{\"sid\": 3000001, \"name\": \"exec\", \"text\": \"it started a program\", "
     "\"severity\": 1,"
-    "            \"verdict\": \"malicious\", \"any\": {\"event\": \"exec\"}}],"
+    "            \"verdict\": \"malicious\", \"any\": {\"event\": \"exec\"}},"
+    "            {\"sid\": 3000003, \"name\": \"reset\", \"text\": \"it reset\", \"severity\": 2,"
+    "            \"verdict\": \"suspicious\", \"any\": {\"event\": \"reset\"}}],"
     " \"correlation_rules\": [{\"sid\": 3000002, \"name\": \"panic\", \"text\": \"it panicked\", \"severity\": 1,"
     "            \"any\": {\"event\": \"panic\"}}],"
-    " \"clone\": {\"wall\": 1000000000, \"max\": 1}, \"flows\": 256}";
+    " \"clone\": {\"wall\": 1000000000, %s}, \"flows\": 256}";
+
+const char *scene_clones = "\"max\": 1";
 
 int scene_start_eal(void)
 {
@@ -83,6 +87,19 @@ static void link_up(struct scene *scene)
 	}
 }
 
+json_t *scene_config(const char *service, const char *guests, const char *services)
+{
+	char text[4096];
+	json_error_t why;
+	snprintf(text, sizeof(text), config_text, guests, service, services, scene_clones);
+	json_t *config = json_loads(text, 0, &why);
+	if (!config) {
+		fprintf(stderr, "configuration: %s\n", why.text);
+		abort();
+	}
+	return config;
+}
+
 void scene_open(struct scene *scene, const char *service)
 {
 	scene_open_with(scene, service, "", "");
@@ -94,15 +111,12 @@ void scene_open_with(struct scene *scene, const char *service, const char *guest
 	scene->records = json_array();
 	scene->client_port = 40000;
 	scene->now = 1000 * MS;
-	char text[4096];
-	snprintf(text, sizeof(text), config_text, guests, service, services);
-	json_error_t why;
-	json_t *config = json_loads(text, 0, &why);
+	json_t *config = scene_config(service, guests, services);
 	struct ft_error err = {0};
 	struct ft_gate_outlet outlet = {
 	    .context = scene, .send = on_send, .record = on_record, .log = on_log, .kernel_side = true};
-	if (!config || ft_gate_new(config, &outlet, &scene->gate, &err)) {
-		fprintf(stderr, "configuration: %s%s\n", config ? "" : why.text, err.text);
+	if (ft_gate_new(config, &outlet, &scene->gate, &err)) {
+		fprintf(stderr, "configuration: %s\n", err.text);
 		abort();
 	}
 	json_decref(config);
@@ -247,8 +261,8 @@ size_t scene_build(const struct scene *scene, bool from_client, uint32_t sequenc
 	ft_store16(ip + 2, (uint16_t)(40 + options + length));
 	ip[8] = 64;
 	ip[9] = IPPROTO_TCP;
-	ft_store32(ip + 12, from_client ? CLIENT_IP : GUEST_IP);
-	ft_store32(ip + 16, from_client ? GUEST_IP : CLIENT_IP);
+	ft_store32(ip + 12, from_client ? CLIENT_IP + scene->client_host : GUEST_IP);
+	ft_store32(ip + 16, from_client ? GUEST_IP : CLIENT_IP + scene->client_host);
 	uint8_t *tcp = ip + 20;
 	ft_store16(tcp, from_client ? scene->client_port : 80);
 	ft_store16(tcp + 2, from_client ? 80 : scene->client_port);

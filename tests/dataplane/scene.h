@@ -65,10 +65,17 @@ struct scene {
 	uint64_t twin_hold;
 	/* options of the segments that are made */
 	uint16_t client_port;
+	uint32_t client_host; /* added to the client's address */
 	bool timestamps;
 	uint32_t tsval;
 	unsigned sequence; /* of events */
 };
+
+/* What the clones of the next scene may have: JSON members. One at a time unless a test says otherwise. */
+extern const char *scene_clones;
+
+/* The gate's configuration alone, as scene_open_with makes it. */
+json_t *scene_config(const char *service, const char *guests, const char *services);
 
 /* service: JSON members of the one service "web" (TCP 80) besides guest, protocol and port. */
 void scene_open(struct scene *scene, const char *service);

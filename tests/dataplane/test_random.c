@@ -122,7 +122,7 @@ static void nothing_untried_reaches_the_guest(void **state)
 		if (s.violated)
 			fprintf(stderr, "seed %u\n", round);
 		assert_false(s.violated);
-		assert_int_equal(scene_count(&s, FT_REASON_RELEASE_EXCEPTION), 0);
+		assert_int_equal(scene_count(&s, FT_REASON_RELEASE_ERROR), 0);
 		scene_close(&s);
 	}
 	/* The dice did reach what this is about. */

@@ -175,6 +175,8 @@ static void profiles_that_are_wrong_name_the_place(void **state)
 	    {"{\"may_connect\": [\"[::1\"]}", "/may_connect/0", "no place to connect to"},
 	    {"{\"may_connect\": [\"example.org:80\"]}", "/may_connect/0", "no place to connect to"},
 	    {"{\"may_write\": [\"\"]}", "/may_write/0", "1 to"},
+	    {"{\"may_jit\": [\"node\", \"/usr/bin/node\"]}", "/may_jit/1", "no name of a process"},
+	    {"{\"may_uring\": [\"sixteen-letters-\"]}", "/may_uring/0", "no name of a process"},
 	};
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(*wrong); i++) {
 		struct ft_profile *profile;
@@ -343,7 +345,7 @@ static void rules_that_are_wrong_name_the_place(void **state)
 	    {"\"any\": {\"event\": \"exec\", \"where\": {\"path\": {\"not\": {\"not\": \"a\"}}}}",
 	     "/0/any/where/path/not/not", "outside"},
 	    {"\"any\": {\"event\": \"exec\", \"unless\": {\"path\": {\"in\": \"may_eat\"}}}",
-	     "/0/any/unless/path/in", "may_exec, may_connect or may_write"},
+	     "/0/any/unless/path/in", "may_exec, may_connect, may_write, may_jit or may_uring"},
 	    {"\"any\": {\"event\": \"exec\", \"where\": {\"result\": \"ok\"}}", "/0/any/where/result",
 	     "is a number"},
 	    {"\"any\": {\"event\": \"signal\", \"where\": {\"signal\": \"SIGFOO\"}}", "/0/any/where/signal",

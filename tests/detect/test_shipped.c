@@ -250,9 +250,12 @@ struct shown {
 
 static const char profile_text[] =
     "{\"may_exec\": [\"/usr/lib/cgi-bin/*\", \"/usr/bin/getent\"], \"may_connect\": [\"10.0.2.3:53\", "
-    "\"unix:/run/fcgiwrap/socket\"], \"may_write\": [\"/var/log/nginx/*\", \"/var/lib/nginx/**\"]}";
+    "\"unix:/run/fcgiwrap/socket\"], \"may_uring\": [\"maria*\"], "
+    "\"may_write\": [\"/var/log/nginx/*\", \"/var/lib/nginx/**\"]}";
 
-static void judge(const struct shipped *s, const struct shown *shown, size_t count, struct ft_judgement *j)
+/* twin: what the twin shows, twin_count of them. */
+static void judge_against(const struct shipped *s, const struct shown *shown, size_t count,
+			  const struct shown *twin, size_t twin_count, struct ft_judgement *j)
 {
 	struct ft_profile *profile;
 	json_t *normal = json_loads(profile_text, 0, NULL);
@@ -271,6 +274,11 @@ static void judge(const struct shipped *s, const struct shown *shown, size_t cou
 	      FIELDS(FT_TRIAL_END_HORIZON, 0, 0, 0, 1));
 	ft_case_add(c, &e.event, e.strings);
 	if (ft_case_step(c) == FT_CASE_TWIN) {
+		for (size_t i = 0; i < twin_count; i++) {
+			scene(&e, twin[i].type, FT_ROLE_TWIN, 10 + i, twin[i].process, twin[i].string0,
+			      twin[i].string1, twin[i].a);
+			ft_case_add(c, &e.event, e.strings);
+		}
 		scene(&e, FT_EVENT_TRIAL_END, FT_ROLE_TWIN, 9000, "", "", NULL, FIELDS(FT_TRIAL_END_HORIZON));
 		ft_case_add(c, &e.event, e.strings);
 		assert_int_equal(ft_case_step(c), FT_CASE_JUDGED);
@@ -279,6 +287,11 @@ static void judge(const struct shipped *s, const struct shown *shown, size_t cou
 	ft_case_free(c);
 	ft_profile_free(profile);
 	/* The texts live as long as the rules, which outlive the case. */
+}
+
+static void judge(const struct shipped *s, const struct shown *shown, size_t count, struct ft_judgement *j)
+{
+	judge_against(s, shown, count, NULL, 0, j);
 }
 
 #define REFUSED (uint64_t) - 13
@@ -304,7 +317,11 @@ static void each_verdict_rule_sees_its_case(void **state)
 	    {2000005, {FT_EVENT_FILE_WRITE, "lookup", "relative/path", NULL, {0x41, 0}}},
 	    {2000005, {FT_EVENT_FILE_REMOVE, "lookup", "/var/www/site/index.html", NULL, {0}}},
 	    {2000005, {FT_EVENT_FILE_RENAME, "lookup", "/var/log/nginx/a", "/var/www/x", {0}}},
+	    {2000005, {FT_EVENT_FILE_LINK, "sh", "/etc/motd", "/var/lib/nginx/x", {0}}},
+	    {2000005, {FT_EVENT_FILE_LINK, "sh", "/var/lib/nginx/../x", "/var/lib/nginx/x", {0}}},
+	    {2000005, {FT_EVENT_FILE_LINK, "sh", "/var/lib/nginx/x", "/tmp/x", {0}}},
 	    {2000007, {FT_EVENT_FILE_MODE, "sh", "/tmp/x", NULL, {04755, 0}}},
+	    {2000007, {FT_EVENT_FILE_MODE, "sh", "descriptor 3", NULL, {04755, 0}}},
 	    {2000008, {FT_EVENT_LISTEN, "sh", "0.0.0.0:4444", NULL, {2, 0, 4444, 0}}},
 	    {2000008, {FT_EVENT_LISTEN, "sh", "*:0", NULL, {0, 0, 0, 0}}},
 	    {2000009, {FT_EVENT_SYSCALL, "sh", NULL, NULL, {313}}},
@@ -315,6 +332,11 @@ static void each_verdict_rule_sees_its_case(void **state)
 	    {2000016, {FT_EVENT_SYSCALL, "sh", NULL, NULL, {101}}},
 	    {2000017, {FT_EVENT_NET_TX, "", "192.0.2.9:9999", NULL, {60, 17, 0xc0000209, 9999, 40000, 1}}},
 	    {2000018, {FT_EVENT_SYSCALL, "greet", NULL, NULL, {425, 8}}},
+	    {2000018, {FT_EVENT_SYSCALL, "greet", NULL, NULL, {426, 3}}},
+	    {2000018, {FT_EVENT_SYSCALL, "notmaria", NULL, NULL, {426, 3}}},
+	    {2000003, {FT_EVENT_NET_TX, "", "192.0.2.9:4444", NULL, {74, 6, 0xc0000209, 4444, 40000, 1}}},
+	    {2000019, {FT_EVENT_FILE_MAP, "php", "/var/lib/nginx/x.so", NULL, {5}}},
+	    {2000019, {FT_EVENT_FILE_MAP, "php", "descriptor 7", NULL, {5}}},
 	};
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
 		struct ft_judgement j;
@@ -322,6 +344,34 @@ static void each_verdict_rule_sees_its_case(void **state)
 		if (j.sid != cases[i].sid)
 			fail_msg("case %zu: expected %u, decided by %u (%s)", i, cases[i].sid, j.sid, j.name);
 		assert_true(j.verdict == FT_VERDICT_MALICIOUS || j.verdict == FT_VERDICT_SUSPICIOUS);
+	}
+}
+
+static void what_the_twin_tried_in_vain_excuses_nothing(void **state)
+{
+	/* What was done, and the same thing refused. */
+	static const struct shown pairs[][2] = {
+	    {{FT_EVENT_FILE_WRITE, "sh", "/var/www/x", NULL, {0x41, 0}},
+	     {FT_EVENT_FILE_WRITE, "sh", "/var/www/x", NULL, {0x41, REFUSED}}},
+	    {{FT_EVENT_FILE_WRITE, "sh", "/etc/passwd", NULL, {0x41, 0}},
+	     {FT_EVENT_FILE_WRITE, "sh", "/etc/passwd", NULL, {0x41, REFUSED}}},
+	    {{FT_EVENT_FILE_REMOVE, "sh", "/var/www/x", NULL, {0}},
+	     {FT_EVENT_FILE_REMOVE, "sh", "/var/www/x", NULL, {REFUSED}}},
+	    {{FT_EVENT_FILE_RENAME, "sh", "/tmp/a", "/etc/passwd", {0}},
+	     {FT_EVENT_FILE_RENAME, "sh", "/tmp/a", "/etc/passwd", {REFUSED}}},
+	    {{FT_EVENT_FILE_MODE, "sh", "/etc/passwd", NULL, {0666, 0}},
+	     {FT_EVENT_FILE_MODE, "sh", "/etc/passwd", NULL, {0666, REFUSED}}},
+	    {{FT_EVENT_LISTEN, "sh", "0.0.0.0:4444", NULL, {2, 0, 4444, 0}},
+	     {FT_EVENT_LISTEN, "sh", "0.0.0.0:4444", NULL, {2, 0, 4444, (uint64_t)-98}}},
+	};
+	for (size_t i = 0; i < sizeof(pairs) / sizeof(*pairs); i++) {
+		struct ft_judgement j;
+		judge_against(*state, &pairs[i][0], 1, &pairs[i][1], 1, &j);
+		if (j.verdict != FT_VERDICT_MALICIOUS)
+			fail_msg("pair %zu: %s", i, j.name);
+		judge_against(*state, &pairs[i][0], 1, &pairs[i][0], 1, &j);
+		if (j.verdict != FT_VERDICT_CLEAN)
+			fail_msg("pair %zu done by both: %s", i, j.name);
 	}
 }
 
@@ -362,6 +412,9 @@ static void a_normal_day_of_the_service_is_clean(void **state)
 	    {FT_EVENT_FILE_WRITE, "lookup", "/dev/null", NULL, {1, 0}},
 	    {FT_EVENT_FILE_WRITE, "nginx", "/var/lib/nginx/body/0000000001", NULL, {0x41, 0}},
 	    {FT_EVENT_FILE_REMOVE, "nginx", "/var/lib/nginx/body/0000000001", NULL, {0}},
+	    {FT_EVENT_FILE_LINK, "nginx", "/var/lib/nginx/body/1", "/var/lib/nginx/cache/1", {0}},
+	    {FT_EVENT_SYSCALL, "mariadbd", NULL, NULL, {426, 3}},
+	    {FT_EVENT_NET_TX, "", "10.0.2.3:53", NULL, {74, 6, 0x0a000203, 53, 40000, 1}},
 	    {FT_EVENT_SIGNAL, "sh", NULL, NULL, {17, 1}},
 	    {FT_EVENT_SYSCALL, "nginx", NULL, NULL, {0}},
 	    {FT_EVENT_NET_TX, "", "10.0.2.9:51234", NULL, {60, 6, 0x0a000209, 51234, 80, 0}},
@@ -471,7 +524,8 @@ int main(int argc, char **argv)
 	}
 	const struct CMUnitTest tests[] = {
 	    ONE(attacks_are_noticed_wherever_they_stand), ONE(everyday_requests_pass_without_a_match),
-	    ONE(each_verdict_rule_sees_its_case),         ONE(repetition_has_rules_of_its_own),
+	    ONE(each_verdict_rule_sees_its_case),         ONE(what_the_twin_tried_in_vain_excuses_nothing),
+	    ONE(repetition_has_rules_of_its_own),
 	    ONE(a_normal_day_of_the_service_is_clean),    ONE(a_burst_to_many_destinations_is_one_finding),
 	    ONE(a_busy_cpu_without_cause_is_a_finding),   ONE(every_text_is_a_sentence_for_people),
 	};

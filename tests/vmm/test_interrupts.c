@@ -1,15 +1,20 @@
 /* PIC, I/O APIC, local APIC, and the timers and clocks that raise interrupts through them. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "pc.h"
 
 #define LAPIC  0xfee00000ull
 #define IOAPIC 0xfec00000ull
+#define SECOND 1000000000ull
 
 static void start_pics(struct pc *pc)
 {
@@ -319,6 +324,89 @@ static void rtc_shows_the_epoch_plus_virtual_time(void **state)
 	pc_close(&pc);
 }
 
+/* 24 hours, binary. What the guest writes comes back as the libc's calendar would have it, whatever it wrote. */
+static void set_date(struct pc *pc, const uint8_t date[7])
+{
+	static const uint8_t at[7] = {0, 2, 4, 7, 8, 9, 0x32};
+	set_cmos(pc, 0x0b, 0x86);
+	for (unsigned i = 0; i < 7; i++)
+		set_cmos(pc, at[i], date[i]);
+	set_cmos(pc, 0x0b, 0x06);
+}
+
+static void expect_date(struct pc *pc, time_t when)
+{
+	struct tm tm;
+	assert_non_null(gmtime_r(&when, &tm));
+	int year = ((tm.tm_year + 1900) % 10000 + 10000) % 10000;
+	int got[8] = {cmos(pc, 0), cmos(pc, 2), cmos(pc, 4), cmos(pc, 6),
+		      cmos(pc, 7), cmos(pc, 8), cmos(pc, 9), cmos(pc, 0x32)};
+	int want[8] = {tm.tm_sec,  tm.tm_min,     tm.tm_hour, tm.tm_wday + 1,
+		       tm.tm_mday, tm.tm_mon + 1, year % 100, year / 100};
+	for (unsigned i = 0; i < 8; i++)
+		if (got[i] != want[i])
+			fail_msg("second %lld since 1970: field %u is %d, not %d", (long long)when, i, got[i],
+				 want[i]);
+}
+
+static void expect_like_libc(struct pc *pc, const uint8_t d[7])
+{
+	struct tm tm = {.tm_sec = d[0],
+			.tm_min = d[1],
+			.tm_hour = d[2],
+			.tm_mday = d[3],
+			.tm_mon = d[4] - 1,
+			.tm_year = d[6] * 100 + d[5] - 1900};
+	/* Accesses take time: begin with a second. */
+	pc_pass(pc, SECOND - (pc->m->clock.epoch_ns + ft_machine_vtime(pc->m)) % SECOND);
+	set_date(pc, d);
+	expect_date(pc, timegm(&tm));
+}
+
+static void rtc_keeps_the_calendar(void **state)
+{
+	struct pc pc;
+	pc_open(&pc, -1);
+	/* First day and last days of each month of 400 years and some around them, at the last second. */
+	for (int year = 1899; year < 2302; year++)
+		for (uint8_t month = 1; month <= 12; month++)
+			for (uint8_t day = 1; day <= 31; day = (uint8_t)(day == 1 ? 27 : day + 1))
+				expect_like_libc(&pc, (uint8_t[]){59, 59, 23, day, month, (uint8_t)(year % 100),
+								  (uint8_t)(year / 100)});
+	/* The ends of what the registers hold, and what no calendar has. */
+	expect_like_libc(&pc, (uint8_t[]){0, 0, 0, 1, 1, 0, 0});
+	expect_like_libc(&pc, (uint8_t[]){0, 0, 0, 1, 3, 0, 0});
+	expect_like_libc(&pc, (uint8_t[]){59, 59, 23, 31, 12, 99, 99});
+	expect_like_libc(&pc, (uint8_t[]){255, 255, 255, 255, 255, 255, 255});
+	expect_like_libc(&pc, (uint8_t[]){0, 0, 0, 0, 0, 0, 0});
+	expect_like_libc(&pc, (uint8_t[]){61, 62, 25, 0, 13, 20, 20});
+	expect_like_libc(&pc, (uint8_t[]){0, 0, 0, 32, 0, 20, 20});
+	pc_close(&pc);
+}
+
+/* A clone has no file system: a clock that reads the host's time zone is the end of it. The process is a new one, so
+ * nothing of libc's has been read before. */
+static void rtc_asks_nobody_for_the_time(void **state)
+{
+	struct pc pc;
+	pc_open(&pc, -1);
+	pid_t child = fork();
+	if (child == 0) {
+		struct rlimit none = {0, 0};
+		/* No new descriptor: a file that somebody opens anyway shows in what open leaves in errno. */
+		setrlimit(RLIMIT_NOFILE, &none);
+		errno = 0;
+		uint8_t hour = cmos(&pc, 4);
+		set_cmos(&pc, 4, 0x13);
+		_exit(errno || hour != 0x12 || cmos(&pc, 4) != 0x13);
+	}
+	int status = 0;
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+	pc_close(&pc);
+}
+
 static void accesses_across_the_end_of_a_device_reach_nobody(void **state)
 {
 	struct pc pc;
@@ -367,7 +455,9 @@ int main(void)
 	    cmocka_unit_test(lapic_orders_by_priority),
 	    cmocka_unit_test(lapic_timer_modes),
 	    cmocka_unit_test(pit_counts_and_interrupts),
+	    cmocka_unit_test(rtc_asks_nobody_for_the_time), /* before libc is asked for a date here */
 	    cmocka_unit_test(rtc_shows_the_epoch_plus_virtual_time),
+	    cmocka_unit_test(rtc_keeps_the_calendar),
 	    cmocka_unit_test(accesses_across_the_end_of_a_device_reach_nobody),
 	    cmocka_unit_test(serial_port_echoes_and_interrupts),
 	};

@@ -1,8 +1,7 @@
 #include "vmm/dev/rtc.h"
 
-#include <time.h>
-
 #define SECOND  1000000000ull
+#define DAY_S   86400
 #define RTC_IRQ 8
 
 enum {
@@ -70,37 +69,83 @@ static int decode_hour(const struct ft_rtc *rtc, uint8_t value)
 	return decode(rtc, value & 0x7f) % 12 + (value & 0x80 ? 12 : 0);
 }
 
+/* ---- The calendar: proleptic Gregorian, UTC. Not libc's, which may read the host's time zone files at its first use: a
+ * clone may open nothing, and the guest's time is no matter of the host's settings. Days count from 1970-01-01. ---- */
+
+struct civil {
+	int64_t year, month, day; /* month and day from 1 */
+};
+
+static int64_t floor_div(int64_t a, int64_t b)
+{
+	return a / b - (a % b < 0);
+}
+
+/* Days from 0000-03-01 to the first of March of the year: leap days come last in years that begin in March. */
+static int64_t days_before_march(int64_t year)
+{
+	return year * 365 + floor_div(year, 4) - floor_div(year, 100) + floor_div(year, 400);
+}
+
+/* From 0000-03-01 to 1970-01-01. */
+#define DAYS_TO_EPOCH 719468
+
+/* Months and days beyond their range carry over, as a guest may write them. */
+static int64_t days_from_civil(struct civil date)
+{
+	int64_t month = date.month - 3; /* from March */
+	int64_t year = date.year + floor_div(month, 12);
+	month -= floor_div(month, 12) * 12;
+	/* From March on months have 31 30 31 30 31, 31 30 31 30 31, 31 28 days: 153 in five. */
+	return days_before_march(year) + (153 * month + 2) / 5 + date.day - 1 - DAYS_TO_EPOCH;
+}
+
+static struct civil civil_from_days(int64_t days)
+{
+	days += DAYS_TO_EPOCH;
+	/* 146097 days in 400 years; leap days put it off by less than a year. */
+	int64_t year = floor_div(days * 400, 146097) + 1;
+	while (days_before_march(year) > days)
+		year--;
+	int64_t within = days - days_before_march(year);
+	int64_t month = (5 * within + 2) / 153;
+	return (struct civil){.year = year + (month >= 10),
+			      .month = (month + 2) % 12 + 1,
+			      .day = within - (153 * month + 2) / 5 + 1};
+}
+
+/* ---- Registers ---- */
+
 /* Fills the time registers from the clock. While SET is on they hold what the guest writes. */
 static void refresh(struct ft_rtc *rtc)
 {
 	if (rtc->s.cmos[B] & B_SET)
 		return;
-	struct tm tm;
-	time_t at = (time_t)guest_seconds(rtc);
-	if (!gmtime_r(&at, &tm))
-		return;
+	int64_t at = guest_seconds(rtc), days = floor_div(at, DAY_S);
+	int second = (int)(at - days * DAY_S);
+	struct civil date = civil_from_days(days);
+	int years = (int)(date.year - floor_div(date.year, 10000) * 10000);
 	uint8_t *cmos = rtc->s.cmos;
-	cmos[SECONDS] = encode(rtc, tm.tm_sec);
-	cmos[MINUTES] = encode(rtc, tm.tm_min);
-	cmos[HOURS] = encode_hour(rtc, tm.tm_hour);
-	cmos[WEEKDAY] = encode(rtc, tm.tm_wday + 1);
-	cmos[DAY] = encode(rtc, tm.tm_mday);
-	cmos[MONTH] = encode(rtc, tm.tm_mon + 1);
-	cmos[YEAR] = encode(rtc, (tm.tm_year + 1900) % 100);
-	cmos[CENTURY] = encode(rtc, (tm.tm_year + 1900) / 100 % 100);
+	cmos[SECONDS] = encode(rtc, second % 60);
+	cmos[MINUTES] = encode(rtc, second / 60 % 60);
+	cmos[HOURS] = encode_hour(rtc, second / 3600);
+	cmos[WEEKDAY] = encode(rtc, (int)(days + 4 - floor_div(days + 4, 7) * 7) + 1); /* 1970-01-01: Thursday */
+	cmos[DAY] = encode(rtc, (int)date.day);
+	cmos[MONTH] = encode(rtc, (int)date.month);
+	cmos[YEAR] = encode(rtc, years % 100);
+	cmos[CENTURY] = encode(rtc, years / 100);
 }
 
 /* The guest has written the time registers: keep it as an offset. */
 static void adopt(struct ft_rtc *rtc)
 {
 	const uint8_t *cmos = rtc->s.cmos;
-	struct tm tm = {.tm_sec = decode(rtc, cmos[SECONDS]),
-			.tm_min = decode(rtc, cmos[MINUTES]),
-			.tm_hour = decode_hour(rtc, cmos[HOURS]),
-			.tm_mday = decode(rtc, cmos[DAY]),
-			.tm_mon = decode(rtc, cmos[MONTH]) - 1,
-			.tm_year = decode(rtc, cmos[CENTURY]) * 100 + decode(rtc, cmos[YEAR]) - 1900};
-	rtc->s.offset_s = (int64_t)timegm(&tm) - (int64_t)(now_ns(rtc) / SECOND);
+	struct civil date = {.year = decode(rtc, cmos[CENTURY]) * 100 + decode(rtc, cmos[YEAR]),
+			     .month = decode(rtc, cmos[MONTH]),
+			     .day = decode(rtc, cmos[DAY])};
+	int64_t seconds = (int64_t)decode_hour(rtc, cmos[HOURS]) * 3600 +
+			  decode(rtc, cmos[MINUTES]) * 60 + decode(rtc, cmos[SECONDS]);
+	rtc->s.offset_s = days_from_civil(date) * DAY_S + seconds - (int64_t)(now_ns(rtc) / SECOND);
 }
 
 static void raise_flags(struct ft_rtc *rtc, uint8_t flags)

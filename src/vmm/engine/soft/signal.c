@@ -60,20 +60,31 @@ static void handle(int number, siginfo_t *info, void *context)
 static int prepare_thread(void)
 {
 	stack_t now;
+	if (prepared)
+		return 0;
 	if (sigaltstack(NULL, &now))
 		return -errno;
-	if (!(now.ss_flags & SS_DISABLE))
+	if (!(now.ss_flags & SS_DISABLE)) {
+		prepared = true;
 		return 0;
+	}
 	uint8_t *stack =
 	    mmap(NULL, GUARD + STACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (stack == MAP_FAILED)
 		return -errno;
 	mprotect(stack, GUARD, PROT_NONE);
 	stack_t alternate = {.ss_sp = stack + GUARD, .ss_size = STACK_SIZE};
-	return sigaltstack(&alternate, NULL) ? -errno : 0;
+	if (sigaltstack(&alternate, NULL)) {
+		int error = errno;
+		munmap(stack, GUARD + STACK_SIZE);
+		return -error;
+	}
+	prepared = true;
+	return 0;
 }
 
-/* Also prepares this thread: the one that makes a machine usually runs it, and may be confined in between. */
+/* Also prepares this thread: the one that makes a machine usually runs it, and may be confined in between. A clone of a
+ * machine that has not run yet may not call sigaltstack. */
 int soft_signals_install(void)
 {
 	static const int numbers[] = {SIGFPE, SIGSEGV, SIGILL, SIGBUS};
@@ -86,12 +97,9 @@ int soft_signals_install(void)
 
 int soft_signals_enter(struct soft_cpu *cpu)
 {
-	if (!prepared) {
-		int error = prepare_thread();
-		if (error)
-			return error;
-		prepared = true;
-	}
+	int error = prepare_thread();
+	if (error)
+		return error;
 	running = cpu;
 	return 0;
 }

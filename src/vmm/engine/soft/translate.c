@@ -566,7 +566,7 @@ static void fill_record(struct soft_record *r, const struct guest_insn *g, uint8
 	    .modrm_rm = (uint8_t)(z->raw.modrm.rm | (has_rex ? z->raw.rex.B << 3 : 0)),
 	    .base = 17,
 	    .index = 16,
-	    .scale = (uint8_t)(1u << g->memory.scale),
+	    .scale = 1,
 	    .rex = has_rex,
 	    .immediate = z->raw.imm[0].value.u,
 	    .immediate2 = z->raw.imm[1].value.u,
@@ -577,6 +577,7 @@ static void fill_record(struct soft_record *r, const struct guest_insn *g, uint8
 	if (g->has_memory) {
 		i->base = g->memory.base != R_NONE ? (uint8_t)g->memory.base : 17;
 		i->index = g->memory.index != R_NONE ? (uint8_t)g->memory.index : 16;
+		i->scale = (uint8_t)(1u << g->memory.scale);
 		i->displacement = g->memory.displacement;
 	}
 	memcpy(i->bytes, bytes, z->length);

@@ -51,7 +51,7 @@ struct run {
 	const struct soft_cpu *cpu;
 	const uint8_t *code;
 	size_t length, entry;
-	bool user;
+	bool user, once;
 	uint32_t count;
 	struct insn *insn;      /* in order */
 	struct state *state;    /* on arrival at each */
@@ -583,6 +583,24 @@ static bool has_index(const struct state *s)
 	return s->reg[1].kind == VALUE && s->reg[1].id == 0 && (uint64_t)s->reg[1].offset <= UINT32_MAX;
 }
 
+/* What a thunk finds by the index is there. Once blocks have their own records, and no index of their own: they never
+ * expire. */
+static bool index_exists(const struct run *r, const struct state *s, int thunk)
+{
+	const struct soft_blocks *b = r->cpu->blocks;
+	uint32_t index = (uint32_t)s->reg[1].offset;
+	switch (thunk) {
+	case SOFT_THUNK_EXPIRED: /* the block in question is the next one to be counted */
+		return r->once ? index == SOFT_NONE : index <= b->block_used;
+	case SOFT_THUNK_LINK:
+		return index < b->link_used;
+	case SOFT_THUNK_OPERATION:
+		return r->once ? index - SOFT_RECORD_ONCE < SOFT_BLOCK_MOST : index < b->record_used;
+	default: /* of an instruction of the block */
+		return index >> SOFT_INFO_INSN_SHIFT < SOFT_BLOCK_MOST;
+	}
+}
+
 static int check_jump_out(struct run *r, const struct state *s, const uint8_t *target)
 {
 	int thunk = thunk_at(r, target), error = check_leaving(r, s);
@@ -591,7 +609,9 @@ static int check_jump_out(struct run *r, const struct state *s, const uint8_t *t
 	switch (thunk) {
 	case SOFT_THUNK_EXPIRED:
 	case SOFT_THUNK_LINK:
-		return has_index(s) ? 0 : refuse(r, "a thunk without a constant index");
+		if (!has_index(s))
+			return refuse(r, "a thunk without a constant index");
+		return index_exists(r, s, thunk) ? 0 : refuse(r, "a thunk with the index of nothing");
 	case SOFT_THUNK_JUMP:
 		return secret(&s->reg[15]) ? refuse(r, "a host address as a target") : 0;
 	case SOFT_THUNK_LOOKUP:
@@ -610,7 +630,11 @@ static int call_thunk(struct run *r, struct state *s, const struct insn *n, cons
 	int thunk = thunk_at(r, target);
 	if (!has_index(s))
 		return refuse(r, "a thunk without a constant index");
+	if (!index_exists(r, s, thunk))
+		return refuse(r, "a thunk with the index of nothing");
 	uint32_t info = (uint32_t)s->reg[1].offset;
+	if (thunk != SOFT_THUNK_OPERATION && ((info & SOFT_INFO_SIZE) == 0 || (info & SOFT_INFO_SIZE) > 64))
+		return refuse(r, "an access of a size that does not exist");
 	switch (thunk) {
 	case SOFT_THUNK_MEMORY:
 	case SOFT_THUNK_SLOW: {
@@ -618,8 +642,6 @@ static int call_thunk(struct run *r, struct state *s, const struct insn *n, cons
 		if (address.kind != VALUE)
 			address = s->reg[15] = fresh(n->at, 15);
 		s->reg[1] = (struct value){.kind = DELTA, .id = address.id, .offset = address.offset};
-		if ((info & SOFT_INFO_SIZE) == 0 || (info & SOFT_INFO_SIZE) > 64)
-			return refuse(r, "an access of a size that does not exist");
 		remember(s, (struct checked){.write = info & SOFT_INFO_WRITE, .size = info & SOFT_INFO_SIZE, .id = address.id,
 					     .offset = address.offset});
 		return 0;
@@ -817,7 +839,13 @@ static int follow_all(struct run *r)
 int soft_verify(const struct soft_cpu *cpu, const uint8_t *code, size_t length, size_t entry, uint8_t mode,
 		struct ft_error *err)
 {
-	struct run r = {.cpu = cpu, .code = code, .length = length, .entry = entry, .user = mode & SOFT_MODE_USER, .err = err};
+	struct run r = {.cpu = cpu,
+			.code = code,
+			.length = length,
+			.entry = entry,
+			.user = mode & SOFT_MODE_USER,
+			.once = mode & SOFT_MODE_ONCE,
+			.err = err};
 	if (length == 0 || length > SOFT_BLOCK_ROOM || entry >= length)
 		return refuse(&r, "a block of impossible size");
 	if (((uintptr_t)cpu + SOFT_HOT) % 64 != 12)

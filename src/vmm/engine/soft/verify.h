@@ -11,7 +11,8 @@
  *    selected by PEXT with tlb_mask (loads only), or guest memory by way of a TLB entry whose tag was compared with just
  *    this address, for reading or for writing as the instruction does, within the size that was compared;
  *  - nothing derived from host addresses reaches a guest register, a slot or guest memory at the end;
- *  - branches land on instruction boundaries of the block or on the right thunk with a constant index, there is no way
+ *  - branches land on instruction boundaries of the block or on the right thunk with a constant index of something
+ *    that is there, there is no way
  *    round in a circle but through the entry, and no way over the end.
  *
  * It follows the values of the registers along every path through the block (abstract interpretation). */

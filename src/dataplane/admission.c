@@ -1,0 +1,213 @@
+#include "dataplane/admission.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "dataplane/gate-t.h"
+
+#define MINUTE_NS 60000000000ull
+
+static const struct {
+	const char *name, *text;
+} limits[FT_LIMIT_COUNT] = {
+#define X(name_, label, text_) [FT_LIMIT_##name_] = {label, text_},
+    FT_LIMITS(X)
+#undef X
+};
+
+const char *ft_limit_name(enum ft_limit limit)
+{
+	return (unsigned)limit < FT_LIMIT_COUNT ? limits[limit].name : "none";
+}
+
+const char *ft_limit_text(enum ft_limit limit)
+{
+	return (unsigned)limit < FT_LIMIT_COUNT ? limits[limit].text : "none";
+}
+
+/* ---- places ---- */
+
+static void address_of(const struct ft_flow *flow, uint8_t address[16])
+{
+	memset(address, 0, 16);
+	memcpy(address, &flow->key.client, sizeof(flow->key.client));
+}
+
+static struct ft_source *find_source(struct ft_gate *gate, uint8_t guest, const uint8_t address[16])
+{
+	for (struct ft_source *source = gate->holds.sources; source; source = source->next)
+		if (source->guest == guest && !memcmp(source->address, address, 16))
+			return source;
+	struct ft_source *source = calloc(1, sizeof(*source));
+	if (!source)
+		return NULL;
+	source->guest = guest;
+	memcpy(source->address, address, 16);
+	source->next = gate->holds.sources;
+	gate->holds.sources = source;
+	return source;
+}
+
+int ft_admission_enter(struct ft_gate *gate, struct ft_hold *hold)
+{
+	uint8_t address[16];
+	address_of(hold->flow, address);
+	struct ft_source *source = find_source(gate, hold->guest->index, address);
+	struct ft_tally *tally = hold->flow->service->tally;
+	if (!source)
+		return -ENOMEM;
+	hold->source = source;
+	hold->tally = tally;
+	if (!source->open++)
+		source->turn = ++gate->holds.turn;
+	if (!tally->open++)
+		tally->turn = ++gate->holds.turn;
+	return 0;
+}
+
+void ft_admission_close(struct ft_hold *hold)
+{
+	hold->source->open--;
+	hold->tally->open--;
+}
+
+void ft_admission_leave(struct ft_gate *gate, struct ft_hold *hold)
+{
+	struct ft_source *source = hold->source;
+	if (hold->slot) {
+		hold->slot = false;
+		hold->guest->clones--;
+		hold->tally->clones--;
+		source->clones--;
+	}
+	hold->source = NULL;
+	if (source->open || source->clones)
+		return;
+	for (struct ft_source **at = &gate->holds.sources; *at; at = &(*at)->next)
+		if (*at == source) {
+			*at = source->next;
+			free(source);
+			return;
+		}
+}
+
+/* ---- limits ---- */
+
+enum ft_limit ft_admission_exceeds(const struct ft_gate *gate, const struct ft_hold *hold)
+{
+	const struct ft_quotas *quotas = &hold->flow->service->quotas;
+	const struct ft_tally *tally = hold->tally;
+	if (tally->open > quotas->holds)
+		return FT_LIMIT_HOLDS;
+	if (hold->source->open > quotas->source_holds)
+		return FT_LIMIT_SOURCE_HOLDS;
+	if (tally->held > quotas->held)
+		return FT_LIMIT_HELD;
+	return hold->guest->held > gate->holds.memory_most ? FT_LIMIT_GUEST_HELD : FT_LIMIT_COUNT;
+}
+
+/* ---- turns ---- */
+
+/* Where there is more than one clone, one address never has them all. */
+static uint32_t source_clones(const struct ft_budgets *budgets)
+{
+	uint32_t most = budgets->most > 1 ? budgets->most - 1 : 1;
+	return budgets->source < most ? budgets->source : most;
+}
+
+static bool may_have_clone(const struct ft_gate *gate, const struct ft_hold *hold)
+{
+	return hold->guest->clones < gate->budgets.most &&
+	       hold->source->clones < source_clones(&gate->budgets) &&
+	       hold->tally->clones < hold->flow->service->quotas.clones;
+}
+
+void ft_admission_start(struct ft_gate *gate, struct ft_hold *hold)
+{
+	hold->ready = false;
+	hold->slot = true;
+	hold->guest->clones++;
+	hold->tally->clones++;
+	hold->source->clones++;
+	hold->tally->turn = ++gate->holds.turn;
+	hold->source->turn = ++gate->holds.turn;
+}
+
+static bool is_before(const struct ft_hold *a, const struct ft_hold *b)
+{
+	if (a->tally != b->tally)
+		return a->tally->turn < b->tally->turn;
+	return a->source != b->source ? a->source->turn < b->source->turn : a->id < b->id;
+}
+
+struct ft_hold *ft_admission_next(struct ft_gate *gate, const struct ft_guest *guest)
+{
+	struct ft_hold *next = NULL;
+	if (guest->clones >= gate->budgets.most)
+		return NULL;
+	for (struct ft_hold *hold = gate->holds.first; hold; hold = hold->next)
+		if (hold->ready && hold->guest == guest && may_have_clone(gate, hold) &&
+		    (!next || is_before(hold, next)))
+			next = hold;
+	return next;
+}
+
+bool ft_admission_at_once(const struct ft_gate *gate, const struct ft_hold *hold)
+{
+	for (const struct ft_hold *other = gate->holds.first; other; other = other->next)
+		if (other->ready && other->guest == hold->guest && may_have_clone(gate, other))
+			return false;
+	return may_have_clone(gate, hold);
+}
+
+/* ---- the feed ---- */
+
+static void tell_untold(struct ft_gate *gate, const struct ft_service *service)
+{
+	char text[200];
+	snprintf(text, sizeof(text),
+		 "%u holds of service %s are not in the feed one by one: it had told %u in a minute (feed_limit)",
+		 service->tally->untold, service->name, service->tally->told);
+	for (unsigned i = 0; i < gate->guest_count; i++)
+		if (i == service->guest_index)
+			ft_gate_record(gate, &gate->guests[i], "feed-limit", text, NULL);
+	service->tally->untold = 0;
+}
+
+static void next_minute(struct ft_gate *gate, const struct ft_service *service)
+{
+	struct ft_tally *tally = service->tally;
+	if (tally->minute == gate->now / MINUTE_NS)
+		return;
+	if (tally->untold)
+		tell_untold(gate, service);
+	tally->minute = gate->now / MINUTE_NS;
+	tally->told = 0;
+}
+
+bool ft_admission_tells(struct ft_gate *gate, const struct ft_hold *hold, bool objected)
+{
+	const struct ft_service *service = hold->flow->service;
+	next_minute(gate, service);
+	if (!objected && hold->tally->told >= service->quotas.feed_limit) {
+		hold->tally->untold++;
+		hold->tally->limits[FT_LIMIT_FEED]++;
+		return false;
+	}
+	hold->tally->told++;
+	return true;
+}
+
+uint64_t ft_admission_tick(struct ft_gate *gate)
+{
+	uint64_t due = UINT64_MAX;
+	for (size_t i = 0; i < gate->services.count; i++) {
+		const struct ft_service *service = &gate->services.list[i];
+		next_minute(gate, service);
+		if (service->tally->untold)
+			due = (gate->now / MINUTE_NS + 1) * MINUTE_NS;
+	}
+	return due;
+}
