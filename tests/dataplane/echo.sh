@@ -126,3 +126,18 @@ echo "$counters"
 /usr/bin/python3 "$work/check.py" "$work/out.pcap" 2>/dev/null
 echo "$counters" | grep -q '"drop.not-ours": \?1' || { echo "the frame for somebody else was not counted"; exit 1; }
 echo "capture files: ok"
+
+# Two ports in one process: what comes in at the second goes out there, and the first, with the same frames, has no guest.
+cat > "$work/ports.json" <<E2
+{"uplinks": {"wan": {"port": "net_pcap0,rx_pcap=$work/in.pcap,tx_pcap=$work/wan.pcap"},
+             "lan": {"port": "net_pcap1,rx_pcap=$work/in.pcap,tx_pcap=$work/lan.pcap"}},
+ "guests": {"echo": {"uplink": "lan", "mac": "02:00:00:00:00:01", "address": "10.0.2.15"}}}
+E2
+counters=$("$build/tests/dataplane/echo_peer" --answers 41 "$build/src/dataplane/foretaste-dataplane" "$work/ports.json")
+/usr/bin/python3 "$work/check.py" "$work/lan.pcap" 2>/dev/null
+echo "$counters" | grep -q '"drop.not-ours": \?43' || { echo "the other uplink's frames were not counted: $counters"; exit 1; }
+[ "$(stat -c %s "$work/wan.pcap")" = 24 ] || { echo "frames went out at the wrong port"; exit 1; }
+sed -i 's/net_pcap1/net_nothing1/' "$work/ports.json"
+said=$("$build/tests/dataplane/echo_peer" --answers 41 "$build/src/dataplane/foretaste-dataplane" "$work/ports.json" 2>&1) && exit 1
+case $said in *'uplink lan, port \"net_nothing1'*) ;; *) echo "the uplink that cannot be opened is not named: $said"; exit 1 ;; esac
+echo "two ports: ok"
