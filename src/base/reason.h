@@ -27,6 +27,7 @@
 	X(RELEASE_ERROR, "release.error", RELEASE, "the trial failed or proved nothing; the service's on_error says release") \
 	X(RELEASE_OVERLOAD, "release.overload", RELEASE, "a limit was reached; the service's on_overload says release") \
 	X(RELEASE_OVERSIZE, "release.oversize", RELEASE, "more input than may be tried; the service's on_oversize says release") \
+	X(RELEASE_OPERATOR, "release.operator", RELEASE, "an operator released it; the trial was given up")          \
 	X(RELEASE_SHUTDOWN, "release.shutdown", RELEASE, "the gateway stops and the service's on_error says release") \
 	/* dropped by verdict or policy */                                                                           \
 	X(DROP_VERDICT, "drop.verdict", DROP, "a clone that took these frames was compromised")                      \
@@ -34,6 +35,7 @@
 	X(DROP_ERROR_POLICY, "drop.error", DROP, "the trial failed or proved nothing; the service's on_error says drop") \
 	X(DROP_OVERLOAD_POLICY, "drop.overload", DROP, "a limit was reached; the service's on_overload says drop")   \
 	X(DROP_OVERSIZE_POLICY, "drop.input-oversize", DROP, "more input than may be tried; the service's on_oversize says drop") \
+	X(DROP_OPERATOR, "drop.operator", DROP, "an operator dropped it; the trial was given up")                    \
 	X(DROP_SHUTDOWN, "drop.shutdown", DROP, "the gateway stops and the service's on_error says drop")            \
 	X(DROP_FLOW_DEAD, "drop.flow-dead", DROP, "later packet of a flow that was dropped")                         \
 	X(DROP_SYN_DATA, "drop.syn-data", DROP, "data in a SYN is stripped; the sender sends it again")              \

@@ -41,6 +41,8 @@ static int guest(const struct arguments *a, struct ft_error *err);
 static int holds(const struct arguments *a, struct ft_error *err);
 static int verdicts(const struct arguments *a, struct ft_error *err);
 static int show(const struct arguments *a, struct ft_error *err);
+static int release(const struct arguments *a, struct ft_error *err);
+static int drop(const struct arguments *a, struct ft_error *err);
 static int feed(const struct arguments *a, struct ft_error *err);
 static int metrics(const struct arguments *a, struct ft_error *err);
 static int completion(const struct arguments *a, struct ft_error *err);
@@ -58,6 +60,8 @@ static const struct {
     {"holds", "", "input that is held right now", 0, 0, holds},
     {"verdicts", "", "the last verdicts", 0, 0, verdicts},
     {"show", "ID", "the whole story of one hold", 1, 1, show},
+    {"release", "ID", "let a hold go on, without its verdict", 1, 1, release},
+    {"drop", "ID", "drop a hold, without its verdict", 1, 1, drop},
     {"feed", "", "the feed as a table", 0, 0, feed},
     {"metrics", "", "counters, as Prometheus reads them", 0, 0, metrics},
     {"completion", "bash", "print what completes this command line in a shell", 1, 1, completion},
@@ -308,19 +312,54 @@ static int verdicts(const struct arguments *a, struct ft_error *err)
 			     ft_print_verdicts, err);
 }
 
-static int show(const struct arguments *a, struct ft_error *err)
+/* The hold that a command names, or -1. */
+static long long hold_of(const struct arguments *a, const char *list, struct ft_error *err)
 {
 	char *end;
 	errno = 0;
 	long long hold = strtoll(a->rest[0], &end, 10);
-	if (!*a->rest[0] || *end || errno || hold < 0) {
-		ft_error_set(err, -EINVAL,
-			     "\"%s\" is no hold, expected its number as `foretaste verdicts` shows it",
-			     a->rest[0]);
+	if (*a->rest[0] && !*end && !errno && hold >= 0)
+		return hold;
+	ft_error_set(err, -EINVAL, "\"%s\" is no hold, expected its number as `foretaste %s` shows it", a->rest[0],
+		     list);
+	return -1;
+}
+
+static int show(const struct arguments *a, struct ft_error *err)
+{
+	long long hold = hold_of(a, "verdicts", err);
+	if (hold < 0)
 		return EX_USAGE;
-	}
 	return ask_and_print(a, json_pack("{s:s, s:I}", "what", "show", "hold", (json_int_t)hold),
 			     ft_print_story, err);
+}
+
+/* ---- What operators change ------------------------------------------------------------------------------------ */
+
+static void print_decided(FILE *file, const json_t *result)
+{
+	char done[32];
+	fprintf(file, "hold %" JSON_INTEGER_FORMAT " was %s\n", json_integer_value(json_object_get(result, "hold")),
+		ft_print_text(result, "done", done, sizeof(done)));
+}
+
+static int decide(const struct arguments *a, const char *what, struct ft_error *err)
+{
+	long long hold = hold_of(a, "holds", err);
+	if (hold < 0)
+		return EX_USAGE;
+	return ask_and_print(a, json_pack("{s:s, s:I}", "what", what, "hold", (json_int_t)hold), print_decided,
+			     err);
+}
+
+static int release(const struct arguments *a, struct ft_error *err)
+{
+	return decide(a, "release", err);
+}
+
+static int drop(const struct arguments *a, struct ft_error *err)
+{
+	return decide(a, "drop", err);
 }
 
 static int feed(const struct arguments *a, struct ft_error *err)

@@ -663,6 +663,26 @@ void ft_hold_observe(struct ft_gate *gate, struct ft_flow *flow, const struct ft
 	gate->holds.due = 0;
 }
 
+/* ---- an operator's word ---- */
+
+int ft_hold_order(struct ft_gate *gate, uint64_t id, bool release_it, uint64_t *before)
+{
+	struct ft_hold *hold = find(gate, id);
+	if (!hold || hold->observed || !hold->flow || hold->state >= FT_HOLD_RELEASE)
+		return -ENOENT;
+	if (hold->flow->hold != hold) {
+		*before = hold->flow->hold->id;
+		return -EBUSY;
+	}
+	struct ft_guest *about = gate->about;
+	gate->about = hold->guest;
+	abandon(hold, FT_TRIAL_END_ERROR, "an operator decided before the trial did");
+	do_it(gate, hold, release_it ? FT_POLICY_RELEASE : FT_POLICY_DROP,
+	      release_it ? FT_REASON_RELEASE_OPERATOR : FT_REASON_DROP_OPERATOR);
+	gate->about = about;
+	return 0;
+}
+
 /* ---- the end of everything ---- */
 
 /* What is held when its guest or the gateway goes is an error of the trial, as far as policies go. */

@@ -19,6 +19,7 @@
 #include "base/link.h"
 #include "base/printable.h"
 #include "gateway/answer.h"
+#include "gateway/operate.h"
 #include "gateway/files.h"
 #include "gateway/guest.h"
 
@@ -724,6 +725,8 @@ static int open_all(struct ft_supervisor *s, struct ft_error *err)
 	s->control.closed = ft_answer_closed;
 	s->control.context = s;
 	s->queries.control = &s->control;
+	s->queries.acted = ft_operate_acted;
+	s->queries.context = s;
 	return ft_control_open(&s->control, ft_config_text(s->config, "control"), err);
 }
 
