@@ -45,6 +45,9 @@ void ft_flow_kill(struct ft_gate *gate, struct ft_flow *flow);
  * -EBUSY: it waits behind another one of its connection, *before. */
 int ft_hold_order(struct ft_gate *gate, uint64_t id, bool release, uint64_t *before);
 
+/* Releases what is held for services that are bypassed. How many holds that were. */
+unsigned ft_holds_bypass(struct ft_gate *gate);
+
 json_t *ft_holds_list(const struct ft_gate *gate);
 
 #endif

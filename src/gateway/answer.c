@@ -44,7 +44,10 @@ static json_t *own_status(const struct ft_supervisor *s)
 
 static void ask_status(struct ft_supervisor *s, uint64_t connection, json_t *request)
 {
-	struct ft_query *query = ft_query_begin(&s->queries, connection, request, own_status(s));
+	json_t *own = own_status(s), *bypassed = ft_operate_bypassed(s);
+	if (bypassed)
+		json_object_set_new(own, "bypass", bypassed);
+	struct ft_query *query = ft_query_begin(&s->queries, connection, request, own);
 	for (unsigned i = 0; query && i < s->count; i++)
 		if (s->children[i].state == FT_CHILD_READY)
 			ft_query_ask(&s->queries, query, &s->children[i],
@@ -124,6 +127,7 @@ static const struct {
     {"verdicts", ask_verdicts}, {"show", ask_show},
     {"guest-start", ft_guest_start}, {"guest-stop", ft_guest_stop}, {"guest-restart", ft_guest_restart},
     {"guest-console", ft_guest_console}, {"release", ft_operate_release}, {"drop", ft_operate_drop},
+    {"mode", ft_operate_mode}, {"shadow", ft_operate_shadow}, {"bypass", ft_operate_bypass},
 };
 
 #define REQUESTS (sizeof(requests) / sizeof(*requests))

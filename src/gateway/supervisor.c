@@ -113,6 +113,7 @@ static int send_config(struct ft_supervisor *s, struct ft_child *child, struct f
 		break;
 	case FT_CHILD_DATAPLANE:
 		part = ft_config_dataplane(s->config);
+		ft_operate_patch(s, part);
 		error = ft_files_first_hold(s->state_fd, &first, err);
 		json_object_set_new(part, "first_hold", json_integer((json_int_t)first));
 		fds[0] = fcntl(s->records[1], F_DUPFD_CLOEXEC, 0);
@@ -751,6 +752,7 @@ static void open_shares(struct ft_supervisor *s)
 
 static void close_all(struct ft_supervisor *s)
 {
+	json_decref(s->live);
 	ft_cgroup_close(&s->cgroup);
 	if (s->control.path)
 		ft_control_close(&s->control);
