@@ -191,6 +191,19 @@ static void hold(struct ft_gate *gate, struct ft_flow *flow, const struct ft_fra
 		pass_acknowledgement(gate, flow, frame);
 }
 
+/* A byte sent into a closed window, to learn whether it is open by now: BSD's and Windows' way (RFC 9293 3.8.6.1; Linux sends
+ * an old number). A clone's guest would take it no more than the live one, and a trial that proves nothing kills the
+ * connection. So the guest gets the question without the byte, at a number that it answers; the byte comes again. */
+static void probe_window(struct ft_gate *gate, const struct ft_flow *flow, const struct ft_frame *frame)
+{
+	struct ft_frame_bare change = {.sequence = flow->stream.released - 1,
+				       .flags = FT_TCP_ACK,
+				       .set_timestamp = flow->stream.has_timestamp,
+				       .timestamp = flow->stream.timestamp};
+	if (!deliver_bare(gate, flow, frame, &change))
+		ft_gate_note(gate, FT_REASON_PASS_ACK);
+}
+
 /* New bytes in order. */
 static void handle_next(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame,
 			uint32_t fresh)
@@ -202,6 +215,11 @@ static void handle_next(struct ft_gate *gate, struct ft_flow *flow, const struct
 	bool farewell = !frame->payload_length && !flow->hold &&
 			flow->stream.guest_next != flow->answered_from &&
 			flow->stream.guest_ack == flow->stream.released;
+	if (frame->payload_length && !flow->hold && frame->flags & FT_TCP_ACK &&
+	    ft_stream_closed_window(&flow->stream)) {
+		probe_window(gate, flow, frame);
+		return;
+	}
 	if (flow->suspect && !farewell) {
 		/* Nothing of it passes without a trial, so there is nothing left that inspection could add. */
 		hold(gate, flow, frame, fresh, &join);
