@@ -12,6 +12,8 @@
 	X(PASS_INSPECTED, "pass.inspected", PASS, "inspected; nothing suspicious in this packet")                    \
 	X(PASS_OUTBOUND, "pass.outbound", PASS, "the guest's own output")                                            \
 	X(PASS_OBSERVED, "pass.observed", PASS, "suspicious, but the service only observes: tried in the background") \
+	X(PASS_SHADOW, "pass.shadow", PASS, "suspicious, but the service is in shadow mode: tried, and what enforce would have done is counted") \
+	X(PASS_BYPASS, "pass.bypass", PASS, "an operator has switched inspection off (bypass)")                       \
 	X(PASS_UNSEEN, "pass.unseen", PASS, "a service that only observes: what cannot be looked at passes (IPv6, fragment, VLAN tag, jumbo, full flow table)") \
 	X(PASS_ACK, "pass.ack", PASS, "acknowledgement of a held flow, sent on without its data")                    \
 	/* held */                                                                                                   \
@@ -27,6 +29,8 @@
 	X(RELEASE_ERROR, "release.error", RELEASE, "the trial failed or proved nothing; the service's on_error says release") \
 	X(RELEASE_OVERLOAD, "release.overload", RELEASE, "a limit was reached; the service's on_overload says release") \
 	X(RELEASE_OVERSIZE, "release.oversize", RELEASE, "more input than may be tried; the service's on_oversize says release") \
+	X(RELEASE_BYPASS, "release.bypass", RELEASE, "an operator switched inspection off while it was held")        \
+	X(RELEASE_OPERATOR, "release.operator", RELEASE, "an operator released it; the trial was given up")          \
 	X(RELEASE_SHUTDOWN, "release.shutdown", RELEASE, "the gateway stops and the service's on_error says release") \
 	/* dropped by verdict or policy */                                                                           \
 	X(DROP_VERDICT, "drop.verdict", DROP, "a clone that took these frames was compromised")                      \
@@ -34,6 +38,7 @@
 	X(DROP_ERROR_POLICY, "drop.error", DROP, "the trial failed or proved nothing; the service's on_error says drop") \
 	X(DROP_OVERLOAD_POLICY, "drop.overload", DROP, "a limit was reached; the service's on_overload says drop")   \
 	X(DROP_OVERSIZE_POLICY, "drop.input-oversize", DROP, "more input than may be tried; the service's on_oversize says drop") \
+	X(DROP_OPERATOR, "drop.operator", DROP, "an operator dropped it; the trial was given up")                    \
 	X(DROP_SHUTDOWN, "drop.shutdown", DROP, "the gateway stops and the service's on_error says drop")            \
 	X(DROP_FLOW_DEAD, "drop.flow-dead", DROP, "later packet of a flow that was dropped")                         \
 	X(DROP_SYN_DATA, "drop.syn-data", DROP, "data in a SYN is stripped; the sender sends it again")              \

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/printable.h"
 #include "cli/client.h"
 #include "cli/completion.h"
 #include "cli/console.h"
@@ -41,6 +42,11 @@ static int guest(const struct arguments *a, struct ft_error *err);
 static int holds(const struct arguments *a, struct ft_error *err);
 static int verdicts(const struct arguments *a, struct ft_error *err);
 static int show(const struct arguments *a, struct ft_error *err);
+static int release(const struct arguments *a, struct ft_error *err);
+static int drop(const struct arguments *a, struct ft_error *err);
+static int mode(const struct arguments *a, struct ft_error *err);
+static int shadow(const struct arguments *a, struct ft_error *err);
+static int bypass(const struct arguments *a, struct ft_error *err);
 static int feed(const struct arguments *a, struct ft_error *err);
 static int metrics(const struct arguments *a, struct ft_error *err);
 static int completion(const struct arguments *a, struct ft_error *err);
@@ -58,6 +64,11 @@ static const struct {
     {"holds", "", "input that is held right now", 0, 0, holds},
     {"verdicts", "", "the last verdicts", 0, 0, verdicts},
     {"show", "ID", "the whole story of one hold", 1, 1, show},
+    {"release", "ID", "let a hold go on, without its verdict", 1, 1, release},
+    {"drop", "ID", "drop a hold, without its verdict", 1, 1, drop},
+    {"mode", "SERVICE observe|shadow|enforce", "switch a service's mode", 2, 2, mode},
+    {"shadow", "SERVICE", "what a service in shadow mode would have held, dropped and delayed", 1, 1, shadow},
+    {"bypass", "on|off [SERVICE]", "switch inspection off, or on again", 1, 2, bypass},
     {"feed", "", "the feed as a table", 0, 0, feed},
     {"metrics", "", "counters, as Prometheus reads them", 0, 0, metrics},
     {"completion", "bash", "print what completes this command line in a shell", 1, 1, completion},
@@ -308,19 +319,108 @@ static int verdicts(const struct arguments *a, struct ft_error *err)
 			     ft_print_verdicts, err);
 }
 
-static int show(const struct arguments *a, struct ft_error *err)
+/* The hold that a command names, or -1. */
+static long long hold_of(const struct arguments *a, const char *list, struct ft_error *err)
 {
 	char *end;
 	errno = 0;
 	long long hold = strtoll(a->rest[0], &end, 10);
-	if (!*a->rest[0] || *end || errno || hold < 0) {
-		ft_error_set(err, -EINVAL,
-			     "\"%s\" is no hold, expected its number as `foretaste verdicts` shows it",
-			     a->rest[0]);
+	if (*a->rest[0] && !*end && !errno && hold >= 0)
+		return hold;
+	ft_error_set(err, -EINVAL, "\"%s\" is no hold, expected its number as `foretaste %s` shows it", a->rest[0],
+		     list);
+	return -1;
+}
+
+static int show(const struct arguments *a, struct ft_error *err)
+{
+	long long hold = hold_of(a, "verdicts", err);
+	if (hold < 0)
 		return EX_USAGE;
-	}
 	return ask_and_print(a, json_pack("{s:s, s:I}", "what", "show", "hold", (json_int_t)hold),
 			     ft_print_story, err);
+}
+
+/* ---- What operators change ------------------------------------------------------------------------------------ */
+
+static void print_decided(FILE *file, const json_t *result)
+{
+	char done[32];
+	fprintf(file, "hold %" JSON_INTEGER_FORMAT " was %s\n", json_integer_value(json_object_get(result, "hold")),
+		ft_print_text(result, "done", done, sizeof(done)));
+}
+
+static int decide(const struct arguments *a, const char *what, struct ft_error *err)
+{
+	long long hold = hold_of(a, "holds", err);
+	if (hold < 0)
+		return EX_USAGE;
+	return ask_and_print(a, json_pack("{s:s, s:I}", "what", what, "hold", (json_int_t)hold), print_decided,
+			     err);
+}
+
+static int release(const struct arguments *a, struct ft_error *err)
+{
+	return decide(a, "release", err);
+}
+
+static int drop(const struct arguments *a, struct ft_error *err)
+{
+	return decide(a, "drop", err);
+}
+
+static void print_mode(FILE *file, const json_t *result)
+{
+	char service[64], now[32], before[32];
+	fprintf(file, "service %s: %s, was %s\n", ft_print_text(result, "service", service, sizeof(service)),
+		ft_print_text(result, "mode", now, sizeof(now)),
+		ft_print_text(result, "before", before, sizeof(before)));
+	if (json_object_get(result, "report"))
+		ft_print_shadow(file, json_object_get(result, "report"));
+}
+
+static int mode(const struct arguments *a, struct ft_error *err)
+{
+	return ask_and_print(
+	    a, json_pack("{s:s, s:s, s:s}", "what", "mode", "service", a->rest[0], "mode", a->rest[1]),
+	    print_mode, err);
+}
+
+static int shadow(const struct arguments *a, struct ft_error *err)
+{
+	return ask_and_print(a, json_pack("{s:s, s:s}", "what", "shadow", "service", a->rest[0]),
+			     ft_print_shadow, err);
+}
+
+static void print_bypass(FILE *file, const json_t *result)
+{
+	size_t i;
+	json_t *name;
+	if (!json_array_size(json_object_get(result, "services"))) {
+		fprintf(file, "every service is inspected\n");
+		return;
+	}
+	fprintf(file, "NOT INSPECTED:");
+	json_array_foreach(json_object_get(result, "services"), i, name)
+	{
+		char text[64];
+		fprintf(file, " %s",
+			ft_printable(text, sizeof(text), json_string_value(name), json_string_length(name)));
+	}
+	fprintf(file, "\n");
+}
+
+static int bypass(const struct arguments *a, struct ft_error *err)
+{
+	bool on = !strcmp(a->rest[0], "on");
+	if (!on && strcmp(a->rest[0], "off")) {
+		ft_error_set(err, -EINVAL, "bypass is \"%.40s\", expected on or off", a->rest[0]);
+		return EX_USAGE;
+	}
+	return ask_and_print(a,
+			     json_pack("{s:s, s:b, s:s*}", "what", "bypass", "on", on, "service",
+				       a->rest_count > 1 ? a->rest[1] : NULL),
+			     print_bypass, err);
 }
 
 static int feed(const struct arguments *a, struct ft_error *err)

@@ -207,12 +207,31 @@ static void print_feed(FILE *file, const json_t *status)
 	}
 }
 
+/* What is not inspected, in the first line that somebody reads. */
+static void print_bypassed(FILE *file, const json_t *bypass)
+{
+	size_t i;
+	json_t *name;
+	if (!bypass)
+		return;
+	fprintf(file, "!!! BYPASS: inspection is OFF for %s",
+		json_is_true(json_object_get(bypass, "all")) ? "all services" : "");
+	json_array_foreach(json_object_get(bypass, "services"), i, name)
+	{
+		char text[64];
+		fprintf(file, "%s%s", i || json_is_true(json_object_get(bypass, "all")) ? ", " : "",
+			ft_printable(text, sizeof(text), json_string_value(name), json_string_length(name)));
+	}
+	fprintf(file, " (`foretaste bypass off` ends it)\n");
+}
+
 void ft_print_status(FILE *file, const json_t *status)
 {
 	char a[128], b[128], c[256], took[FT_UNITS_TEXT];
 	const char *name;
 	json_t *value;
 	double up = json_number_value(json_object_get(status, "up_s"));
+	print_bypassed(file, json_object_get(status, "bypass"));
 	fprintf(file, "%s: %s for %s (foretaste %s)\n", ft_print_text(status, "sensor", a, sizeof(a)),
 		ft_print_text(status, "state", b, sizeof(b)),
 		ft_units_round_duration((uint64_t)(up * 1e9), took),
@@ -263,6 +282,53 @@ void ft_print_guests(FILE *file, const json_t *guests)
 		if (json_object_get(guest, "cpu_not_in_force"))
 			fprintf(file, "    cpu: %d %% is not in force: %s\n", (int)whole(guest, "cpu_percent"),
 				ft_print_text(guest, "cpu_not_in_force", why, sizeof(why)));
+	}
+}
+
+/* ---- The savings report ------------------------------------------------------------------------------------- */
+
+static const char *duration(const json_t *json, const char *path, char text[FT_UNITS_TEXT])
+{
+	json_int_t ns = whole(json, path);
+	return ft_units_round_duration(ns > 0 ? (uint64_t)ns : 0, text);
+}
+
+void ft_print_shadow(FILE *file, const json_t *report)
+{
+	char service[64], a[FT_UNITS_TEXT], b[FT_UNITS_TEXT], c[FT_UNITS_TEXT], d[FT_UNITS_TEXT], since[40];
+	const char *name;
+	size_t i;
+	json_t *value;
+	fprintf(file, "service %s: shadow mode since %s, for %s%s\n",
+		ft_print_text(report, "service", service, sizeof(service)),
+		ft_print_time(whole(report, "since_ns"), true, since), duration(report, "lasted_ns", a),
+		json_is_true(json_object_get(report, "ended")) ? " (ended)" : "");
+	fprintf(file,
+		"  would have held   %" JSON_INTEGER_FORMAT " times, %" JSON_INTEGER_FORMAT
+		" packets, %" JSON_INTEGER_FORMAT " bytes\n",
+		whole(report, "held"), whole(report, "held_frames"), whole(report, "held_bytes"));
+	fprintf(file,
+		"  would have dropped %" JSON_INTEGER_FORMAT " of them, and %" JSON_INTEGER_FORMAT
+		" packets that came behind on their connections\n",
+		whole(report, "dropped"), whole(report, "dropped_behind"));
+	fprintf(file, "  would have delayed p50 %s, p90 %s, p99 %s, longest %s\n",
+		duration(report, "delay_ns.p50", a), duration(report, "delay_ns.p90", b),
+		duration(report, "delay_ns.p99", c), duration(report, "delay_ns.longest", d));
+	fprintf(file, "  not tried, because no clone was free at once: %" JSON_INTEGER_FORMAT "\n",
+		whole(report, "untried"));
+	fprintf(file, "  clones ran for %s\n", duration(report, "clone_ns", a));
+	json_object_foreach(json_object_get(report, "outcomes"), name, value)
+	{
+		char label[64];
+		fprintf(file, "  outcome %-22s %" JSON_INTEGER_FORMAT "\n",
+			ft_printable(label, sizeof(label), name, strlen(name)), json_integer_value(value));
+	}
+	json_array_foreach(json_object_get(report, "rules"), i, value)
+	{
+		char rule[80];
+		fprintf(file, "  rule %-25s held %" JSON_INTEGER_FORMAT ", dropped %" JSON_INTEGER_FORMAT "\n",
+			ft_print_text(value, "name", rule, sizeof(rule)), whole(value, "held"),
+			whole(value, "dropped"));
 	}
 }
 
@@ -341,10 +407,11 @@ static void print_service_metric(FILE *file, const json_t *services, const char 
 	json_object_foreach((json_t *)services, service, of)
 	{
 		json_t *number = json_object_get(of, key);
-		if (json_is_integer(number)) {
+		if (json_is_integer(number) || json_is_boolean(number)) {
 			fprintf(file, "foretaste_service_%s{service=\"", metric);
 			print_escaped(file, service);
-			fprintf(file, "\"} %" JSON_INTEGER_FORMAT "\n", json_integer_value(number));
+			fprintf(file, "\"} %" JSON_INTEGER_FORMAT "\n",
+				json_is_integer(number) ? json_integer_value(number) : json_is_true(number));
 		}
 		json_object_foreach(number, name, value)
 		{
@@ -363,6 +430,8 @@ static void print_service_metrics(FILE *file, const json_t *services)
 		return;
 	print_service_metric(file, services, "holds", "holds", "", "gauge", "Holds that are open.");
 	print_service_metric(file, services, "clones", "clones", "", "gauge", "Clones that run for it.");
+	print_service_metric(file, services, "bypass", "bypass", "", "gauge",
+			     "Whether inspection is switched off.");
 	print_service_metric(file, services, "held_bytes", "held_bytes", "", "gauge",
 			     "Bytes of held packets.");
 	print_service_metric(file, services, "exceptions_total", "exceptions", "exception", "counter",

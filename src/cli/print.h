@@ -23,4 +23,6 @@ const char *ft_print_text(const json_t *json, const char *path, char *text, size
 const json_t *ft_print_at(const json_t *json, const char *path);
 const char *ft_print_time(json_int_t ns, bool date, char text[40]);
 
+void ft_print_shadow(FILE *file, const json_t *report);
+
 #endif

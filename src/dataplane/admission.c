@@ -78,6 +78,9 @@ void ft_admission_leave(struct ft_gate *gate, struct ft_hold *hold)
 	struct ft_source *source = hold->source;
 	if (hold->slot) {
 		hold->slot = false;
+		hold->tally->clone_ns += gate->now - hold->started;
+		if (hold->shadow_of)
+			hold->shadow_of->clone_ns += gate->now - hold->started;
 		hold->guest->clones--;
 		hold->tally->clones--;
 		source->clones--;
@@ -128,6 +131,7 @@ void ft_admission_start(struct ft_gate *gate, struct ft_hold *hold)
 {
 	hold->ready = false;
 	hold->slot = true;
+	hold->started = gate->now;
 	hold->guest->clones++;
 	hold->tally->clones++;
 	hold->source->clones++;

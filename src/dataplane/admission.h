@@ -52,6 +52,7 @@ struct ft_quotas {
 struct ft_tally {
 	uint32_t open, clones;
 	uint64_t held;
+	uint64_t clone_ns; /* of all its clones so far */
 	uint64_t turn; /* when it was served last, or began to wait */
 	uint64_t limits[FT_LIMIT_COUNT];
 	uint64_t exceptions[FT_EXCEPTION_COUNT];

@@ -45,6 +45,8 @@ struct ft_flow {
 	uint8_t *reset;        /* the client's RST, waiting behind its holds */
 	uint32_t reset_length;
 	uint32_t trials;
+	uint64_t shadow_until; /* when its would-be holds would have ended so far */
+	bool shadow_dead;      /* it would have been dropped */
 	uint64_t tried; /* bytes of its holds that were tried */
 	uint32_t answered_from; /* guest_next at the last release: has the guest answered since? */
 	uint64_t packets, bytes; /* of the client */

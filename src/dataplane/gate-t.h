@@ -45,6 +45,7 @@ struct ft_gate {
 	unsigned guest_count;
 	struct ft_fdb fdb;
 	struct ft_services services;
+	bool bypass; /* of all services */
 	struct ft_budgets budgets;
 	struct ft_rules *verdict_rules, *correlation_rules;
 	struct ft_patterns *patterns;

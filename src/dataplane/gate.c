@@ -110,9 +110,9 @@ void ft_gate_lost(struct ft_gate *gate, unsigned frames)
 
 /* What is wrapped in what this version does not look into: refused where it may be for a service that enforces, since it
  * would be a way around; let through where it may be for one that only observes. FT_REASON_COUNT: neither. */
-static enum ft_reason unseen(enum ft_reason refusal, bool enforced, bool observed)
+static enum ft_reason unseen(enum ft_reason refusal, bool enforced, bool observed, bool bypassed)
 {
-	return enforced ? refusal : observed ? FT_REASON_PASS_UNSEEN : FT_REASON_COUNT;
+	return enforced ? refusal : observed ? FT_REASON_PASS_UNSEEN : bypassed ? FT_REASON_PASS_BYPASS : FT_REASON_COUNT;
 }
 
 /* The service that a frame to the guest belongs to, whatever it is wrapped in; *why: see unseen. Addresses do not matter:
@@ -130,7 +130,8 @@ static const struct ft_service *service_of(const struct ft_gate *gate, const str
 		uint8_t protocol = frame->extension ? 0 : frame->protocol;
 		*why = unseen(six ? FT_REASON_REFUSE_IPV6 : FT_REASON_REFUSE_FRAGMENT,
 			      ft_services_have(services, guest->index, protocol, FT_MODE_ENFORCE),
-			      ft_services_have(services, guest->index, protocol, FT_MODE_OBSERVE));
+			      ft_services_have(services, guest->index, protocol, FT_MODE_OBSERVE),
+			      ft_services_have(services, guest->index, protocol, FT_MODE_BYPASS));
 		return NULL;
 	}
 	if (!frame->transport)
@@ -139,11 +140,11 @@ static const struct ft_service *service_of(const struct ft_gate *gate, const str
 	    ft_services_find(services, guest->index, frame->protocol, frame->destination_port);
 	if (!service || !(six || frame->vlan || frame->length > FT_FRAME_USUAL))
 		return service;
-	bool enforced = service->mode == FT_MODE_ENFORCE;
+	bool enforced = service->acting == FT_MODE_ENFORCE, bypassed = service->acting == FT_MODE_BYPASS;
 	*why = unseen(six           ? FT_REASON_REFUSE_IPV6
 		      : frame->vlan ? FT_REASON_REFUSE_VLAN
 				    : FT_REASON_REFUSE_JUMBO,
-		      enforced, !enforced);
+		      enforced, !enforced && !bypassed, bypassed);
 	return NULL;
 }
 
@@ -158,7 +159,7 @@ static void to_guest(struct ft_gate *gate, struct ft_guest *guest, uint8_t *data
 		return;
 	}
 	const struct ft_service *service = service_of(gate, guest, &frame, &why);
-	if (why != FT_REASON_COUNT && why != FT_REASON_PASS_UNSEEN) {
+	if (why != FT_REASON_COUNT && ft_reason_action(why) != FT_REASON_ACTION_PASS) {
 		ft_gate_note(gate, why);
 		return;
 	}
@@ -167,14 +168,14 @@ static void to_guest(struct ft_gate *gate, struct ft_guest *guest, uint8_t *data
 		if (checksum == FT_CHECKSUM_PARTIAL && kernel_side) {
 			ft_frame_seal(&frame, data);
 			gate->partial_checksums++;
-		} else if (checksum != FT_CHECKSUM_GOOD && service) {
+		} else if (checksum != FT_CHECKSUM_GOOD && service && service->acting != FT_MODE_BYPASS) {
 			ft_gate_note(gate, FT_REASON_DROP_CHECKSUM);
 			return;
 		}
 	}
 	/* A receiver takes the byte that the urgent pointer names out of the stream (RFC 6093 section 3), so what patterns
 	 * saw would not be what the server reads. Without the pointer the byte stays where it was seen. */
-	if (service && service->mode == FT_MODE_ENFORCE && ft_frame_calm(&frame, data))
+	if (service && service->acting == FT_MODE_ENFORCE && ft_frame_calm(&frame, data))
 		gate->urgent_cleared++;
 	if (!guest->up)
 		ft_gate_note(gate, FT_REASON_DROP_GUEST_DOWN);
@@ -292,9 +293,13 @@ void ft_gate_record(struct ft_gate *gate, const struct ft_guest *guest, const ch
 
 void ft_gate_time(struct ft_gate *gate, uint64_t monotonic_ns, uint64_t wall_ns)
 {
+	bool first = !gate->now;
 	if (monotonic_ns > gate->now)
 		gate->now = monotonic_ns;
 	gate->wall = wall_ns;
+	for (size_t i = 0; first && i < gate->services.count; i++)
+		if (gate->services.list[i].mode == FT_MODE_SHADOW)
+			ft_shadow_begin(gate->services.list[i].shadow, gate->now, gate->wall);
 }
 
 uint64_t ft_gate_tick(struct ft_gate *gate)
@@ -368,8 +373,8 @@ static json_t *service_status(const struct ft_service *service)
 	for (unsigned i = 0; i < FT_EXCEPTION_COUNT; i++)
 		json_object_set_new(exceptions, ft_exception_name((enum ft_exception)i),
 				    json_integer((json_int_t)tally->exceptions[i]));
-	return json_pack("{s:s, s:s, s:i, s:i, s:I, s:o, s:o}", "guest", service->guest, "mode",
-			 ft_service_mode_name(service->mode), "holds", (int)tally->open, "clones",
+	return json_pack("{s:s, s:s, s:b, s:i, s:i, s:I, s:o, s:o}", "guest", service->guest, "mode",
+			 ft_service_mode_name(service->mode), "bypass", service->acting == FT_MODE_BYPASS, "holds", (int)tally->open, "clones",
 			 (int)tally->clones, "held_bytes", (json_int_t)tally->held, "limits", limits,
 			 "exceptions", exceptions);
 }
@@ -412,6 +417,7 @@ json_t *ft_gate_status(const struct ft_gate *gate)
 	}
 	json_object_set_new(status, "guests", guests);
 	json_object_set_new(status, "services", services_status(gate));
+	json_object_set_new(status, "bypass", json_boolean(gate->bypass));
 	return status;
 }
 
@@ -517,6 +523,7 @@ static int assign_services(struct ft_gate *gate, struct ft_error *err)
 					    service->name, service->guest);
 		service->guest_index = (uint8_t)at;
 	}
+	ft_services_act(&gate->services, gate->bypass);
 	return 0;
 }
 
@@ -582,6 +589,7 @@ int ft_gate_new(const json_t *config, const struct ft_gate_outlet *outlet, struc
 	if (!made)
 		return ft_error_set(err, -ENOMEM, "no memory for the gate");
 	made->outlet = *outlet;
+	made->bypass = json_is_true(json_object_get(config, "bypass"));
 	int error = load_guests(made, config, err);
 	if (!error)
 		error = ft_services_load(json_object_get(config, "services"), &made->services, err);

@@ -55,6 +55,8 @@ struct ft_hold {
 	bool ready;               /* waits for nothing but a clone */
 	bool observed; /* of a service that only observes: its frames went on already */
 	struct ft_trigger trigger;
+	struct ft_shadow *shadow_of; /* observed, and what would have been done with it is counted here; or NULL */
+	uint64_t started; /* when it got its clone */
 	bool overlap; /* other bytes under held numbers came */
 	struct ft_held *first, *last;
 	uint32_t frames, bytes;
@@ -71,11 +73,14 @@ struct ft_hold {
 	bool slot;         /* counts as a running clone */
 	bool gone;         /* the vmm said so */
 	enum ft_exception exception; /* why there is no verdict, where the case does not say it */
+	bool bypassed;               /* to be released as soon as the one before it is */
 	bool hopeless;               /* another try of the same connection cannot help */
 	/* the release */
 	struct ft_held *to_release;
 	uint32_t released;
 	enum ft_reason outcome;
+	enum ft_reason would; /* shadow_of: have been the outcome */
+	uint64_t would_delay;
 };
 
 struct ft_holds {

@@ -231,6 +231,11 @@ static void report(struct ft_gate *gate, struct ft_hold *hold, const char *dispo
 	json_object_set_new(record, "disposition_reason", json_string(ft_reason_label(hold->outcome)));
 	json_object_set_new(record, "frames_done",
 			    json_integer(strcmp(disposition, "released") ? hold->frames : hold->released));
+	if (hold->shadow_of)
+		json_object_set_new(record, "would",
+				    json_pack("{s:s, s:b, s:I}", "reason", ft_reason_label(hold->would), "tried",
+					      hold->refused == FT_LIMIT_COUNT, "delay_ns",
+					      (json_int_t)hold->would_delay));
 	gate->outlet.record(gate->outlet.context, record);
 	json_decref(record);
 }
@@ -406,15 +411,38 @@ static void do_it(struct ft_gate *gate, struct ft_hold *hold, enum ft_policy wha
 		drop(gate, hold, reason);
 }
 
+/* Nothing was kept back, so nothing is done. */
+static void observed(struct ft_gate *gate, struct ft_hold *hold, enum ft_policy would, enum ft_reason reason)
+{
+	struct ft_flow *flow = hold->flow;
+	hold->outcome = FT_REASON_PASS_OBSERVED;
+	if (hold->shadow_of) {
+		hold->outcome = FT_REASON_PASS_SHADOW;
+		hold->would = reason;
+		bool refused = hold->refused != FT_LIMIT_COUNT;
+		uint64_t gathered = hold->opened + (refused ? 0 : flow->service->gather_ns);
+		uint64_t begun = gathered > flow->shadow_until ? gathered : flow->shadow_until;
+		uint64_t until = begun + (gate->now - hold->opened);
+		hold->would_delay = until - hold->opened;
+		if (hold->refused == FT_LIMIT_CLONES) {
+			hold->shadow_of->untried++;
+		} else if (!hold->shadow_of->until) {
+			flow->shadow_until = until;
+			flow->shadow_dead |= would == FT_POLICY_DROP;
+			ft_shadow_decided(hold->shadow_of, hold, reason, hold->would_delay);
+		}
+	}
+	report(gate, hold, "observed");
+	detach(gate, hold);
+}
+
 /* The case is judged: does what the verdict, and without one the service's policy, says. */
 static void conclude(struct ft_gate *gate, struct ft_hold *hold)
 {
 	enum ft_reason reason;
 	enum ft_policy what = decide(hold, &reason);
 	if (hold->observed) {
-		hold->outcome = FT_REASON_PASS_OBSERVED;
-		report(gate, hold, "observed");
-		detach(gate, hold);
+		observed(gate, hold, what, reason);
 		return;
 	}
 	do_it(gate, hold, what, reason);
@@ -538,7 +566,7 @@ static void tick_waiting(struct ft_gate *gate, struct ft_hold *hold)
 		give_up_at(gate, hold, FT_EXCEPTION_OVERLOAD, hold->refused);
 		return;
 	}
-	if (hold->state == FT_HOLD_GATHER) {
+	if (hold->state == FT_HOLD_GATHER && !hold->bypassed) {
 		if (!is_gathered(gate, hold))
 			return;
 		hold->state = FT_HOLD_WAIT;
@@ -546,6 +574,10 @@ static void tick_waiting(struct ft_gate *gate, struct ft_hold *hold)
 	}
 	if (flow->hold != hold)
 		return; /* the one before is still being tried */
+	if (hold->bypassed) {
+		start_release(gate, hold, FT_REASON_RELEASE_BYPASS);
+		return;
+	}
 	if (hold->deadline == NEVER)
 		hold->deadline = gate->now + gate->budgets.wall_ns;
 	hold->ready = false;
@@ -634,24 +666,42 @@ void ft_holds_tick(struct ft_gate *gate)
 void ft_hold_observe(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame, uint32_t fresh,
 		     const struct ft_trigger *trigger)
 {
-	if (flow->trials >= flow->service->trials_per_flow)
+	bool shadow = flow->service->acting == FT_MODE_SHADOW;
+	bool spent = flow->trials >= flow->service->trials_per_flow;
+	if (shadow && flow->shadow_dead) {
+		flow->service->shadow->behind++;
 		return;
+	}
+	if (spent && !shadow) {
+		flow->service->tally->limits[FT_LIMIT_TRIALS]++;
+		return;
+	}
 	struct ft_hold *hold = open_hold(gate, flow, trigger);
 	if (!hold)
 		return;
 	hold->observed = true;
+	if (shadow)
+		hold->shadow_of = flow->service->shadow;
 	flow->observing++;
 	if (keep(gate, hold, frame, fresh)) {
 		give_up(gate, hold, FT_EXCEPTION_ERROR, "no memory for a copy of the frame");
 		return;
 	}
 	/* The frame goes on at once, so a trial that cannot begin now would begin from a guest that has it already. */
+	enum ft_exception exception = FT_EXCEPTION_OVERLOAD;
 	enum ft_limit limit = ft_admission_exceeds(gate, hold);
-	if (limit == FT_LIMIT_COUNT && !ft_admission_at_once(gate, hold))
+	if (spent) {
+		limit = FT_LIMIT_TRIALS;
+	} else if (flow->tried + hold->bytes > flow->service->input_most) {
+		limit = FT_LIMIT_INPUT;
+		exception = FT_EXCEPTION_OVERSIZE;
+	} else if (limit == FT_LIMIT_COUNT && !ft_admission_at_once(gate, hold)) {
 		limit = FT_LIMIT_CLONES;
+	}
 	if (limit != FT_LIMIT_COUNT) {
-		flow->trials++;
-		give_up_at(gate, hold, FT_EXCEPTION_OVERLOAD, limit);
+		flow->trials += limit == FT_LIMIT_CLONES;
+		hold->refused = limit;
+		give_up_at(gate, hold, exception, limit);
 		return;
 	}
 	start_trial(gate, hold);
@@ -661,6 +711,48 @@ void ft_hold_observe(struct ft_gate *gate, struct ft_flow *flow, const struct ft
 	}
 	hold->state = FT_HOLD_TRY;
 	gate->holds.due = 0;
+}
+
+/* ---- an operator's word ---- */
+
+int ft_hold_order(struct ft_gate *gate, uint64_t id, bool release_it, uint64_t *before)
+{
+	struct ft_hold *hold = find(gate, id);
+	if (!hold || hold->observed || !hold->flow || hold->state >= FT_HOLD_RELEASE)
+		return -ENOENT;
+	if (hold->flow->hold != hold) {
+		*before = hold->flow->hold->id;
+		return -EBUSY;
+	}
+	struct ft_guest *about = gate->about;
+	gate->about = hold->guest;
+	abandon(hold, FT_TRIAL_END_ERROR, "an operator decided before the trial did");
+	do_it(gate, hold, release_it ? FT_POLICY_RELEASE : FT_POLICY_DROP,
+	      release_it ? FT_REASON_RELEASE_OPERATOR : FT_REASON_DROP_OPERATOR);
+	gate->about = about;
+	return 0;
+}
+
+/* In the order in which they were opened, which is that of each connection. */
+unsigned ft_holds_bypass(struct ft_gate *gate)
+{
+	unsigned count = 0;
+	struct ft_guest *about = gate->about;
+	for (struct ft_hold *hold = gate->holds.first; hold; hold = hold->next) {
+		if (!hold->flow || hold->observed || hold->state >= FT_HOLD_RELEASE ||
+		    hold->flow->service->acting != FT_MODE_BYPASS)
+			continue;
+		gate->about = hold->guest;
+		abandon(hold, FT_TRIAL_END_ERROR, "inspection was switched off");
+		/* One that waits behind another whose release found the ring full waits for that, see tick_waiting. */
+		if (hold->flow->hold == hold)
+			start_release(gate, hold, FT_REASON_RELEASE_BYPASS);
+		else
+			hold->bypassed = true;
+		count++;
+	}
+	gate->about = about;
+	return count;
 }
 
 /* ---- the end of everything ---- */
@@ -676,9 +768,7 @@ static void end_by_policy(struct ft_gate *gate, struct ft_hold *hold, bool gone,
 		abandon(hold, FT_TRIAL_END_ERROR, why);
 	hold->hopeless = true;
 	if (hold->observed) {
-		hold->outcome = FT_REASON_PASS_OBSERVED;
-		report(gate, hold, "observed");
-		detach(gate, hold);
+		observed(gate, hold, policy, ft_policy_reason(FT_EXCEPTION_ERROR, policy));
 	} else if (gone && (releasing || policy == FT_POLICY_RELEASE)) {
 		drop(gate, hold, FT_REASON_DROP_GUEST_DOWN);
 	} else if (releasing) {

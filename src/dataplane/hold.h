@@ -41,6 +41,13 @@ void ft_holds_end(struct ft_gate *gate, struct ft_guest *guest, bool gone, const
 /* Both ends of a TCP flow get a reset; nothing of it passes any more. */
 void ft_flow_kill(struct ft_gate *gate, struct ft_flow *flow);
 
+/* An operator decides on an open hold, whose trial is given up. 0; -ENOENT: there is no such hold that keeps something back;
+ * -EBUSY: it waits behind another one of its connection, *before. */
+int ft_hold_order(struct ft_gate *gate, uint64_t id, bool release, uint64_t *before);
+
+/* Releases what is held for services that are bypassed. How many holds that were. */
+unsigned ft_holds_bypass(struct ft_gate *gate);
+
 json_t *ft_holds_list(const struct ft_gate *gate);
 
 #endif

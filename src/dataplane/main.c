@@ -15,6 +15,7 @@
 #include "dataplane/backlog.h"
 #include "dataplane/confinement.h"
 #include "dataplane/gate.h"
+#include "dataplane/order.h"
 #include "dataplane/lane.h"
 #include "dataplane/port.h"
 
@@ -126,7 +127,18 @@ static void answer_query(struct process *process, json_t *message)
 	} else if (what && !strcmp(what, "counters")) {
 		json_object_set_new(answer, "result", ft_gate_counters(process->gate));
 	} else {
-		json_object_set_new(answer, "error", json_string("the dataplane has no such thing to tell"));
+		struct ft_refusal refusal;
+		json_t *result = ft_order(process->gate, message, &refusal);
+		if (result) {
+			json_object_set_new(answer, "result", result);
+		} else {
+			json_object_set_new(
+			    answer, "error",
+			    json_string(refusal.code ? refusal.text
+						     : "the dataplane has no such thing to tell or to do"));
+			json_object_set_new(answer, "code",
+					    json_integer(refusal.code ? refusal.code : EX_DATAERR));
+		}
 	}
 	say("answer", answer);
 }

@@ -90,15 +90,35 @@ static int load_quotas(const json_t *json, struct ft_quotas *to, struct ft_error
 	return error;
 }
 
+static const char *const modes[] = {"observe", "shadow", "enforce", "bypass"};
+
+int ft_service_mode_by_name(const char *name)
+{
+	for (int i = 0; name && i < FT_MODE_BYPASS; i++)
+		if (!strcmp(name, modes[i]))
+			return i;
+	return -1;
+}
+
+static int read_mode(const json_t *json, enum ft_service_mode *mode, struct ft_error *err)
+{
+	const json_t *value = json_object_get(json, "mode");
+	int found = value && !json_is_null(value) ? ft_service_mode_by_name(json_string_value(value)) : 0;
+	if (found < 0)
+		return ft_error_set(err, -EINVAL, "mode: neither observe nor shadow nor enforce");
+	*mode = (enum ft_service_mode)found;
+	return 0;
+}
+
 static int load_service(const json_t *json, const char *name, struct ft_service *service,
 			struct ft_error *err)
 {
-	bool udp, enforce, all;
+	bool udp, all;
 	uint64_t port, hold_limit, trials;
 	const json_t *guest = json_object_get(json, "guest");
 	int error = either(json, "protocol", "tcp", "udp", &udp, err);
 	if (!error)
-		error = either(json, "mode", "observe", "enforce", &enforce, err);
+		error = read_mode(json, &service->mode, err);
 	if (!error)
 		error = ft_policies_load(json, &service->policies, err);
 	if (!error)
@@ -123,12 +143,13 @@ static int load_service(const json_t *json, const char *name, struct ft_service 
 		return error;
 	if ((error = load_quotas(json, &service->quotas, err)))
 		return error;
+	service->bypass = json_is_true(json_object_get(json, "bypass"));
 	service->tally = calloc(1, sizeof(*service->tally));
+	service->shadow = calloc(1, sizeof(*service->shadow));
 	service->name = strdup(name);
 	service->guest = strdup(json_is_string(guest) ? json_string_value(guest) : "");
 	service->protocol = udp ? IPPROTO_UDP : IPPROTO_TCP;
 	service->port = (uint16_t)port;
-	service->mode = enforce ? FT_MODE_ENFORCE : FT_MODE_OBSERVE;
 	service->screen_all = all;
 	service->gather_most_ns = service->gather_ns * GATHER_MOST;
 	/* A limit below one full segment could never hold anything. */
@@ -137,7 +158,7 @@ static int load_service(const json_t *json, const char *name, struct ft_service 
 	service->trials_per_flow = (uint32_t)trials;
 	if (service->input_most < service->hold_bytes)
 		service->input_most = service->hold_bytes;
-	if (!service->name || !service->guest || !service->tally)
+	if (!service->name || !service->guest || !service->tally || !service->shadow)
 		return -ENOMEM;
 	const json_t *normal = json_object_get(json, "normal");
 	return ft_profile_load(normal ? normal : json, &service->profile, NULL, err);
@@ -174,6 +195,7 @@ void ft_services_free(struct ft_services *services)
 		free(service->guest);
 		free(service->sids);
 		free(service->tally);
+		free(service->shadow);
 		ft_profile_free(service->profile);
 	}
 	free(services->list);
@@ -234,6 +256,22 @@ int ft_budgets_load(const json_t *clone, struct ft_budgets *to, struct ft_error 
 	return 0;
 }
 
+void ft_services_act(struct ft_services *services, bool bypass)
+{
+	for (size_t i = 0; i < services->count; i++) {
+		struct ft_service *service = &services->list[i];
+		service->acting = bypass || service->bypass ? FT_MODE_BYPASS : service->mode;
+	}
+}
+
+struct ft_service *ft_services_named(struct ft_services *services, const char *name)
+{
+	for (size_t i = 0; name && i < services->count; i++)
+		if (!strcmp(services->list[i].name, name))
+			return &services->list[i];
+	return NULL;
+}
+
 const struct ft_service *ft_services_find(const struct ft_services *services, uint8_t guest, uint8_t protocol,
 					  uint16_t port)
 {
@@ -244,11 +282,16 @@ const struct ft_service *ft_services_find(const struct ft_services *services, ui
 	return NULL;
 }
 
+static bool acts_like(const struct ft_service *service, enum ft_service_mode mode)
+{
+	return service->acting == mode || (mode == FT_MODE_OBSERVE && service->acting == FT_MODE_SHADOW);
+}
+
 bool ft_services_have(const struct ft_services *services, uint8_t guest, uint8_t protocol,
 		      enum ft_service_mode mode)
 {
 	for (size_t i = 0; i < services->count; i++)
-		if (services->list[i].guest_index == guest && services->list[i].mode == mode &&
+		if (services->list[i].guest_index == guest && acts_like(&services->list[i], mode) &&
 		    (!protocol || services->list[i].protocol == protocol))
 			return true;
 	return false;
@@ -256,5 +299,5 @@ bool ft_services_have(const struct ft_services *services, uint8_t guest, uint8_t
 
 const char *ft_service_mode_name(enum ft_service_mode mode)
 {
-	return mode == FT_MODE_ENFORCE ? "enforce" : "observe";
+	return (unsigned)mode < sizeof(modes) / sizeof(*modes) ? modes[mode] : "unknown";
 }

@@ -1,5 +1,5 @@
 /* A service of the guest as the configuration describes it, and the budgets of its trials. Immutable after
- * loading. */
+ * loading, except how it acts. */
 #ifndef FT_DATAPLANE_SERVICE_H
 #define FT_DATAPLANE_SERVICE_H
 
@@ -10,15 +10,19 @@
 #include "base/error.h"
 #include "dataplane/admission.h"
 #include "dataplane/policy.h"
+#include "dataplane/shadow.h"
 #include "detect/profile.h"
 
 struct ft_screen;
+struct ft_shadow;
 
 #define FT_SERVICE_HOLD_LEAST 2048u
 
 enum ft_service_mode {
 	FT_MODE_OBSERVE, /* tried in the background, never held */
-	FT_MODE_ENFORCE
+	FT_MODE_SHADOW,  /* the same, and what enforce would have done with it is counted (dataplane/shadow.h) */
+	FT_MODE_ENFORCE,
+	FT_MODE_BYPASS /* not looked at; never configured, only switched on */
 };
 
 struct ft_service {
@@ -27,7 +31,10 @@ struct ft_service {
 	uint8_t guest_index; /* set by the gate */
 	uint8_t protocol; /* IPPROTO_TCP or IPPROTO_UDP */
 	uint16_t port;
-	enum ft_service_mode mode;
+	enum ft_service_mode mode;   /* as configured or switched to */
+	bool bypass;                 /* switched on for this service */
+	enum ft_service_mode acting; /* what follows from both and the bypass of all: ft_services_act */
+	struct ft_shadow *shadow;    /* owned; of its time in shadow mode */
 	struct ft_policies policies;
 	struct ft_quotas quotas;
 	struct ft_tally *tally; /* owned; all that changes while it runs */
@@ -69,10 +76,17 @@ int ft_services_profile(const json_t *services, const char *guest, struct ft_pro
 const struct ft_service *ft_services_find(const struct ft_services *services, uint8_t guest, uint8_t protocol,
 					  uint16_t port);
 
-/* Has any service of the guest with this protocol that mode? protocol 0: any protocol. */
+/* What each service does now. To be called after any change of a mode or a bypass. */
+void ft_services_act(struct ft_services *services, bool bypass);
+
+struct ft_service *ft_services_named(struct ft_services *services, const char *name);
+
+/* Does any service of the guest with this protocol act like that (shadow acts like observe)? protocol 0: any protocol. */
 bool ft_services_have(const struct ft_services *services, uint8_t guest, uint8_t protocol,
 		      enum ft_service_mode mode);
 
 const char *ft_service_mode_name(enum ft_service_mode mode);
+/* -1: there is no such mode that a service can be switched to. */
+int ft_service_mode_by_name(const char *name);
 
 #endif

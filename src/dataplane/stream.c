@@ -187,6 +187,7 @@ void ft_stream_note_guest(struct ft_stream *stream, const struct ft_frame *frame
 			stream->state = FT_STREAM_OPEN;
 			stream->guest_next = stream->client_ack = end;
 			stream->scaled = stream->client_scale >= 0 && frame->window_scale >= 0;
+			stream->guest_scale = frame->window_scale;
 		}
 		return;
 	}
@@ -196,10 +197,22 @@ void ft_stream_note_guest(struct ft_stream *stream, const struct ft_frame *frame
 		stream->guest_next = end;
 	if (frame->flags & FT_TCP_FIN)
 		stream->guest_fin = true;
-	if (frame->flags & FT_TCP_ACK)
+	if (frame->flags & FT_TCP_ACK) {
 		settle(stream, frame->acknowledgement);
+		/* Not of an old acknowledgement that came late: its window ended elsewhere. */
+		if (frame->acknowledgement == stream->guest_ack) {
+			stream->guest_window = frame->window;
+			stream->has_window = true;
+		}
+	}
 	if (stream->guest_fin && stream->client_fin && stream->guest_ack == stream->admitted)
 		stream->state = FT_STREAM_CLOSED;
+}
+
+bool ft_stream_closed_window(const struct ft_stream *stream)
+{
+	uint32_t window = (uint32_t)stream->guest_window << (stream->scaled ? stream->guest_scale : 0);
+	return stream->has_window && ft_sequence_diff(stream->admitted, stream->guest_ack + window) >= 0;
 }
 
 uint32_t ft_stream_client_window(const struct ft_stream *stream)

@@ -47,6 +47,9 @@ struct ft_stream {
 	/* guest to client */
 	uint32_t guest_next; /* behind the last byte that the guest sent */
 	bool guest_fin;
+	uint16_t guest_window; /* as its last acknowledgement said it */
+	int8_t guest_scale;    /* of its SYN; -1: none */
+	bool has_window;       /* guest_window is known */
 };
 
 /* A client's segment, measured against the stream. */
@@ -88,6 +91,9 @@ void ft_stream_note_client(struct ft_stream *stream, const struct ft_frame *fram
 
 /* A segment of the guest. Its claims are bounded: it cannot acknowledge what it has not been given. */
 void ft_stream_note_guest(struct ft_stream *stream, const struct ft_frame *frame);
+
+/* The guest's window ends where new bytes would begin: it has said that it takes none now. */
+bool ft_stream_closed_window(const struct ft_stream *stream);
 
 /* The client's window in bytes. */
 uint32_t ft_stream_client_window(const struct ft_stream *stream);

@@ -74,7 +74,7 @@ static enum ft_reason pass_reason(const struct ft_flow *flow)
 
 static void pass_syn(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame)
 {
-	if (!frame->payload_length || flow->service->mode == FT_MODE_OBSERVE) {
+	if (!frame->payload_length || flow->service->acting != FT_MODE_ENFORCE) {
 		pass(gate, flow, frame, FT_REASON_PASS_INSPECTED);
 		return;
 	}
@@ -84,13 +84,10 @@ static void pass_syn(struct ft_gate *gate, struct ft_flow *flow, const struct ft
 		ft_gate_note(gate, FT_REASON_PASS_INSPECTED);
 }
 
-static void handle_syn(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame)
+/* The client begins a connection, or says again that it does. */
+static void begin(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame)
 {
 	struct ft_stream *stream = &flow->stream;
-	if (flow->hold) {
-		ft_gate_note(gate, FT_REASON_DROP_OUT_OF_WINDOW);
-		return;
-	}
 	if (flow->dead || stream->state != FT_STREAM_OPEN) {
 		ft_flow_renew(flow);
 		flow->start_wall = gate->wall;
@@ -102,6 +99,15 @@ static void handle_syn(struct ft_gate *gate, struct ft_flow *flow, const struct 
 		/* The guest may have forgotten the old connection, or not: its answer will tell. */
 		ft_stream_begin(&flow->renewed, frame);
 	}
+}
+
+static void handle_syn(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame)
+{
+	if (flow->hold) {
+		ft_gate_note(gate, FT_REASON_DROP_OUT_OF_WINDOW);
+		return;
+	}
+	begin(gate, flow, frame);
 	pass_syn(gate, flow, frame);
 }
 
@@ -185,6 +191,19 @@ static void hold(struct ft_gate *gate, struct ft_flow *flow, const struct ft_fra
 		pass_acknowledgement(gate, flow, frame);
 }
 
+/* A byte sent into a closed window, to learn whether it is open by now: BSD's and Windows' way (RFC 9293 3.8.6.1; Linux sends
+ * an old number). A clone's guest would take it no more than the live one, and a trial that proves nothing kills the
+ * connection. So the guest gets the question without the byte, at a number that it answers; the byte comes again. */
+static void probe_window(struct ft_gate *gate, const struct ft_flow *flow, const struct ft_frame *frame)
+{
+	struct ft_frame_bare change = {.sequence = flow->stream.released - 1,
+				       .flags = FT_TCP_ACK,
+				       .set_timestamp = flow->stream.has_timestamp,
+				       .timestamp = flow->stream.timestamp};
+	if (!deliver_bare(gate, flow, frame, &change))
+		ft_gate_note(gate, FT_REASON_PASS_ACK);
+}
+
 /* New bytes in order. */
 static void handle_next(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame,
 			uint32_t fresh)
@@ -196,6 +215,11 @@ static void handle_next(struct ft_gate *gate, struct ft_flow *flow, const struct
 	bool farewell = !frame->payload_length && !flow->hold &&
 			flow->stream.guest_next != flow->answered_from &&
 			flow->stream.guest_ack == flow->stream.released;
+	if (frame->payload_length && !flow->hold && frame->flags & FT_TCP_ACK &&
+	    ft_stream_closed_window(&flow->stream)) {
+		probe_window(gate, flow, frame);
+		return;
+	}
 	if (flow->suspect && !farewell) {
 		/* Nothing of it passes without a trial, so there is nothing left that inspection could add. */
 		hold(gate, flow, frame, fresh, &join);
@@ -287,12 +311,10 @@ static void handle_enforced(struct ft_gate *gate, struct ft_flow *flow, const st
 		pass_acknowledgement(gate, flow, frame);
 }
 
-/* Everything passes. The stream follows as well as it can; after a gap it goes on behind it. */
-static void handle_observed(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame)
+/* Where everything passes: the stream follows as well as it can; after a gap it goes on behind it. */
+static enum ft_segment follow(struct ft_stream *stream, const struct ft_frame *frame, uint32_t *fresh)
 {
-	uint32_t fresh;
-	struct ft_stream *stream = &flow->stream;
-	enum ft_segment segment = ft_stream_measure(stream, frame, &fresh);
+	enum ft_segment segment = ft_stream_measure(stream, frame, fresh);
 	if (segment == FT_SEGMENT_GAP || segment == FT_SEGMENT_FULL || segment == FT_SEGMENT_OUTSIDE) {
 		uint32_t guest_next = stream->guest_next;
 		int8_t scale = stream->client_scale;
@@ -302,16 +324,62 @@ static void handle_observed(struct ft_gate *gate, struct ft_flow *flow, const st
 		/* Both or neither: this frame is no SYN and says nothing of the scale. */
 		stream->client_scale = scale;
 		stream->scaled = scaled;
-		segment = ft_stream_measure(stream, frame, &fresh);
+		segment = ft_stream_measure(stream, frame, fresh);
 	}
-	struct ft_trigger trigger = {.reason = FT_REASON_HOLD_OVERLAP};
-	int found = segment == FT_SEGMENT_OVERLAP;
-	if (segment == FT_SEGMENT_NEXT)
-		found = ft_trigger_client(gate, flow, frame, fresh, &trigger) > 0;
+	return segment;
+}
+
+/* What would this frame be held for? */
+static bool find_trigger(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame,
+			 enum ft_segment segment, uint32_t fresh, struct ft_trigger *trigger)
+{
+	*trigger = (struct ft_trigger){.reason = FT_REASON_HOLD_OVERLAP};
+	if (segment != FT_SEGMENT_NEXT)
+		return segment == FT_SEGMENT_OVERLAP;
+	/* What enforce would try, because something was found before: see dataplane/shadow.h. */
+	bool shadow = flow->service->acting == FT_MODE_SHADOW;
+	if (shadow && flow->suspect && frame->payload_length) {
+		*trigger = (struct ft_trigger){.reason = FT_REASON_HOLD_JOIN};
+		return true;
+	}
+	bool found = ft_trigger_client(gate, flow, frame, fresh, trigger) > 0;
+	flow->suspect |= found && shadow;
+	return found;
+}
+
+static void handle_observed(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame)
+{
+	uint32_t fresh;
+	struct ft_trigger trigger;
+	struct ft_stream *stream = &flow->stream;
+	enum ft_segment segment = follow(stream, frame, &fresh);
+	bool found = find_trigger(gate, flow, frame, segment, fresh, &trigger);
+	bool shadow = flow->service->acting == FT_MODE_SHADOW;
 	if (found && ft_gate_has_room(flow->guest, frame->length))
 		ft_hold_observe(gate, flow, frame, fresh, &trigger);
 	ft_stream_admit(stream, frame, fresh);
-	pass(gate, flow, frame, found ? FT_REASON_PASS_OBSERVED : pass_reason(flow));
+	pass(gate, flow, frame,
+	     !found   ? pass_reason(flow)
+	     : shadow ? FT_REASON_PASS_SHADOW
+		      : FT_REASON_PASS_OBSERVED);
+	ft_stream_release(stream, stream->admitted);
+}
+
+/* Nothing is looked at, but the connection is followed: inspection may be switched on again in its middle. */
+static void handle_bypassed(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame)
+{
+	uint32_t fresh;
+	struct ft_stream *stream = &flow->stream;
+	if ((frame->flags & (FT_TCP_SYN | FT_TCP_ACK | FT_TCP_RST)) == FT_TCP_SYN) {
+		begin(gate, flow, frame);
+	} else if (frame->flags & FT_TCP_RST) {
+		if (frame->sequence == stream->admitted)
+			stream->state = FT_STREAM_CLOSED;
+	} else if (!flow->dead && !(frame->flags & FT_TCP_SYN)) {
+		follow(stream, frame, &fresh);
+		ft_stream_admit(stream, frame, fresh);
+	}
+	pass(gate, flow, frame, FT_REASON_PASS_BYPASS);
 	ft_stream_release(stream, stream->admitted);
 }
 
@@ -326,15 +394,16 @@ static struct ft_flow *flow_of_client(struct ft_gate *gate, struct ft_guest *gue
 	bool syn = (frame->flags & (FT_TCP_SYN | FT_TCP_ACK | FT_TCP_RST)) == FT_TCP_SYN;
 	if (flow)
 		return flow;
-	if (!syn && service->mode != FT_MODE_OBSERVE) {
+	if (!syn && service->acting == FT_MODE_ENFORCE) {
 		ft_gate_note(gate, FT_REASON_DROP_NO_FLOW);
 		answer_with_reset(gate, guest, frame, true);
 		return NULL;
 	}
 	flow = ft_flows_add(gate->flows, &key);
-	if (!flow && service->mode == FT_MODE_OBSERVE) {
+	if (!flow && service->acting != FT_MODE_ENFORCE) {
 		if (!ft_gate_deliver(gate, guest, frame->data, frame->length))
-			ft_gate_note(gate, FT_REASON_PASS_UNSEEN);
+			ft_gate_note(gate, service->acting == FT_MODE_BYPASS ? FT_REASON_PASS_BYPASS
+									     : FT_REASON_PASS_UNSEEN);
 		return NULL;
 	}
 	if (!flow) {
@@ -361,6 +430,15 @@ void ft_tcp_client(struct ft_gate *gate, struct ft_guest *guest, const struct ft
 		return;
 	bool syn = (frame->flags & (FT_TCP_SYN | FT_TCP_RST)) == FT_TCP_SYN;
 	flow->seen = gate->now;
+	/* What is held stays in order and is decided as it began, whatever the mode is now. */
+	bool enforce = flow->hold || service->acting == FT_MODE_ENFORCE;
+	if (!enforce && service->acting == FT_MODE_BYPASS) {
+		handle_bypassed(gate, flow, frame);
+		flow->packets++;
+		flow->bytes += frame->length;
+		ft_stream_note_client(&flow->stream, frame);
+		return;
+	}
 	if (flow->dead && !(syn && !(frame->flags & FT_TCP_ACK))) {
 		ft_gate_note(gate, FT_REASON_DROP_FLOW_DEAD);
 		answer_with_reset(gate, guest, frame, true);
@@ -374,7 +452,7 @@ void ft_tcp_client(struct ft_gate *gate, struct ft_guest *guest, const struct ft
 			handle_syn(gate, flow, frame);
 	} else if (frame->flags & FT_TCP_RST) {
 		handle_reset(gate, flow, frame);
-	} else if (flow->service->mode == FT_MODE_OBSERVE) {
+	} else if (!enforce) {
 		handle_observed(gate, flow, frame);
 	} else if (flow->stream.state == FT_STREAM_SYN) {
 		/* Nobody can know the guest's number before the guest said it. */
@@ -399,6 +477,9 @@ bool ft_tcp_guest(struct ft_gate *gate, struct ft_guest *guest, const struct ft_
 	struct ft_flow *flow = ft_flows_find(gate->flows, &key);
 	if (!flow)
 		return true; /* not an inspected service's, or one that was forgotten */
+	bool bypass = flow->service->acting == FT_MODE_BYPASS;
+	if (flow->dead && bypass)
+		return true;
 	if (flow->dead) {
 		ft_gate_note(gate, FT_REASON_DROP_FLOW_DEAD);
 		answer_with_reset(gate, guest, frame, false);
@@ -408,7 +489,8 @@ bool ft_tcp_guest(struct ft_gate *gate, struct ft_guest *guest, const struct ft_
 	flow->packets_toclient++;
 	flow->bytes_toclient += frame->length;
 	renew_if_answered(flow, frame);
-	ft_trigger_guest(gate, flow, frame);
+	if (!bypass)
+		ft_trigger_guest(gate, flow, frame);
 	ft_stream_note_guest(&flow->stream, frame);
 	return true;
 }

@@ -47,16 +47,42 @@ static void hold(struct ft_gate *gate, struct ft_flow *flow, const struct ft_fra
 		ft_gate_note(gate, FT_REASON_DROP_NO_MEMORY);
 }
 
+static void pass(struct ft_gate *gate, struct ft_guest *guest, const struct ft_frame *frame, enum ft_reason reason)
+{
+	if (!ft_gate_deliver(gate, guest, frame->data, frame->length))
+		ft_gate_note(gate, reason);
+}
+
+/* A datagram that goes on at once, whatever it shows. */
+static void observe(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame,
+		    const struct ft_trigger *trigger, bool found)
+{
+	bool shadow = flow->service->acting == FT_MODE_SHADOW;
+	flow->suspect |= found && shadow;
+	if (found && ft_gate_has_room(flow->guest, frame->length))
+		ft_hold_observe(gate, flow, frame, 0, trigger);
+	pass(gate, flow->guest, frame,
+	     found && shadow              ? FT_REASON_PASS_SHADOW
+	     : found                      ? FT_REASON_PASS_OBSERVED
+	     : ft_trigger_settled(flow)   ? FT_REASON_PASS_SETTLED
+					  : FT_REASON_PASS_INSPECTED);
+}
+
 void ft_udp_client(struct ft_gate *gate, struct ft_guest *guest, const struct ft_service *service,
 		   const struct ft_frame *frame)
 {
 	struct ft_flow *flow = flow_of(gate, guest, service, frame);
-	bool observe = service->mode == FT_MODE_OBSERVE;
+	/* What is held stays in order and is decided as it began, whatever the mode is now. */
+	bool enforce = service->acting == FT_MODE_ENFORCE || (flow && flow->hold);
+	if (!enforce && service->acting == FT_MODE_BYPASS) {
+		pass(gate, guest, frame, FT_REASON_PASS_BYPASS);
+		return;
+	}
 	if (!flow) {
-		if (!observe)
+		if (enforce)
 			ft_gate_note(gate, FT_REASON_DROP_FLOW_TABLE);
-		else if (!ft_gate_deliver(gate, guest, frame->data, frame->length))
-			ft_gate_note(gate, FT_REASON_PASS_UNSEEN);
+		else
+			pass(gate, guest, frame, FT_REASON_PASS_UNSEEN);
 		return;
 	}
 	if (flow->dead) {
@@ -65,25 +91,28 @@ void ft_udp_client(struct ft_gate *gate, struct ft_guest *guest, const struct ft
 	}
 	struct ft_trigger trigger = {.reason = FT_REASON_HOLD_JOIN};
 	int found = 1;
-	if (!flow->suspect)
+	/* `suspect` is of no account where frames are only observed one by one. */
+	if (!flow->suspect || service->acting == FT_MODE_OBSERVE)
 		found = ft_trigger_client(gate, flow, frame, 0, &trigger);
 	/* A datagram without payload shows nothing to inspection, but a service may act on it. */
 	if (!found && service->screen_all) {
 		trigger.reason = FT_REASON_HOLD_ALL;
 		found = 1;
 	}
-	if (found < 0 && !observe) {
-		ft_gate_note(gate, FT_REASON_DROP_NO_MEMORY);
-	} else if (found > 0 && !observe) {
-		hold(gate, flow, frame, &trigger);
-	} else {
-		if (found > 0 && ft_gate_has_room(guest, frame->length))
-			ft_hold_observe(gate, flow, frame, 0, &trigger);
-		if (!ft_gate_deliver(gate, guest, frame->data, frame->length))
-			ft_gate_note(gate, found > 0                  ? FT_REASON_PASS_OBSERVED
-					   : ft_trigger_settled(flow) ? FT_REASON_PASS_SETTLED
-								      : FT_REASON_PASS_INSPECTED);
+	/* Behind what is held nothing may overtake it. */
+	if (!found && flow->hold) {
+		trigger = (struct ft_trigger){.reason = FT_REASON_HOLD_JOIN};
+		found = 1;
 	}
+	if (!enforce)
+		observe(gate, flow, frame, &trigger, found > 0);
+	else if (found < 0)
+		ft_gate_note(gate, FT_REASON_DROP_NO_MEMORY);
+	else if (found)
+		hold(gate, flow, frame, &trigger);
+	else
+		pass(gate, guest, frame,
+		     ft_trigger_settled(flow) ? FT_REASON_PASS_SETTLED : FT_REASON_PASS_INSPECTED);
 }
 
 bool ft_udp_guest(struct ft_gate *gate, struct ft_guest *guest, const struct ft_frame *frame)
@@ -96,6 +125,7 @@ bool ft_udp_guest(struct ft_gate *gate, struct ft_guest *guest, const struct ft_
 	flow->seen = gate->now;
 	flow->packets_toclient++;
 	flow->bytes_toclient += frame->length;
-	ft_trigger_guest(gate, flow, frame);
+	if (flow->service->acting != FT_MODE_BYPASS)
+		ft_trigger_guest(gate, flow, frame);
 	return true;
 }

@@ -4,6 +4,7 @@
 #include <sysexits.h>
 
 #include "gateway/guest.h"
+#include "gateway/operate.h"
 #include "gateway/suggest.h"
 #include "gateway/supervisor.h"
 
@@ -43,7 +44,10 @@ static json_t *own_status(const struct ft_supervisor *s)
 
 static void ask_status(struct ft_supervisor *s, uint64_t connection, json_t *request)
 {
-	struct ft_query *query = ft_query_begin(&s->queries, connection, request, own_status(s));
+	json_t *own = own_status(s), *bypassed = ft_operate_bypassed(s);
+	if (bypassed)
+		json_object_set_new(own, "bypass", bypassed);
+	struct ft_query *query = ft_query_begin(&s->queries, connection, request, own);
 	for (unsigned i = 0; query && i < s->count; i++)
 		if (s->children[i].state == FT_CHILD_READY)
 			ft_query_ask(&s->queries, query, &s->children[i],
@@ -52,9 +56,8 @@ static void ask_status(struct ft_supervisor *s, uint64_t connection, json_t *req
 		ft_query_settle(&s->queries, query);
 }
 
-/* One child has the whole answer. */
-static void ask_one(struct ft_supervisor *s, uint64_t connection, json_t *request, enum ft_child_kind kind,
-		    json_t *message)
+struct ft_query *ft_answer_ask(struct ft_supervisor *s, uint64_t connection, json_t *request,
+			       enum ft_child_kind kind, json_t *message)
 {
 	struct ft_child *child = &s->children[kind == FT_CHILD_LEDGER ? 0 : 1];
 	json_t *id = json_object_get(request, "id");
@@ -62,19 +65,27 @@ static void ask_one(struct ft_supervisor *s, uint64_t connection, json_t *reques
 		ft_query_refuse(&s->control, connection, id, EX_UNAVAILABLE, "the %s process is %s",
 				child->name, ft_child_state_name(child->state));
 		json_decref(message);
-		return;
+		return NULL;
 	}
 	struct ft_query *query = ft_query_begin(&s->queries, connection, request, NULL);
 	if (!query) {
 		json_decref(message);
-		return;
+		return NULL;
 	}
 	if (ft_query_ask(&s->queries, query, child, message)) {
 		ft_query_refuse(&s->control, connection, id, EX_UNAVAILABLE, "the %s process does not answer",
 				child->name);
 		json_decref(query->id);
 		*query = (struct ft_query){0};
+		return NULL;
 	}
+	return query;
+}
+
+static void ask_one(struct ft_supervisor *s, uint64_t connection, json_t *request, enum ft_child_kind kind,
+		    json_t *message)
+{
+	ft_answer_ask(s, connection, request, kind, message);
 }
 
 static void ask_holds(struct ft_supervisor *s, uint64_t connection, json_t *request)
@@ -115,7 +126,8 @@ static const struct {
     {"status", ask_status},     {"holds", ask_holds}, {"counters", ask_counters},
     {"verdicts", ask_verdicts}, {"show", ask_show},
     {"guest-start", ft_guest_start}, {"guest-stop", ft_guest_stop}, {"guest-restart", ft_guest_restart},
-    {"guest-console", ft_guest_console},
+    {"guest-console", ft_guest_console}, {"release", ft_operate_release}, {"drop", ft_operate_drop},
+    {"mode", ft_operate_mode}, {"shadow", ft_operate_shadow}, {"bypass", ft_operate_bypass},
 };
 
 #define REQUESTS (sizeof(requests) / sizeof(*requests))

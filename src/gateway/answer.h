@@ -5,8 +5,14 @@
 #include <jansson.h>
 #include <stdint.h>
 
+#include "gateway/supervisor.h"
+
 /* A struct ft_control's request callback; context is the struct ft_supervisor. */
 void ft_answer_request(void *context, uint64_t connection, json_t *request);
 void ft_answer_closed(void *context, uint64_t connection); /* its callback for clients that have gone */
+
+/* Asks one child, whose answer is the client's. message is taken over. NULL: the client has been told why not. */
+struct ft_query *ft_answer_ask(struct ft_supervisor *s, uint64_t connection, json_t *request,
+			       enum ft_child_kind kind, json_t *message);
 
 #endif

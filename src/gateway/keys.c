@@ -81,8 +81,10 @@ const struct ft_key ft_keys[] = {
     {"services.*.guest", FT_KEY_TEXT, NULL, NULL, "web", "The guest that serves it."},
     {"services.*.protocol", FT_KEY_CHOICE, "tcp|udp", "tcp", NULL, "Transport."},
     {"services.*.port", FT_KEY_WHOLE, "1..65535", NULL, "80", "Port on the guest."},
-    {"services.*.mode", FT_KEY_CHOICE, "enforce|observe", "observe", NULL,
-     "observe tries suspicious input in the background and holds nothing; enforce holds it for the verdict."},
+    {"services.*.mode", FT_KEY_CHOICE, "enforce|shadow|observe", "observe", NULL,
+     "observe tries suspicious input in the background and holds nothing; shadow holds nothing either, but works out "
+     "what enforce would have held, dropped and delayed, and reports it; enforce holds input for the verdict. "
+     "`foretaste mode` switches it while the gateway runs."},
     {"services.*.screen", FT_KEY_CHOICE, "suspicious|all", "suspicious", NULL,
      "What is tried: input that a rule or risk points at, or all of it."},
     {"services.*.rules", FT_KEY_PATHS, NULL, "[rules/web.yaml]", NULL, "Files of pattern rules."},

@@ -41,6 +41,7 @@ static void end(struct ft_query *query)
 {
 	json_decref(query->id);
 	json_decref(query->result);
+	json_decref(query->act);
 	*query = (struct ft_query){0};
 }
 
@@ -88,6 +89,8 @@ static void answered(struct ft_queries *queries, struct ft_query *query, unsigne
 {
 	const struct ft_child *child = query->asked[part].child;
 	query->asked[part].number = 0;
+	if (query->act && (result || code == EX_UNAVAILABLE))
+		queries->acted(queries->context, query->act, result);
 	if (!query->result) {
 		if (result) {
 			finish(queries, query, json_incref(result));
@@ -146,7 +149,7 @@ void ft_query_forget(struct ft_queries *queries, const struct ft_child *child)
 void ft_query_drop(struct ft_queries *queries, uint64_t connection)
 {
 	for (unsigned i = 0; i < FT_QUERY_MAX; i++)
-		if (queries->queries[i].connection == connection)
+		if (queries->queries[i].connection == connection && !queries->queries[i].act)
 			end(&queries->queries[i]);
 }
 

@@ -19,6 +19,7 @@ struct ft_query {
 	uint64_t connection; /* 0: free */
 	json_t *id;          /* the client's */
 	json_t *result;      /* what is put together; NULL: the one child's answer is the result */
+	json_t *act; /* what an operator does with it: told to queries->acted, also when the client has gone */
 	uint64_t deadline;
 	unsigned parts;
 	struct {
@@ -31,6 +32,9 @@ struct ft_queries {
 	struct ft_control *control;
 	struct ft_query queries[FT_QUERY_MAX];
 	uint64_t next; /* number of the last question */
+	/* The child has done what act says and answered with result; or it has not said so in time (NULL). */
+	void (*acted)(void *context, const json_t *act, const json_t *result);
+	void *context;
 };
 
 /* Starts a request. result (taken over, may be NULL): object whose "processes" get each child's answer as "state".

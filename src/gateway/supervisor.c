@@ -19,6 +19,7 @@
 #include "base/link.h"
 #include "base/printable.h"
 #include "gateway/answer.h"
+#include "gateway/operate.h"
 #include "gateway/files.h"
 #include "gateway/guest.h"
 
@@ -112,6 +113,7 @@ static int send_config(struct ft_supervisor *s, struct ft_child *child, struct f
 		break;
 	case FT_CHILD_DATAPLANE:
 		part = ft_config_dataplane(s->config);
+		ft_operate_patch(s, part);
 		error = ft_files_first_hold(s->state_fd, &first, err);
 		json_object_set_new(part, "first_hold", json_integer((json_int_t)first));
 		fds[0] = fcntl(s->records[1], F_DUPFD_CLOEXEC, 0);
@@ -724,6 +726,8 @@ static int open_all(struct ft_supervisor *s, struct ft_error *err)
 	s->control.closed = ft_answer_closed;
 	s->control.context = s;
 	s->queries.control = &s->control;
+	s->queries.acted = ft_operate_acted;
+	s->queries.context = s;
 	return ft_control_open(&s->control, ft_config_text(s->config, "control"), err);
 }
 
@@ -748,6 +752,7 @@ static void open_shares(struct ft_supervisor *s)
 
 static void close_all(struct ft_supervisor *s)
 {
+	json_decref(s->live);
 	ft_cgroup_close(&s->cgroup);
 	if (s->control.path)
 		ft_control_close(&s->control);

@@ -31,6 +31,7 @@ struct ft_supervisor {
 	enum ft_supervisor_phase phase;
 	unsigned stop_step; /* which kind of child is being stopped */
 	uint64_t started;
+	json_t *live; /* what operators switched: {"modes": {SERVICE: mode}, "bypass": {SERVICE: true}, "bypass_all": true} */
 	int exit_code;
 	struct ft_error why; /* of an exit that nobody asked for */
 };

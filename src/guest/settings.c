@@ -81,11 +81,12 @@ static int read_machine(struct ft_settings *s, const json_t *config, struct ft_e
 		return err->code;
 	if (!m->memory)
 		return ft_error_set(err, -EINVAL, "configuration: \"memory\" is missing");
-	if (json_is_number(speed) && json_number_value(speed) > 0 && json_number_value(speed) <= 1000)
+	/* Below 1/1024 it would come to 0, which means the default. */
+	if (json_is_number(speed) && json_number_value(speed) * 1024 >= 1 && json_number_value(speed) <= 1000)
 		m->ns_per_1024insn = (uint32_t)(json_number_value(speed) * 1024);
 	else if (speed)
 		return ft_error_set(err, -EINVAL,
-				    "configuration: \"ns_per_insn\" is no number above 0 and up to 1000");
+				    "configuration: \"ns_per_insn\" is no number from 1/1024 to 1000");
 	const char *verify = json_string_value(json_object_get(config, "verify"));
 	if (verify && strcmp(verify, "off") && strcmp(verify, "on"))
 		return ft_error_set(err, -EINVAL, "configuration: verify \"%.40s\" is neither on nor off", verify);

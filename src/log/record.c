@@ -30,7 +30,7 @@ struct field {
 
 #define ANY_NUMBER ((uint64_t)INT64_MAX)
 
-static const char *const modes[] = {"observe", "enforce", NULL};
+static const char *const modes[] = {"observe", "shadow", "enforce", "bypass", NULL};
 static const char *const protocols[] = {"tcp", "udp", NULL};
 static const char *const verdicts[] = {"clean", "malicious", "suspicious", "inconclusive", NULL};
 static const char *const dispositions[] = {"released", "dropped", "reset", "tempfailed", "observed", NULL};
@@ -92,6 +92,13 @@ static const struct field trial[] = {
     {0},
 };
 
+static const struct field would[] = {
+    {"reason", TEXT, true, 64, NULL, NULL},
+    {"tried", BOOLEAN, false, 0, NULL, NULL},
+    {"delay_ns", NUMBER, false, ANY_NUMBER, NULL, NULL},
+    {0},
+};
+
 static const struct field hold[] = {
     {"hold", NUMBER, true, ANY_NUMBER, NULL, NULL},
     {"guest", TEXT, true, 64, NULL, NULL},
@@ -113,6 +120,7 @@ static const struct field hold[] = {
     {"severity", NUMBER, true, 4, NULL, NULL},
     {"disposition", WORD, true, 0, dispositions, NULL},
     {"disposition_reason", TEXT, true, 64, NULL, NULL},
+    {"would", MAP, false, 0, NULL, would},
     {"frames_done", NUMBER, false, ANY_NUMBER, NULL, NULL},
     {0},
 };

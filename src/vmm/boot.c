@@ -169,6 +169,7 @@ static int set_cpu(struct ft_machine *m, uint64_t entry, struct ft_error *err)
 	cpu.dr[6] = 0xffff0ff0;
 	cpu.dr[7] = 0x400;
 	cpu.pat = 0x0007040600070406ull;
+	cpu.misc_enable = FT_MISC_ENABLE_RESET;
 	cpu.icount = m->icount;
 	cpu.fxsave[0] = 0x7f; /* FCW 0x037f */
 	cpu.fxsave[1] = 0x03;

@@ -42,6 +42,12 @@ struct ft_machine *ft_machine_create(const struct ft_machine_config *config, str
 		ft_error_set(err, -ENOMEM, "no memory for a machine");
 		return NULL;
 	}
+	m->hash = XXH3_createState();
+	if (!m->hash) {
+		ft_error_set(err, -ENOMEM, "no memory for a machine");
+		ft_machine_destroy(m);
+		return NULL;
+	}
 	if (create_clock(m, config, err) || ft_memory_create(&m->ram, config->memory, err) ||
 	    ft_devices_create(m, config, err)) {
 		ft_machine_destroy(m);
@@ -64,6 +70,7 @@ void ft_machine_destroy(struct ft_machine *m)
 		m->engine_ops->destroy(m->engine);
 	ft_devices_destroy(m);
 	ft_memory_destroy(&m->ram);
+	XXH3_freeState(m->hash);
 	free(m);
 }
 
@@ -169,8 +176,9 @@ bool ft_machine_quiet(const struct ft_machine *m)
 }
 
 /* Everything but RAM. */
-static uint64_t finish_hash(struct ft_machine *m, XXH3_state_t *hash)
+static uint64_t finish_hash(struct ft_machine *m)
 {
+	XXH3_state_t *hash = m->hash;
 	if (m->engine) {
 		struct ft_cpu_state cpu;
 		memset(&cpu, 0, sizeof(cpu));
@@ -186,31 +194,23 @@ static uint64_t finish_hash(struct ft_machine *m, XXH3_state_t *hash)
 	uint8_t pending[3] = {m->interrupt, m->nmi, m->reset};
 	XXH3_128bits_update(hash, pending, sizeof(pending));
 	ft_devices_hash(m, hash);
-	uint64_t low = XXH3_128bits_digest(hash).low64;
-	XXH3_freeState(hash);
-	return low;
+	return XXH3_128bits_digest(hash).low64;
 }
 
 uint64_t ft_machine_hash(struct ft_machine *m)
 {
-	XXH3_state_t *hash = XXH3_createState();
-	if (!hash)
-		return 0;
-	XXH3_128bits_reset(hash);
-	XXH3_128bits_update(hash, m->ram.base, m->ram.size);
-	return finish_hash(m, hash);
+	XXH3_128bits_reset(m->hash);
+	XXH3_128bits_update(m->hash, m->ram.base, m->ram.size);
+	return finish_hash(m);
 }
 
 uint64_t ft_machine_hash_written(struct ft_machine *m)
 {
-	XXH3_state_t *hash = XXH3_createState();
-	if (!hash)
-		return 0;
-	XXH3_128bits_reset(hash);
+	XXH3_128bits_reset(m->hash);
 	for (uint64_t page = 0; page < m->ram.size / FT_PAGE_SIZE; page++)
 		if (m->ram.page_flags[page] & FT_PAGE_WRITTEN) {
-			XXH3_128bits_update(hash, &page, sizeof(page));
-			XXH3_128bits_update(hash, m->ram.base + page * FT_PAGE_SIZE, FT_PAGE_SIZE);
+			XXH3_128bits_update(m->hash, &page, sizeof(page));
+			XXH3_128bits_update(m->hash, m->ram.base + page * FT_PAGE_SIZE, FT_PAGE_SIZE);
 		}
-	return finish_hash(m, hash);
+	return finish_hash(m);
 }

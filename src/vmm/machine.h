@@ -196,6 +196,8 @@ struct ft_machine_config {
 
 struct ft_devices; /* vmm/dev/devices.h: all devices of the PC, embedded structs */
 
+struct XXH3_state_s;
+
 struct ft_machine {
 	struct ft_memory ram;
 	struct ft_clock clock;
@@ -218,6 +220,7 @@ struct ft_machine {
 	uint8_t reset;         /* enum ft_reset */
 	int kicked;            /* ft_machine_kick was called (atomic) */
 	uint64_t limit_ns;     /* where the running ft_machine_run ends in virtual time: counts as a deadline */
+	struct XXH3_state_s *hash; /* scratch of ft_machine_hash: made with the machine, so that a hash cannot fail */
 	uint64_t frames_dropped; /* received frames the guest did not take: no driver, or too many waiting. Not state */
 
 	/* Journal: called by ft_machine_input before the input takes effect. NULL: none. */

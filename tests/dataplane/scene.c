@@ -270,7 +270,7 @@ size_t scene_build(const struct scene *scene, bool from_client, uint32_t sequenc
 	ft_store32(tcp + 8, flags & FT_TCP_ACK ? ack + (from_client ? GUEST_ISN : CLIENT_ISN) : 0);
 	tcp[12] = (uint8_t)((5 + options / 4) << 4);
 	tcp[13] = (uint8_t)flags;
-	ft_store16(tcp + 14, 1000);
+	ft_store16(tcp + 14, !from_client && scene->closed ? 0 : 1000);
 	uint8_t *option = tcp + 20;
 	if (syn) {
 		const uint8_t list[8] = {2, 4, 0x05, 0xb4, 1, 3, 3, 7};

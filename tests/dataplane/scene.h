@@ -67,6 +67,7 @@ struct scene {
 	uint16_t client_port;
 	uint32_t client_host; /* added to the client's address */
 	bool timestamps;
+	bool closed; /* the guest's segments offer no window */
 	uint32_t tsval;
 	unsigned sequence; /* of events */
 };

@@ -635,6 +635,42 @@ static void a_fin_joins_the_hold_and_ends_the_stream(void **state)
 	assert_int_equal(scene_count(&s, FT_REASON_DROP_OUT_OF_WINDOW), 1);
 }
 
+static void a_byte_into_a_closed_window_is_a_question(void **state)
+{
+	s.timestamps = true;
+	scene_connect(&s);
+	s.strict = true;
+	scene_text(&s, 1, "EVIL");
+	scene_pass(&s, 3 * MS);
+	scene_answer(&s, false);
+	uint32_t given = s.tsval;
+	s.closed = true;
+	scene_guest(&s, 1, 5, FT_TCP_ACK, "", 0);
+	for (unsigned i = 1; i <= 3; i++) {
+		scene_forget(&s);
+		scene_client(&s, 5, 1, FT_TCP_ACK, "x", 1);
+		scene_pass(&s, 3 * MS);
+		/* No trial, which no clone could pass, and not the byte; but a question that the guest answers. */
+		assert_int_equal(s.requests, 1);
+		assert_int_equal(s.guest_count, 1);
+		const struct ft_frame *frame = &s.to_guest[0].frame;
+		assert_int_equal(frame->sequence, CLIENT_ISN + 4);
+		assert_int_equal(frame->payload_length, 0);
+		assert_int_equal(ft_load32(s.to_guest[0].data + frame->timestamp), given);
+		assert_int_equal(scene_count(&s, FT_REASON_PASS_ACK), i);
+	}
+	/* The window opens: the byte is tried like any other of a suspect flow. */
+	s.closed = false;
+	scene_guest(&s, 1, 5, FT_TCP_ACK, "", 0);
+	scene_forget(&s);
+	scene_client(&s, 5, 1, FT_TCP_ACK, "xyz", 3);
+	scene_pass(&s, 3 * MS);
+	assert_int_equal(s.guest_count, 0);
+	assert_int_equal(s.requests, 2);
+	scene_answer(&s, false);
+	assert_string_equal(scene_taken(&s), "EVILxyz");
+}
+
 static void an_ordinary_goodbye_needs_no_clone(void **state)
 {
 	scene_connect(&s);
@@ -898,6 +934,7 @@ int main(void)
 	    T(a_stop_ends_holds_by_policy, open_release),
 	    T(a_reset_of_the_client_waits_behind_its_bytes, open_rules),
 	    T(a_fin_joins_the_hold_and_ends_the_stream, open_rules),
+	    T(a_byte_into_a_closed_window_is_a_question, open_rules),
 	    T(an_ordinary_goodbye_needs_no_clone, open_rules),
 	    T(a_goodbye_without_an_answer_is_tried, open_rules),
 	    T(trials_of_one_flow_are_limited, open_all),

@@ -6,8 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sysexits.h>
 #include <cmocka.h>
 
+#include "dataplane/order.h"
 #include "dataplane/policy.h"
 #include "scene.h"
 
@@ -309,6 +311,66 @@ static void a_suspicious_verdict_is_no_exception(void **state)
 	scene_close(&s);
 }
 
+/* ---- what operators do ---- */
+
+static json_t *order(json_t *message, int *code)
+{
+	struct ft_refusal refusal = {0};
+	json_t *result = ft_order(s.gate, message, &refusal);
+	*code = result ? 0 : refusal.code;
+	json_decref(message);
+	scene_pass(&s, 0);
+	return result;
+}
+
+static int decide(const char *what, uint64_t hold)
+{
+	int code;
+	json_decref(order(json_pack("{s:s, s:I}", "what", what, "hold", (json_int_t)hold), &code));
+	return code;
+}
+
+static void an_operator_releases_an_open_hold(void **state)
+{
+	open_with("\"on_exception\": \"drop\"");
+	scene_text(&s, 1, "EVIL");
+	scene_pass(&s, 3 * MS);
+	uint64_t hold = s.request.begin.hold;
+	scene_text(&s, 5, "more");
+	assert_int_equal(decide("release", hold + 1), EX_TEMPFAIL); /* waits behind the first */
+	assert_int_equal(decide("release", hold + 7), EX_DATAERR);
+	assert_int_equal(decide("sell", hold), 0); /* no such order, and nothing has come of it */
+	assert_string_equal(scene_taken(&s), "");
+	assert_int_equal(decide("release", hold), 0);
+	assert_string_equal(text_of("disposition_reason"), "release.operator");
+	assert_int_equal(scene_count(&s, FT_REASON_RELEASE_OPERATOR), 1);
+	assert_string_equal(scene_taken(&s), "EVIL");
+	assert_int_equal(s.finishes, 1); /* its clone is not needed any more */
+	assert_int_equal(decide("release", hold), EX_DATAERR);
+	scene_gone(&s, hold);
+	/* What waited behind it is tried as ever. */
+	scene_pass(&s, 3 * MS);
+	assert_int_equal(s.requests, 2);
+	scene_close(&s);
+}
+
+static void an_operator_drops_an_open_hold(void **state)
+{
+	open_with("\"on_exception\": \"release\"");
+	scene_text(&s, 1, "EVIL");
+	json_t *holds = ft_gate_holds(s.gate);
+	uint64_t hold = (uint64_t)json_integer_value(json_object_get(json_array_get(holds, 0), "hold"));
+	json_decref(holds);
+	assert_int_equal(decide("drop", hold), 0);
+	assert_string_equal(text_of("disposition_reason"), "drop.operator");
+	assert_int_equal(scene_count(&s, FT_REASON_DROP_OPERATOR), 1);
+	assert_string_equal(scene_taken(&s), "");
+	assert_int_equal(resets(s.to_client, s.client_count), 1);
+	assert_int_equal(resets(s.to_guest, s.guest_count), 1);
+	assert_non_null(scene_record(&s, "packets"));
+	scene_close(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -320,6 +382,8 @@ int main(void)
 	    cmocka_unit_test(trials_used_up_are_no_reason_to_try_again),
 	    cmocka_unit_test(a_stop_resets_what_was_to_be_tried_again),
 	    cmocka_unit_test(a_suspicious_verdict_is_no_exception),
+	    cmocka_unit_test(an_operator_releases_an_open_hold),
+	    cmocka_unit_test(an_operator_drops_an_open_hold),
 	};
 	if (scene_start_eal())
 		return 1;

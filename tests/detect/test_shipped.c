@@ -250,7 +250,7 @@ struct shown {
 
 static const char profile_text[] =
     "{\"may_exec\": [\"/usr/lib/cgi-bin/*\", \"/usr/bin/getent\"], \"may_connect\": [\"10.0.2.3:53\", "
-    "\"unix:/run/fcgiwrap/socket\"], \"may_uring\": [\"maria*\"], "
+    "\"unix:/run/fcgiwrap/socket\"], \"may_uring\": [\"maria*\"], \"may_jit\": [\"node\"], "
     "\"may_write\": [\"/var/log/nginx/*\", \"/var/lib/nginx/**\"]}";
 
 /* twin: what the twin shows, twin_count of them. */
@@ -335,6 +335,14 @@ static void each_verdict_rule_sees_its_case(void **state)
 	    {2000018, {FT_EVENT_SYSCALL, "greet", NULL, NULL, {426, 3}}},
 	    {2000018, {FT_EVENT_SYSCALL, "notmaria", NULL, NULL, {426, 3}}},
 	    {2000003, {FT_EVENT_NET_TX, "", "192.0.2.9:4444", NULL, {74, 6, 0xc0000209, 4444, 40000, 1}}},
+	    {2000020, {FT_EVENT_CONNECT, "sh", "unix:/run/dbus/system_bus_socket", NULL, {1, 0, 0, 0}}},
+	    {2000020, {FT_EVENT_CONNECT, "sh", "unix:/run/systemd/private", NULL, {1, 0, 0, REFUSED}}},
+	    {2000020, {FT_EVENT_CONNECT, "sh", "unix:/var/run/docker.sock", NULL, {1, 0, 0, 0}}},
+	    {2000021, {FT_EVENT_CONNECT, "sh", "unix:/run/fcgiwrap/other", NULL, {1, 0, 0, 0}}},
+	    {2000021, {FT_EVENT_CONNECT, "sh", "unix:@backdoor", NULL, {1, 0, 0, 0}}},
+	    {2000021, {FT_EVENT_CONNECT, "sh", "unix:relative", NULL, {1, 0, 0, 0}}},
+	    {2000022, {FT_EVENT_SYSCALL, "greet", NULL, NULL, {10, 0x7ffe0000, 4096, 7}}},
+	    {2000022, {FT_EVENT_SYSCALL, "greet", NULL, NULL, {329, 0x7ffe0000, 4096, 5}}},
 	    {2000019, {FT_EVENT_FILE_MAP, "php", "/var/lib/nginx/x.so", NULL, {5}}},
 	    {2000019, {FT_EVENT_FILE_MAP, "php", "descriptor 7", NULL, {5}}},
 	};
@@ -406,6 +414,8 @@ static void a_normal_day_of_the_service_is_clean(void **state)
 	    {FT_EVENT_CONNECT, "nginx", "unix:/run/fcgiwrap/socket", NULL, {1, 0, 0, 0}},
 	    {FT_EVENT_CONNECT, "getent", "unix:/var/run/nscd/socket", NULL, {1, 0, 0, (uint64_t)-2}},
 	    {FT_EVENT_CONNECT, "getent", "10.0.2.3:53", NULL, {2, 0x0a000203, 53, 0}},
+	    {FT_EVENT_CONNECT, "nginx", "unix:/dev/log", NULL, {1, 0, 0, 0}},
+	    {FT_EVENT_CONNECT, "php", "unix:/run/gone.sock", NULL, {1, 0, 0, (uint64_t)-111}},
 	    {FT_EVENT_EXEC, "fcgiwrap", "/usr/lib/cgi-bin/lookup", "lookup", {0}},
 	    {FT_EVENT_EXEC, "lookup", "/usr/sbin/getent", "getent", {(uint64_t)-2}},
 	    {FT_EVENT_EXEC, "lookup", "/usr/bin/getent", "getent hosts localhost", {0}},
@@ -414,6 +424,9 @@ static void a_normal_day_of_the_service_is_clean(void **state)
 	    {FT_EVENT_FILE_REMOVE, "nginx", "/var/lib/nginx/body/0000000001", NULL, {0}},
 	    {FT_EVENT_FILE_LINK, "nginx", "/var/lib/nginx/body/1", "/var/lib/nginx/cache/1", {0}},
 	    {FT_EVENT_SYSCALL, "mariadbd", NULL, NULL, {426, 3}},
+	    {FT_EVENT_SYSCALL, "node", NULL, NULL, {10, 0x7f0000000000, 4096, 5}},
+	    {FT_EVENT_SYSCALL, "nginx", NULL, NULL, {329, 0x7f0000000000, 4096, 3}},
+	    {FT_EVENT_SYSCALL, "php", NULL, NULL, {9, 0, 4096, 7, 0x22}},
 	    {FT_EVENT_NET_TX, "", "10.0.2.3:53", NULL, {74, 6, 0x0a000203, 53, 40000, 1}},
 	    {FT_EVENT_SIGNAL, "sh", NULL, NULL, {17, 1}},
 	    {FT_EVENT_SYSCALL, "nginx", NULL, NULL, {0}},

@@ -727,6 +727,73 @@ def a_feed_is_followed_through_rotation():
         shutil.rmtree(directory)
 
 
+WHO = r"uid 0( \(login uid \d+\))?, pid [1-9]\d*"
+
+
+def events(g, kind):
+    return [r["text"] for r in g.records() if r["type"] == kind]
+
+
+def what_operators_do_is_told_with_their_names():
+    with Gateway() as g:
+        g.start()
+        g.up()
+        require("hold" in g.ask(what="release")["error"] and g.ask(what="drop", hold=0)["code"] == 64, "a hold is named")
+        require("result" in g.ask(what="release", hold=17) and "result" in g.ask(what="drop", hold=18), "they are done")
+        until(lambda: events(g, "release") and events(g, "drop"), "the feed is told")
+        require(re.fullmatch("hold 17 was released by " + WHO, events(g, "release")[0]), "who: %s" % events(g, "release"))
+        require(re.fullmatch("hold 18 was dropped by " + WHO, events(g, "drop")[0]), "who: %s" % events(g, "drop"))
+        asked = [x["message"] for x in g.ops("dataplane", "query") if x["message"]["what"] in ("release", "drop")]
+        require([(x["what"], x["hold"]) for x in asked] == [("release", 17), ("drop", 18)], "what the dataplane is asked")
+
+
+def modes_and_bypass_outlive_a_dataplane_process():
+    with Gateway() as g:
+        g.start()
+        g.up()
+        require("did you mean \"shadow\"?" in g.ask(what="mode", service="http", mode="shadov")["error"], "a mode is known")
+        require("did you mean \"http\"?" in g.ask(what="mode", service="htp", mode="shadow")["error"], "a service is known")
+        require(g.ask(what="bypass", service="http")["code"] == 64, "on or off")
+        require("bypass" not in g.status(), "everything is inspected")
+        for request in (dict(what="mode", service="http", mode="enforce"), dict(what="bypass", on=True, service="http"),
+                        dict(what="bypass", on=True)):
+            require("result" in g.ask(**request), "%s is done" % request)
+        require(g.status()["bypass"] == {"all": True, "services": ["http"]}, "status is loud: %s" % g.status().get("bypass"))
+        shown = subprocess.run([FORETASTE, "status", "--control", g.control], capture_output=True, text=True).stdout
+        require(shown.splitlines()[0].startswith("!!! BYPASS: inspection is OFF for all services"), "and so is text: " + shown)
+        g.kill("dataplane")
+        part = g.ops("dataplane", "config")[1]["message"]["config"]
+        require(part["services"]["http"]["mode"] == "enforce" and part["services"]["http"]["bypass"] is True, "the service's")
+        require(part["bypass"] is True, "and that of all")
+        g.ask(what="bypass", on=False)
+        g.ask(what="bypass", on=False, service="http")
+        require("bypass" not in g.status(), "everything is inspected again")
+        g.kill("dataplane")
+        part = g.ops("dataplane", "config")[2]["message"]["config"]
+        require("bypass" not in part and "bypass" not in part["services"]["http"], "also after a restart")
+        until(lambda: len(events(g, "bypass-off")) == 2, "the feed is told")
+        require(re.fullmatch("service http was switched to enforce by " + WHO, events(g, "mode")[0]), events(g, "mode")[0])
+        require(re.fullmatch("inspection of service http was switched OFF by " + WHO, events(g, "bypass-on")[0]), "on")
+        require(re.fullmatch("inspection of all services was switched on again by " + WHO, events(g, "bypass-off")[0]), "off")
+
+
+def what_operators_do_is_told_though_they_leave_or_nobody_answers():
+    with Gateway() as g:
+        g.start()
+        g.up()
+        with socket.socket(socket.AF_UNIX) as s:  # gone before the answer can come
+            s.connect(g.control)
+            s.sendall(b'{"what": "release", "hold": 17}\n')
+        until(lambda: events(g, "release"), "the feed is told")
+        require("hold 17 was released by" in events(g, "release")[0], "%s" % events(g, "release"))
+    with Gateway(dataplane="mute") as g:
+        g.start()
+        until(lambda: g.status().get("state") == "running", "it runs")
+        require(g.ask(what="drop", hold=1)["code"] == 69, "nobody answers")
+        until(lambda: events(g, "drop"), "the feed is told of the attempt")
+        require("did not say whether it was done" in events(g, "drop")[0], "%s" % events(g, "drop"))
+
+
 TESTS = [
     each_child_gets_what_it_needs_and_nothing_else, a_dead_vmm_is_replaced_and_declared,
     a_dead_dataplane_is_replaced_and_linked, records_wait_for_a_new_ledger, a_start_that_fails_says_why_and_leaves_nothing,
@@ -737,6 +804,7 @@ TESTS = [
     a_reader_that_hangs_up_at_once_is_not_tried_without_end,
     a_feed_is_followed_through_rotation, guests_are_stopped_and_started_one_by_one, a_guest_that_ended_follows_its_policy,
     a_processor_share_is_in_force_or_declared, many_guests_run, a_console_is_shown_without_its_tricks,
+    modes_and_bypass_outlive_a_dataplane_process, what_operators_do_is_told_with_their_names, what_operators_do_is_told_though_they_leave_or_nobody_answers,
 ]
 
 

@@ -79,6 +79,9 @@ static void what_is_wrong_is_named(void **state)
 	refused("cmdline", NULL, "cmdline");
 	refused("guest", json_integer(3), "guest");
 	refused("ns_per_insn", json_integer(0), "ns_per_insn");
+	refused("ns_per_insn", json_real(0.0009), "ns_per_insn");
+	refused("ns_per_insn", json_real(-0.5), "ns_per_insn");
+	refused("ns_per_insn", json_real(1000.5), "ns_per_insn");
 	refused("verify", json_string("yes"), "verify");
 	refused("ns_per_insn", json_string("1"), "ns_per_insn");
 	refused("clone", json_pack("{s:i}", "max", 1000), "max");

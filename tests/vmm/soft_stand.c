@@ -241,7 +241,7 @@ int stand_make(void **state)
 	cpu->dr[6] = 0xffff0ff0;
 	cpu->dr[7] = 0x400;
 	cpu->pat = SOFT_PAT_RESET;
-	cpu->misc_enable = SOFT_MISC_ENABLE_RESET;
+	cpu->misc_enable = FT_MISC_ENABLE_RESET;
 	cpu->shadow_icount = UINT64_MAX;
 	cpu->icount = 1000;
 	uint64_t tables = KERNEL; /* the upper 2 MiB of RAM through the large page */

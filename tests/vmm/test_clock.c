@@ -4,6 +4,9 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "pc.h"
@@ -301,6 +304,43 @@ static void tsc_is_a_function_of_virtual_time(void **state)
 	ft_machine_destroy(m);
 }
 
+/* Two hashes that could not be made would be equal: with no memory left they are made all the same. */
+static void a_hash_needs_no_memory(void **state)
+{
+	struct ft_machine *m = open_machine(FT_CLOCK_FREE, 1024), *other = open_machine(FT_CLOCK_FREE, 1024);
+	m->engine_ops = other->engine_ops = NULL;
+	struct ft_engine *engines[2] = {m->engine, other->engine};
+	m->engine = other->engine = NULL; /* a script has no state */
+	other->icount = 1;
+	uint64_t hash = ft_machine_hash(m), second = ft_machine_hash(other);
+	assert_true(hash != second);
+	pid_t child = fork();
+	if (child == 0) {
+		struct rlimit none = {0, 0};
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) /* theirs do not fail */
+		setrlimit(RLIMIT_AS, &none);
+		for (size_t size = 1 << 20; size >= 16; size /= 2)
+			while (malloc(size))
+				;
+		if (malloc(64))
+			_exit(2);
+#else
+		(void)none;
+#endif
+		_exit(ft_machine_hash(m) != hash || ft_machine_hash(other) != second ||
+		      ft_machine_hash_written(m) == ft_machine_hash_written(other));
+	}
+	int status = 0;
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+	m->engine_ops = other->engine_ops = &script;
+	m->engine = engines[0];
+	other->engine = engines[1];
+	ft_machine_destroy(m);
+	ft_machine_destroy(other);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -312,6 +352,7 @@ int main(void)
 	    cmocka_unit_test(fast_code_waits_for_wall_time),
 		cmocka_unit_test(kick_reset_and_shutdown_end_a_run),
 	    cmocka_unit_test(tsc_is_a_function_of_virtual_time),
+	    cmocka_unit_test(a_hash_needs_no_memory),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,6 +2,7 @@
  * talks to devices, and returns from each fault to somewhere else. Whatever it does, the engine may only end as a
  * processor would (count, halt, shutdown, reset), and must do exactly the same with every setting: same instruction
  * count, same hash of RAM, CPU and devices. The output verifier looks at all code that is made. */
+#include <errno.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -483,6 +484,39 @@ static void a_store_that_does_not_happen_changes_nothing(void **state)
 	ft_machine_destroy(m);
 }
 
+/* What get() says, set() takes: in another machine, whose own state was another one in each of these. */
+static void events_move_with_the_state(void **state)
+{
+	struct ft_machine *from = with_code("\x90", 1, 0), *to = with_code("\x90", 1, 0);
+	struct ft_error err = {0};
+	struct ft_cpu_state s, moved;
+	from->engine_ops->get(from->engine, &s);
+	s.cr2 = 0x1234;
+	s.misc_enable = FT_MISC_ENABLE_RESET;
+	s.exception_pending = s.exception_has_error = 1;
+	s.exception_vector = 14;
+	s.exception_error = 2;
+	s.exception_address = 0xdeadb000;
+	assert_int_equal(from->engine_ops->set(from->engine, &s, &err), 0);
+	from->nmi = true;
+	from->engine_ops->get(from->engine, &s);
+	assert_int_equal(to->engine_ops->set(to->engine, &s, &err), 0);
+	to->engine_ops->get(to->engine, &moved);
+	assert_memory_equal(&moved, &s, sizeof(s));
+	assert_true(to->nmi);
+	assert_int_equal(moved.misc_enable, FT_MISC_ENABLE_RESET);
+	/* The page fault's handler gets its address, and none of the state that it overwrote. */
+	to->nmi = false;
+	run_for(to, 1);
+	to->engine_ops->get(to->engine, &moved);
+	assert_true(moved.cr2 == 0xdeadb000);
+	assert_false(moved.exception_pending);
+	s.misc_enable = 1u << 18;
+	assert_int_equal(to->engine_ops->set(to->engine, &s, &err), -EINVAL);
+	ft_machine_destroy(from);
+	ft_machine_destroy(to);
+}
+
 static void nothing_escapes_the_count(void **state)
 {
 	seed = 1;
@@ -501,6 +535,7 @@ int main(void)
 	    cmocka_unit_test(system_instructions_are_left_behind),
 	    cmocka_unit_test(single_steps_end_where_a_kernel_is_entered),
 	    cmocka_unit_test(a_store_that_does_not_happen_changes_nothing),
+	    cmocka_unit_test(events_move_with_the_state),
 	    cmocka_unit_test(nothing_escapes_the_count),
 	    cmocka_unit_test(random_kernels_run_alike_with_every_setting),
 	};

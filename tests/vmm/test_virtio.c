@@ -193,6 +193,68 @@ static uint8_t blk_status(struct driver *d)
 	return value;
 }
 
+static void a_device_without_the_bus_touches_no_memory(void **state)
+{
+	int fd = pc_disk_image(DISK_BYTES);
+	struct driver d;
+	/* Taken away before the request, given back later. */
+	open_driver(&d, SLOT_BLK, fd);
+	pc_config_write(&d.pc, SLOT_BLK, 4, 2, 2);
+	blk_request(&d, 0, 9, 512);
+	pc_pass(&d.pc, 1000000);
+	assert_int_equal(used(&d, 0, NULL), -1);
+	assert_int_equal(blk_status(&d), 0xff);
+	pc_config_write(&d.pc, SLOT_BLK, 4, 2, 6);
+	pc_pass(&d.pc, 1000000);
+	assert_int_equal(used(&d, 0, NULL), 513);
+	assert_int_equal(interrupt(&d), 0x40);
+	/* Taken away while the request is under way. */
+	blk_request(&d, 0, 9, 512);
+	pc_config_write(&d.pc, SLOT_BLK, 4, 2, 2);
+	pc_pass(&d.pc, 1000000);
+	assert_int_equal(used(&d, 0, NULL), -1);
+	assert_int_equal(blk_status(&d), 0xff);
+	assert_int_equal(interrupt(&d), -1);
+	pc_config_write(&d.pc, SLOT_BLK, 4, 2, 6);
+	pc_pass(&d.pc, 1000000);
+	assert_int_equal(used(&d, 0, NULL), 513);
+	assert_int_equal(blk_status(&d), 0);
+	/* A driver that resets the device has nothing to wait for. */
+	blk_request(&d, 0, 9, 512);
+	pc_config_write(&d.pc, SLOT_BLK, 4, 2, 2);
+	reset(&d);
+	pc_config_write(&d.pc, SLOT_BLK, 4, 2, 6);
+	pc_pass(&d.pc, 1000000);
+	assert_int_equal(used(&d, 0, NULL), -1);
+	pc_close(&d.pc);
+	close(fd);
+}
+
+static void a_network_card_without_the_bus_neither_sends_nor_receives(void **state)
+{
+	static const uint8_t frame[64] = {1};
+	struct driver d;
+	open_driver(&d, SLOT_NET, -1);
+	describe(&d, 0, 0, DATA, 2048, WRITE, 0);
+	offer(&d, 0, 0);
+	pc_config_write(&d.pc, SLOT_NET, 4, 2, 2);
+	ft_machine_input(d.pc.m, FT_INPUT_FRAME, 0, frame, sizeof(frame));
+	pc_pass(&d.pc, 1000000);
+	assert_int_equal(used(&d, 0, NULL), -1);
+	describe(&d, 1, 0, DATA + 0x1000, 76, 0, 0);
+	offer(&d, 1, 0);
+	notify(&d, 1);
+	pc_pass(&d.pc, 1000000);
+	assert_int_equal(d.pc.sent_count, 0);
+	pc_config_write(&d.pc, SLOT_NET, 4, 2, 6);
+	pc_pass(&d.pc, 1000000);
+	assert_int_equal(d.pc.sent_count, 1);
+	ft_machine_input(d.pc.m, FT_INPUT_FRAME, 0, frame, sizeof(frame));
+	pc_pass(&d.pc, 1000000);
+	assert_int_equal(used(&d, 0, NULL), 12 + 64);
+	pc_close(&d.pc);
+}
+
 static void disk_reads_base_and_keeps_writes_to_itself(void **state)
 {
 	int fd = pc_disk_image(DISK_BYTES);
@@ -722,6 +784,8 @@ static void bars_can_be_sized_moved_and_switched_off(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(a_device_without_the_bus_touches_no_memory),
+	    cmocka_unit_test(a_network_card_without_the_bus_neither_sends_nor_receives),
 	    cmocka_unit_test(disk_reads_base_and_keeps_writes_to_itself),
 	    cmocka_unit_test(disk_refuses_what_lies_outside),
 	    cmocka_unit_test(net_keeps_frames_in_order_until_there_is_room),

@@ -59,6 +59,11 @@ void ft_pci_interrupt(struct ft_pci_function *function, bool level)
 	update_line(function);
 }
 
+bool ft_pci_master(const struct ft_pci_function *function)
+{
+	return get16(function->s.config + COMMAND) & COMMAND_MASTER;
+}
+
 static uint16_t msix_control(const struct ft_pci_function *function)
 {
 	return function->msix_capability ? get16(function->s.config + function->msix_capability + 2) : 0;
@@ -79,7 +84,7 @@ void ft_pci_msix_send(struct ft_pci_function *function, unsigned vector)
 		return;
 	}
 	/* Only a bus master may write, and a message is a write. */
-	if (get16(function->s.config + COMMAND) & COMMAND_MASTER)
+	if (ft_pci_master(function))
 		ft_irq_message(function->pci->m, (uint64_t)entry[1] << 32 | entry[0], entry[2]);
 }
 
@@ -155,6 +160,7 @@ static void config_write(struct ft_pci *pci, unsigned at, unsigned size, uint64_
 	struct ft_pci_function *function = selected(pci);
 	if (!function || at + size > sizeof(function->s.config))
 		return;
+	bool master = ft_pci_master(function);
 	for (unsigned i = 0; i < size; i++) {
 		uint8_t *byte = &function->s.config[at + i], mask = function->writable[at + i];
 		*byte = (uint8_t)((*byte & ~mask) | ((uint8_t)(value >> 8 * i) & mask));
@@ -162,6 +168,8 @@ static void config_write(struct ft_pci *pci, unsigned at, unsigned size, uint64_
 	place_bars(function);
 	update_line(function);
 	send_pending(function);
+	if (!master && ft_pci_master(function) && function->mastered)
+		function->mastered(function);
 }
 
 static uint64_t ports_read(void *device, uint64_t offset, unsigned size)

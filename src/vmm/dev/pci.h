@@ -28,6 +28,7 @@ struct ft_pci_function {
 	unsigned capability_end, capability_last; /* while being built */
 	unsigned msix_capability;                 /* 0: none */
 	struct ft_region bar[FT_PCI_BARS];        /* length 0: none */
+	void (*mastered)(struct ft_pci_function *function); /* may access memory from now on; NULL: does not care */
 	struct ft_pci_state s;
 };
 
@@ -59,6 +60,8 @@ unsigned ft_pci_add_capability(struct ft_pci_function *function, uint8_t id, con
 /* MSI-X with its table in BAR n. */
 int ft_pci_add_msix(struct ft_pci_function *function, unsigned n, unsigned vectors, struct ft_error *err);
 
+/* The function may access memory (PCI 3.0 section 6.2.2, bus master). */
+bool ft_pci_master(const struct ft_pci_function *function);
 bool ft_pci_msix_enabled(const struct ft_pci_function *function);
 void ft_pci_msix_send(struct ft_pci_function *function, unsigned vector);
 void ft_pci_interrupt(struct ft_pci_function *function, bool level); /* INTA */

@@ -1,6 +1,7 @@
 #include "vmm/dev/virtio.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "vmm/dev/devices.h"
@@ -43,7 +44,7 @@ static uint64_t features(const struct ft_virtio *v)
 bool ft_virtio_ready(const struct ft_virtio *v, unsigned queue)
 {
 	return (v->s.status & STATUS_DRIVER_OK) && !(v->s.status & STATUS_NEEDS_RESET) &&
-	       v->s.queue[queue].enabled;
+	       v->s.queue[queue].enabled && ft_pci_master(&v->function);
 }
 
 static void interrupt(struct ft_virtio *v, uint8_t cause, uint16_t vector)
@@ -164,6 +165,18 @@ static uint64_t common_read(struct ft_virtio *v, uint64_t offset, unsigned size)
 	return value;
 }
 
+static void look_at_queues(struct ft_virtio *v)
+{
+	for (unsigned i = 0; i < v->kind->queues; i++)
+		if (ft_virtio_ready(v, i))
+			v->kind->notify(v, i);
+}
+
+static void mastered(struct ft_pci_function *function)
+{
+	look_at_queues((struct ft_virtio *)(void *)((uint8_t *)function - offsetof(struct ft_virtio, function)));
+}
+
 static void write_status(struct ft_virtio *v, uint8_t value)
 {
 	if (!value) {
@@ -183,9 +196,8 @@ static void write_status(struct ft_virtio *v, uint8_t value)
 	v->s.status = (uint8_t)((value & ~STATUS_NEEDS_RESET) | (status & STATUS_NEEDS_RESET) |
 				(status & STATUS_FEATURES_OK));
 	/* Buffers offered before DRIVER_OK need no notification. */
-	for (unsigned i = 0; starts && i < v->kind->queues; i++)
-		if (ft_virtio_ready(v, i))
-			v->kind->notify(v, i);
+	if (starts)
+		look_at_queues(v);
 }
 
 static uint16_t checked_vector(const struct ft_virtio *v, uint64_t vector)
@@ -330,6 +342,7 @@ int ft_virtio_create(struct ft_virtio *v, struct ft_machine *m, const struct ft_
 			       err);
 	if (error)
 		return error;
+	v->function.mastered = mastered;
 	add_structure(v, 1, COMMON, COMMON_LENGTH, false);
 	add_structure(v, 2, NOTIFY, NOTIFY_STEP * kind->queues, true);
 	add_structure(v, 3, ISR, 1, false);

@@ -46,7 +46,10 @@ struct ft_virtio {
 int ft_virtio_create(struct ft_virtio *v, struct ft_machine *m, const struct ft_virtio_kind *kind,
 		     struct ft_error *err);
 
-bool ft_virtio_ready(const struct ft_virtio *v, unsigned queue); /* DRIVER_OK and the queue is enabled */
+/* DRIVER_OK, the queue is enabled, and the device may access memory: a driver that takes the bus away gets no byte any more,
+ * where a system that it hands over to may have put something else. What is under way waits; the queues are looked at again
+ * when the bus is given back. */
+bool ft_virtio_ready(const struct ft_virtio *v, unsigned queue);
 
 /* The driver broke the rules: the device stops and asks to be reset (section 2.1.2). */
 void ft_virtio_break(struct ft_virtio *v);

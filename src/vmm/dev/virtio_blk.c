@@ -119,6 +119,8 @@ static void due(void *context)
 	struct ft_virtio_blk *blk = context;
 	struct ft_virtio *v = &blk->v;
 	uint64_t now = ft_machine_vtime(v->m);
+	if (!ft_virtio_ready(v, 0)) /* waits for the bus: notify comes then */
+		return;
 	while (blk->s.count && blk->s.request[blk->s.first].due_ns <= now) {
 		struct ft_blk_request request = blk->s.request[blk->s.first];
 		memset(&blk->s.request[blk->s.first], 0, sizeof(request));

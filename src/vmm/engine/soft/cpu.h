@@ -77,7 +77,7 @@ struct soft_cpu {
 	uint8_t cpl;
 	bool code64;            /* CS.L and EFER.LMA: the translator runs; else interpret.c does (boot trampoline) */
 	uint64_t shadow_icount; /* no interrupt at this icount (behind STI, MOV SS); UINT64_MAX: none */
-	bool nmi_masked, nmi_pending, halted;
+	bool nmi_masked, halted;
 	bool entered; /* the last instruction was SYSCALL or INT n: a single step ends with what TF is behind it */
 
 	/* Set by soft_raise, delivered by soft_deliver. */

@@ -151,7 +151,7 @@ static void reset(struct ft_engine *engine, const struct ft_engine_options *opti
 	cpu->always_slow = options->always_slow;
 	cpu->intel = host_is_intel();
 	cpu->pat = SOFT_PAT_RESET;
-	cpu->misc_enable = SOFT_MISC_ENABLE_RESET;
+	cpu->misc_enable = FT_MISC_ENABLE_RESET;
 	cpu->fx[0] = 0x7f; /* FCW 0x37f, MXCSR 0x1f80 */
 	cpu->fx[1] = 0x03;
 	cpu->fx[24] = 0x80;
@@ -285,18 +285,20 @@ static void get(struct ft_engine *engine, struct ft_cpu_state *s)
 	s->sysenter_esp = cpu->sysenter_esp;
 	s->sysenter_eip = cpu->sysenter_eip;
 	s->pat = cpu->pat;
+	s->misc_enable = cpu->misc_enable;
 	/* Last x87 opcode and pointers are the host's. */
 	memcpy(s->fxsave, cpu->fx, 416);
 	memset(s->fxsave + 6, 0, 18);
 	s->interrupt_shadow = cpu->shadow_icount == cpu->icount;
 	s->nmi_masked = cpu->nmi_masked;
-	s->nmi_pending = cpu->nmi_pending;
+	s->nmi_pending = cpu->m->nmi;
 	s->halted = cpu->halted;
 	s->exception_pending = cpu->fault.pending;
 	if (cpu->fault.pending) {
 		s->exception_vector = cpu->fault.vector;
 		s->exception_has_error = cpu->fault.has_error;
 		s->exception_error = cpu->fault.error;
+		s->exception_address = cpu->fault.address;
 	}
 	s->icount = cpu->icount;
 }
@@ -308,6 +310,9 @@ static int set(struct ft_engine *engine, const struct ft_cpu_state *s, struct ft
 	memcpy(&mxcsr, s->fxsave + 24, 4);
 	if (mxcsr & ~MXCSR_BITS)
 		return ft_error_set(err, -EINVAL, "MXCSR 0x%x has reserved bits set", mxcsr);
+	if (s->misc_enable & ~(uint64_t)SOFT_MISC_ENABLE_WRITABLE)
+		return ft_error_set(err, -EINVAL, "IA32_MISC_ENABLE %llx has bits that this processor lacks",
+				    (unsigned long long)s->misc_enable);
 	if ((s->cr0 & CR0_PG) && !(s->efer & EFER_LMA))
 		return ft_error_set(err, -ENOTSUP, "paging without long mode");
 	memcpy(cpu->gpr, s->gpr, sizeof(cpu->gpr));
@@ -334,19 +339,20 @@ static int set(struct ft_engine *engine, const struct ft_cpu_state *s, struct ft
 	cpu->sysenter_esp = s->sysenter_esp;
 	cpu->sysenter_eip = s->sysenter_eip;
 	cpu->pat = s->pat;
+	cpu->misc_enable = s->misc_enable;
 	memcpy(cpu->fx, s->fxsave, sizeof(cpu->fx));
 	memset(cpu->fx + 6, 0, 18);
 	cpu->cpl = (uint8_t)SEG_DPL(s->segment[FT_CS].attributes);
 	cpu->code64 = (s->efer & EFER_LMA) && (s->segment[FT_CS].attributes & SEG_LONG);
 	cpu->shadow_icount = s->interrupt_shadow ? s->icount : UINT64_MAX;
 	cpu->nmi_masked = s->nmi_masked;
-	cpu->nmi_pending = s->nmi_pending;
+	cpu->m->nmi = s->nmi_pending;
 	cpu->halted = s->halted;
 	cpu->fault.pending = s->exception_pending;
 	cpu->fault.vector = s->exception_vector;
 	cpu->fault.has_error = s->exception_has_error;
 	cpu->fault.error = s->exception_error;
-	cpu->fault.address = s->cr2;
+	cpu->fault.address = s->exception_address;
 	cpu->icount = s->icount;
 	cpu->m->icount = s->icount;
 	soft_tlb_flush(cpu, false);

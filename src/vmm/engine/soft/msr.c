@@ -37,7 +37,6 @@ enum {
 	(1ull << 0 | 1ull << 3 | 1ull << 4 | 1ull << 5 | 1ull << 6 | 1ull << 8 | 1ull << 13 | 1ull << 14 |   \
 	 1ull << 15 | 1ull << 24 | 1ull << 26 | 1ull << 27 | 1ull << 62)
 
-#define MISC_ENABLE_WRITABLE 0x1u
 #define UCODE_REVISION       (1ull << 32)
 
 /* Registers that are plain storage. canonical: the value must be an address. */
@@ -167,7 +166,7 @@ static bool write_msr(struct soft_cpu *cpu, uint32_t index, uint64_t value)
 		cpu->pat = value;
 		return true;
 	case MSR_MISC_ENABLE:
-		if (value & ~(uint64_t)MISC_ENABLE_WRITABLE)
+		if (value & ~(uint64_t)SOFT_MISC_ENABLE_WRITABLE)
 			return false;
 		cpu->misc_enable = value;
 		return true;

@@ -196,7 +196,7 @@ void soft_cpuid(struct soft_cpu *cpu);
 /* CPL <= IOPL or the TSS bitmap permits [port, port + size). false: #GP raised. */
 bool soft_io_permitted(struct soft_cpu *cpu, uint16_t port, unsigned size);
 
-#define SOFT_MISC_ENABLE_RESET 0x1u /* fast strings */
+#define SOFT_MISC_ENABLE_WRITABLE 0x1u /* fast strings */
 #define SOFT_PAT_RESET         0x0007040600070406ull
 
 #endif
