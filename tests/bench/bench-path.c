@@ -27,8 +27,8 @@
 #define ROUND   200u          /* bursts */
 #define ROUNDS  151
 #define WARM    (FLOWS / (ROUND * BURST) + 1)
-#define BEHIND  4096u         /* connections until the guest answers one: a millisecond or two at the rates seen */
-#define PAYLOAD 6u            /* 60 bytes, 64 with FCS */
+#define BEHIND  4096u /* connections until the guest answers one: a millisecond or two at the rates seen */
+#define PAYLOAD 6u    /* 60 bytes, 64 with FCS */
 
 #define SERVICE   80u
 #define UNKNOWN   8080u
@@ -37,12 +37,13 @@
 
 static const uint8_t client_mac[6] = {2, 0, 0, 0, 0, 9}, guest_mac[6] = {2, 0, 0, 0, 0, 1};
 
-static const char config_text[] =
-    "{\"uplinks\": {\"null\": {\"port\": \"net_null0\"}},"
-    " \"guests\": {\"web\": {\"uplink\": \"null\", \"mac\": \"02:00:00:00:00:01\", \"address\": \"10.128.0.1\"}},"
-    " \"services\": {\"http\": {\"guest\": \"web\", \"protocol\": \"tcp\", \"port\": 80, \"mode\": \"enforce\","
-    "                          \"screen\": \"suspicious\"}},"
-    " \"flows\": 131072}";
+static const char config_text[] = "{\"uplinks\": {\"null\": {\"port\": \"net_null0\"}},"
+				  " \"guests\": {\"web\": {\"uplink\": \"null\", \"mac\": "
+				  "\"02:00:00:00:00:01\", \"address\": \"10.128.0.1\"}},"
+				  " \"services\": {\"http\": {\"guest\": \"web\", \"protocol\": \"tcp\", "
+				  "\"port\": 80, \"mode\": \"enforce\","
+				  "                          \"screen\": \"suspicious\"}},"
+				  " \"flows\": 131072}";
 
 struct connection {
 	uint32_t client_next, guest_next;
@@ -200,7 +201,8 @@ static void round_of(struct bench *b, bool floor, uint64_t took[ROUND])
 	struct ft_link *guest = floor ? &b->floor_guest : &b->guest;
 	for (unsigned i = 0; i < ROUND; i++) {
 		for (unsigned n = 0; n < BURST; n++) {
-			uint32_t flow = b->order[b->at++ % FLOWS], other = b->order[(b->at + FLOWS - BEHIND) % FLOWS];
+			uint32_t flow = b->order[b->at++ % FLOWS],
+				 other = b->order[(b->at + FLOWS - BEHIND) % FLOWS];
 			stage_client(b, flow, FT_TCP_ACK | FT_TCP_PSH, "client", PAYLOAD);
 			stage_guest(b, guest, other, FT_TCP_ACK | FT_TCP_PSH, "server", PAYLOAD);
 		}
@@ -265,8 +267,10 @@ static struct figures measure(struct bench *b)
 /* Opens each connection and lets it settle: a request and its answer in as many packets as inspection looks at. */
 static void settle_all(struct bench *b)
 {
-	static const char request[] = "GET /index.html HTTP/1.1\r\nHost: www.example.org\r\nUser-Agent: curl/8\r\nAccept: */*\r\n\r\n",
-			  answer[] = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 4\r\n\r\ngood";
+	static const char request[] =
+	    "GET /index.html HTTP/1.1\r\nHost: www.example.org\r\nUser-Agent: curl/8\r\nAccept: */*\r\n\r\n",
+			  answer[] =
+			      "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 4\r\n\r\ngood";
 	for (uint32_t n = 0; n < FLOWS; n++) {
 		b->connections[n] = (struct connection){1000 + n, 5000 + n};
 		stage_client(b, n, FT_TCP_SYN, "", 0);
@@ -294,7 +298,8 @@ static void log_line(void *context, const char *level, const char *text)
 	fprintf(stderr, "%s: %s\n", level, text);
 }
 
-static int link_both(struct ft_link *dataplane, struct ft_link *guest, struct ft_gate *gate, struct ft_error *err)
+static int link_both(struct ft_link *dataplane, struct ft_link *guest, struct ft_gate *gate,
+		     struct ft_error *err)
 {
 	int ours[FT_LINK_FDS], theirs[FT_LINK_FDS];
 	int error = ft_link_create(theirs, ours, err);
@@ -349,7 +354,8 @@ static void print_reasons(const struct bench *b)
 
 static uint64_t passed(const struct bench *b)
 {
-	return ft_gate_count(b->gate, FT_REASON_PASS_SETTLED) + ft_gate_count(b->gate, FT_REASON_PASS_OUTBOUND);
+	return ft_gate_count(b->gate, FT_REASON_PASS_SETTLED) +
+	       ft_gate_count(b->gate, FT_REASON_PASS_OUTBOUND);
 }
 
 int main(void)
@@ -367,19 +373,21 @@ int main(void)
 		uint64_t frames = (uint64_t)(WARM + ROUNDS) * ROUND * BURST * 2;
 		good = passed(&b) - before == frames && !b.lost;
 		if (!good)
-			fprintf(stderr, "not what was to be measured: %llu of %llu frames passed settled, %llu lost\n",
-				(unsigned long long)(passed(&b) - before), (unsigned long long)frames,
-				(unsigned long long)b.lost);
+			fprintf(
+			    stderr,
+			    "not what was to be measured: %llu of %llu frames passed settled, %llu lost\n",
+			    (unsigned long long)(passed(&b) - before), (unsigned long long)frames,
+			    (unsigned long long)b.lost);
 		b.server_port = UNKNOWN;
 		uninspected = measure(&b);
 		print_reasons(&b);
-		fprintf(stderr, "uninspected service: pass %.1f ns, io %.1f ns, added %.1f ns\n", uninspected.pass,
-			uninspected.io, uninspected.added);
+		fprintf(stderr, "uninspected service: pass %.1f ns, io %.1f ns, added %.1f ns\n",
+			uninspected.pass, uninspected.io, uninspected.added);
 	}
 	ft_gate_free(b.gate);
 	if (b.port.pool)
 		ft_ports_close(&b.port, 1);
-	printf("{\"pass_ns\":%.1f,\"io_ns\":%.1f,\"added_ns\":%.1f,\"mpps\":%.2f}\n", settled.pass, settled.io,
-	       settled.added, settled.pass > 0 ? 1000 / settled.pass : 0);
+	printf("{\"pass_ns\":%.1f,\"io_ns\":%.1f,\"added_ns\":%.1f,\"mpps\":%.2f}\n", settled.pass,
+	       settled.io, settled.added, settled.pass > 0 ? 1000 / settled.pass : 0);
 	return good ? 0 : 1;
 }

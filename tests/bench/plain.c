@@ -95,7 +95,8 @@ unsigned ft_gate_guest(struct ft_gate *gate, unsigned budget)
 	long length;
 	if (!gate->up)
 		return 0;
-	for (; count < budget && (length = ft_ring_get(&gate->link.tx, &kind, gate->scratch, sizeof(gate->scratch))) >= 0;
+	for (; count < budget &&
+	       (length = ft_ring_get(&gate->link.tx, &kind, gate->scratch, sizeof(gate->scratch))) >= 0;
 	     count++)
 		gate->lost += gate->outlet.send(gate->outlet.context, 0, gate->scratch, (size_t)length) != 0;
 	return count + take_events(gate);
