@@ -1,14 +1,18 @@
 #include "dataplane/flow.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 
 #include <rte_errno.h>
 #include <rte_hash.h>
 #include <rte_jhash.h>
+#include <rte_prefetch.h>
 
 #define SECOND 1000000000ull
 
@@ -23,12 +27,15 @@
 
 #define SWEEP 64u /* entries looked at in one go */
 
+#define FOUND 256u
+
 struct ft_flows {
 	struct rte_hash *hash;
 	struct ft_flow *list;
 	uint32_t slots, count, sweep_at;
 	uint32_t share;
 	uint32_t of_guest[UINT8_MAX + 1]; /* flows of each guest */
+	uint32_t found[FOUND]; /* slots of flows looked up of late, by found_at() of their keys */
 };
 
 _Static_assert(sizeof(struct ft_flow_key) == 16, "no padding in what is hashed");
@@ -62,7 +69,13 @@ int ft_flows_new(uint32_t most, uint32_t share, struct ft_flows **flows, struct 
 				    rte_strerror(-error));
 	}
 	made->slots = (uint32_t)rte_hash_max_key_id(made->hash) + 1;
-	made->list = calloc(made->slots, sizeof(*made->list));
+	/* Zeroed as it is touched, and in huge pages where the kernel has some: a table's flows are looked up in no order. */
+	void *list = mmap(NULL, made->slots * sizeof(*made->list), PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (list != MAP_FAILED) {
+		made->list = list;
+		madvise(list, made->slots * sizeof(*made->list), MADV_HUGEPAGE);
+	}
 	if (!made->list) {
 		ft_flows_free(made);
 		return ft_error_set(err, -ENOMEM, "no memory for %u flows", most);
@@ -89,14 +102,46 @@ void ft_flows_free(struct ft_flows *flows)
 		if (flows->list[i].used)
 			empty(&flows->list[i]);
 	rte_hash_free(flows->hash);
-	free(flows->list);
+	if (flows->list)
+		munmap(flows->list, flows->slots * sizeof(*flows->list));
 	free(flows);
+}
+
+/* Where a key's flow is remembered. Whoever chooses keys that share a place gains nothing but the lookup. */
+static unsigned found_at(const struct ft_flow_key *key)
+{
+	uint64_t half[2];
+	memcpy(half, key, sizeof(half));
+	return (unsigned)((half[0] * 0x9e3779b97f4a7c15ull ^ half[1] * 0xd6e8feb86659fd93ull) >> 40) % FOUND;
 }
 
 struct ft_flow *ft_flows_find(const struct ft_flows *flows, const struct ft_flow_key *key)
 {
+	struct ft_flow *found = &flows->list[flows->found[found_at(key)]];
+	if (found->used && !memcmp(&found->key, key, sizeof(*key)))
+		return found;
 	int32_t at = rte_hash_lookup(flows->hash, key);
 	return at < 0 ? NULL : &flows->list[at];
+}
+
+void ft_flows_ahead(struct ft_flows *flows, const struct ft_flow_key *keys, unsigned count)
+{
+	const void *list[FT_FLOWS_AHEAD];
+	int32_t at[FT_FLOWS_AHEAD];
+	if (!count || count > FT_FLOWS_AHEAD)
+		return;
+	for (unsigned i = 0; i < count; i++)
+		list[i] = &keys[i];
+	if (rte_hash_lookup_bulk(flows->hash, list, count, at))
+		return;
+	for (unsigned i = 0; i < count; i++) {
+		if (at[i] < 0)
+			continue;
+		flows->found[found_at(&keys[i])] = (uint32_t)at[i];
+		const uint8_t *flow = (const uint8_t *)&flows->list[at[i]];
+		for (size_t line = 0; line < offsetof(struct ft_flow, client_mac); line += FT_FLOW_LINE)
+			rte_prefetch0(flow + line);
+	}
 }
 
 /* What is lost with it: its client has to begin again, which a flood's sender never does. */
@@ -196,22 +241,46 @@ uint32_t ft_flows_of(const struct ft_flows *flows, uint8_t guest)
 	return flows->of_guest[guest];
 }
 
+/* Written as what it is read as, two words: a load that spans stores of parts would wait for them. */
+static void make_key(struct ft_flow_key *key, uint32_t client, uint32_t server, uint16_t client_port,
+		     uint16_t server_port, uint8_t protocol, uint8_t guest)
+{
+	uint64_t half[2] = {client | (uint64_t)server << 32, client_port | (uint32_t)server_port << 16 |
+								 (uint64_t)protocol << 32 |
+								 (uint64_t)guest << 40};
+	_Static_assert(offsetof(struct ft_flow_key, server) == 4 &&
+			   offsetof(struct ft_flow_key, server_port) == 10 &&
+			   offsetof(struct ft_flow_key, protocol) == 12 &&
+			   offsetof(struct ft_flow_key, guest) == 13,
+		       "as above, little-endian");
+	memcpy(key, half, sizeof(half));
+}
+
+bool ft_flow_key_guess(struct ft_flow_key *key, uint8_t guest, const uint8_t *frame, size_t length,
+		       bool from_client)
+{
+	const uint8_t *ip = frame + FT_FRAME_HEADER, *ports = ip + 20;
+	uint32_t source, destination;
+	if (length < FT_FRAME_HEADER + 28 || ft_load16(frame + 12) != 0x0800 || ip[0] != 0x45 ||
+	    (ip[9] != IPPROTO_TCP && ip[9] != IPPROTO_UDP))
+		return false;
+	memcpy(&source, ip + 12, 4);
+	memcpy(&destination, ip + 16, 4);
+	if (from_client)
+		make_key(key, source, destination, ft_load16(ports), ft_load16(ports + 2), ip[9], guest);
+	else
+		make_key(key, destination, source, ft_load16(ports + 2), ft_load16(ports), ip[9], guest);
+	return true;
+}
+
 void ft_flow_key_client(struct ft_flow_key *key, uint8_t guest, const struct ft_frame *frame)
 {
-	*key = (struct ft_flow_key){.client = frame->source,
-				    .server = frame->destination,
-				    .client_port = frame->source_port,
-				    .server_port = frame->destination_port,
-				    .protocol = frame->protocol,
-				    .guest = guest};
+	make_key(key, frame->source, frame->destination, frame->source_port, frame->destination_port,
+		 frame->protocol, guest);
 }
 
 void ft_flow_key_guest(struct ft_flow_key *key, uint8_t guest, const struct ft_frame *frame)
 {
-	*key = (struct ft_flow_key){.client = frame->destination,
-				    .server = frame->source,
-				    .client_port = frame->destination_port,
-				    .server_port = frame->source_port,
-				    .protocol = frame->protocol,
-				    .guest = guest};
+	make_key(key, frame->destination, frame->source, frame->destination_port, frame->source_port,
+		 frame->protocol, guest);
 }

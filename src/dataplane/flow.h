@@ -26,6 +26,8 @@ struct ft_flow_key {
 struct ft_hold;
 struct ft_guest;
 
+/* What each packet of a settled flow reads or writes comes first, in the lines that ft_flows_ahead fetches. */
+#define FT_FLOW_LINE 64u
 struct ft_flow {
 	struct ft_flow_key key;
 	struct ft_guest *guest;
@@ -34,27 +36,28 @@ struct ft_flow {
 	bool dead;    /* dropped by verdict or policy: nothing of it passes any more */
 	bool suspect; /* had a trigger: everything it still sends is tried first, so that an attack cut in two
 		       * is not let through by its innocent second half */
-	uint8_t client_mac[6], guest_mac[6];
-	struct ft_stream stream;  /* TCP */
-	struct ft_stream renewed; /* a SYN came while the connection was open: the guest's answer decides */
-	struct hs_stream *scan;
-	struct ft_inspect_flow inspect;
-	struct ft_hold *hold;  /* the one being tried, or the only one */
-	struct ft_hold *later; /* what arrived since */
-	uint32_t observing;    /* trials in the background that still name this flow */
-	uint8_t *reset;        /* the client's RST, waiting behind its holds */
-	uint32_t reset_length;
-	uint32_t trials;
-	uint64_t shadow_until; /* when its would-be holds would have ended so far */
-	bool shadow_dead;      /* it would have been dropped */
-	uint64_t tried; /* bytes of its holds that were tried */
 	uint32_t answered_from; /* guest_next at the last release: has the guest answered since? */
+	struct ft_hold *hold;   /* the one being tried, or the only one */
+	uint64_t seen;          /* monotonic time of the last packet */
+	struct ft_stream stream; /* TCP */
+	struct ft_inspect_flow inspect;
 	uint64_t packets, bytes; /* of the client */
 	uint64_t packets_toclient, bytes_toclient;
-	uint64_t start_wall;
-	uint64_t seen; /* monotonic time of the last packet */
+	/* The rest is for some packets only. */
+	uint8_t client_mac[6], guest_mac[6];
 	uint32_t slot;
-};
+	struct hs_stream *scan;
+	struct ft_stream renewed; /* a SYN came while the connection was open: the guest's answer decides */
+	struct ft_hold *later;    /* what arrived since */
+	uint8_t *reset;           /* the client's RST, waiting behind its holds */
+	uint32_t reset_length;
+	uint32_t observing; /* trials in the background that still name this flow */
+	uint32_t trials;
+	uint64_t tried; /* bytes of its holds that were tried */
+	uint64_t shadow_until; /* when its would-be holds would have ended so far */
+	bool shadow_dead;      /* it would have been dropped */
+	uint64_t start_wall;
+} __attribute__((aligned(FT_FLOW_LINE)));
 
 struct ft_flows;
 
@@ -64,6 +67,11 @@ int ft_flows_new(uint32_t most, uint32_t share, struct ft_flows **flows, struct 
 void ft_flows_free(struct ft_flows *flows);
 
 struct ft_flow *ft_flows_find(const struct ft_flows *flows, const struct ft_flow_key *key);
+/* Looks the keys up all together and has the processor fetch what they lead to, so that ft_flows_find soon after does not
+ * wait for memory: at 100,000 flows that is most of a lookup. Promises nothing: flows may come and go in between. */
+#define FT_FLOWS_AHEAD 32u
+void ft_flows_ahead(struct ft_flows *flows, const struct ft_flow_key *keys, unsigned count);
+
 /* A new, zeroed flow for a key that is not there. A full table gives up what a flood fills it with: TCP connections that
  * nobody answered yet, UDP flows that nothing was found in. NULL when there are none of these nearby, or when the share of
  * its guest is full. */
@@ -82,6 +90,11 @@ void ft_flows_each(struct ft_flows *flows, void (*visit)(void *context, struct f
 
 uint32_t ft_flows_count(const struct ft_flows *flows);
 uint32_t ft_flows_of(const struct ft_flows *flows, uint8_t guest);
+
+/* The key of a frame as most are (IPv4 without options or tags, TCP or UDP), not parsed and not checked: good for
+ * ft_flows_ahead alone. False: another kind of frame. */
+bool ft_flow_key_guess(struct ft_flow_key *key, uint8_t guest, const uint8_t *frame, size_t length,
+		       bool from_client);
 
 /* guest: its index. The frame was sent by the client, or by the guest. */
 void ft_flow_key_client(struct ft_flow_key *key, uint8_t guest, const struct ft_frame *frame);

@@ -31,6 +31,12 @@ static int refuse(enum ft_reason *why, enum ft_reason reason)
 static uint64_t sum(const uint8_t *p, size_t length, uint64_t start)
 {
 	uint64_t total = start;
+	for (; length >= 8; length -= 8, p += 8) {
+		uint64_t eight;
+		memcpy(&eight, p, sizeof(eight));
+		eight = __builtin_bswap64(eight);
+		total += (eight >> 32) + (uint32_t)eight;
+	}
 	for (; length >= 4; length -= 4, p += 4)
 		total += ft_load32(p);
 	if (length >= 2) {

@@ -55,7 +55,7 @@ struct ft_gate {
 	uint64_t partial_checksums; /* completed by us */
 	uint64_t urgent_cleared;
 	uint64_t next_sweep;
-	uint8_t scratch[4 + FT_RING_RECORD_MAX]; /* a frame from a guest's ring, with room for a VLAN tag before it */
+	uint8_t scratch[4 * FT_RING_RECORD_MAX]; /* frames from a guest's ring */
 };
 
 static inline void ft_gate_note_many(struct ft_gate *gate, enum ft_reason reason, uint32_t count)
@@ -77,6 +77,10 @@ bool ft_gate_has_room(struct ft_guest *guest, size_t length);
 /* Sends one frame of our own making in the guest's name: to the wire, or to the guest beside it that it is for. A loss
  * is counted. */
 void ft_gate_emit(struct ft_gate *gate, struct ft_guest *guest, const void *frame, size_t length);
+
+/* Frames of the guest that ft_gate_outbound is about to be given: as ft_gate_ahead. */
+void ft_gate_ahead_outbound(struct ft_gate *gate, const struct ft_guest *guest, uint8_t *const *frames,
+			    const uint32_t *lengths, unsigned count);
 
 /* One frame out of the guest's ring; there are 4 writable bytes before it. */
 void ft_gate_outbound(struct ft_gate *gate, struct ft_guest *guest, uint8_t *data, size_t length);

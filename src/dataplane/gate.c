@@ -227,6 +227,30 @@ static bool distribute(struct ft_gate *gate, unsigned uplink, uint8_t *data, siz
 	return any;
 }
 
+/* Does the frame look like one of a flow? Flows are those of services. */
+static bool guess(const struct ft_gate *gate, uint8_t guest, const uint8_t *frame, size_t length,
+		  bool from_client, struct ft_flow_key *key)
+{
+	return ft_flow_key_guess(key, guest, frame, length, from_client) &&
+	       ft_services_find(&gate->services, guest, key->protocol, key->server_port);
+}
+
+void ft_gate_ahead(struct ft_gate *gate, unsigned uplink, uint8_t *const *frames, const uint32_t *lengths,
+		   unsigned count)
+{
+	struct ft_flow_key keys[FT_GATE_AHEAD];
+	unsigned known = 0;
+	_Static_assert(FT_GATE_AHEAD <= FT_FLOWS_AHEAD, "one lookup");
+	for (unsigned i = 0; i < count && i < FT_GATE_AHEAD; i++) {
+		if (lengths[i] < FT_FRAME_HEADER || (frames[i][0] & 1))
+			continue;
+		int guest = ft_fdb_find(&gate->fdb, uplink, FT_FDB_UNTAGGED, frames[i]);
+		if (guest >= 0)
+			known += guess(gate, (uint8_t)guest, frames[i], lengths[i], true, &keys[known]);
+	}
+	ft_flows_ahead(gate->flows, keys, known);
+}
+
 void ft_gate_wire(struct ft_gate *gate, unsigned uplink, void *data, size_t length)
 {
 	if (length < FT_FRAME_HEADER)
@@ -252,6 +276,16 @@ static bool is_its_own(struct ft_gate *gate, const struct ft_guest *guest, uint8
 	}
 	*data = ft_fdb_untag(*data, length); /* a priority */
 	return true;
+}
+
+void ft_gate_ahead_outbound(struct ft_gate *gate, const struct ft_guest *guest, uint8_t *const *frames,
+			    const uint32_t *lengths, unsigned count)
+{
+	struct ft_flow_key keys[FT_GATE_AHEAD];
+	unsigned known = 0;
+	for (unsigned i = 0; i < count && i < FT_GATE_AHEAD; i++)
+		known += guess(gate, guest->index, frames[i], lengths[i], false, &keys[known]);
+	ft_flows_ahead(gate->flows, keys, known);
 }
 
 void ft_gate_outbound(struct ft_gate *gate, struct ft_guest *guest, uint8_t *data, size_t length)

@@ -51,6 +51,11 @@ int ft_gate_link(struct ft_gate *gate, const char *guest, const int fds[FT_LINK_
  */
 void ft_gate_guest_down(struct ft_gate *gate, const char *guest, const char *why);
 
+/* Frames that ft_gate_wire is about to be given, at most FT_GATE_AHEAD: what they will need is fetched. Changes nothing. */
+#define FT_GATE_AHEAD 32u
+void ft_gate_ahead(struct ft_gate *gate, unsigned uplink, uint8_t *const *frames, const uint32_t *lengths,
+		   unsigned count);
+
 /* One frame from an uplink (uplinks are counted from 0 in the order of the configuration). The bytes may be changed;
  * they are not kept. */
 void ft_gate_wire(struct ft_gate *gate, unsigned uplink, void *data, size_t length);

@@ -16,6 +16,13 @@ struct uplink {
 	unsigned index;
 };
 
+static void ahead_of_wire(void *context, uint8_t *const *data, const uint32_t *lengths, unsigned count)
+{
+	const struct uplink *uplink = context;
+	_Static_assert(FT_PORT_BURST <= FT_GATE_AHEAD, "a burst is looked at as a whole");
+	ft_gate_ahead(uplink->gate, uplink->index, data, lengths, count);
+}
+
 static void from_wire(void *context, uint8_t *data, size_t length)
 {
 	const struct uplink *uplink = context;
@@ -34,7 +41,8 @@ void ft_lane_burst(struct ft_lane *lane, bool wire, struct ft_lane_burst *burst)
 	ft_gate_time(lane->gate, burst->now_ns, clock_ns(CLOCK_REALTIME));
 	burst->work = 0;
 	for (unsigned i = 0; wire && i < lane->port_count; i++)
-		burst->work += ft_port_receive(&lane->ports[i], from_wire, &(struct uplink){lane->gate, i});
+		burst->work += ft_port_receive(&lane->ports[i], ahead_of_wire, from_wire,
+					       &(struct uplink){lane->gate, i});
 	burst->work += ft_gate_guest(lane->gate, GUEST_BUDGET);
 	burst->due_ns = ft_gate_tick(lane->gate);
 	for (unsigned i = 0; i < lane->port_count; i++)

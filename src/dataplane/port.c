@@ -14,6 +14,7 @@
 #include <rte_ethdev.h>
 #include <rte_log.h>
 #include <rte_mbuf.h>
+#include <rte_prefetch.h>
 
 #define RX_DESCRIPTORS 512
 #define TX_DESCRIPTORS 512
@@ -291,7 +292,7 @@ static int start_dpdk(struct ft_port *ports, const struct ft_port_config *config
 				      json_string("no free huge pages: packet buffers are in normal pages"));
 	unsigned buffers = rte_align32pow2(BUFFERS_BASE + BUFFERS_PORT * count) - 1;
 	struct rte_mempool *pool = rte_pktmbuf_pool_create(
-	    "frames", buffers, 0, 0, BUFFER_ROOM + RTE_PKTMBUF_HEADROOM, SOCKET_ID_ANY);
+	    "frames", buffers, 2 * FT_PORT_BURST, 0, BUFFER_ROOM + RTE_PKTMBUF_HEADROOM, SOCKET_ID_ANY);
 	for (unsigned i = 0; i < count; i++)
 		ports[i].pool = pool;
 	return pool ? 0
@@ -363,9 +364,11 @@ static bool reinsert_tag(struct rte_mbuf *mbuf)
 	return true;
 }
 
-unsigned ft_port_receive(struct ft_port *port, ft_port_frame *frame, void *context)
+unsigned ft_port_receive(struct ft_port *port, ft_port_ahead *ahead, ft_port_frame *frame, void *context)
 {
 	struct rte_mbuf *burst[FT_PORT_BURST];
+	uint8_t *data[FT_PORT_BURST];
+	uint32_t lengths[FT_PORT_BURST];
 	unsigned count = rte_eth_rx_burst(port->id, 0, burst, FT_PORT_BURST);
 	for (unsigned i = 0; i < count; i++) {
 		struct rte_mbuf *mbuf = burst[i];
@@ -374,8 +377,15 @@ unsigned ft_port_receive(struct ft_port *port, ft_port_frame *frame, void *conte
 		if (mbuf->nb_segs > 1)
 			rte_pktmbuf_linearize(mbuf);
 		reinsert_tag(mbuf);
-		frame(context, rte_pktmbuf_mtod(mbuf, uint8_t *), rte_pktmbuf_data_len(mbuf));
-		rte_pktmbuf_free(mbuf);
+		data[i] = rte_pktmbuf_mtod(mbuf, uint8_t *);
+		lengths[i] = rte_pktmbuf_data_len(mbuf);
+		rte_prefetch0(data[i]);
+	}
+	if (ahead && count)
+		ahead(context, data, lengths, count);
+	for (unsigned i = 0; i < count; i++) {
+		frame(context, data[i], lengths[i]);
+		rte_pktmbuf_free(burst[i]);
 	}
 	return count;
 }

@@ -44,10 +44,11 @@ int ft_ports_open(struct ft_port *ports, const struct ft_port_config *configs, u
 /* Sends what is pending, stops the ports and undoes what was changed. */
 void ft_ports_close(struct ft_port *ports, unsigned count);
 
-/* Calls frame for each received frame of one burst. The bytes are writable, and valid during the call only.
- * Returns how many came. */
+/* Calls frame for each received frame of one burst. The bytes are writable, and valid during the call only. ahead (may be
+ * NULL) gets all of the burst before. Returns how many came. */
+typedef void ft_port_ahead(void *context, uint8_t *const *data, const uint32_t *lengths, unsigned count);
 typedef void ft_port_frame(void *context, uint8_t *data, size_t length);
-unsigned ft_port_receive(struct ft_port *port, ft_port_frame *frame, void *context);
+unsigned ft_port_receive(struct ft_port *port, ft_port_ahead *ahead, ft_port_frame *frame, void *context);
 
 /* Queues a copy of one frame. 0, -EMSGSIZE or -ENOMEM (no buffer). Frames that the port does not take at a
  * flush are freed and returned as lost by ft_port_flush. */

@@ -89,7 +89,8 @@ static bool measure(struct stand *s, struct kind *kind, uint16_t port, uint64_t 
 		stand_ask(s, &begin, &frame, 1);
 		stand_collect(s, hold, &trial, false, peer_meanwhile, &p);
 		good = trial.ready && trial.handled && trial.end &&
-		       trial.end->event.a[0] == FT_TRIAL_END_HORIZON && trial.handled->event.a[0] == (uint64_t)length;
+		       trial.end->event.a[0] == FT_TRIAL_END_HORIZON &&
+		       trial.handled->event.a[0] == (uint64_t)length;
 		if (good) {
 			int at = kind->count++;
 			kind->handling[at] = trial.handled->arrived_ns - began;
@@ -119,7 +120,8 @@ static double ratio(const struct kind *kind)
 
 static void print(const struct kind *kind)
 {
-	printf("\"%s\":{\"handling_ms\":%.2f,\"trial_ms\":%.2f,\"horizon_ms\":%.2f,\"horizon_instructions\":%.0f},",
+	printf("\"%s\":{\"handling_ms\":%.2f,\"trial_ms\":%.2f,\"horizon_ms\":%.2f,\"horizon_instructions\":%"
+	       ".0f},",
 	       kind->name, median(kind->handling, kind->count) / 1e6, median(kind->trial, kind->count) / 1e6,
 	       median(kind->horizon, kind->count) / 1e6, median(kind->instructions, kind->count));
 }
@@ -127,7 +129,8 @@ static void print(const struct kind *kind)
 int main(int argc, char **argv)
 {
 	int count = argc == 3 && !strcmp(argv[1], "--trials") ? atoi(argv[2]) : 30;
-	static struct kind kinds[] = {{.name = "static", .path = "/"}, {.name = "cgi", .path = "/cgi-bin/health"}};
+	static struct kind kinds[] = {{.name = "static", .path = "/"},
+				      {.name = "cgi", .path = "/cgi-bin/health"}};
 	char directory[600];
 	struct ft_error err = {0};
 	struct stand s;
@@ -151,10 +154,12 @@ int main(int argc, char **argv)
 	}
 	for (int i = 0; i < 2; i++)
 		fprintf(stderr,
-			"%s: %d trials; the live guest answers in %.2f ms; first instruction of a clone after %.2f "
+			"%s: %d trials; the live guest answers in %.2f ms; first instruction of a clone "
+			"after %.2f "
 			"ms; best handling %.2f ms, best horizon %.2f ms\n",
 			kinds[i].name, kinds[i].count, median(kinds[i].live, kinds[i].count) / 1e6,
-			median(kinds[i].first, kinds[i].count) / 1e6, least(kinds[i].handling, kinds[i].count) / 1e6,
+			median(kinds[i].first, kinds[i].count) / 1e6,
+			least(kinds[i].handling, kinds[i].count) / 1e6,
 			least(kinds[i].horizon, kinds[i].count) / 1e6);
 	double a = ratio(&kinds[0]), b = ratio(&kinds[1]);
 	printf("{");

@@ -298,6 +298,7 @@ size_t scene_build(const struct scene *scene, bool from_client, uint32_t sequenc
 
 void scene_frame(struct scene *scene, void *frame, size_t length)
 {
+	ft_gate_ahead(scene->gate, 0, (uint8_t *[]){frame}, (uint32_t[]){(uint32_t)length}, 1);
 	ft_gate_wire(scene->gate, 0, frame, length);
 	scene_pass(scene, 0);
 }
