@@ -82,7 +82,7 @@ def attacks_fail_and_innocents_pass():
         status, listing = stand.get("/touched/")
         require(status == 200 and '"name"' not in listing, "the live guest was touched: %s" % listing)
         # The timer did what it is for.
-        with open(os.path.join(stand.directory, "state", "console.log"), errors="replace") as f:
+        with open(os.path.join(stand.directory, "state", "console-web.log"), errors="replace") as f:
             require("foretaste-guest: tick 1" in f.read(), "the guest's timer never ran")
 
 
