@@ -14,13 +14,16 @@
 	X(PASS_OBSERVED, "pass.observed", PASS, "suspicious, but the service only observes: tried in the background") \
 	X(PASS_SHADOW, "pass.shadow", PASS, "suspicious, but the service is in shadow mode: tried, and what enforce would have done is counted") \
 	X(PASS_BYPASS, "pass.bypass", PASS, "an operator has switched inspection off (bypass)")                       \
-	X(PASS_UNSEEN, "pass.unseen", PASS, "a service that only observes: what cannot be looked at passes (IPv6, fragment, VLAN tag, jumbo, full flow table)") \
+	X(PASS_UNSEEN, "pass.unseen", PASS, "a service that only observes: what cannot be looked at passes (IPv6 headers that hide the port, full flow table)") \
+	X(PASS_IPSEC, "pass.ipsec", PASS, "AH or ESP: only who has the guest's keys could look behind it")             \
+	X(PASS_ICMP, "pass.icmp", PASS, "ICMP error about a connection of an inspected service")                     \
 	X(PASS_ACK, "pass.ack", PASS, "acknowledgement of a held flow, sent on without its data")                    \
 	/* held */                                                                                                   \
 	X(HOLD_RULE, "hold.rule", HOLD, "a pattern rule matched")                                                    \
 	X(HOLD_RISK, "hold.risk", HOLD, "the protocol inspection reported a severe risk")                            \
 	X(HOLD_ALL, "hold.all", HOLD, "the service screens everything")                                              \
 	X(HOLD_JOIN, "hold.join", HOLD, "later packet of a flow that is being held")                                 \
+	X(HOLD_FRAGMENT, "hold.fragment", HOLD, "fragment that waits for the rest of its datagram")                 \
 	X(HOLD_OVERLAP, "hold.overlap", HOLD, "a retransmission carried different bytes for the same sequence numbers") \
 	/* released */                                                                                               \
 	X(RELEASE_CLEAN, "release.clean", RELEASE, "a clone took exactly these frames and showed nothing wrong")     \
@@ -55,10 +58,15 @@
 	X(TEMPFAIL_SHUTDOWN, "tempfail.shutdown", TEMPFAIL, "the gateway stops and the service's on_error says tempfail") \
 	X(TEMPFAIL_BEHIND, "tempfail.behind", TEMPFAIL, "bytes behind some that were not taken")                     \
 	/* refused: not handled by this version on inspected services */                                             \
-	X(REFUSE_IPV6, "refuse.ipv6", REFUSE, "IPv6 to a service in enforce mode")                                          \
-	X(REFUSE_FRAGMENT, "refuse.fragment", REFUSE, "IP fragment that may be for a service in enforce mode")                         \
-	X(REFUSE_VLAN, "refuse.vlan", REFUSE, "VLAN-tagged frame to a service in enforce mode")                             \
-	X(REFUSE_JUMBO, "refuse.jumbo", REFUSE, "frame larger than 1514 bytes to a service in enforce mode")              \
+	X(REFUSE_EXTENSION, "refuse.extension", REFUSE, "IPv6 headers that cannot be looked behind (unknown, more than eight, routing with a way to go), perhaps to a service in enforce mode") \
+	/* fragments that may be for an inspected service */                                                         \
+	X(DROP_FRAGMENT_OVERLAP, "drop.fragment-overlap", DROP, "fragments that overlap or contradict each other: the datagram is given up (RFC 5722)") \
+	X(DROP_FRAGMENT_TINY, "drop.fragment-tiny", DROP, "first fragment too small to say for whom it is (RFC 1858, RFC 7112)") \
+	X(DROP_FRAGMENT_LIMIT, "drop.fragment-limit", DROP, "more fragments than are kept: of a datagram, of a source, or in all") \
+	X(DROP_FRAGMENT_TIMEOUT, "drop.fragment-timeout", DROP, "the rest of the datagram did not come in time") \
+	/* ICMP errors about inspected services */                                                                   \
+	X(DROP_ICMP_NO_FLOW, "drop.icmp-no-flow", DROP, "ICMP error about a connection of an inspected service that does not exist, or numbers that it does not use") \
+	X(DROP_ICMP_HELD, "drop.icmp-held", DROP, "ICMP error about a flow that is being held; it comes again if it stays true") \
 	/* malformed or impossible */                                                                                \
 	X(DROP_RUNT, "drop.runt", DROP, "frame shorter than its headers")                                            \
 	X(DROP_MALFORMED, "drop.malformed", DROP, "header fields contradict each other")                             \
@@ -72,7 +80,7 @@
 	X(DROP_NO_MEMORY, "drop.no-memory", DROP, "no packet buffer left")                                           \
 	X(DROP_FLOW_TABLE, "drop.flow-table", DROP, "the flow table is full")                                        \
 	X(DROP_GUEST_DOWN, "drop.guest-down", DROP, "the guest is not running")                                      \
-	X(DROP_OVERSIZE, "drop.oversize", DROP, "frame larger than a ring record")
+	X(DROP_OVERSIZE, "drop.oversize", DROP, "frame larger than the guest's MTU, the port or a ring record takes")
 
 enum ft_reason {
 #define X(name, label, action, text) FT_REASON_##name,

@@ -10,6 +10,9 @@
 
 #include <stdint.h>
 
+#include "base/address.h"
+#include "base/ethernet.h"
+
 enum ft_trial_kind {
 	FT_TRIAL_BEGIN = 16, /* struct ft_trial_begin */
 	FT_TRIAL_FRAME,      /* u64 hold, then one Ethernet frame */
@@ -35,9 +38,11 @@ struct ft_trial_begin {
 	uint64_t rx_index; /* rx ring position that the live guest has to have taken before the fork */
 	uint32_t frames;
 	uint32_t bytes; /* payload bytes held, for the proof that the guest took them */
-	/* The flow, network byte order as on the wire. proto 6 or 17. client = sender, server = guest. */
-	uint32_t client_ip, server_ip;
+	/* The flow, network byte order as on the wire. proto 6 or 17. client = sender, server = guest; both addresses are of
+	 * one family. */
+	struct ft_address client_ip, server_ip;
 	uint16_t client_port, server_port;
+	struct ft_tags tags; /* which VLANs it is in */
 	uint8_t protocol;
 	uint8_t client_mac[6];
 	uint8_t reserved;

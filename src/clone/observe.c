@@ -10,6 +10,8 @@
 #include "clone/calls.h"
 #include "clone/tell.h"
 #include "vmm/memory.h"
+#include "base/trial.h"
+#include "clone/packet.h"
 
 #define PTE_WRITABLE 2u
 #define PROT_EXECUTE 4u
@@ -531,47 +533,66 @@ void ft_observe_exec_page(struct ft_observer *o, uint64_t rip, uint64_t gpa, uin
 
 /* ---- Devices ------------------------------------------------------------------------------------------------ */
 
+/* The transport's part of ft_observe_frame. */
+static bool is_opening(const struct ft_packet *p, uint64_t source)
+{
+	const uint8_t *transport = p->payload;
+	if (p->protocol == 6)
+		return p->size > 13 && (transport[13] & 0x12) == 0x02;
+	return p->protocol == 17 && source >= 1024;
+}
+
 bool ft_observe_frame(const void *data, size_t length, bool received, uint64_t values[6], char text[64])
 {
-	const uint8_t *frame = data, *ip = frame + 14;
+	struct ft_packet p;
+	uint16_t type;
 	memset(values, 0, 6 * sizeof(*values));
 	values[0] = length;
 	text[0] = 0;
-	if (length < 14 + 20 || frame[12] != 8 || frame[13] != 0 || ip[0] >> 4 != 4)
+	if (!ft_packet_open(&p, data, length, &type))
 		return false;
-	size_t header = (size_t)(ip[0] & 15) * 4;
-	uint32_t address;
-	memcpy(&address, ip + (received ? 12 : 16), 4);
-	values[1] = ip[9];
-	values[2] = ntohl(address);
-	char dotted[INET_ADDRSTRLEN];
-	inet_ntop(AF_INET, &address, dotted, sizeof(dotted));
-	const uint8_t *transport = ip + header;
-	size_t left = header >= 20 && length > 14 + header ? length - 14 - header : 0;
-	bool first = !(ip[6] & 0x1f) && !ip[7];
-	if ((ip[9] != 6 && ip[9] != 17) || left < 4 || !first) {
-		values[5] = ip[9] == 1 && left && first && transport[0] == 8;
-		snprintf(text, 64, "%s", dotted);
+	const struct ft_address *other = received ? &p.source : &p.destination;
+	char address[INET6_ADDRSTRLEN];
+	ft_address_text(other, address);
+	values[1] = p.protocol;
+	/* Of an IPv6 address the last 32 bits; the text has all of it. */
+	values[2] = (uint64_t)other->bytes[12] << 24 | (uint64_t)other->bytes[13] << 16 |
+		    (uint64_t)other->bytes[14] << 8 | other->bytes[15];
+	if ((p.protocol != 6 && p.protocol != 17) || p.size < 4 || p.piece) {
+		values[5] = p.protocol == (p.six ? 58 : 1) && p.size && !p.piece && p.payload[0] == (p.six ? 128 : 8);
+		snprintf(text, 64, "%s", address);
 		return true;
 	}
-	uint64_t source = (uint64_t)(transport[0] << 8 | transport[1]);
-	uint64_t destination = (uint64_t)(transport[2] << 8 | transport[3]);
+	uint64_t source = (uint64_t)(p.payload[0] << 8 | p.payload[1]);
+	uint64_t destination = (uint64_t)(p.payload[2] << 8 | p.payload[3]);
 	values[3] = received ? source : destination;
 	values[4] = received ? destination : source;
-	if (ip[9] == 6)
-		values[5] = left > 13 && (transport[13] & 0x12) == 0x02;
-	else
-		values[5] = source >= 1024;
-	snprintf(text, 64, "%s:%u", dotted, (unsigned)values[3]);
+	values[5] = is_opening(&p, source);
+	snprintf(text, 64, p.six ? "[%s]:%u" : "%s:%u", address, (unsigned)values[3]);
 	return true;
+}
+
+/* Is it an answer on the flow whose input is being tried? */
+static bool is_answer(const struct ft_trial_begin *held, const void *frame, size_t length)
+{
+	struct ft_packet p;
+	uint16_t type;
+	return held && ft_packet_open(&p, frame, length, &type) && p.protocol == held->protocol && !p.piece &&
+	       p.size >= 4 && ft_address_same(&p.source, &held->server_ip) &&
+	       ft_address_same(&p.destination, &held->client_ip) && !memcmp(p.payload, &held->server_port, 2) &&
+	       !memcmp(p.payload + 2, &held->client_port, 2);
 }
 
 void ft_observe_net_tx(struct ft_observer *o, const void *frame, size_t length)
 {
 	uint64_t values[6];
 	char text[64];
-	if (o->clone && ft_observe_frame(frame, length, false, values, text))
-		ft_observe_tell(o, FT_EVENT_NET_TX, values, 6, text, NULL);
+	if (!o->clone || !ft_observe_frame(frame, length, false, values, text))
+		return;
+	/* A datagram shows nothing of who began; who answers the sender that is held does not. */
+	if (is_answer(o->held, frame, length))
+		values[5] = 0;
+	ft_observe_tell(o, FT_EVENT_NET_TX, values, 6, text, NULL);
 }
 
 void ft_observe_disk(struct ft_observer *o, bool write, uint64_t sector, uint32_t sectors)

@@ -57,6 +57,7 @@ struct ft_observer {
 	struct ft_observe_source source;
 	struct ft_report *report;
 	bool clone; /* tell everything */
+	const struct ft_trial_begin *held; /* clone: the flow whose input is tried, borrowed for the run; NULL: none */
 	uint64_t cr3;
 	bool user_seen; /* some user code has made a system call: the guest's userland is there */
 	struct ft_processes processes;
@@ -102,8 +103,8 @@ void ft_observe_tell(struct ft_observer *o, enum ft_event_type type, const uint6
 /* Text of guest bytes: what is not printable ASCII becomes \xNN. Cuts at size - 1. */
 void ft_observe_printable(const char *bytes, size_t length, char *to, size_t size);
 
-/* Reads addresses out of an IPv4 frame: fills values {length, protocol, daddr, dport, sport, opens} (received: source
- * and destination change places) and "address:port". opens: the sender begins something itself, as far as one frame
+/* Reads addresses out of an IPv4 or IPv6 frame, tagged or not: fills values {length, protocol, daddr, dport, sport, opens} (received: source
+ * and destination change places) and "address:port" or "[address]:port". opens: the sender begins something itself, as far as one frame
  * can tell: a SYN, an echo request, a datagram from no well-known port. False for other frames. */
 bool ft_observe_frame(const void *frame, size_t length, bool received, uint64_t values[6], char text[64]);
 

@@ -3,8 +3,9 @@
 #include <arpa/inet.h>
 #include <string.h>
 
+#include "clone/packet.h"
+
 /* Offsets and sizes: RFC 826 (ARP), 791 (IPv4), 9293 (TCP), 768 (UDP), 792 (ICMP), 8200 (IPv6), 4861 (NDP). */
-#define ETH         14u
 #define ARP         28u
 #define IP4         20u
 #define IP6         40u
@@ -74,12 +75,22 @@ static uint8_t *answer(struct ft_outside *o, size_t length, uint64_t now_ns)
 	return a->frame;
 }
 
-/* From whom the guest wrote to, back to the guest. */
-static void turn_ethernet(uint8_t *to, const uint8_t *from)
+/* From whom the guest wrote to, back to the guest, with the same tags. */
+static void turn_ethernet(uint8_t *to, const struct ft_packet *from)
 {
-	memcpy(to, from + 6, 6);
-	memcpy(to + 6, from, 6);
-	memcpy(to + 12, from + 12, 2);
+	memcpy(to, from->frame, from->ip);
+	memcpy(to, from->frame + 6, 6);
+	memcpy(to + 6, from->frame, 6);
+}
+
+static void turn_ip6(uint8_t *to, const uint8_t *from, unsigned protocol, size_t payload)
+{
+	to[0] = 0x60;
+	put16(to + 4, (unsigned)payload);
+	to[6] = (uint8_t)protocol;
+	to[7] = 64;
+	memcpy(to + 8, from + 24, 16);
+	memcpy(to + 24, from + 8, 16);
 }
 
 static void turn_ip4(uint8_t *to, const uint8_t *from, unsigned protocol, size_t payload)
@@ -94,87 +105,103 @@ static void turn_ip4(uint8_t *to, const uint8_t *from, unsigned protocol, size_t
 	put16(to + 10, fold(add_sum(0, to, IP4)));
 }
 
-/* Checksum of TCP or UDP at p over the pseudo header of the IPv4 header ip. */
+/* Checksum of TCP, UDP or ICMPv6 at p over the pseudo header of the IP header ip. */
 static uint16_t transport_sum(const uint8_t *ip, unsigned protocol, const uint8_t *p, size_t length)
 {
-	uint32_t sum = add_sum(0, ip + 12, 8) + protocol + (uint32_t)length;
+	bool six = ip[0] >> 4 == 6;
+	uint32_t sum = add_sum(0, ip + (six ? 8 : 12), six ? 32 : 8) + protocol + (uint32_t)length;
 	return fold(add_sum(sum, p, length));
 }
 
-static void take_arp(struct ft_outside *o, const uint8_t *frame, size_t length, uint64_t now_ns)
+/* An answer with `payload` bytes of that protocol, headers filled in; the payload is zero. NULL when there is no place. */
+static uint8_t *answer_ip(struct ft_outside *o, const struct ft_packet *from, unsigned protocol, size_t payload,
+			  uint64_t now_ns, uint8_t **ip)
 {
+	size_t header = from->six ? IP6 : IP4;
+	uint8_t *to = answer(o, from->ip + header + payload, now_ns);
+	if (!to)
+		return NULL;
+	turn_ethernet(to, from);
+	*ip = to + from->ip;
+	(from->six ? turn_ip6 : turn_ip4)(*ip, from->frame + from->ip, protocol, payload);
+	return *ip + header;
+}
+
+static void take_arp(struct ft_outside *o, const struct ft_packet *p, uint64_t now_ns)
+{
+	const uint8_t *frame = p->frame;
 	static const uint8_t request[8] = {0, 1, 8, 0, 6, 4, 0, 1};
 	static const uint8_t nobody[4];
-	if (length < ETH + ARP || memcmp(frame + ETH, request, sizeof(request)))
+	if (p->length < p->ip + ARP || memcmp(frame + p->ip, request, sizeof(request)))
 		return;
-	const uint8_t *arp = frame + ETH, *sender = arp + 14, *target = arp + 24;
+	const uint8_t *arp = frame + p->ip, *sender = arp + 14, *target = arp + 24;
 	/* A probe for its own address (RFC 5227) must stay unanswered: an answer would mean a conflict. */
 	if (!memcmp(target, &o->config.guest_ip, 4) || !memcmp(target, sender, 4) ||
 	    !memcmp(sender, nobody, 4))
 		return;
-	uint8_t *to = answer(o, ETH + ARP, now_ns);
+	uint8_t *to = answer(o, p->ip + ARP, now_ns);
 	if (!to)
 		return;
 	/* Asked again by unicast, who was asked answers; else whoever is out there shares the sender's address, which
 	 * is the gateway's when the sender is far away. */
 	const uint8_t *mac = frame[0] & 1 ? o->client_mac : frame;
-	memcpy(to, frame + 6, 6);
+	turn_ethernet(to, p);
 	memcpy(to + 6, mac, 6);
-	put16(to + 12, TYPE_ARP);
-	memcpy(to + ETH, request, sizeof(request));
-	to[ETH + 7] = 2;
-	memcpy(to + ETH + 8, mac, 6);
-	memcpy(to + ETH + 14, target, 4);
-	memcpy(to + ETH + 18, arp + 8, 10);
+	uint8_t *arp_to = to + p->ip;
+	memcpy(arp_to, request, sizeof(request));
+	arp_to[7] = 2;
+	memcpy(arp_to + 8, mac, 6);
+	memcpy(arp_to + 14, target, 4);
+	memcpy(arp_to + 18, arp + 8, 10);
 }
 
-/* RFC 4861 section 7.2: a solicitation with a source gets an advertisement. */
-static void take_ip6(struct ft_outside *o, const uint8_t *frame, size_t length, uint64_t now_ns)
+/* RFC 4861 section 7.2: a solicitation with a source gets an advertisement. One without is a search for duplicates (RFC 4862)
+ * and must stay unanswered, like one for an address of the guest's own. */
+static void take_solicitation(struct ft_outside *o, const struct ft_packet *p, uint64_t now_ns)
 {
 	static const uint8_t nobody[16];
-	const uint8_t *ip = frame + ETH, *icmp = ip + IP6;
-	if (length < ETH + IP6 + 24 || ip[0] >> 4 != 6 || ip[6] != PROTO_ICMP6 || icmp[0] != 135 ||
-	    !memcmp(ip + 8, nobody, 16) || !memcmp(ip + 8, icmp + 8, 16))
+	const uint8_t *ip = p->frame + p->ip, *icmp = p->payload;
+	if (p->size < 24 || !memcmp(ip + 8, nobody, 16) || !memcmp(ip + 8, icmp + 8, 16) ||
+	    !memcmp(icmp + 8, o->config.guest_ip6.bytes, 16))
 		return;
-	const size_t size = 24 + 8;
-	uint8_t *to = answer(o, ETH + IP6 + size, now_ns);
-	if (!to)
+	uint8_t *ip_to, *icmp_to = answer_ip(o, p, PROTO_ICMP6, 24 + 8, now_ns, &ip_to);
+	if (!icmp_to)
 		return;
-	memcpy(to, frame + 6, 6);
-	memcpy(to + 6, o->client_mac, 6);
-	put16(to + 12, TYPE_IP6);
-	uint8_t *ip_to = to + ETH, *icmp_to = ip_to + IP6;
-	ip_to[0] = 0x60;
-	put16(ip_to + 4, size);
-	ip_to[6] = PROTO_ICMP6;
-	ip_to[7] = 255;
+	/* As in ARP: who was asked by unicast answers. */
+	const uint8_t *mac = p->frame[0] & 1 ? o->client_mac : p->frame;
+	memcpy(ip_to - p->ip + 6, mac, 6);
+	ip_to[7] = 255; /* from this very link */
 	memcpy(ip_to + 8, icmp + 8, 16);
-	memcpy(ip_to + 24, ip + 8, 16);
 	icmp_to[0] = 136;
 	icmp_to[4] = 0x60; /* solicited, override */
 	memcpy(icmp_to + 8, icmp + 8, 16);
 	icmp_to[24] = 2; /* target link-layer address */
 	icmp_to[25] = 1;
-	memcpy(icmp_to + 26, o->client_mac, 6);
-	uint32_t sum = add_sum(0, ip_to + 8, 32) + PROTO_ICMP6 + (uint32_t)size;
-	put16(icmp_to + 2, fold(add_sum(sum, icmp_to, size)));
+	memcpy(icmp_to + 26, mac, 6);
+	put16(icmp_to + 2, transport_sum(ip_to, PROTO_ICMP6, icmp_to, 24 + 8));
 }
 
-static void take_icmp(struct ft_outside *o, const uint8_t *frame, const uint8_t *icmp, size_t size,
-		      uint64_t now_ns)
+static void take_echo(struct ft_outside *o, const struct ft_packet *p, uint64_t now_ns)
 {
-	if (size < 8 || icmp[0] != 8)
+	uint8_t *ip_to, *icmp_to = answer_ip(o, p, p->protocol, p->size, now_ns, &ip_to);
+	if (!icmp_to)
 		return;
-	uint8_t *to = answer(o, ETH + IP4 + size, now_ns);
-	if (!to)
-		return;
-	turn_ethernet(to, frame);
-	turn_ip4(to + ETH, frame + ETH, PROTO_ICMP, size);
-	uint8_t *icmp_to = to + ETH + IP4;
-	memcpy(icmp_to, icmp, size);
-	icmp_to[0] = 0;
+	memcpy(icmp_to, p->payload, p->size);
+	icmp_to[0] = p->six ? 129 : 0;
 	put16(icmp_to + 2, 0);
-	put16(icmp_to + 2, fold(add_sum(0, icmp_to, size)));
+	put16(icmp_to + 2, p->six ? transport_sum(ip_to, PROTO_ICMP6, icmp_to, p->size)
+				  : fold(add_sum(0, icmp_to, p->size)));
+}
+
+static void take_icmp(struct ft_outside *o, const struct ft_packet *p, uint64_t now_ns)
+{
+	bool group = p->frame[0] & 1;
+	if (p->size < 8)
+		return;
+	if (p->six && p->payload[0] == 135)
+		take_solicitation(o, p, now_ns);
+	else if (!group && p->payload[0] == (p->six ? 128 : 8))
+		take_echo(o, p, now_ns);
 }
 
 /* Length of the first question of a query, 0 when it is none that we understand (RFC 1035 section 4.1). */
@@ -191,22 +218,19 @@ static size_t dns_question(const uint8_t *dns, size_t size)
 	return at + 5 <= size ? at + 5 - DNS : 0;
 }
 
-static void take_dns(struct ft_outside *o, const uint8_t *frame, const uint8_t *udp, size_t size,
-		     uint64_t now_ns)
+static void take_dns(struct ft_outside *o, const struct ft_packet *p, uint64_t now_ns)
 {
-	const uint8_t *dns = udp + UDP;
-	size_t question = dns_question(dns, size - UDP);
+	const uint8_t *udp = p->payload, *dns = udp + UDP;
+	size_t question = dns_question(dns, p->size - UDP);
 	if (!question)
 		return;
 	const uint8_t *type = dns + DNS + question - 4;
 	bool address = o->config.dns_address && get16(type) == 1 && get16(type + 2) == 1;
 	size_t answered = UDP + DNS + question + (address ? 16 : 0);
-	uint8_t *to = answer(o, ETH + IP4 + answered, now_ns);
-	if (!to)
+	uint8_t *ip_to, *udp_to = answer_ip(o, p, PROTO_UDP, answered, now_ns, &ip_to);
+	if (!udp_to)
 		return;
-	turn_ethernet(to, frame);
-	turn_ip4(to + ETH, frame + ETH, PROTO_UDP, answered);
-	uint8_t *udp_to = to + ETH + IP4, *dns_to = udp_to + UDP;
+	uint8_t *dns_to = udp_to + UDP;
 	memcpy(udp_to, udp + 2, 2);
 	memcpy(udp_to + 2, udp, 2);
 	put16(udp_to + 4, (unsigned)answered);
@@ -226,13 +250,14 @@ static void take_dns(struct ft_outside *o, const uint8_t *frame, const uint8_t *
 		put16(record + 10, 4);
 		memcpy(record + 12, &o->config.dns_address, 4);
 	}
-	uint16_t sum = transport_sum(to + ETH, PROTO_UDP, udp_to, answered);
+	uint16_t sum = transport_sum(ip_to, PROTO_UDP, udp_to, answered);
 	put16(udp_to + 6, sum ? sum : 0xffff);
 }
 
 /* A guest's segment, taken apart. */
 struct segment {
-	const uint8_t *frame, *tcp;
+	const struct ft_packet *packet;
+	const uint8_t *tcp;
 	uint32_t sequence, acknowledged, length; /* length: payload and FIN */
 	uint8_t flags;
 	uint32_t echo_value, echo_reply; /* timestamps option (RFC 7323) */
@@ -267,12 +292,9 @@ static void send_segment(struct ft_outside *o, const struct segment *s, uint8_t 
 {
 	bool synchronise = flags & FLAG_SYN;
 	size_t size = TCP + (synchronise ? 4u : s->has_echo ? 12u : 0u);
-	uint8_t *to = answer(o, ETH + IP4 + size, now_ns);
-	if (!to)
+	uint8_t *ip_to, *tcp = answer_ip(o, s->packet, PROTO_TCP, size, now_ns, &ip_to);
+	if (!tcp)
 		return;
-	turn_ethernet(to, s->frame);
-	turn_ip4(to + ETH, s->frame + ETH, PROTO_TCP, size);
-	uint8_t *tcp = to + ETH + IP4;
 	memcpy(tcp, s->tcp + 2, 2);
 	memcpy(tcp + 2, s->tcp, 2);
 	put32(tcp + 4, sequence);
@@ -283,7 +305,7 @@ static void send_segment(struct ft_outside *o, const struct segment *s, uint8_t 
 	if (synchronise) {
 		tcp[TCP] = 2; /* MSS */
 		tcp[TCP + 1] = 4;
-		put16(tcp + TCP + 2, 1460);
+		put16(tcp + TCP + 2, s->packet->six ? 1440 : 1460);
 	} else if (s->has_echo) {
 		tcp[TCP] = tcp[TCP + 1] = 1;
 		tcp[TCP + 2] = 8;
@@ -291,7 +313,7 @@ static void send_segment(struct ft_outside *o, const struct segment *s, uint8_t 
 		put32(tcp + TCP + 4, s->echo_reply);
 		put32(tcp + TCP + 8, s->echo_value);
 	}
-	put16(tcp + 16, transport_sum(to + ETH, PROTO_TCP, tcp, size));
+	put16(tcp + 16, transport_sum(ip_to, PROTO_TCP, tcp, size));
 }
 
 static bool later(uint32_t a, uint32_t b)
@@ -336,23 +358,30 @@ static void take_held(struct ft_outside *o, const struct segment *s, uint64_t no
 	}
 }
 
-static void take_tcp(struct ft_outside *o, const uint8_t *frame, const uint8_t *tcp, size_t size,
-		     uint64_t now_ns)
+/* Is the packet of the guest's side of the held flow? */
+static bool is_held(const struct ft_outside *o, const struct ft_packet *p)
 {
+	const uint8_t *ports = p->payload;
+	return o->protocol == p->protocol && ft_address_same(&p->source, &o->server_ip) &&
+	       ft_address_same(&p->destination, &o->client_ip) && !memcmp(&p->tags, &o->tags, sizeof(o->tags)) &&
+	       !memcmp(ports, &o->server_port, 2) && !memcmp(ports + 2, &o->client_port, 2);
+}
+
+static void take_tcp(struct ft_outside *o, const struct ft_packet *p, uint64_t now_ns)
+{
+	const uint8_t *tcp = p->payload;
+	size_t size = p->size;
 	size_t header = size < TCP ? 0 : (size_t)(tcp[12] >> 4) * 4;
 	if (header < TCP || header > size)
 		return;
-	struct segment s = {.frame = frame,
+	struct segment s = {.packet = p,
 			    .tcp = tcp,
 			    .sequence = get32(tcp + 4),
 			    .acknowledged = get32(tcp + 8),
 			    .flags = tcp[13]};
 	s.length = (uint32_t)(size - header) + !!(s.flags & FLAG_FIN);
 	parse_options(&s, header);
-	const uint8_t *ip = frame + ETH;
-	if (o->protocol == PROTO_TCP && !memcmp(ip + 12, &o->server_ip, 4) &&
-	    !memcmp(ip + 16, &o->client_ip, 4) && !memcmp(tcp, &o->server_port, 2) &&
-	    !memcmp(tcp + 2, &o->client_port, 2)) {
+	if (is_held(o, p)) {
 		take_held(o, &s, now_ns);
 	} else if (s.flags & FLAG_RST) {
 		return;
@@ -366,40 +395,17 @@ static void take_tcp(struct ft_outside *o, const uint8_t *frame, const uint8_t *
 	}
 }
 
-/* The IPv4 payload of a frame: its start and length, or NULL when the frame is none or lies about its lengths.
- * Fragments go nowhere. */
-static const uint8_t *open_ip4(const uint8_t *frame, size_t length, size_t *size)
+static void take_ip(struct ft_outside *o, const struct ft_packet *p, uint64_t now_ns)
 {
-	const uint8_t *ip = frame + ETH;
-	if (length < ETH + IP4 || get16(frame + 12) != TYPE_IP4 || ip[0] >> 4 != 4)
-		return NULL;
-	size_t header = (size_t)(ip[0] & 15) * 4, total = get16(ip + 2);
-	if (header < IP4 || total < header || total > length - ETH || (get16(ip + 6) & 0x3fff))
-		return NULL;
-	*size = total - header;
-	return ip + header;
-}
-
-static void take_ip4(struct ft_outside *o, const uint8_t *frame, size_t length, uint64_t now_ns)
-{
-	size_t size;
-	const uint8_t *payload = open_ip4(frame, length, &size);
-	if (!payload || (frame[0] & 1))
-		return;
-	switch (frame[ETH + 9]) {
-	case PROTO_TCP:
-		take_tcp(o, frame, payload, size, now_ns);
-		return;
-	case PROTO_ICMP:
-		take_icmp(o, frame, payload, size, now_ns);
-		return;
-	case PROTO_UDP:
-		if (size > UDP && get16(payload + 2) == 53)
-			take_dns(o, frame, payload, size, now_ns);
-		return;
-	default:
-		return;
-	}
+	bool group = p->frame[0] & 1;
+	if (p->piece || p->more)
+		return; /* fragments go nowhere */
+	if (p->protocol == (p->six ? PROTO_ICMP6 : PROTO_ICMP))
+		take_icmp(o, p, now_ns);
+	else if (p->protocol == PROTO_TCP && !group)
+		take_tcp(o, p, now_ns);
+	else if (p->protocol == PROTO_UDP && !group && p->size > UDP && get16(p->payload + 2) == 53)
+		take_dns(o, p, now_ns);
 }
 
 void ft_outside_begin(struct ft_outside *o, const struct ft_outside_config *config,
@@ -408,6 +414,7 @@ void ft_outside_begin(struct ft_outside *o, const struct ft_outside_config *conf
 	o->config = *config;
 	o->client_ip = flow->client_ip;
 	o->server_ip = flow->server_ip;
+	o->tags = flow->tags;
 	o->client_port = flow->client_port;
 	o->server_port = flow->server_port;
 	o->protocol = flow->protocol;
@@ -423,11 +430,13 @@ void ft_outside_begin(struct ft_outside *o, const struct ft_outside_config *conf
 
 void ft_outside_deliver(struct ft_outside *o, const void *data, size_t length)
 {
-	const uint8_t *frame = data;
-	size_t size;
-	const uint8_t *tcp = open_ip4(frame, length, &size);
-	if (!tcp || o->protocol != PROTO_TCP || frame[ETH + 9] != PROTO_TCP || size < TCP)
+	struct ft_packet p;
+	uint16_t type;
+	if (!ft_packet_open(&p, data, length, &type) || o->protocol != PROTO_TCP || p.protocol != PROTO_TCP || p.piece ||
+	    p.more || p.size < TCP)
 		return;
+	const uint8_t *tcp = p.payload;
+	size_t size = p.size;
 	size_t header = (size_t)(tcp[12] >> 4) * 4;
 	if (header < TCP || header > size)
 		return;
@@ -448,22 +457,12 @@ void ft_outside_delivered(struct ft_outside *o)
 
 void ft_outside_take(struct ft_outside *o, const void *data, size_t length, uint64_t now_ns)
 {
-	const uint8_t *frame = data;
-	if (length < ETH || length > FT_OUTSIDE_FRAME)
-		return;
-	switch (get16(frame + 12)) {
-	case TYPE_ARP:
-		take_arp(o, frame, length, now_ns);
-		return;
-	case TYPE_IP4:
-		take_ip4(o, frame, length, now_ns);
-		return;
-	case TYPE_IP6:
-		take_ip6(o, frame, length, now_ns);
-		return;
-	default:
-		return;
-	}
+	struct ft_packet p;
+	uint16_t type;
+	if (ft_packet_open(&p, data, length, &type))
+		take_ip(o, &p, now_ns);
+	else if (type == TYPE_ARP)
+		take_arp(o, &p, now_ns);
 }
 
 uint64_t ft_outside_due(const struct ft_outside *o)

@@ -2,15 +2,16 @@
  * virtual delay between them; no socket, no host time, no randomness. What it answers is a function of what the guest
  * sent and of its configuration, so the same clone meets the same outside.
  *
- *  - ARP and IPv6 neighbour solicitations: somebody is there (never for the guest's own address)
+ *  - ARP and IPv6 neighbour solicitations: somebody is there (never for the guest's own addresses). No router advertises
+ *    itself: what the guest knows of routers is in its memory, and an advertisement could only change it
  *  - the held flow: the sender's side of it. Takes whatever the guest sends, acknowledges it, keeps the window open and
  *    closes when the guest closes. It also watches how much of the held bytes the guest acknowledged: the proof that
  *    a clean verdict needs
  *  - other TCP flows: acknowledged the same way, without memory of them (they belong to the live guest's clients)
  *  - new outgoing TCP connections: refused, accepted (a sink), or not answered, as configured
- *  - DNS queries: refused or answered with one address; ICMP echo: answered
+ *  - DNS queries: refused or answered with one address; ICMP and ICMPv6 echo: answered
  *
- * Every other frame goes nowhere. Nothing here trusts a length in a frame. One thread. */
+ * All over IPv4 and IPv6, and with the VLAN tags that the guest's frame had. Every other frame goes nowhere. Nothing here trusts a length in a frame. One thread. */
 #ifndef FT_CLONE_OUTSIDE_H
 #define FT_CLONE_OUTSIDE_H
 
@@ -20,7 +21,7 @@
 
 #include "base/trial.h"
 
-#define FT_OUTSIDE_FRAME   1514u
+#define FT_OUTSIDE_FRAME   1522u /* of an answer: 1500 bytes of IP behind two VLAN tags */
 #define FT_OUTSIDE_PENDING 128u
 
 enum ft_outside_sink { FT_SINK_REFUSE, FT_SINK_ACCEPT, FT_SINK_SILENT };
@@ -28,6 +29,7 @@ enum ft_outside_sink { FT_SINK_REFUSE, FT_SINK_ACCEPT, FT_SINK_SILENT };
 /* The configured part. */
 struct ft_outside_config {
 	uint32_t guest_ip;    /* network byte order */
+	struct ft_address guest_ip6; /* all zero: not told */
 	uint32_t dns_address; /* network byte order; 0: refuse */
 	enum ft_outside_sink tcp;
 	uint64_t delay_ns;
@@ -36,7 +38,8 @@ struct ft_outside_config {
 struct ft_outside {
 	struct ft_outside_config config;
 	/* The held flow; protocol 0: there is none. */
-	uint32_t client_ip, server_ip;
+	struct ft_address client_ip, server_ip;
+	struct ft_tags tags;
 	uint16_t client_port, server_port;
 	uint8_t protocol, client_mac[6];
 	uint32_t held_from, held_to; /* sequence numbers of the held bytes */

@@ -23,7 +23,7 @@ struct trial {
 	bool refused;       /* the guest's card did not take one: there is nothing to prove any more */
 	size_t delivered_bytes;
 	uint64_t deadline_ns; /* host CLOCK_MONOTONIC */
-	uint64_t from_icount, from_ns;
+	uint64_t from_icount, from_ns, from_dropped;
 	uint64_t handled_icount, horizon_ns; /* horizon_ns: virtual time at which the run ends */
 	const char *detail;
 	struct ft_trial_result *result;
@@ -97,8 +97,10 @@ static void begin(struct trial *t)
 	m->clock.mode = FT_CLOCK_FREE;
 	ft_timer_register(m, &t->answers, answers_due, t);
 	ft_witness_clone(t->witness, &t->report);
+	t->witness->observer.held = t->begin;
 	t->from_icount = m->icount;
 	t->from_ns = ft_machine_vtime(m);
+	t->from_dropped = m->frames_dropped;
 	uint64_t now = monotonic_ns();
 	t->deadline_ns = now + t->begin->wall_ns;
 	t->result->first_insn_ns = now - t->plan->began_ns;
@@ -126,13 +128,15 @@ static void deliver(struct trial *t)
 	}
 }
 
+/* Every frame was put into a buffer of the guest's: none refused, none waiting, none that no buffer was large enough for. */
 static bool all_delivered(const struct trial *t)
 {
 	return t->delivered == t->plan->request->frames && !t->refused &&
-	       ft_machine_frames_waiting(t->m) == 0;
+	       t->m->frames_dropped == t->from_dropped && ft_machine_frames_waiting(t->m) == 0;
 }
 
-/* The proof that the guest took the input. TCP: its own acknowledgement of the last held byte. */
+/* The proof that the guest took the input. TCP: its own acknowledgement of the last held byte. UDP: every descriptor used,
+ * and (at_rest) the guest then idle with no interrupt pending: it has run what it runs for received frames. */
 static uint32_t taken_bytes(const struct trial *t)
 {
 	if (t->begin->protocol == 6)
@@ -258,6 +262,7 @@ static void finish(struct trial *t, enum ft_trial_end end)
 	struct ft_machine *m = t->m;
 	struct ft_trial_result *r = t->result;
 	ft_observe_end(&t->witness->observer);
+	t->witness->observer.held = NULL;
 	r->end = end;
 	r->instructions = m->icount - t->from_icount;
 	r->pages_written = m->ram.written;

@@ -31,8 +31,10 @@ const char *ft_limit_text(enum ft_limit limit)
 
 static void address_of(const struct ft_flow *flow, uint8_t address[16])
 {
-	memset(address, 0, 16);
-	memcpy(address, &flow->key.client, sizeof(flow->key.client));
+	memcpy(address, flow->key.client.bytes, 16);
+	/* A host has a whole /64 of IPv6 addresses to itself: it is one source. */
+	if (!ft_address_is_v4(&flow->key.client))
+		memset(address + 8, 0, 8);
 }
 
 static struct ft_source *find_source(struct ft_gate *gate, uint8_t guest, const uint8_t address[16])

@@ -38,7 +38,7 @@ struct ft_flows {
 	uint32_t found[FOUND]; /* slots of flows looked up of late, by found_at() of their keys */
 };
 
-_Static_assert(sizeof(struct ft_flow_key) == 16, "no padding in what is hashed");
+_Static_assert(sizeof(struct ft_flow_key) == 48, "no padding in what is hashed, and a length that rte_hash compares fast");
 
 int ft_flows_new(uint32_t most, uint32_t share, struct ft_flows **flows, struct ft_error *err)
 {
@@ -110,9 +110,11 @@ void ft_flows_free(struct ft_flows *flows)
 /* Where a key's flow is remembered. Whoever chooses keys that share a place gains nothing but the lookup. */
 static unsigned found_at(const struct ft_flow_key *key)
 {
-	uint64_t half[2];
-	memcpy(half, key, sizeof(half));
-	return (unsigned)((half[0] * 0x9e3779b97f4a7c15ull ^ half[1] * 0xd6e8feb86659fd93ull) >> 40) % FOUND;
+	uint64_t client, server, rest;
+	memcpy(&client, key->client.bytes + 8, sizeof(client)); /* of IPv6 what tells hosts apart */
+	memcpy(&server, key->server.bytes + 8, sizeof(server));
+	memcpy(&rest, &key->client_port, sizeof(rest));
+	return (unsigned)(((client ^ server * 3) * 0x9e3779b97f4a7c15ull ^ rest * 0xd6e8feb86659fd93ull) >> 40) % FOUND;
 }
 
 struct ft_flow *ft_flows_find(const struct ft_flows *flows, const struct ft_flow_key *key)
@@ -139,7 +141,7 @@ void ft_flows_ahead(struct ft_flows *flows, const struct ft_flow_key *keys, unsi
 			continue;
 		flows->found[found_at(&keys[i])] = (uint32_t)at[i];
 		const uint8_t *flow = (const uint8_t *)&flows->list[at[i]];
-		for (size_t line = 0; line < offsetof(struct ft_flow, client_mac); line += FT_FLOW_LINE)
+		for (size_t line = 0; line < offsetof(struct ft_flow, ethernet); line += FT_FLOW_LINE)
 			rte_prefetch0(flow + line);
 	}
 }
@@ -241,46 +243,46 @@ uint32_t ft_flows_of(const struct ft_flows *flows, uint8_t guest)
 	return flows->of_guest[guest];
 }
 
-/* Written as what it is read as, two words: a load that spans stores of parts would wait for them. */
-static void make_key(struct ft_flow_key *key, uint32_t client, uint32_t server, uint16_t client_port,
-		     uint16_t server_port, uint8_t protocol, uint8_t guest)
+void ft_flow_note_ethernet(struct ft_flow *flow, const struct ft_frame *frame)
 {
-	uint64_t half[2] = {client | (uint64_t)server << 32, client_port | (uint32_t)server_port << 16 |
-								 (uint64_t)protocol << 32 |
-								 (uint64_t)guest << 40};
-	_Static_assert(offsetof(struct ft_flow_key, server) == 4 &&
-			   offsetof(struct ft_flow_key, server_port) == 10 &&
-			   offsetof(struct ft_flow_key, protocol) == 12 &&
-			   offsetof(struct ft_flow_key, guest) == 13,
-		       "as above, little-endian");
-	memcpy(key, half, sizeof(half));
+	flow->ethernet_length = (uint8_t)frame->ip;
+	memcpy(flow->ethernet, frame->data, frame->ip);
 }
 
 bool ft_flow_key_guess(struct ft_flow_key *key, uint8_t guest, const uint8_t *frame, size_t length,
 		       bool from_client)
 {
 	const uint8_t *ip = frame + FT_FRAME_HEADER, *ports = ip + 20;
-	uint32_t source, destination;
 	if (length < FT_FRAME_HEADER + 28 || ft_load16(frame + 12) != 0x0800 || ip[0] != 0x45 ||
 	    (ip[9] != IPPROTO_TCP && ip[9] != IPPROTO_UDP))
 		return false;
-	memcpy(&source, ip + 12, 4);
-	memcpy(&destination, ip + 16, 4);
-	if (from_client)
-		make_key(key, source, destination, ft_load16(ports), ft_load16(ports + 2), ip[9], guest);
-	else
-		make_key(key, destination, source, ft_load16(ports + 2), ft_load16(ports), ip[9], guest);
+	*key = (struct ft_flow_key){.client = ft_address_v4(ip + (from_client ? 12 : 16)),
+				    .server = ft_address_v4(ip + (from_client ? 16 : 12)),
+				    .client_port = ft_load16(ports + (from_client ? 0 : 2)),
+				    .server_port = ft_load16(ports + (from_client ? 2 : 0)),
+				    .protocol = ip[9],
+				    .guest = guest};
 	return true;
 }
 
 void ft_flow_key_client(struct ft_flow_key *key, uint8_t guest, const struct ft_frame *frame)
 {
-	make_key(key, frame->source, frame->destination, frame->source_port, frame->destination_port,
-		 frame->protocol, guest);
+	*key = (struct ft_flow_key){.client = frame->source,
+				    .server = frame->destination,
+				    .client_port = frame->source_port,
+				    .server_port = frame->destination_port,
+				    .tags = frame->tags,
+				    .protocol = frame->protocol,
+				    .guest = guest};
 }
 
 void ft_flow_key_guest(struct ft_flow_key *key, uint8_t guest, const struct ft_frame *frame)
 {
-	make_key(key, frame->destination, frame->source, frame->destination_port, frame->source_port,
-		 frame->protocol, guest);
+	*key = (struct ft_flow_key){.client = frame->destination,
+				    .server = frame->source,
+				    .client_port = frame->destination_port,
+				    .server_port = frame->source_port,
+				    .tags = frame->tags,
+				    .protocol = frame->protocol,
+				    .guest = guest};
 }

@@ -15,12 +15,14 @@
 #include "dataplane/service.h"
 #include "dataplane/stream.h"
 
+/* What makes two packets of one flow. The VLANs are part of it: the same addresses in another network are another flow. */
 struct ft_flow_key {
-	uint32_t client, server; /* network byte order */
+	struct ft_address client, server;
 	uint16_t client_port, server_port;
+	struct ft_tags tags;
 	uint8_t protocol;
 	uint8_t guest; /* its index: addresses may be the same in two VLANs */
-	uint8_t zero[2];
+	uint8_t zero[6];
 };
 
 struct ft_hold;
@@ -44,7 +46,8 @@ struct ft_flow {
 	uint64_t packets, bytes; /* of the client */
 	uint64_t packets_toclient, bytes_toclient;
 	/* The rest is for some packets only. */
-	uint8_t client_mac[6], guest_mac[6];
+	uint8_t ethernet[FT_ETHERNET_MOST]; /* header of the client's first frame, tags included */
+	uint8_t ethernet_length;
 	uint32_t slot;
 	struct hs_stream *scan;
 	struct ft_stream renewed; /* a SYN came while the connection was open: the guest's answer decides */
@@ -91,6 +94,8 @@ void ft_flows_each(struct ft_flows *flows, void (*visit)(void *context, struct f
 uint32_t ft_flows_count(const struct ft_flows *flows);
 uint32_t ft_flows_of(const struct ft_flows *flows, uint8_t guest);
 
+/* Remembers the Ethernet header of the client's frame, for what is made on behalf of either end. */
+void ft_flow_note_ethernet(struct ft_flow *flow, const struct ft_frame *frame);
 /* The key of a frame as most are (IPv4 without options or tags, TCP or UDP), not parsed and not checked: good for
  * ft_flows_ahead alone. False: another kind of frame. */
 bool ft_flow_key_guess(struct ft_flow_key *key, uint8_t guest, const uint8_t *frame, size_t length,

@@ -1,8 +1,8 @@
 /* One Ethernet frame, parsed once: every length and count in it is checked here, and everybody behind this
  * door works with the offsets found. Frames come from strangers.
  *
- * A struct ft_frame only points into the caller's bytes; it is valid as long as those are. Addresses are in
- * network byte order (they are compared, never counted with), ports and TCP numbers in host byte order. */
+ * A struct ft_frame only points into the caller's bytes; it is valid as long as those are. Ports and TCP numbers are in host
+ * byte order. */
 #ifndef FT_DATAPLANE_FRAME_H
 #define FT_DATAPLANE_FRAME_H
 
@@ -10,10 +10,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/address.h"
+#include "base/ethernet.h"
 #include "base/reason.h"
 
-#define FT_FRAME_HEADER 14u
+#define FT_FRAME_HEADER FT_ETHERNET_HEADER
 #define FT_FRAME_USUAL  1514u /* largest frame that is no jumbo: 1500 bytes of IP without a VLAN tag */
+#define FT_FRAME_MOST   9216u /* largest frame from the port: 9000 bytes of IP, tags, and some room */
+
+/* Most IPv6 extension headers that are looked behind. Real packets have one or two. */
+#define FT_FRAME_EXTENSIONS 8u
+
+/* Bytes of a TCP frame without its payload: Ethernet with tags, IP with options or extension headers, TCP with options.
+ * Frames with more headers than that are refused where they would have to be copied. */
+#define FT_FRAME_HEADERS 512u
 
 #define FT_TCP_FIN 0x01u
 #define FT_TCP_SYN 0x02u
@@ -35,16 +45,22 @@ struct ft_frame {
 	const uint8_t *data;
 	uint32_t length;
 	enum ft_frame_kind kind;
-	bool vlan;        /* at least one 802.1Q/802.1ad tag */
-	bool fragment;    /* IPv4 fragment, first or later: nothing behind the IP header was looked at */
-	bool extension;   /* IPv6 with extension headers: nothing behind them was looked at */
+	struct ft_tags tags;
+	/* First or later fragment: nothing behind the IP headers was looked at, payload is the piece. An IPv6 fragment
+	 * header that says "all of it" (RFC 6946) makes no fragment. */
+	bool fragment, more_fragments;
+	uint16_t fragment_offset;  /* bytes */
+	uint16_t fragment_header;  /* IPv6: offset of the fragment header, also of a whole packet's; 0: none */
+	uint32_t identification;   /* of fragments */
+	bool extension;   /* IPv6 headers that cannot be looked behind: nothing behind them was looked at */
+	bool ipsec;       /* AH or ESP: only who has its keys can look behind it */
 	bool transport;   /* protocol is TCP or UDP and the fields below are set */
-	uint8_t protocol; /* IP protocol, 0 when there is none */
+	uint8_t protocol; /* IP protocol behind all headers, 0 when there is none */
 	uint16_t ip;      /* offset of the IP header */
-	uint16_t l4;      /* offset behind the IP header */
+	uint16_t l4;      /* offset behind the IP headers */
 	uint32_t payload; /* offset of the payload behind TCP/UDP */
 	uint32_t payload_length;
-	uint32_t source, destination; /* IPv4 addresses, network byte order */
+	struct ft_address source, destination;
 	uint16_t source_port, destination_port;
 	/* TCP */
 	uint32_t sequence, acknowledgement;
@@ -55,7 +71,7 @@ struct ft_frame {
 };
 
 /* Parses data (borrowed). 0, or -EPROTO with *why set to FT_REASON_DROP_RUNT, _DROP_MALFORMED, _DROP_CHECKSUM
- * (of the IPv4 header) or, when a frame above FT_FRAME_USUAL was cut by the port, _REFUSE_JUMBO. */
+ * (of the IPv4 header) or, when a frame above FT_FRAME_USUAL was cut by the port, _DROP_OVERSIZE. */
 int ft_frame_parse(struct ft_frame *frame, const void *data, size_t length, enum ft_reason *why);
 
 /* Sequence numbers a TCP segment occupies: payload, SYN and FIN. */
@@ -63,6 +79,21 @@ uint32_t ft_frame_span(const struct ft_frame *frame);
 
 /* Checksum of the TCP or UDP part. Frames without one are FT_CHECKSUM_GOOD. */
 enum ft_frame_checksum ft_frame_checksum(const struct ft_frame *frame);
+
+/* What an ICMP error quotes: the start of a packet that the error's receiver sent. */
+struct ft_frame_quote {
+	struct ft_address source, destination;
+	uint8_t protocol;
+	bool ports; /* the quote reaches the ports, and for TCP the sequence number */
+	uint16_t source_port, destination_port;
+	uint32_t sequence;
+};
+
+/* Is the frame an ICMP or ICMPv6 error? *quote says about what; with protocol 0: about nothing that can be told. */
+bool ft_frame_is_error(const struct ft_frame *frame, struct ft_frame_quote *quote);
+
+/* Is the ICMP error one that tells of a smaller MTU? */
+bool ft_frame_is_too_big(const struct ft_frame *frame);
 
 /* Writes the right IPv4 header checksum and TCP/UDP checksum into data, the bytes frame was parsed from. */
 void ft_frame_seal(const struct ft_frame *frame, uint8_t *data);
@@ -75,8 +106,9 @@ struct ft_frame_bare {
 	uint32_t timestamp; /* TSval */
 };
 
-/* Copies a TCP frame without its payload into to (frame->payload bytes are enough), with other sequence
- * number, flags and timestamp and right checksums. TCP options are kept. Returns its length. */
+/* Copies a TCP frame without its payload into to (frame->payload bytes are enough; ft_frame_parse lets no more than
+ * FT_FRAME_HEADERS of them through), with other sequence number, flags and timestamp and right checksums. TCP options and
+ * everything below are kept. Returns its length. */
 size_t ft_frame_bare(const struct ft_frame *frame, const struct ft_frame_bare *change, uint8_t *to);
 
 /* Clears the urgent flag and pointer of a TCP frame in data, the bytes frame was parsed from, and sets the checksum right.

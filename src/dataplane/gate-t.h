@@ -8,6 +8,7 @@
 #include "dataplane/frame.h"
 #include "dataplane/gate.h"
 #include "dataplane/hold-t.h"
+#include "dataplane/reassembly.h"
 #include "dataplane/screen.h"
 #include "dataplane/service.h"
 #include "detect/rules.h"
@@ -20,7 +21,7 @@ struct ft_guest {
 	uint16_t vlan; /* FT_FDB_UNTAGGED, its number, or FT_FDB_TRUNK */
 	uint8_t mac[6];
 	bool any_mac; /* none configured: every frame is for it */
-	uint32_t address;
+	uint32_t mtu; /* largest IP packet that its network card takes */
 	struct ft_profile *profile; /* what is normal for it, for the watch */
 	struct ft_watch *watch;     /* correlation rules over its live events */
 	struct ft_link link;
@@ -52,10 +53,12 @@ struct ft_gate {
 	struct ft_inspect *inspect;
 	struct ft_flows *flows;
 	struct ft_holds holds;
+	struct ft_reassembly *reassembly;
 	uint64_t partial_checksums; /* completed by us */
 	uint64_t urgent_cleared;
 	uint64_t next_sweep;
 	uint8_t scratch[4 * FT_RING_RECORD_MAX]; /* frames from a guest's ring */
+	uint8_t piece[FT_FRAME_MOST]; /* of a frame that is cut for a guest */
 };
 
 static inline void ft_gate_note_many(struct ft_gate *gate, enum ft_reason reason, uint32_t count)
@@ -68,7 +71,8 @@ static inline void ft_gate_note(struct ft_gate *gate, enum ft_reason reason)
 	ft_gate_note_many(gate, reason, 1);
 }
 
-/* Puts one frame into the guest's ring. 0, or -errno with the loss counted. */
+/* Puts one frame into the guest's ring, cut to the guest's MTU if need be (dataplane/cut.h): all of it or nothing. 0, or
+ * -errno with the loss counted. */
 int ft_gate_deliver(struct ft_gate *gate, struct ft_guest *guest, const void *frame, size_t length);
 
 /* Is there room for a frame of this length? (Asked before inspection, so that bytes are not inspected twice.) */

@@ -1,6 +1,5 @@
 #include "dataplane/gate.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <stdarg.h>
@@ -8,8 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dataplane/cut.h"
 #include "dataplane/gate-t.h"
 #include "dataplane/hold.h"
+#include "dataplane/icmp.h"
 #include "dataplane/tcp.h"
 #include "dataplane/udp.h"
 
@@ -34,17 +35,18 @@ void ft_gate_log(struct ft_gate *gate, const char *level, const char *format, ..
 
 /* ---- output ---- */
 
+/* What the pieces of a frame that is cut need beyond its own bytes: each its headers and its record's. */
+#define CUT_ROOM (FT_CUT_PIECES * (FT_FRAME_HEADERS + 16))
+
 bool ft_gate_has_room(struct ft_guest *guest, size_t length)
 {
+	if (length > guest->mtu + FT_FRAME_HEADER)
+		length += CUT_ROOM;
 	return guest->up && ft_ring_room(&guest->link.rx) >= length;
 }
 
-int ft_gate_deliver(struct ft_gate *gate, struct ft_guest *guest, const void *frame, size_t length)
+static int put(struct ft_gate *gate, struct ft_guest *guest, const void *frame, size_t length)
 {
-	if (!guest->up) {
-		ft_gate_note(gate, FT_REASON_DROP_GUEST_DOWN);
-		return -ENOTCONN;
-	}
 	struct iovec part = {.iov_base = (void *)(uintptr_t)frame, .iov_len = length};
 	int error = ft_ring_put(&guest->link.rx, FT_LINK_FRAME, &part, 1);
 	if (!error) {
@@ -57,6 +59,30 @@ int ft_gate_deliver(struct ft_gate *gate, struct ft_guest *guest, const void *fr
 	} else {
 		ft_gate_note(gate, error == -EMSGSIZE ? FT_REASON_DROP_OVERSIZE : FT_REASON_DROP_RING_FULL);
 	}
+	return error;
+}
+
+int ft_gate_deliver(struct ft_gate *gate, struct ft_guest *guest, const void *frame, size_t length)
+{
+	if (!guest->up) {
+		ft_gate_note(gate, FT_REASON_DROP_GUEST_DOWN);
+		return -ENOTCONN;
+	}
+	unsigned pieces = ft_cut_pieces(frame, length, guest->mtu);
+	if (pieces == 1)
+		return put(gate, guest, frame, length);
+	if (!pieces) {
+		ft_gate_note(gate, FT_REASON_DROP_OVERSIZE);
+		return -EMSGSIZE;
+	}
+	/* A guest that got half of a datagram would keep it and wait. */
+	if (!ft_gate_has_room(guest, length)) {
+		ft_gate_note(gate, FT_REASON_DROP_RING_FULL);
+		return -ENOBUFS;
+	}
+	int error = 0;
+	for (unsigned n = 0; n < pieces && !error; n++)
+		error = put(gate, guest, gate->piece, ft_cut_piece(frame, length, guest->mtu, n, gate->piece));
 	return error;
 }
 
@@ -108,65 +134,74 @@ void ft_gate_lost(struct ft_gate *gate, unsigned frames)
 
 /* ---- from the wire ---- */
 
-/* What is wrapped in what this version does not look into: refused where it may be for a service that enforces, since it
- * would be a way around; let through where it may be for one that only observes. FT_REASON_COUNT: neither. */
-static enum ft_reason unseen(enum ft_reason refusal, bool enforced, bool observed, bool bypassed)
-{
-	return enforced ? refusal : observed ? FT_REASON_PASS_UNSEEN : bypassed ? FT_REASON_PASS_BYPASS : FT_REASON_COUNT;
-}
-
-/* The service that a frame to the guest belongs to, whatever it is wrapped in; *why: see unseen. Addresses do not matter:
- * the guest may have more than it told. */
+/* The service that a frame to the guest belongs to. *why: FT_REASON_COUNT, or what became of a frame that belongs to none.
+ * Addresses do not matter: the guest may have more than it told. */
 static const struct ft_service *service_of(const struct ft_gate *gate, const struct ft_guest *guest,
 					   const struct ft_frame *frame, enum ft_reason *why)
 {
 	const struct ft_services *services = &gate->services;
+	struct ft_frame_quote quote;
 	*why = FT_REASON_COUNT;
-	if (frame->kind != FT_FRAME_IPV4 && frame->kind != FT_FRAME_IPV6)
-		return NULL;
-	bool six = frame->kind == FT_FRAME_IPV6;
-	if (frame->fragment || frame->extension) {
-		/* The port is in another fragment, or behind headers: it may be an inspected one. */
+	if (frame->transport)
+		return ft_services_find(services, guest->index, frame->protocol, frame->destination_port);
+	if (frame->extension || frame->fragment) {
+		/* The port may be an inspected one. Fragments come here where no service enforces. */
 		uint8_t protocol = frame->extension ? 0 : frame->protocol;
-		*why = unseen(six ? FT_REASON_REFUSE_IPV6 : FT_REASON_REFUSE_FRAGMENT,
-			      ft_services_have(services, guest->index, protocol, FT_MODE_ENFORCE),
-			      ft_services_have(services, guest->index, protocol, FT_MODE_OBSERVE),
-			      ft_services_have(services, guest->index, protocol, FT_MODE_BYPASS));
-		return NULL;
+		if (frame->extension && ft_services_have(services, guest->index, 0, FT_MODE_ENFORCE))
+			*why = FT_REASON_REFUSE_EXTENSION;
+		else if (ft_services_have(services, guest->index, protocol, FT_MODE_OBSERVE))
+			*why = FT_REASON_PASS_UNSEEN;
+		else if (ft_services_have(services, guest->index, protocol, FT_MODE_BYPASS))
+			*why = FT_REASON_PASS_BYPASS;
+	} else if (frame->ipsec) {
+		*why = FT_REASON_PASS_IPSEC;
+	} else if (ft_frame_is_error(frame, &quote)) {
+		*why = ft_icmp_judge(gate, guest, frame, &quote);
 	}
-	if (!frame->transport)
-		return NULL;
-	const struct ft_service *service =
-	    ft_services_find(services, guest->index, frame->protocol, frame->destination_port);
-	if (!service || !(six || frame->vlan || frame->length > FT_FRAME_USUAL))
-		return service;
-	bool enforced = service->acting == FT_MODE_ENFORCE, bypassed = service->acting == FT_MODE_BYPASS;
-	*why = unseen(six           ? FT_REASON_REFUSE_IPV6
-		      : frame->vlan ? FT_REASON_REFUSE_VLAN
-				    : FT_REASON_REFUSE_JUMBO,
-		      enforced, !enforced && !bypassed, bypassed);
 	return NULL;
 }
 
-/* One frame to one guest, be it from the wire or from the guest beside it. */
-static void to_guest(struct ft_gate *gate, struct ft_guest *guest, uint8_t *data, size_t length)
+static bool passes(enum ft_reason why)
 {
-	struct ft_frame frame;
-	enum ft_reason why;
-	bool kernel_side = gate->outlet.kernel_side >> guest->uplink & 1;
-	if (ft_frame_parse(&frame, data, length, &why)) {
-		ft_gate_note(gate, why);
+	return why == FT_REASON_COUNT || ft_reason_action(why) == FT_REASON_ACTION_PASS;
+}
+
+/* What no service inspects goes on as it came: a datagram as its fragments, all of them or none. */
+static void pass_on(struct ft_gate *gate, struct ft_guest *guest, const struct ft_frame *frame, const struct ft_datagram *datagram,
+		    enum ft_reason reason)
+{
+	if (!datagram) {
+		if (!ft_gate_deliver(gate, guest, frame->data, frame->length))
+			ft_gate_note(gate, reason);
 		return;
 	}
-	const struct ft_service *service = service_of(gate, guest, &frame, &why);
-	if (why != FT_REASON_COUNT && ft_reason_action(why) != FT_REASON_ACTION_PASS) {
+	size_t length = 0;
+	for (unsigned i = 0; i < datagram->count; i++)
+		length += datagram->list[i].length + 16;
+	if (ft_ring_room(&guest->link.rx) < length) {
+		ft_gate_note_many(gate, FT_REASON_DROP_RING_FULL, datagram->count);
+		return;
+	}
+	for (unsigned i = 0; i < datagram->count; i++)
+		if (!put(gate, guest, datagram->list[i].data, datagram->list[i].length))
+			ft_gate_note(gate, reason);
+}
+
+/* data: the frame's bytes. datagram: what they were put together from, or NULL. */
+static void handle(struct ft_gate *gate, struct ft_guest *guest, struct ft_frame *frame, uint8_t *data,
+		   const struct ft_datagram *datagram)
+{
+	enum ft_reason why;
+	bool kernel_side = gate->outlet.kernel_side >> guest->uplink & 1;
+	const struct ft_service *service = service_of(gate, guest, frame, &why);
+	if (!passes(why)) {
 		ft_gate_note(gate, why);
 		return;
 	}
 	if (kernel_side || service) {
-		enum ft_frame_checksum checksum = ft_frame_checksum(&frame);
+		enum ft_frame_checksum checksum = ft_frame_checksum(frame);
 		if (checksum == FT_CHECKSUM_PARTIAL && kernel_side) {
-			ft_frame_seal(&frame, data);
+			ft_frame_seal(frame, data);
 			gate->partial_checksums++;
 		} else if (checksum != FT_CHECKSUM_GOOD && service && service->acting != FT_MODE_BYPASS) {
 			ft_gate_note(gate, FT_REASON_DROP_CHECKSUM);
@@ -175,16 +210,65 @@ static void to_guest(struct ft_gate *gate, struct ft_guest *guest, uint8_t *data
 	}
 	/* A receiver takes the byte that the urgent pointer names out of the stream (RFC 6093 section 3), so what patterns
 	 * saw would not be what the server reads. Without the pointer the byte stays where it was seen. */
-	if (service && service->acting == FT_MODE_ENFORCE && ft_frame_calm(&frame, data))
+	if (service && service->acting == FT_MODE_ENFORCE && ft_frame_calm(frame, data))
 		gate->urgent_cleared++;
 	if (!guest->up)
 		ft_gate_note(gate, FT_REASON_DROP_GUEST_DOWN);
-	else if (service && frame.protocol == IPPROTO_TCP)
-		ft_tcp_client(gate, guest, service, &frame);
+	else if (service && frame->protocol == IPPROTO_TCP)
+		ft_tcp_client(gate, guest, service, frame);
 	else if (service)
-		ft_udp_client(gate, guest, service, &frame);
-	else if (!ft_gate_deliver(gate, guest, data, length))
-		ft_gate_note(gate, why == FT_REASON_COUNT ? FT_REASON_PASS_UNINSPECTED : why);
+		ft_udp_client(gate, guest, service, frame);
+	else
+		pass_on(gate, guest, frame, datagram, why == FT_REASON_COUNT ? FT_REASON_PASS_UNINSPECTED : why);
+}
+
+/* May the fragment be part of something that is inspected? Of IPv6 only the first one of a datagram tells, and a stack puts
+ * them together whatever they say; of IPv4 all tell, and errors are looked at, too. */
+static bool is_collected(const struct ft_gate *gate, const struct ft_guest *guest, const struct ft_frame *frame)
+{
+	bool any = frame->kind == FT_FRAME_IPV6 || frame->protocol == IPPROTO_ICMP;
+	return ft_services_have(&gate->services, guest->index, any ? 0 : frame->protocol, FT_MODE_ENFORCE);
+}
+
+static void take_fragment(struct ft_gate *gate, struct ft_guest *guest, const struct ft_frame *fragment)
+{
+	struct ft_datagram datagram;
+	struct ft_frame whole;
+	unsigned lost;
+	enum ft_reason why = ft_reassembly_take(gate->reassembly, guest->index, fragment, gate->now, &datagram, &lost);
+	if (why != FT_REASON_COUNT) {
+		ft_gate_note(gate, why);
+		ft_gate_note_many(gate, why, lost);
+	} else if (ft_frame_parse(&whole, datagram.data, datagram.length, &why)) {
+		ft_gate_note(gate, why);
+	} else {
+		handle(gate, guest, &whole, datagram.data, &datagram);
+	}
+}
+
+/* Larger than what the guest takes, but a router in our place would cut it. The kernel, too, puts IPv4 fragments together
+ * before DPDK's driver for its interfaces sees them (it asks for that), and then this is how they get to the guest. */
+static bool may_be_cut(struct ft_gate *gate, const struct ft_guest *guest, const struct ft_frame *frame, uint8_t *data)
+{
+	if (frame->length > FT_FRAME_MOST || !ft_cut_pieces(data, frame->length, guest->mtu))
+		return false;
+	ft_reassembly_rename(gate->reassembly, frame, data);
+	return true;
+}
+
+/* One frame to one guest, be it from the wire or from the guest beside it. */
+static void to_guest(struct ft_gate *gate, struct ft_guest *guest, uint8_t *data, size_t length)
+{
+	struct ft_frame frame;
+	enum ft_reason why;
+	if (ft_frame_parse(&frame, data, length, &why))
+		ft_gate_note(gate, why);
+	else if (length > guest->mtu + frame.ip && !may_be_cut(gate, guest, &frame, data))
+		ft_gate_note(gate, FT_REASON_DROP_OVERSIZE);
+	else if (frame.fragment && is_collected(gate, guest, &frame))
+		take_fragment(gate, guest, &frame);
+	else
+		handle(gate, guest, &frame, data, NULL);
 }
 
 static void to_member(struct ft_gate *gate, struct ft_guest *guest, uint8_t *data, size_t length)
@@ -298,7 +382,7 @@ void ft_gate_outbound(struct ft_gate *gate, struct ft_guest *guest, uint8_t *dat
 		ft_gate_note(gate, why);
 		return;
 	}
-	if (frame.kind == FT_FRAME_IPV4 && frame.transport && !frame.vlan &&
+	if (frame.transport &&
 	    !(frame.protocol == IPPROTO_TCP ? ft_tcp_guest : ft_udp_guest)(gate, guest, &frame))
 		return;
 	ft_gate_note(gate, FT_REASON_PASS_OUTBOUND);
@@ -342,6 +426,7 @@ uint64_t ft_gate_tick(struct ft_gate *gate)
 		ft_holds_tick(gate);
 	if (gate->now >= gate->next_sweep) {
 		ft_flows_sweep(gate->flows, gate->now);
+		gate->counts[FT_REASON_DROP_FRAGMENT_TIMEOUT] += ft_reassembly_expire(gate->reassembly, gate->now);
 		gate->next_sweep = gate->now + SWEEP_NS;
 	}
 	/* Commands before frames: the vmm must not take a frame of which a command says "not yet". */
@@ -501,7 +586,8 @@ static int load_guest(const json_t *json, const char *name, const json_t *uplink
 		      struct ft_error *err)
 {
 	const char *mac = json_string_value(json_object_get(json, "mac"));
-	const char *address = json_string_value(json_object_get(json, "address"));
+	const json_t *mtu = json_object_get(json, "mtu");
+	json_int_t number = json_is_integer(mtu) ? json_integer_value(mtu) : FT_GUEST_MTU;
 	int uplink = uplink_index(uplinks, json_string_value(json_object_get(json, "uplink")));
 	if (strlen(name) >= sizeof(guest->name))
 		return ft_error_set(err, -EINVAL, "the name is too long");
@@ -513,8 +599,9 @@ static int load_guest(const json_t *json, const char *name, const json_t *uplink
 	if (mac && sscanf(mac, "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &guest->mac[0], &guest->mac[1],
 			  &guest->mac[2], &guest->mac[3], &guest->mac[4], &guest->mac[5]) != 6)
 		return ft_error_set(err, -EINVAL, "\"%s\" is no MAC address", mac);
-	if (address && inet_pton(AF_INET, address, &guest->address) != 1)
-		return ft_error_set(err, -EINVAL, "\"%s\" is no IPv4 address", address);
+	if (number < FT_GUEST_MTU_LEAST || number > FT_GUEST_MTU_MOST)
+		return ft_error_set(err, -EINVAL, "mtu: not a number from %u to %u", FT_GUEST_MTU_LEAST, FT_GUEST_MTU_MOST);
+	guest->mtu = (uint32_t)number;
 	return load_vlan(json_object_get(json, "vlan"), &guest->vlan, err);
 }
 
@@ -639,6 +726,8 @@ int ft_gate_new(const json_t *config, const struct ft_gate_outlet *outlet, struc
 		error = ft_inspect_new(&made->inspect, err);
 	if (!error)
 		error = load_flows(made, config, err);
+	if (!error)
+		error = ft_reassembly_new(&made->reassembly, err);
 	if (error) {
 		ft_gate_free(made);
 		return error;
@@ -655,6 +744,7 @@ void ft_gate_free(struct ft_gate *gate)
 		ft_gate_end_link(gate, &gate->guests[i], "the gateway stops");
 	ft_holds_tick(gate);
 	ft_flows_free(gate->flows);
+	ft_reassembly_free(gate->reassembly);
 	for (size_t i = 0; i < gate->services.count; i++)
 		ft_screen_free(gate->services.list[i].screen);
 	ft_services_free(&gate->services);

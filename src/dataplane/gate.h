@@ -22,6 +22,11 @@
 
 struct ft_gate;
 
+/* guests.NAME.mtu: largest IP packet that a guest takes. Below 1280 there is no IPv6. */
+#define FT_GUEST_MTU       1500u
+#define FT_GUEST_MTU_LEAST 1280u
+#define FT_GUEST_MTU_MOST  9000u
+
 /* Where the gate's output goes. */
 struct ft_gate_outlet {
 	void *context;

@@ -33,6 +33,7 @@ struct ft_held {
 	struct ft_held *next;
 	uint64_t wall; /* when it came */
 	uint32_t length;
+	uint32_t pieces; /* frames that it makes for the guest (dataplane/cut.h) */
 	uint32_t fresh; /* offset of the bytes that no frame before it had */
 	uint32_t fresh_length;
 	uint32_t timestamp; /* TSval, if has_timestamp */
@@ -60,12 +61,14 @@ struct ft_hold {
 	bool overlap; /* other bytes under held numbers came */
 	struct ft_held *first, *last;
 	uint32_t frames, bytes;
+	uint32_t pieces; /* frames that they make for the guest */
 	uint32_t first_sequence, next_sequence;
 	uint64_t opened, last_at; /* monotonic: first and last frame */
 	uint64_t opened_wall;
 	/* the trial */
 	struct ft_case *trial;
 	struct ft_held *to_send;
+	uint32_t to_send_piece;
 	bool begun;
 	bool twin;
 	uint64_t rx_index;

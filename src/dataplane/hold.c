@@ -7,6 +7,7 @@
 
 #include "base/channel.h"
 #include "base/trial.h"
+#include "dataplane/cut.h"
 #include "dataplane/record.h"
 #include "dataplane/reset.h"
 #include "dataplane/trial.h"
@@ -130,7 +131,7 @@ enum ft_reason ft_hold_refuses(struct ft_gate *gate, const struct ft_flow *flow,
 		limit = FT_LIMIT_GUEST_HELD;
 	else if (flow->hold && tally->held + frame->length > flow->service->quotas.held)
 		limit = FT_LIMIT_HELD;
-	else if (hold && (hold->refused != FT_LIMIT_COUNT || hold->frames >= FT_TRIAL_FRAMES ||
+	else if (hold && (hold->refused != FT_LIMIT_COUNT || hold->pieces > FT_TRIAL_FRAMES - FT_CUT_PIECES ||
 			  (hold->frames && hold->bytes + frame->payload_length > flow->service->hold_bytes)))
 		limit = FT_LIMIT_HOLD;
 	if (limit == FT_LIMIT_COUNT)
@@ -156,6 +157,7 @@ static int keep(struct ft_gate *gate, struct ft_hold *hold, const struct ft_fram
 	*held = (struct ft_held){
 	    .wall = gate->wall,
 	    .length = frame->length,
+	    .pieces = ft_cut_pieces(frame->data, frame->length, hold->guest->mtu),
 	    .fresh = frame->payload + fresh,
 	    .fresh_length = frame->payload_length - fresh,
 	    .has_timestamp = frame->timestamp,
@@ -165,6 +167,7 @@ static int keep(struct ft_gate *gate, struct ft_hold *hold, const struct ft_fram
 	*(hold->last ? &hold->last->next : &hold->first) = held;
 	hold->last = held;
 	hold->frames++;
+	hold->pieces += held->pieces;
 	hold->bytes += held->fresh_length;
 	hold->guest->held += sizeof(*held) + held->length;
 	hold->tally->held += sizeof(*held) + held->length;
@@ -244,14 +247,14 @@ static void reset_guest(struct ft_gate *gate, const struct ft_flow *flow)
 {
 	const struct ft_stream *stream = &flow->stream;
 	uint8_t frame[FT_RESET_LENGTH];
-	struct ft_reset reset = {.source = flow->key.client,
+	struct ft_reset reset = {.ethernet = flow->ethernet,
+				 .ethernet_length = flow->ethernet_length,
+				 .source = flow->key.client,
 				 .destination = flow->key.server,
 				 .source_port = flow->key.client_port,
 				 .destination_port = flow->key.server_port,
 				 .sequence = stream->released,
 				 .acknowledgement = stream->client_ack};
-	memcpy(reset.source_mac, flow->client_mac, 6);
-	memcpy(reset.destination_mac, flow->guest_mac, 6);
 	ft_gate_deliver(gate, flow->guest, frame, ft_reset_build(&reset, frame));
 }
 
@@ -262,14 +265,15 @@ static void reset_client(struct ft_gate *gate, const struct ft_flow *flow)
 {
 	const struct ft_stream *stream = &flow->stream;
 	uint8_t frame[FT_RESET_LENGTH];
-	struct ft_reset reset = {.source = flow->key.server,
+	struct ft_reset reset = {.ethernet = flow->ethernet,
+				 .ethernet_length = flow->ethernet_length,
+				 .turn = true,
+				 .source = flow->key.server,
 				 .destination = flow->key.client,
 				 .source_port = flow->key.server_port,
 				 .destination_port = flow->key.client_port,
 				 .sequence = stream->client_ack,
 				 .acknowledgement = stream->admitted};
-	memcpy(reset.source_mac, flow->guest_mac, 6);
-	memcpy(reset.destination_mac, flow->client_mac, 6);
 	if (stream->client_ack != stream->guest_next)
 		ft_gate_emit(gate, flow->guest, frame, ft_reset_build(&reset, frame));
 	reset.sequence = stream->guest_next;
@@ -545,7 +549,7 @@ static bool is_gathered(struct ft_gate *gate, struct ft_hold *hold)
 	const struct ft_service *service = hold->flow->service;
 	uint64_t quiet = hold->last_at + service->gather_ns, most = hold->opened + service->gather_most_ns;
 	uint64_t until = quiet < most ? quiet : most;
-	bool full = hold->frames >= FT_TRIAL_FRAMES || hold->bytes >= service->hold_bytes;
+	bool full = hold->pieces > FT_TRIAL_FRAMES - FT_CUT_PIECES || hold->bytes >= service->hold_bytes;
 	if (gate->now >= until || full)
 		return true;
 	if (until < gate->holds.due)

@@ -25,7 +25,7 @@ struct ft_inspect_flow {
 int ft_inspect_new(struct ft_inspect **inspect, struct ft_error *err);
 void ft_inspect_free(struct ft_inspect *inspect);
 
-/* Looks at one IPv4 packet (from its IP header). Returns the risks that this packet added. */
+/* Looks at one IPv4 or IPv6 packet (from its IP header). Returns the risks that this packet added. */
 uint64_t ft_inspect_packet(struct ft_inspect *inspect, struct ft_inspect_flow *flow, const void *packet,
 			   size_t length, uint64_t now_ms);
 void ft_inspect_end(struct ft_inspect_flow *flow);

@@ -14,10 +14,10 @@
 /* Raw bytes of frames in one `packets` record: with base64 and JSON around it well below what a message may have. */
 #define PACKETS_BYTES (48u << 10)
 
-static json_t *address(uint32_t value)
+static json_t *address(const struct ft_address *value)
 {
-	char text[INET_ADDRSTRLEN];
-	return json_string(inet_ntop(AF_INET, &value, text, sizeof(text)));
+	char text[INET6_ADDRSTRLEN];
+	return json_string(ft_address_text(value, text));
 }
 
 /* The first bytes of the input; what is no printable ASCII is escaped. */
@@ -141,8 +141,11 @@ static json_t *flow_of(const struct ft_flow *flow)
 				   "start_ns", (json_int_t)flow->start_wall);
 	json_object_set_new(object, "packets_toclient", json_integer((json_int_t)flow->packets_toclient));
 	json_object_set_new(object, "bytes_toclient", json_integer((json_int_t)flow->bytes_toclient));
-	json_object_set_new(object, "client", address(flow->key.client));
-	json_object_set_new(object, "server", address(flow->key.server));
+	json_object_set_new(object, "client", address(&flow->key.client));
+	json_object_set_new(object, "server", address(&flow->key.server));
+	static const char *const vlans[FT_ETHERNET_TAGS] = {"vlan", "vlan_inner"};
+	for (unsigned i = 0; i < FT_ETHERNET_TAGS && flow->key.tags.list[i]; i++)
+		json_object_set_new(object, vlans[i], json_integer(flow->key.tags.list[i] & 0xfff));
 	return object;
 }
 

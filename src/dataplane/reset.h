@@ -2,22 +2,25 @@
 #ifndef FT_DATAPLANE_RESET_H
 #define FT_DATAPLANE_RESET_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "dataplane/frame.h"
 
-#define FT_RESET_LENGTH 54u /* Ethernet, IPv4 and TCP without options */
+#define FT_RESET_LENGTH (FT_ETHERNET_MOST + 40u + 20u) /* at most: Ethernet with tags, IPv6, TCP without options */
 
 struct ft_reset {
-	uint8_t source_mac[6], destination_mac[6];
-	uint32_t source, destination; /* network byte order */
+	const uint8_t *ethernet; /* header of a frame of this connection, tags included ... */
+	size_t ethernet_length;
+	bool turn; /* ... that went the other way */
+	struct ft_address source, destination;
 	uint16_t source_port, destination_port;
 	uint32_t sequence;        /* what the receiver expects next */
 	uint32_t acknowledgement; /* what it has sent, as far as we know */
 };
 
-/* Builds the frame; returns its length. */
+/* Builds the frame, IPv4 or IPv6 as the addresses are; returns its length. */
 size_t ft_reset_build(const struct ft_reset *reset, uint8_t to[FT_RESET_LENGTH]);
 
 /* The answer to a segment of a connection that is no more: a reset with the number that the segment acknowledges,

@@ -23,7 +23,7 @@ static void answer_with_reset(struct ft_gate *gate, struct ft_guest *guest, cons
 static int deliver_bare(struct ft_gate *gate, const struct ft_flow *flow, const struct ft_frame *frame,
 			const struct ft_frame_bare *change)
 {
-	uint8_t bare[FT_FRAME_USUAL];
+	uint8_t bare[FT_FRAME_HEADERS];
 	return ft_gate_deliver(gate, flow->guest, bare, ft_frame_bare(frame, change, bare));
 }
 
@@ -92,8 +92,7 @@ static void begin(struct ft_gate *gate, struct ft_flow *flow, const struct ft_fr
 		ft_flow_renew(flow);
 		flow->start_wall = gate->wall;
 		flow->seen = gate->now;
-		memcpy(flow->client_mac, frame->data + 6, 6);
-		memcpy(flow->guest_mac, frame->data, 6);
+		ft_flow_note_ethernet(flow, frame);
 		ft_stream_begin(stream, frame);
 	} else if (frame->sequence != stream->client_isn) {
 		/* The guest may have forgotten the old connection, or not: its answer will tell. */
@@ -127,28 +126,30 @@ static void renew_if_answered(struct ft_flow *flow, const struct ft_frame *frame
 	flow->stream = stream;
 	flow->start_wall = old.start_wall;
 	flow->seen = old.seen;
-	memcpy(flow->client_mac, old.client_mac, 6);
-	memcpy(flow->guest_mac, old.guest_mac, 6);
+	memcpy(flow->ethernet, old.ethernet, sizeof(flow->ethernet));
+	flow->ethernet_length = old.ethernet_length;
 }
 
 static void handle_reset(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame)
 {
 	struct ft_stream *stream = &flow->stream;
+	/* What else it says has no place in a reset, and a SYN in it could be read as one. */
+	uint8_t flags = frame->flags & (FT_TCP_RST | FT_TCP_ACK);
 	int32_t ahead = ft_sequence_diff(frame->sequence, stream->admitted);
 	if (flow->hold) {
 		/* Waits behind what was sent before it; at any other number it is not the end of this connection. */
 		if (ahead || flow->reset)
 			ft_gate_note(gate, FT_REASON_DROP_OUT_OF_WINDOW);
-		else if (!(flow->reset = malloc(FT_FRAME_USUAL)))
+		else if (!(flow->reset = malloc(FT_FRAME_HEADERS)))
 			ft_gate_note(gate, FT_REASON_DROP_NO_MEMORY);
 		else {
-			struct ft_frame_bare change = {.sequence = frame->sequence, .flags = frame->flags};
+			struct ft_frame_bare change = {.sequence = frame->sequence, .flags = flags};
 			flow->reset_length = (uint32_t)ft_frame_bare(frame, &change, flow->reset);
 			ft_gate_note(gate, FT_REASON_HOLD_JOIN);
 		}
 		return;
 	}
-	struct ft_frame_bare change = {.sequence = frame->sequence, .flags = frame->flags};
+	struct ft_frame_bare change = {.sequence = frame->sequence, .flags = flags};
 	if (deliver_bare(gate, flow, frame, &change))
 		return;
 	ft_gate_note(gate, FT_REASON_PASS_INSPECTED);
@@ -170,7 +171,7 @@ static void hold(struct ft_gate *gate, struct ft_flow *flow, const struct ft_fra
 		return;
 	}
 	bool more = tells_more(&flow->stream, frame);
-	uint8_t bytes[FT_FRAME_USUAL];
+	uint8_t bytes[FT_FRAME_MOST];
 	struct ft_frame rest;
 	if (fresh && ft_hold_collects(flow)) {
 		ft_frame_rest(frame, fresh, bytes, &rest);
@@ -413,8 +414,7 @@ static struct ft_flow *flow_of_client(struct ft_gate *gate, struct ft_guest *gue
 	flow->guest = guest;
 	flow->service = service;
 	flow->start_wall = gate->wall;
-	memcpy(flow->client_mac, frame->data + 6, 6);
-	memcpy(flow->guest_mac, frame->data, 6);
+	ft_flow_note_ethernet(flow, frame);
 	if (syn)
 		ft_stream_begin(&flow->stream, frame);
 	else

@@ -6,6 +6,7 @@
 #include <sys/random.h>
 
 #include "base/trial.h"
+#include "dataplane/cut.h"
 
 static int put(struct ft_guest *guest, uint32_t kind, const struct iovec *parts, int count)
 {
@@ -23,12 +24,13 @@ static int begin(struct ft_gate *gate, struct ft_hold *hold)
 	struct ft_trial_begin message = {
 	    .hold = hold->id,
 	    .rx_index = hold->guest->link.rx.index,
-	    .frames = hold->frames,
+	    .frames = hold->pieces,
 	    .bytes = hold->bytes,
 	    .client_ip = flow->key.client,
 	    .server_ip = flow->key.server,
 	    .client_port = htons(flow->key.client_port),
 	    .server_port = htons(flow->key.server_port),
+	    .tags = flow->key.tags,
 	    .protocol = flow->key.protocol,
 	    .first_sequence = hold->first_sequence,
 	    .next_sequence = hold->next_sequence,
@@ -40,7 +42,7 @@ static int begin(struct ft_gate *gate, struct ft_hold *hold)
 	    .wall_ns = budgets->wall_ns,
 	    .memory_pages = budgets->memory_pages,
 	};
-	memcpy(message.client_mac, flow->client_mac, 6);
+	memcpy(message.client_mac, flow->ethernet + 6, 6);
 	/* Another one for each trial, and not guessable by a guest that wants to know whether it is a clone. */
 	if (getrandom(&message.seed, sizeof(message.seed), 0) != sizeof(message.seed))
 		message.seed = gate->now ^ hold->id;
@@ -62,10 +64,19 @@ int ft_trial_send(struct ft_gate *gate, struct ft_hold *hold)
 	}
 	uint64_t id = hold->id;
 	for (; hold->to_send; hold->to_send = hold->to_send->next) {
-		struct iovec parts[2] = {{&id, sizeof(id)}, {hold->to_send->data, hold->to_send->length}};
-		int error = put(hold->guest, FT_TRIAL_FRAME, parts, 2);
-		if (error)
-			return error;
+		struct ft_held *held = hold->to_send;
+		/* The clone gets the very frames that a release gives to the live guest. */
+		for (; hold->to_send_piece < held->pieces; hold->to_send_piece++) {
+			struct iovec parts[2] = {{&id, sizeof(id)}, {held->data, held->length}};
+			if (held->pieces > 1)
+				parts[1] = (struct iovec){gate->piece,
+							  ft_cut_piece(held->data, held->length, hold->guest->mtu,
+								       hold->to_send_piece, gate->piece)};
+			int error = put(hold->guest, FT_TRIAL_FRAME, parts, 2);
+			if (error)
+				return error;
+		}
+		hold->to_send_piece = 0;
 	}
 	struct ft_trial_go go = {.hold = id};
 	struct iovec part = {&go, sizeof(go)};

@@ -1,14 +1,29 @@
 #include "dataplane/trigger.h"
 
 #include <netinet/in.h>
+#include <string.h>
+
 
 static uint64_t look_at(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame)
 {
 	if (!flow->service->risks)
 		return 0;
 	const uint8_t *packet = frame->data + frame->ip;
-	return ft_inspect_packet(gate->inspect, &flow->inspect, packet, ft_load16(packet + 2),
-				 gate->now / 1000000u) &
+	uint32_t length = frame->payload + frame->payload_length - frame->ip;
+	uint8_t plain[FT_FRAME_MOST];
+	/* nDPI does not step over every header that a stack steps over. */
+	if (frame->kind == FT_FRAME_IPV6 && frame->l4 != frame->ip + 40u) {
+		length = frame->payload + frame->payload_length - frame->l4;
+		if (length > sizeof(plain) - 40)
+			return 0; /* a guest's own frame: the port's are shorter */
+		memcpy(plain, packet, 40);
+		memcpy(plain + 40, frame->data + frame->l4, length);
+		ft_store16(plain + 4, (uint16_t)length);
+		plain[6] = frame->protocol;
+		packet = plain;
+		length += 40;
+	}
+	return ft_inspect_packet(gate->inspect, &flow->inspect, packet, length, gate->now / 1000000u) &
 	       flow->service->risks;
 }
 

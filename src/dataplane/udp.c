@@ -18,8 +18,7 @@ static struct ft_flow *flow_of(struct ft_gate *gate, struct ft_guest *guest, con
 		flow->guest = guest;
 		flow->service = service;
 		flow->start_wall = gate->wall;
-		memcpy(flow->client_mac, frame->data + 6, 6);
-		memcpy(flow->guest_mac, frame->data, 6);
+		ft_flow_note_ethernet(flow, frame);
 	}
 	flow->seen = gate->now;
 	flow->packets++;

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "vmm/dev/virtio_net.h"
+
 #define DELAY_DEFAULT_NS 200000u
 #define DELAY_MAX_NS     10000000000ull
 
@@ -62,7 +64,7 @@ static int read_machine(struct ft_settings *s, const json_t *config, struct ft_e
 	const char *engine = json_string_value(json_object_get(config, "engine"));
 	const json_t *speed = json_object_get(config, "ns_per_insn");
 	unsigned byte[6];
-	uint64_t vcpus = 1;
+	uint64_t vcpus = 1, mtu = 0;
 	int end = 0;
 	if (clock && strcmp(clock, "live") && strcmp(clock, "free"))
 		return ft_error_set(err, -EINVAL, "configuration: clock \"%.40s\" is neither live nor free",
@@ -77,8 +79,11 @@ static int read_machine(struct ft_settings *s, const json_t *config, struct ft_e
 	for (int i = 0; i < 6; i++)
 		m->mac[i] = (uint8_t)byte[i];
 	if (number_of(config, "vcpus", 1, 1, &vcpus, err) ||
+	    number_of(config, "mtu", 1280, FT_NET_MTU_MAX, &mtu, err) ||
 	    number_of(config, "memory", FT_RAM_MIN, FT_RAM_MAX, &m->memory, err))
 		return err->code;
+	/* What every driver takes without being told is not told: a card like any other. */
+	m->mtu = mtu == 1500 ? 0 : (uint16_t)mtu;
 	if (!m->memory)
 		return ft_error_set(err, -EINVAL, "configuration: \"memory\" is missing");
 	/* Below 1/1024 it would come to 0, which means the default. */
@@ -108,6 +113,7 @@ int ft_settings_read(struct ft_settings *s, const json_t *message, struct ft_err
 	const json_t *config = json_object_get(message, "config");
 	const json_t *clone = json_object_get(config, "clone");
 	const char *address = json_string_value(json_object_get(config, "address"));
+	const char *address6 = json_string_value(json_object_get(config, "address6"));
 	uint64_t uid = 0, gid = 0, clones = 4;
 	err->code = 0;
 	if (!json_is_object(config))
@@ -120,6 +126,8 @@ int ft_settings_read(struct ft_settings *s, const json_t *message, struct ft_err
 		return err->code;
 	if (address && inet_pton(AF_INET, address, &s->outside.guest_ip) != 1)
 		return ft_error_set(err, -EINVAL, "configuration: \"address\" is no IPv4 address");
+	if (address6 && inet_pton(AF_INET6, address6, s->outside.guest_ip6.bytes) != 1)
+		return ft_error_set(err, -EINVAL, "configuration: \"address6\" is no IPv6 address");
 	s->uid = (uid_t)uid;
 	s->gid = (gid_t)gid;
 	s->clones = (unsigned)clones;

@@ -98,6 +98,14 @@ static json_t *begin_flow(const struct hold *h, const char *type)
 	copy(line, "dest_ip", h->flow, "server");
 	copy(line, "dest_port", h->flow, "server_port");
 	json_object_set_new(line, "proto", json_string(h->tcp ? "TCP" : "UDP"));
+	/* Suricata's form: a list, outermost first. */
+	const json_t *outer = json_object_get(h->flow, "vlan"), *inner = json_object_get(h->flow, "vlan_inner");
+	if (outer) {
+		json_t *list = json_pack("[O]", outer);
+		if (inner)
+			json_array_append(list, (json_t *)(uintptr_t)inner);
+		json_object_set_new(line, "vlan", list);
+	}
 	json_object_set_new(line, "ip_v", json_integer(h->ipv6 ? 6 : 4));
 	json_object_set_new(line, "community_id", json_string(h->community));
 	if (json_object_get(json_object_get(h->record, "input"), "http"))

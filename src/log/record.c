@@ -47,6 +47,8 @@ static const struct field flow[] = {
     {"packets_toclient", NUMBER, false, ANY_NUMBER, NULL, NULL},
     {"bytes_toclient", NUMBER, false, ANY_NUMBER, NULL, NULL},
     {"start_ns", NUMBER, false, ANY_NUMBER, NULL, NULL},
+    {"vlan", NUMBER, false, 4095, NULL, NULL},
+    {"vlan_inner", NUMBER, false, 4095, NULL, NULL},
     {0},
 };
 

@@ -183,6 +183,7 @@ struct ft_machine_config {
 	uint64_t epoch_ns;        /* wall-clock time at virtual time 0 ... */
 	uint64_t epoch_monotonic_ns; /* ... and live: CLOCK_MONOTONIC at the same moment; 0: that of the first sync */
 	uint8_t mac[6];
+	uint16_t mtu;             /* told to the guest's network driver; 0: not told, it takes 1500 */
 	int disk_fd;              /* read-only base image, or -1; the machine dups it */
 	const struct ft_engine_ops *engine;
 	struct ft_engine_options engine_options;

@@ -708,6 +708,7 @@ static void frames_are_described(void **state)
 	uint8_t frame[64] = {0};
 	frame[12] = 8;
 	frame[14] = 0x45;
+	frame[17] = 46;
 	frame[23] = 6;
 	memcpy(frame + 26, "\x0a\x00\x02\x0f\xc0\x00\x02\x01", 8);
 	memcpy(frame + 34, "\x9c\x40\x11\x5c", 4);
@@ -725,6 +726,40 @@ static void frames_are_described(void **state)
 	frame[14] = 0x4f;
 	for (size_t n = 34; n < 64; n++)
 		ft_observe_frame(frame, n, false, values, address);
+}
+
+/* The same behind a tag and over IPv6 with destination options: nothing is less visible for that. */
+static void frames_of_ipv6_and_vlans_are_described(void **state)
+{
+	uint64_t values[6];
+	char address[64];
+	uint8_t frame[90] = {[12] = 0x81, [15] = 5, [16] = 0x86, [17] = 0xdd};
+	uint8_t *ip = frame + 18;
+	ip[0] = 0x60;
+	ip[5] = 28;
+	ip[6] = 60;
+	ip[8] = ip[24] = 0xfd;
+	ip[23] = 15;
+	ip[39] = 9;
+	ip[40] = 6;
+	ip[42] = 1;
+	ip[43] = 4;
+	memcpy(ip + 48, "\x9c\x40\x11\x5c", 4);
+	ip[61] = 2;
+	assert_true(ft_observe_frame(frame, 86, false, values, address));
+	assert_string_equal(address, "[fd00::9]:4444");
+	assert_int_equal(values[1], 6);
+	assert_int_equal(values[4], 40000);
+	assert_int_equal(values[5], 1);
+	for (size_t n = 0; n < 86; n++)
+		assert_false(ft_observe_frame(frame, n, n & 1, values, address));
+	/* An echo request begins something; neighbour discovery does not. */
+	ip[40] = 58;
+	for (int type = 0; type < 256; type++) {
+		ip[48] = (uint8_t)type;
+		assert_true(ft_observe_frame(frame, 86, false, values, address));
+		assert_int_equal(values[5], type == 128);
+	}
 }
 
 int main(void)
@@ -759,6 +794,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(the_live_guest_only_keeps_book, fresh, done),
 	    cmocka_unit_test_setup_teardown(a_random_guest_is_survived, fresh, done),
 	    cmocka_unit_test_setup_teardown(frames_are_described, fresh, done),
+	    cmocka_unit_test_setup_teardown(frames_of_ipv6_and_vlans_are_described, fresh, done),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

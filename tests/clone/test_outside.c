@@ -2,6 +2,7 @@
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <arpa/inet.h>
@@ -28,12 +29,34 @@ static uint32_t ip(const char *text)
 	return a.s_addr;
 }
 
+/* How frames look on the wire. The tests speak untagged IPv4; dressed() and bare() translate. */
+struct way {
+	bool six;
+	unsigned tags;
+};
+static struct way way;
+
+static const uint8_t six_prefix[12] = {0xfd, 0, 0, 2};
+
+static struct ft_address address(const char *text)
+{
+	uint32_t four = ip(text);
+	struct ft_address a = ft_address_v4(&four);
+	if (way.six)
+		memcpy(a.bytes, six_prefix, 12);
+	return a;
+}
+
 static int fresh(void **state)
 {
+	way = state && *state ? *(const struct way *)*state : (struct way){0};
 	struct ft_outside_config config = {
 	    .guest_ip = ip("10.0.2.15"), .tcp = FT_SINK_REFUSE, .delay_ns = DELAY};
-	struct ft_trial_begin flow = {.client_ip = ip("10.0.2.9"),
-				      .server_ip = ip("10.0.2.15"),
+	config.guest_ip6 = ft_address_v6((const uint8_t[16]){0xfd, 0, 0, 2, [12] = 10, 0, 2, 15});
+	struct ft_trial_begin flow = {.client_ip = address("10.0.2.9"),
+				      .server_ip = address("10.0.2.15"),
+				      .tags = {{way.tags == 2 ? 7 | FT_TAG_SERVICE : way.tags ? 5 : 0,
+						way.tags == 2 ? 5 : 0}},
 				      .client_port = htons(50000),
 				      .server_port = htons(80),
 				      .protocol = 6,
@@ -107,10 +130,86 @@ static void tcp(const char *from, unsigned sport, const char *to, unsigned dport
 	frame[47] = (uint8_t)flags;
 }
 
+static size_t put_tags(uint8_t *to)
+{
+	if (way.tags == 2)
+		put32(to, 0x88a80000 | 7);
+	if (way.tags)
+		put32(to + 4 * (way.tags - 1), 0x81000000 | 5);
+	return 4 * way.tags;
+}
+
+/* The frame as it is on the wire. The outside trusts the guest's checksums, so none are made. */
+static const uint8_t *dressed(size_t *length)
+{
+	static uint8_t wire[2000];
+	size_t at = 12 + (memcpy(wire, frame, 12), put_tags(wire + 12)), rest = frame_length - 14;
+	if (!way.six || get16(frame + 12) != 0x0800) {
+		memcpy(wire + at, frame + 12, rest + 2);
+		*length = at + 2 + rest;
+		return wire;
+	}
+	put16(wire + at, 0x86dd);
+	uint8_t *six = wire + at + 2;
+	memset(six, 0, 40);
+	six[0] = 0x60;
+	put16(six + 4, (unsigned)rest - 20);
+	six[6] = frame[23] == 1 ? 58 : frame[23];
+	six[7] = 64;
+	memcpy(six + 8, six_prefix, 12);
+	memcpy(six + 20, frame + 26, 4);
+	memcpy(six + 24, six_prefix, 12);
+	memcpy(six + 36, frame + 30, 4);
+	memcpy(six + 40, frame + 34, rest - 20);
+	if (frame[23] == 1)
+		six[40] = 128;
+	*length = at + 42 + rest - 20;
+	return wire;
+}
+
+/* An answer as untagged IPv4 again; its tags and the IPv6 checksum are looked at on the way. */
+static const uint8_t *bare(const uint8_t *wire, size_t *length)
+{
+	static uint8_t back[2000];
+	uint8_t tags[8];
+	assert_memory_equal(wire + 12, tags, put_tags(tags));
+	const uint8_t *rest = wire + 12 + 4 * way.tags;
+	size_t n = *length - 12 - 4 * way.tags;
+	memcpy(back, wire, 12);
+	memcpy(back + 12, rest, n);
+	*length = 12 + n;
+	if (get16(rest) != 0x86dd)
+		return back;
+	const uint8_t *six = rest + 2;
+	n -= 42;
+	assert_int_equal(get16(six + 4), n);
+	assert_int_equal(sum(six + 40, n, sum(six + 8, 32, 0) + six[6] + (uint32_t)n), 0xffff);
+	memset(back + 12, 0, 22);
+	put16(back + 12, 0x86dd);
+	back[14] = 0x45;
+	back[23] = six[6];
+	memcpy(back + 26, six + 20, 4);
+	memcpy(back + 30, six + 36, 4);
+	memcpy(back + 34, six + 40, n);
+	*length = 34 + n;
+	return back;
+}
+
+static void guest_takes_the_wire(void)
+{
+	size_t length;
+	const uint8_t *wire = dressed(&length);
+	/* Exactly its bytes, so that a sanitizer sees a read beyond. */
+	uint8_t *exact = malloc(length);
+	memcpy(exact, wire, length);
+	ft_outside_take(&outside, exact, length, now);
+	free(exact);
+}
+
 static void guest_sends(uint32_t seq, uint32_t ack, int flags, size_t payload)
 {
 	tcp("10.0.2.15", 80, "10.0.2.9", 50000, seq, ack, flags, payload);
-	ft_outside_take(&outside, frame, frame_length, now);
+	guest_takes_the_wire();
 }
 
 /* The next answer; also checks that it does not come before its delay and that its checksums are right. */
@@ -119,6 +218,7 @@ static const uint8_t *answered(size_t *length)
 	assert_null(ft_outside_next(&outside, now + DELAY - 1, length));
 	const uint8_t *f = ft_outside_next(&outside, now + DELAY, length);
 	assert_non_null(f);
+	f = bare(f, length);
 	if (get16(f + 12) == 0x0800) {
 		assert_int_equal(get16(f + 16), *length - 14);
 		assert_int_equal(sum(f + 14, 20, 0), 0xffff);
@@ -141,7 +241,9 @@ static void silent(void)
 static void deliver_held(void)
 {
 	tcp("10.0.2.9", 50000, "10.0.2.15", 80, 1000, 7000, ACK, 100);
-	ft_outside_deliver(&outside, frame, frame_length);
+	size_t held_length;
+	const uint8_t *held = dressed(&held_length);
+	ft_outside_deliver(&outside, held, held_length);
 }
 
 static void the_guests_acknowledgement_is_the_proof(void **state)
@@ -232,7 +334,9 @@ static void a_held_fin_is_part_of_what_was_sent(void **state)
 {
 	size_t length;
 	tcp("10.0.2.9", 50000, "10.0.2.15", 80, 1000, 7000, ACK | FIN, 100);
-	ft_outside_deliver(&outside, frame, frame_length);
+	size_t held_length;
+	const uint8_t *held = dressed(&held_length);
+	ft_outside_deliver(&outside, held, held_length);
 	guest_sends(7000, 1101, ACK, 0);
 	assert_int_equal(ft_outside_taken(&outside), 100);
 	guest_sends(7000, 1101, FIN | ACK, 0);
@@ -251,7 +355,7 @@ static void timestamps_are_echoed(void **state)
 	frame[57] = 10;
 	put32(frame + 58, 0x11111111);
 	put32(frame + 62, 0x22222222);
-	ft_outside_take(&outside, frame, frame_length, now);
+	guest_takes_the_wire();
 	const uint8_t *f = answered(&length);
 	assert_int_equal(length, 34 + 32);
 	assert_int_equal(get32(f + 42), 7010);
@@ -272,20 +376,20 @@ static void outgoing_connections_meet_what_is_configured(void **state)
 {
 	size_t length;
 	tcp("10.0.2.15", 40000, "192.0.2.1", 4444, 100, 0, SYN, 0);
-	ft_outside_take(&outside, frame, frame_length, now);
+	guest_takes_the_wire();
 	const uint8_t *f = answered(&length);
 	assert_int_equal(f[47], RST | ACK);
 	assert_int_equal(get32(f + 42), 101);
 
 	outside.config.tcp = FT_SINK_ACCEPT;
 	tcp("10.0.2.15", 40000, "192.0.2.1", 4444, 100, 0, SYN, 0);
-	ft_outside_take(&outside, frame, frame_length, now);
+	guest_takes_the_wire();
 	f = answered(&length);
 	assert_int_equal(f[47], SYN | ACK);
 	assert_int_equal(get32(f + 42), 101);
 	uint32_t theirs = get32(f + 38) + 1;
 	tcp("10.0.2.15", 40000, "192.0.2.1", 4444, 101, theirs, ACK, 64);
-	ft_outside_take(&outside, frame, frame_length, now);
+	guest_takes_the_wire();
 	f = answered(&length);
 	assert_int_equal(f[47], ACK);
 	assert_int_equal(get32(f + 38), theirs);
@@ -293,7 +397,7 @@ static void outgoing_connections_meet_what_is_configured(void **state)
 
 	outside.config.tcp = FT_SINK_SILENT;
 	tcp("10.0.2.15", 40001, "192.0.2.1", 4444, 100, 0, SYN, 0);
-	ft_outside_take(&outside, frame, frame_length, now);
+	guest_takes_the_wire();
 	silent();
 }
 
@@ -311,7 +415,7 @@ static void arp(const char *sender, const char *target, bool broadcast)
 	memcpy(frame + 28, &a, 4);
 	memcpy(frame + 38, &b, 4);
 	frame_length = 42;
-	ft_outside_take(&outside, frame, frame_length, now);
+	guest_takes_the_wire();
 }
 
 static void arp_is_answered_for_others_and_never_for_the_guest(void **state)
@@ -346,7 +450,7 @@ static void dns(unsigned type)
 	memcpy(frame + 54, name, sizeof(name));
 	put16(frame + 54 + sizeof(name), type);
 	put16(frame + 56 + sizeof(name), 1);
-	ft_outside_take(&outside, frame, frame_length, now);
+	guest_takes_the_wire();
 }
 
 static void dns_is_refused_or_answered_as_configured(void **state)
@@ -377,9 +481,9 @@ static void echo_requests_are_answered(void **state)
 	ip_header("10.0.2.15", "10.0.2.1", 1, 64);
 	frame[34] = 8;
 	frame[38] = 0x42;
-	ft_outside_take(&outside, frame, frame_length, now);
+	guest_takes_the_wire();
 	const uint8_t *f = answered(&length);
-	assert_int_equal(f[34], 0);
+	assert_int_equal(f[34], way.six ? 129 : 0);
 	assert_int_equal(f[38], 0x42);
 	assert_int_equal(length, 34 + 64);
 }
@@ -393,9 +497,88 @@ static void more_than_it_can_hold_is_counted_and_nothing_is_overwritten(void **s
 	for (unsigned i = 0; i < FT_OUTSIDE_PENDING; i++) {
 		const uint8_t *f = ft_outside_next(&outside, now + DELAY, &length);
 		assert_non_null(f);
+		f = bare(f, &length);
 		assert_int_equal(get32(f + 42), 7001 + i);
 	}
 	silent();
+}
+
+/* A neighbour solicitation of the guest for this address. */
+static void solicit(const char *source, const char *target, bool group)
+{
+	memset(frame, 0, sizeof(frame));
+	memcpy(frame, group ? "\x33\x33\xff\x00\x00\x01" : "\x02\x00\x00\x00\x00\x77", 6);
+	memcpy(frame + 6, guest_mac, 6);
+	put16(frame + 12, 0x86dd);
+	frame[14] = 0x60;
+	put16(frame + 18, 32);
+	frame[20] = 58;
+	frame[21] = 255;
+	assert_int_equal(inet_pton(AF_INET6, source, frame + 22), 1);
+	assert_int_equal(inet_pton(AF_INET6, "ff02::1:ff00:1", frame + 38), 1);
+	frame[54] = 135;
+	assert_int_equal(inet_pton(AF_INET6, target, frame + 62), 1);
+	frame[78] = frame[79] = 1;
+	memcpy(frame + 80, guest_mac, 6);
+	frame_length = 86;
+	guest_takes_the_wire();
+}
+
+static void neighbours_are_found_but_never_the_guest_itself(void **state)
+{
+	const uint8_t target[16] = {0xfd, 0, 0, 2, [15] = 1};
+	for (int group = 0; group < 2; group++) {
+		solicit("fd00:2::a00:20f", "fd00:2::1", group);
+		const uint8_t *wire = ft_outside_next(&outside, now + DELAY, &(size_t){0});
+		assert_non_null(wire);
+		const uint8_t *six = wire + 14 + 4 * way.tags, *icmp = six + 40;
+		uint8_t tags[8];
+		assert_memory_equal(wire + 12, tags, put_tags(tags));
+		assert_memory_equal(wire, guest_mac, 6);
+		assert_int_equal(six[7], 255); /* or it would be ignored */
+		assert_memory_equal(six + 8, target, 16);
+		assert_int_equal(icmp[0], 136);
+		assert_memory_equal(icmp + 8, target, 16);
+		assert_memory_equal(icmp + 26, group ? client_mac : (const uint8_t *)"\x02\0\0\0\0\x77", 6);
+		assert_memory_equal(wire + 6, icmp + 26, 6);
+		assert_int_equal(sum(icmp, 32, sum(six + 8, 32, 0) + 58 + 32), 0xffff);
+	}
+	solicit("::", "fd00:2::1", true);                  /* a search for duplicates */
+	solicit("fd00:2::1", "fd00:2::1", true);
+	solicit("fe80::1", "fd00:2::a00:20f", true); /* the guest's own */
+	silent();
+}
+
+static void a_held_segment_behind_extension_headers_is_what_was_sent(void **state)
+{
+	/* Destination options in front of it, and the fragment header that says "all of it". */
+	size_t length;
+	tcp("10.0.2.9", 50000, "10.0.2.15", 80, 1000, 7000, FIN | ACK, 99);
+	uint8_t wire[300];
+	const uint8_t *plain = dressed(&length);
+	size_t ip6 = 14 + 4 * way.tags;
+	memcpy(wire, plain, ip6 + 40);
+	memcpy(wire + ip6 + 40, "\x2c\0\1\4\0\0\0\0\6\0\0\0\1\2\3\4", 16);
+	memcpy(wire + ip6 + 56, plain + ip6 + 40, length - ip6 - 40);
+	wire[ip6 + 6] = 60;
+	put16(wire + ip6 + 4, (unsigned)(length - ip6 - 40 + 16));
+	ft_outside_deliver(&outside, wire, length + 16);
+	/* The guest may acknowledge its FIN now, and gets no second one. */
+	guest_sends(7000, 1100, FIN | ACK, 0);
+	assert_int_equal(answered(&length)[47], ACK);
+	assert_int_equal(ft_outside_taken(&outside), 100);
+}
+
+static void the_same_ports_in_another_vlan_are_another_connection(void **state)
+{
+	deliver_held();
+	struct way held = way;
+	way.tags = held.tags == 1 ? 2 : 1;
+	guest_sends(7000, 1100, ACK, 0);
+	assert_int_equal(ft_outside_taken(&outside), 0);
+	way = held;
+	guest_sends(7000, 1100, ACK, 0);
+	assert_int_equal(ft_outside_taken(&outside), 100);
 }
 
 /* Whatever bytes a guest sends: no access outside the frame (the sanitizers look), answers of possible sizes. */
@@ -415,19 +598,40 @@ static void garbage_is_survived(void **state)
 			exact[20] = exact[21] = 0;
 			exact[round % 4 == 2 ? 20 : 23] = (uint8_t[]){1, 6, 17, 58}[rand_r(&seed) % 4];
 			put16(exact + 16, (unsigned)rand_r(&seed) % 220);
+			if (n > 40 && rand_r(&seed) % 4 == 0) { /* behind one or two tags */
+				memmove(exact + 16, exact + 12, n - 16);
+				put16(exact + 12, rand_r(&seed) % 2 ? 0x8100 : 0x88a8);
+			}
 		}
 		ft_outside_take(&outside, exact, n, now);
 		ft_outside_deliver(&outside, exact, n);
 		free(exact);
 		const uint8_t *f;
 		while ((f = ft_outside_next(&outside, now + DELAY, &length)))
-			assert_in_range(length, 42, 1514);
+			assert_in_range(length, 42, FT_OUTSIDE_FRAME);
 	}
+}
+
+static int in_six_ways(size_t count, const struct CMUnitTest *tests)
+{
+	static struct way ways[] = {{false, 0}, {false, 1}, {false, 2}, {true, 0}, {true, 1}, {true, 2}};
+	struct CMUnitTest all[6 * 24];
+	static char names[6 * 24][160];
+	size_t n = 0;
+	for (size_t i = 0; i < count; i++)
+		for (int k = 0; k < 6; k++, n++) {
+			all[n] = tests[i];
+			snprintf(names[n], sizeof(names[n]), "%s (%s, %u tags)", tests[i].name,
+				 ways[k].six ? "IPv6" : "IPv4", ways[k].tags);
+			all[n].name = names[n];
+			all[n].initial_state = &ways[k];
+		}
+	return _cmocka_run_group_tests("outside", all, n, NULL, NULL);
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
+	const struct CMUnitTest every_way[] = {
 	    cmocka_unit_test_setup(the_guests_acknowledgement_is_the_proof, fresh),
 	    cmocka_unit_test_setup(a_reset_or_an_impossible_acknowledgement_proves_nothing, fresh),
 	    cmocka_unit_test_setup(what_was_sent_before_may_be_acknowledged_once_all_is_delivered, fresh),
@@ -438,11 +642,20 @@ int main(void)
 	    cmocka_unit_test_setup(timestamps_are_echoed, fresh),
 	    cmocka_unit_test_setup(keep_alive_probes_are_answered_and_pure_acknowledgements_are_not, fresh),
 	    cmocka_unit_test_setup(outgoing_connections_meet_what_is_configured, fresh),
-	    cmocka_unit_test_setup(arp_is_answered_for_others_and_never_for_the_guest, fresh),
 	    cmocka_unit_test_setup(dns_is_refused_or_answered_as_configured, fresh),
 	    cmocka_unit_test_setup(echo_requests_are_answered, fresh),
 	    cmocka_unit_test_setup(more_than_it_can_hold_is_counted_and_nothing_is_overwritten, fresh),
-	    cmocka_unit_test_setup(garbage_is_survived, fresh),
+	    cmocka_unit_test_setup(arp_is_answered_for_others_and_never_for_the_guest, fresh),
+	    cmocka_unit_test_setup(the_same_ports_in_another_vlan_are_another_connection, fresh),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	static struct way six[] = {{true, 0}, {true, 1}, {true, 2}};
+	struct CMUnitTest others[7] = {cmocka_unit_test_setup(garbage_is_survived, fresh)};
+	for (int i = 0; i < 3; i++) {
+		others[1 + i] = (struct CMUnitTest)cmocka_unit_test_prestate_setup_teardown(
+		    neighbours_are_found_but_never_the_guest_itself, fresh, NULL, &six[i]);
+		others[4 + i] = (struct CMUnitTest)cmocka_unit_test_prestate_setup_teardown(
+		    a_held_segment_behind_extension_headers_is_what_was_sent, fresh, NULL, &six[i]);
+	}
+	int failed = in_six_ways(sizeof(every_way) / sizeof(*every_way), every_way);
+	return failed + cmocka_run_group_tests(others, NULL, NULL);
 }

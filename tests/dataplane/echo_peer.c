@@ -145,7 +145,8 @@ static void answer(struct peer *peer, uint8_t *data, size_t length)
 		answer_arp(peer, data, length);
 		return;
 	}
-	if (frame.kind != FT_FRAME_IPV4 || frame.destination != peer->address || frame.fragment)
+	struct ft_address own = ft_address_v4(&peer->address);
+	if (frame.kind != FT_FRAME_IPV4 || !ft_address_same(&frame.destination, &own) || frame.fragment)
 		return;
 	bool ping = frame.protocol == IPPROTO_ICMP && frame.payload_length >= 8 && data[frame.l4] == 8;
 	bool udp = frame.protocol == IPPROTO_UDP;

@@ -214,7 +214,7 @@ static void take_cmd(struct scene *scene)
 			memset(request, 0, sizeof(*request));
 			memcpy(&request->begin, buffer, sizeof(request->begin));
 		} else if (kind == FT_TRIAL_FRAME) {
-			if (request->frames == 64)
+			if (request->frames == 128)
 				abort();
 			struct wire *wire = &request->list[request->frames++];
 			enum ft_reason why;
@@ -247,23 +247,62 @@ void scene_pass(struct scene *scene, uint64_t ns)
 	}
 }
 
+/* Everything below the transport. Returns where that begins. */
+static size_t build_headers(const struct scene *scene, bool from_client, uint8_t protocol, size_t length, uint8_t *to,
+			    struct ft_frame *frame)
+{
+	memcpy(to, from_client ? guest_mac : client_mac, 6);
+	memcpy(to + 6, from_client ? client_mac : guest_mac, 6);
+	size_t at = 12;
+	for (unsigned i = 0; i < scene->tags; i++, at += 4)
+		ft_store32(to + at, scene->tags - i == 2 ? 0x88a80007u : 0x81000005u);
+	ft_store16(to + at, scene->six ? 0x86dd : 0x0800);
+	uint8_t *ip = to + at + 2;
+	*frame = (struct ft_frame){.data = to,
+				   .kind = scene->six ? FT_FRAME_IPV6 : FT_FRAME_IPV4,
+				   .transport = true,
+				   .protocol = protocol,
+				   .ip = (uint16_t)(at + 2)};
+	uint8_t addresses[2][4];
+	ft_store32(addresses[0], from_client ? CLIENT_IP + scene->client_host : GUEST_IP);
+	ft_store32(addresses[1], from_client ? GUEST_IP : CLIENT_IP + scene->client_host);
+	if (!scene->six) {
+		memset(ip, 0, 20);
+		ip[0] = 0x45;
+		ft_store16(ip + 2, (uint16_t)(20 + length));
+		ip[8] = 64;
+		ip[9] = protocol;
+		memcpy(ip + 12, addresses, 8);
+		return at + 22;
+	}
+	memset(ip, 0, 40 + scene->options);
+	ip[0] = 0x60;
+	ft_store16(ip + 4, (uint16_t)(scene->options + length));
+	ip[6] = protocol;
+	ip[7] = 64;
+	for (int i = 0; i < 2; i++) {
+		memcpy(ip + 8 + 16 * i, "\xfd\0\0\2", 4);
+		memcpy(ip + 20 + 16 * i, addresses[i], 4);
+	}
+	if (scene->options) {
+		ip[6] = IPPROTO_DSTOPTS;
+		ip[40] = protocol;
+		ip[41] = (uint8_t)(scene->options / 8 - 1);
+		ip[42] = 1; /* PadN */
+		ip[43] = (uint8_t)(scene->options - 4);
+	}
+	return at + 42 + scene->options;
+}
+
 size_t scene_build(const struct scene *scene, bool from_client, uint32_t sequence, uint32_t ack,
 		   unsigned flags, const void *payload, size_t length, uint8_t *to)
 {
 	bool syn = flags & FT_TCP_SYN;
 	size_t options = (syn ? 8u : 0u) + (scene->timestamps ? 12u : 0u);
-	memset(to, 0, 54 + options);
-	memcpy(to, from_client ? guest_mac : client_mac, 6);
-	memcpy(to + 6, from_client ? client_mac : guest_mac, 6);
-	ft_store16(to + 12, 0x0800);
-	uint8_t *ip = to + 14;
-	ip[0] = 0x45;
-	ft_store16(ip + 2, (uint16_t)(40 + options + length));
-	ip[8] = 64;
-	ip[9] = IPPROTO_TCP;
-	ft_store32(ip + 12, from_client ? CLIENT_IP + scene->client_host : GUEST_IP);
-	ft_store32(ip + 16, from_client ? GUEST_IP : CLIENT_IP + scene->client_host);
-	uint8_t *tcp = ip + 20;
+	struct ft_frame frame;
+	size_t at = build_headers(scene, from_client, IPPROTO_TCP, 20 + options + length, to, &frame);
+	uint8_t *tcp = to + at;
+	memset(tcp, 0, 20 + options);
 	ft_store16(tcp, from_client ? scene->client_port : 80);
 	ft_store16(tcp + 2, from_client ? 80 : scene->client_port);
 	ft_store32(tcp + 4, sequence + (from_client ? CLIENT_ISN : GUEST_ISN));
@@ -284,16 +323,67 @@ size_t scene_build(const struct scene *scene, bool from_client, uint32_t sequenc
 		ft_store32(option + 4, scene->tsval);
 	}
 	memcpy(tcp + 20 + options, payload, length);
-	struct ft_frame frame = {.data = to,
-				 .kind = FT_FRAME_IPV4,
-				 .transport = true,
-				 .protocol = IPPROTO_TCP,
-				 .ip = 14,
-				 .l4 = 34,
-				 .payload = (uint32_t)(54 + options),
-				 .payload_length = (uint32_t)length};
+	frame.l4 = (uint16_t)at;
+	frame.payload = (uint32_t)(at + 20 + options);
+	frame.payload_length = (uint32_t)length;
 	ft_frame_seal(&frame, to);
-	return 54 + options + length;
+	return at + 20 + options + length;
+}
+
+size_t scene_datagram(const struct scene *scene, uint16_t port, const void *payload, size_t length, uint8_t *to)
+{
+	struct ft_frame frame;
+	size_t at = build_headers(scene, true, IPPROTO_UDP, 8 + length, to, &frame);
+	ft_store16(to + at, scene->client_port);
+	ft_store16(to + at + 2, port);
+	ft_store16(to + at + 4, (uint16_t)(8 + length));
+	memcpy(to + at + 8, payload, length);
+	frame.l4 = (uint16_t)at;
+	frame.payload = (uint32_t)at + 8;
+	frame.payload_length = (uint32_t)length;
+	ft_frame_seal(&frame, to);
+	return at + 8 + length;
+}
+
+size_t scene_piece(const struct scene *scene, const uint8_t *frame, size_t length, uint32_t from, uint32_t bytes, bool more,
+		   uint8_t *to)
+{
+	uint32_t ip = 14 + 4 * scene->tags, header = ip + (scene->six ? 40 : 20), at = header;
+	memcpy(to, frame, header);
+	if (header + from + bytes > length)
+		bytes = (uint32_t)length - header - from;
+	if (scene->six) {
+		to[at] = to[ip + 6];
+		to[at + 1] = 0;
+		ft_store16(to + at + 2, (uint16_t)(from | more));
+		ft_store32(to + at + 4, scene->identification);
+		to[ip + 6] = IPPROTO_FRAGMENT;
+		at += 8;
+		ft_store16(to + ip + 4, (uint16_t)(8 + bytes));
+	} else {
+		ft_store16(to + ip + 2, (uint16_t)(20 + bytes));
+		ft_store16(to + ip + 4, (uint16_t)scene->identification);
+		ft_store16(to + ip + 6, (uint16_t)(from / 8 | (more ? 0x2000 : 0)));
+		struct ft_frame shape = {.kind = FT_FRAME_IPV4, .ip = (uint16_t)ip};
+		ft_frame_seal(&shape, to);
+	}
+	memcpy(to + at, frame + header + from, bytes);
+	return at + bytes;
+}
+
+/* As the client's network would cut it. */
+static void send_cut(struct scene *scene, const uint8_t *frame, size_t length)
+{
+	uint8_t piece[FT_FRAME_MOST];
+	uint32_t bytes = (uint32_t)length - 14 - 4 * scene->tags - (scene->six ? 40 : 20);
+	uint32_t count = (bytes + scene->fragment - 1) / scene->fragment;
+	scene->identification++;
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t n = scene->backwards ? count - 1 - i : i;
+		size_t size = scene_piece(scene, frame, length, n * scene->fragment, scene->fragment, n + 1 < count, piece);
+		ft_gate_wire(scene->gate, 0, piece, size);
+	}
+	scene_pass(scene, 0);
 }
 
 void scene_frame(struct scene *scene, void *frame, size_t length)
@@ -308,7 +398,11 @@ void scene_client(struct scene *scene, uint32_t sequence, uint32_t ack, unsigned
 {
 	uint8_t frame[16384];
 	scene->tsval++;
-	scene_frame(scene, frame, scene_build(scene, true, sequence, ack, flags, payload, length, frame));
+	size_t total = scene_build(scene, true, sequence, ack, flags, payload, length, frame);
+	if (scene->fragment && !scene->options)
+		send_cut(scene, frame, total);
+	else
+		scene_frame(scene, frame, total);
 }
 
 void scene_guest(struct scene *scene, uint32_t sequence, uint32_t ack, unsigned flags, const void *payload,

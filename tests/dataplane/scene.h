@@ -23,7 +23,7 @@
 struct wire {
 	size_t length;
 	unsigned uplink; /* of those to the wire */
-	uint8_t data[2048];
+	uint8_t data[FT_FRAME_MOST];
 	struct ft_frame frame;
 };
 
@@ -38,7 +38,7 @@ struct receiver {
 struct request {
 	struct ft_trial_begin begin;
 	uint32_t frames;
-	struct wire list[64];
+	struct wire list[128];
 	bool go;
 	struct receiver clone; /* the live guest at the fork, with the frames taken */
 };
@@ -70,6 +70,12 @@ struct scene {
 	bool closed; /* the guest's segments offer no window */
 	uint32_t tsval;
 	unsigned sequence; /* of events */
+	/* and how they look: IPv6, VLAN tags (802.1Q; two: 802.1ad outside), bytes of destination options (a multiple of 8), and
+	 * the client's cut into fragments of so many bytes (a multiple of 8), which come last one first if `backwards` */
+	bool six;
+	unsigned tags, options, fragment;
+	bool backwards;
+	uint32_t identification;
 };
 
 /* What the clones of the next scene may have: JSON members. One at a time unless a test says otherwise. */
@@ -94,6 +100,14 @@ void scene_guest(struct scene *scene, uint32_t sequence, uint32_t ack, unsigned 
 		 size_t length);
 void scene_text(struct scene *scene, uint32_t sequence, const char *text); /* client, PSH|ACK */
 void scene_connect(struct scene *scene); /* the three-way handshake; forgets what it put out */
+/* A UDP datagram of the client's to this port (checksum left out over IPv4); scene_frame sends it, or scene_cut its pieces. */
+size_t scene_datagram(const struct scene *scene, uint16_t port, const void *payload, size_t length, uint8_t *to);
+
+/* One fragment of a client's frame (without destination options): `bytes` of what is behind the IP header from offset `from`
+ * on. Returns its length. */
+size_t scene_piece(const struct scene *scene, const uint8_t *frame, size_t length, uint32_t from, uint32_t bytes, bool more,
+		   uint8_t *to);
+
 void scene_frame(struct scene *scene, void *frame, size_t length); /* from the wire as it is */
 void scene_forget(struct scene *scene);                            /* outputs so far */
 

@@ -32,7 +32,7 @@ static void suspicious_from(uint32_t host)
 
 static uint32_t host_of_trial(void)
 {
-	return __builtin_bswap32(s.request.begin.client_ip) - 0x0a000209u;
+	return ft_load32(s.request.begin.client_ip.bytes + 12) - 0x0a000209u;
 }
 
 /* The running trial ends; the next one begins. */

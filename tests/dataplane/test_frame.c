@@ -137,7 +137,7 @@ static void options_that_run_over_are_refused(void **state)
 
 static void fragments_and_tags_are_seen(void **state)
 {
-	size_t length = tcp(NULL, 0, 10);
+	size_t length = tcp(NULL, 0, 12);
 	ft_store16(frame + 20, 0x2000);
 	seal_ip();
 	assert_int_equal(parse(length), 0);
@@ -147,19 +147,95 @@ static void fragments_and_tags_are_seen(void **state)
 	seal_ip();
 	assert_int_equal(parse(length), 0);
 	assert_true(parsed.fragment);
-	tcp(NULL, 0, 10);
+	/* A piece that is no whole units of 8 bytes, but says that there is more; one that ends where no packet can. */
+	length = tcp(NULL, 0, 10);
+	ft_store16(frame + 20, 0x2000);
+	seal_ip();
+	refused(length, FT_REASON_DROP_MALFORMED);
+	ft_store16(frame + 20, 0x1fff);
+	seal_ip();
+	refused(length, FT_REASON_DROP_MALFORMED);
+	length = tcp(NULL, 0, 10);
 	memmove(frame + 16, frame + 12, length - 12);
 	ft_store16(frame + 12, 0x8100);
 	ft_store16(frame + 14, 5);
 	assert_int_equal(parse(length + 4), 0);
-	assert_true(parsed.vlan);
+	assert_int_equal(parsed.tags.list[0], 5);
+	assert_int_equal(parsed.tags.list[1], 0);
 	assert_int_equal(parsed.destination_port, 80);
+}
+
+/* The frame made IPv6, behind that many bytes of destination options. */
+static size_t as_ipv6(size_t length, size_t options)
+{
+	static uint8_t old[sizeof(frame)];
+	memcpy(old, frame, length);
+	size_t l4 = length - 34;
+	ft_store16(frame + 12, 0x86dd);
+	memset(frame + 14, 0, 40 + options);
+	frame[14] = 0x60;
+	ft_store16(frame + 18, (uint16_t)(options + l4));
+	frame[20] = options ? IPPROTO_DSTOPTS : old[23];
+	frame[22] = frame[38] = 0xfd;
+	frame[37] = 9;
+	frame[53] = 15;
+	if (options) {
+		frame[54] = old[23];
+		frame[55] = (uint8_t)(options / 8 - 1);
+		frame[56] = 1;
+		frame[57] = (uint8_t)(options - 4);
+	}
+	memcpy(frame + 54 + options, old + 34, l4);
+	struct ft_frame shape = {.kind = FT_FRAME_IPV6,
+				 .transport = true,
+				 .protocol = old[23],
+				 .ip = 14,
+				 .l4 = (uint16_t)(54 + options),
+				 .payload = (uint32_t)(54 + options + (old[46] >> 4) * 4u)};
+	shape.payload_length = (uint32_t)(54 + options + l4) - shape.payload;
+	ft_frame_seal(&shape, frame);
+	return 54 + options + l4;
+}
+
+static void ipv6_is_taken_apart_and_made_like_ipv4(void **state)
+{
+	const uint8_t options[12] = {1, 1, 8, 10, 0, 0, 0, 42};
+	for (size_t extra = 0; extra <= 32; extra += 16) {
+		uint8_t copy[256], kept[256];
+		size_t length = as_ipv6(tcp(options, 12, 50), extra);
+		assert_int_equal(parse(length), 0);
+		assert_true(parsed.transport);
+		assert_int_equal(parsed.destination_port, 80);
+		assert_int_equal(parsed.payload_length, 50);
+		assert_int_equal(ft_frame_checksum(&parsed), FT_CHECKSUM_GOOD);
+		memcpy(kept, frame, length);
+		struct ft_frame_bare change = {.sequence = 9, .flags = FT_TCP_ACK, .set_timestamp = true, .timestamp = 7};
+		size_t bare = ft_frame_bare(&parsed, &change, copy);
+		assert_int_equal(bare, length - 50);
+		memcpy(frame, copy, bare);
+		assert_int_equal(parse(bare), 0);
+		assert_int_equal(parsed.sequence, 9);
+		assert_int_equal(ft_frame_checksum(&parsed), FT_CHECKSUM_GOOD);
+		memcpy(frame, kept, length);
+		assert_int_equal(parse(length), 0);
+		struct ft_frame rest;
+		ft_frame_rest(&parsed, 20, copy, &rest);
+		memcpy(frame, copy, rest.length);
+		assert_int_equal(parse(rest.length), 0);
+		assert_int_equal(parsed.sequence, 97);
+		assert_int_equal(parsed.payload_length, 30);
+		assert_int_equal(ft_frame_checksum(&parsed), FT_CHECKSUM_GOOD);
+		/* Without a checksum at all: allowed to UDP over IPv4 only. */
+		frame[54 + extra + 16] ^= 1;
+		assert_int_equal(parse(rest.length), 0);
+		assert_int_equal(ft_frame_checksum(&parsed), FT_CHECKSUM_BAD);
+	}
 }
 
 static void a_cut_giant_is_no_runt(void **state)
 {
 	tcp(NULL, 0, 3000);
-	refused(2000, FT_REASON_REFUSE_JUMBO);
+	refused(2000, FT_REASON_DROP_OVERSIZE);
 	refused(1000, FT_REASON_DROP_RUNT);
 }
 
@@ -200,9 +276,9 @@ static void resets_answer_with_the_senders_number(void **state)
 	size_t length = tcp(NULL, 0, 10);
 	ft_store32(frame + 42, 4711);
 	assert_int_equal(parse(length), 0);
-	assert_int_equal(ft_reset_answer(&parsed, reset), FT_RESET_LENGTH);
+	assert_int_equal(ft_reset_answer(&parsed, reset), 54);
 	memcpy(frame, reset, sizeof(reset));
-	assert_int_equal(parse(FT_RESET_LENGTH), 0);
+	assert_int_equal(parse(54), 0);
 	assert_int_equal(ft_frame_checksum(&parsed), FT_CHECKSUM_GOOD);
 	assert_int_equal(parsed.sequence, 4711);
 	assert_int_equal(parsed.acknowledgement, 87);
@@ -225,6 +301,12 @@ static void no_input_reads_outside_its_bytes(void **state)
 				   (uint16_t[]){0x0806, 0x86dd, 0x8100, 0x88a8}[rand_r(&seed) % 4]);
 		if (rand_r(&seed) % 2)
 			seal_ip();
+		if (rand_r(&seed) % 2) {
+			length = as_ipv6(tcp(options, 12, (size_t)rand_r(&seed) % 40), 8 * (size_t)(rand_r(&seed) % 5));
+			for (int n = rand_r(&seed) % 4; n > 0; n--)
+				frame[12 + (size_t)rand_r(&seed) % 100] = (uint8_t)rand_r(&seed);
+			frame[rand_r(&seed) % 2 ? 20 : 54] = (uint8_t[]){0, 43, 44, 60, 50, 51, 58, 6}[rand_r(&seed) % 8];
+		}
 		if (rand_r(&seed) % 4 == 0)
 			length = (size_t)rand_r(&seed) % (length + 1);
 		if (parse(length)) {
@@ -232,6 +314,8 @@ static void no_input_reads_outside_its_bytes(void **state)
 			continue;
 		}
 		assert_true(parsed.payload + parsed.payload_length <= length);
+		struct ft_frame_quote quote;
+		ft_frame_is_error(&parsed, &quote);
 		assert_true(!parsed.timestamp || parsed.timestamp + 4u <= parsed.payload);
 	}
 }
@@ -243,6 +327,7 @@ int main(void)
 	    cmocka_unit_test(lengths_that_contradict_are_refused),
 	    cmocka_unit_test(options_that_run_over_are_refused),
 	    cmocka_unit_test(fragments_and_tags_are_seen),
+	    cmocka_unit_test(ipv6_is_taken_apart_and_made_like_ipv4),
 	    cmocka_unit_test(a_cut_giant_is_no_runt),
 	    cmocka_unit_test(a_partial_checksum_is_known_and_completed),
 	    cmocka_unit_test(a_bare_copy_has_no_payload_and_right_sums),

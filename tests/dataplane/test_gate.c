@@ -60,60 +60,399 @@ static void expect(size_t length, enum ft_reason reason)
 		assert_int_equal(ft_ring_get(&s.vmm.rx, &kind, buffer, sizeof(buffer)), (long)length);
 }
 
-static void fragments_to_inspected_protocols_are_refused(void **state)
+static void count_wire(size_t length, enum ft_reason reason)
 {
-	size_t length = segment(80, 20);
-	struct ft_frame shape = {.kind = FT_FRAME_IPV4, .ip = 14};
-	ft_store16(frame + 20, 0x2000);
-	ft_frame_seal(&shape, frame);
-	expect(length, FT_REASON_REFUSE_FRAGMENT);
-	ft_store16(frame + 20, 0x0003);
-	ft_frame_seal(&shape, frame);
-	expect(length, FT_REASON_REFUSE_FRAGMENT);
-	frame[23] = IPPROTO_ICMP; /* no inspected service speaks it */
-	ft_frame_seal(&shape, frame);
-	expect(length, FT_REASON_PASS_UNINSPECTED);
+	uint64_t before = scene_count(&s, reason);
+	ft_gate_wire(s.gate, 0, frame, length);
+	if (scene_count(&s, reason) != before + 1)
+		fail_msg("%s was not counted", ft_reason_label(reason));
 }
 
-static void tagged_frames_to_inspected_services_are_refused(void **state)
+static void every_dress(void (*check)(void))
 {
-	for (int other = 0; other < 2; other++) {
-		size_t length = segment(other ? 81 : 80, 20);
-		memmove(frame + 16, frame + 12, length - 12);
-		ft_store16(frame + 12, 0x8100);
-		ft_store16(frame + 14, 7);
-		expect(length + 4, other ? FT_REASON_PASS_UNINSPECTED : FT_REASON_REFUSE_VLAN);
+	for (unsigned i = 0; i < 6; i++) {
+		s.six = i / 3;
+		s.tags = i % 3;
+		s.client_port++;
+		s.live.length = 0;
+		scene_forget(&s);
+		check();
+	}
+	s.six = false;
+	s.tags = 0;
+}
+
+static void held_dropped_and_reset(void)
+{
+	scene_connect(&s);
+	scene_text(&s, 1, "hello");
+	assert_string_equal(scene_taken(&s), "hello");
+	scene_guest(&s, 1, 6, FT_TCP_ACK, "hi", 2);
+	scene_client(&s, 6, 3, FT_TCP_ACK, "", 0);
+	scene_forget(&s);
+	scene_text(&s, 6, "EVIL");
+	scene_pass(&s, 10 * MS);
+	assert_true(s.request.go);
+	/* The trial names the flow as it is. */
+	assert_int_equal(ft_address_is_v4(&s.request.begin.client_ip), !s.six);
+	assert_int_equal(s.request.begin.tags.list[0], s.tags == 2 ? 7 | FT_TAG_SERVICE : s.tags ? 5 : 0);
+	assert_int_equal(s.request.begin.tags.list[1], s.tags == 2 ? 5 : 0);
+	scene_answer(&s, true);
+	assert_string_equal(scene_taken(&s), "hello");
+	/* Both ends get a reset at exactly the number that they expect, with the flow's tags. */
+	const struct wire *to_guest = &s.to_guest[s.guest_count - 1], *to_client = &s.to_client[s.client_count - 1];
+	assert_true(to_guest->frame.flags & FT_TCP_RST);
+	assert_int_equal(to_guest->frame.sequence, CLIENT_ISN + 6);
+	assert_true(to_client->frame.flags & FT_TCP_RST);
+	assert_int_equal(to_client->frame.sequence, GUEST_ISN + 3);
+	assert_int_equal(to_client->frame.ip, 14 + 4 * s.tags);
+	assert_memory_equal(&to_client->frame.tags, &s.request.begin.tags, sizeof(struct ft_tags));
+	assert_memory_equal(&to_guest->frame.tags, &s.request.begin.tags, sizeof(struct ft_tags));
+	assert_memory_equal(to_client->data, "\2\0\0\0\0\x09", 6);
+	assert_int_equal(to_client->frame.kind, s.six ? FT_FRAME_IPV6 : FT_FRAME_IPV4);
+	const char *client = json_string_value(json_object_get(json_object_get(scene_record(&s, "hold"), "flow"), "client"));
+	assert_string_equal(client, s.six ? "fd00:2::a00:209" : "10.0.2.9");
+	assert_int_equal(json_integer_value(json_object_get(json_object_get(scene_record(&s, "hold"), "flow"), "vlan")),
+			 s.tags == 2 ? 7 : s.tags ? 5 : 0);
+}
+
+static void every_family_and_tag_is_inspected_held_and_reset(void **state)
+{
+	every_dress(held_dropped_and_reset);
+}
+
+static void another_vlan_is_another_flow(void **state)
+{
+	s.tags = 1;
+	scene_connect(&s);
+	s.tags = 2;
+	uint64_t before = scene_count(&s, FT_REASON_DROP_NO_FLOW);
+	scene_text(&s, 1, "hello");
+	assert_int_equal(scene_count(&s, FT_REASON_DROP_NO_FLOW), before + 1);
+	/* A tag that only says a priority names no VLAN: a guest takes it off, so it is the same flow. */
+	s.tags = 0;
+	s.client_port++;
+	scene_connect(&s);
+	size_t length = scene_build(&s, true, 1, 1, FT_TCP_ACK, "hello", 5, frame);
+	memmove(frame + 16, frame + 12, length - 12);
+	ft_store32(frame + 12, 0x8100a000);
+	scene_frame(&s, frame, length + 4);
+	assert_string_equal(scene_taken(&s), "hello");
+}
+
+static void attack_in_fragments(void)
+{
+	scene_connect(&s);
+	s.fragment = 24;
+	scene_text(&s, 1, "a harmless start, then EVIL at the end of it");
+	s.fragment = 0;
+	scene_pass(&s, 10 * MS);
+	assert_true(s.request.go);
+	assert_int_equal(s.request.frames, 1); /* it fits, so it goes as one */
+	scene_answer(&s, true);
+	assert_string_equal(scene_taken(&s), "");
+}
+
+static void an_attack_in_fragments_is_held_whole(void **state)
+{
+	every_dress(attack_in_fragments);
+	s.backwards = true;
+	every_dress(attack_in_fragments);
+}
+
+/* A piece of a segment with these bytes. */
+static size_t piece_of(const char *text, uint32_t from, uint32_t bytes, bool more)
+{
+	uint8_t whole[512];
+	size_t length = scene_build(&s, true, 1, 1, FT_TCP_ACK, text, strlen(text), whole);
+	return scene_piece(&s, whole, length, from, bytes, more, frame);
+}
+
+static void overlaps(void)
+{
+	const char *good = "twenty bytes and then some more of them", *evil = "EVIL bytes! and then some more of them";
+	scene_connect(&s);
+	uint64_t passed = scene_count(&s, FT_REASON_PASS_INSPECTED);
+	s.identification++;
+	count_wire(piece_of(good, 0, 32, true), FT_REASON_HOLD_FRAGMENT);
+	count_wire(piece_of(good, 0, 32, true), FT_REASON_DROP_HOLD_DUPLICATE);
+	uint64_t before = scene_count(&s, FT_REASON_DROP_FRAGMENT_OVERLAP);
+	ft_gate_wire(s.gate, 0, frame, piece_of(evil, 16, 16, true));
+	assert_int_equal(scene_count(&s, FT_REASON_DROP_FRAGMENT_OVERLAP), before + 2); /* with what was kept */
+	/* And so all that still comes of it, until it is forgotten. */
+	count_wire(piece_of(good, 32, 32, false), FT_REASON_DROP_FRAGMENT_OVERLAP);
+	count_wire(piece_of(good, 0, 56, true), FT_REASON_DROP_FRAGMENT_OVERLAP);
+	scene_pass(&s, 6000 * MS);
+	assert_int_equal(scene_count(&s, FT_REASON_PASS_INSPECTED), passed);
+	assert_string_equal(scene_taken(&s), "");
+	/* Bytes behind the end. */
+	s.identification++;
+	count_wire(piece_of(good, 24, 8, false), FT_REASON_HOLD_FRAGMENT);
+	before = scene_count(&s, FT_REASON_DROP_FRAGMENT_OVERLAP);
+	ft_gate_wire(s.gate, 0, frame, piece_of(good, 32, 8, true));
+	assert_int_equal(scene_count(&s, FT_REASON_DROP_FRAGMENT_OVERLAP), before + 2);
+}
+
+static void overlapping_fragments_give_the_datagram_up(void **state)
+{
+	every_dress(overlaps);
+}
+
+static void tiny_and_late_fragments(void)
+{
+	s.identification++;
+	count_wire(piece_of("hello, world", 0, 16, true), FT_REASON_DROP_FRAGMENT_TINY);
+	s.identification++;
+	count_wire(piece_of("hello, world", 0, 24, true), FT_REASON_HOLD_FRAGMENT);
+	uint64_t late = scene_count(&s, FT_REASON_DROP_FRAGMENT_TIMEOUT);
+	scene_pass(&s, 6000 * MS);
+	assert_int_equal(scene_count(&s, FT_REASON_DROP_FRAGMENT_TIMEOUT), late + 1);
+	count_wire(piece_of("hello, world", 24, 8, false), FT_REASON_HOLD_FRAGMENT);
+	scene_pass(&s, 6000 * MS);
+}
+
+static void tiny_and_late_fragments_have_their_reasons(void **state)
+{
+	every_dress(tiny_and_late_fragments);
+}
+
+static void one_sender_cannot_use_the_fragment_table_up(void **state)
+{
+	for (int six = 0; six < 2; six++) {
+		s.six = six;
+		for (unsigned i = 0; i < 100; i++) {
+			s.identification++;
+			size_t length = piece_of("0123456789abcdef", 0, 24, true);
+			if (six) /* a host has a whole network of addresses */
+				frame[14 + 23] = (uint8_t)i;
+			ft_gate_wire(s.gate, 0, frame, length);
+		}
+		assert_int_equal(scene_count(&s, FT_REASON_HOLD_FRAGMENT), 16 + 16 * six);
+		assert_int_equal(scene_count(&s, FT_REASON_DROP_FRAGMENT_LIMIT), 84 + 84 * six);
+	}
+	/* There is room for somebody else. */
+	s.six = true;
+	s.identification++;
+	size_t length = piece_of("0123456789abcdef", 0, 24, true);
+	frame[14 + 15] = 77;
+	count_wire(length, FT_REASON_HOLD_FRAGMENT);
+	s.six = false;
+	/* More pieces than a datagram may have. */
+	scene_pass(&s, 6000 * MS);
+	s.identification++;
+	char text[200];
+	memset(text, 'x', sizeof(text));
+	text[199] = 0;
+	for (uint32_t i = 0; i < 8; i++)
+		count_wire(piece_of(text, i ? 16 + 8 * i : 0, i ? 8 : 24, true), FT_REASON_HOLD_FRAGMENT);
+	uint64_t before = scene_count(&s, FT_REASON_DROP_FRAGMENT_LIMIT);
+	ft_gate_wire(s.gate, 0, frame, piece_of(text, 80, 8, true));
+	assert_int_equal(scene_count(&s, FT_REASON_DROP_FRAGMENT_LIMIT), before + 9);
+}
+
+static void fragments_of_what_is_not_inspected_pass_unchanged(void)
+{
+	uint8_t whole[4096], first[4096], second[4096];
+	static const uint8_t bytes[2500];
+	s.identification++;
+	size_t length = scene_datagram(&s, 54, bytes, sizeof(bytes), whole);
+	size_t one = scene_piece(&s, whole, length, 0, 1400, true, first);
+	size_t two = scene_piece(&s, whole, length, 1400, 1400, false, second);
+	/* In the order in which they came, byte for byte. */
+	memcpy(frame, second, two);
+	count_wire(two, FT_REASON_HOLD_FRAGMENT);
+	uint64_t passed = scene_count(&s, FT_REASON_PASS_UNINSPECTED);
+	memcpy(frame, first, one);
+	ft_gate_wire(s.gate, 0, frame, one);
+	scene_pass(&s, 0);
+	assert_int_equal(scene_count(&s, FT_REASON_PASS_UNINSPECTED), passed + 2);
+	assert_int_equal(s.guest_count, 2);
+	assert_int_equal(s.to_guest[0].length, two);
+	assert_memory_equal(s.to_guest[0].data, second, two);
+	assert_int_equal(s.to_guest[1].length, one);
+	assert_memory_equal(s.to_guest[1].data, first, one);
+}
+
+static void uninspected_fragments(void **state)
+{
+	every_dress(fragments_of_what_is_not_inspected_pass_unchanged);
+}
+
+/* A datagram larger than the guest's MTU: tried and released in the same pieces, which are not the sender's. */
+static void a_large_datagram(void)
+{
+	uint8_t whole[4096], pieces[2][FT_FRAME_MOST], joined[4096];
+	size_t lengths[2], at = 0;
+	char bytes[2800];
+	memset(bytes, 'x', sizeof(bytes));
+	memcpy(bytes + 2790, "EVIL", 4);
+	s.identification++;
+	size_t length = scene_datagram(&s, 53, bytes, sizeof(bytes), whole);
+	for (uint32_t from = 0; from < sizeof(bytes) + 8; from += 512) {
+		size_t n = scene_piece(&s, whole, length, from, 512, from + 512 < sizeof(bytes) + 8, frame);
+		ft_gate_wire(s.gate, 0, frame, n);
+	}
+	scene_pass(&s, 10 * MS);
+	assert_true(s.request.go);
+	assert_int_equal(s.request.begin.bytes, sizeof(bytes));
+	assert_int_equal(s.request.begin.frames, 2);
+	assert_int_equal(s.request.frames, 2);
+	for (int i = 0; i < 2; i++) {
+		lengths[i] = s.request.list[i].length;
+		memcpy(pieces[i], s.request.list[i].data, lengths[i]);
+		const struct ft_frame *piece = &s.request.list[i].frame;
+		assert_true(piece->fragment);
+		assert_int_equal(piece->fragment_offset, at);
+		assert_true(lengths[i] <= 1500u + piece->ip);
+		memcpy(joined + at, pieces[i] + piece->payload, piece->payload_length);
+		at += piece->payload_length;
+		/* No sender chooses this number. */
+		assert_int_not_equal(piece->identification, s.identification);
+	}
+	assert_int_equal(at, sizeof(bytes) + 8);
+	assert_memory_equal(joined + 8, bytes, sizeof(bytes));
+	scene_answer(&s, false);
+	assert_int_equal(s.guest_count, 2);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(s.to_guest[i].length, lengths[i]);
+		assert_memory_equal(s.to_guest[i].data, pieces[i], lengths[i]);
 	}
 }
 
-static void jumbo_frames_to_inspected_services_are_refused(void **state)
+static void large_datagrams_are_tried_as_they_are_released(void **state)
 {
-	expect(segment(80, 2000), FT_REASON_REFUSE_JUMBO);
-	expect(segment(81, 2000), FT_REASON_PASS_UNINSPECTED);
+	every_dress(a_large_datagram);
 }
 
-static void ipv6_to_inspected_services_is_refused(void **state)
+static void headers_that_hide_the_port_are_refused(void **state)
 {
-	memset(frame, 0, sizeof(frame));
-	memcpy(frame, (uint8_t[]){2, 0, 0, 0, 0, 1}, 6);
-	ft_store16(frame + 12, 0x86dd);
-	frame[14] = 0x60;
-	ft_store16(frame + 18, 20);
-	frame[20] = IPPROTO_TCP;
-	frame[54 + 12] = 5 << 4;
-	ft_store16(frame + 56, 80);
-	expect(74, FT_REASON_REFUSE_IPV6);
-	ft_store16(frame + 56, 81);
-	expect(74, FT_REASON_PASS_UNINSPECTED);
-	frame[20] = IPPROTO_FRAGMENT; /* the port may be anything */
-	expect(74, FT_REASON_REFUSE_IPV6);
-	frame[20] = IPPROTO_ICMPV6;
-	expect(74, FT_REASON_PASS_UNINSPECTED);
+	static const struct {
+		uint8_t next, bytes[2][8];
+		int count;
+		enum ft_reason reason;
+	} cases[] = {
+	    {IPPROTO_DSTOPTS, {{IPPROTO_TCP, 0, 1, 4}}, 1, FT_REASON_DROP_NO_FLOW},
+	    {IPPROTO_HOPOPTS, {{IPPROTO_DSTOPTS, 0, 1, 4}, {IPPROTO_TCP, 0, 1, 4}}, 2, FT_REASON_DROP_NO_FLOW},
+	    {IPPROTO_ROUTING, {{IPPROTO_TCP, 0, 4, 0}}, 1, FT_REASON_DROP_NO_FLOW},
+	    {IPPROTO_ROUTING, {{IPPROTO_TCP, 0, 4, 1}}, 1, FT_REASON_REFUSE_EXTENSION},
+	    {IPPROTO_FRAGMENT, {{IPPROTO_TCP, 0, 0, 0}}, 1, FT_REASON_DROP_NO_FLOW},
+	    {IPPROTO_FRAGMENT, {{IPPROTO_FRAGMENT}, {IPPROTO_TCP}}, 2, FT_REASON_DROP_MALFORMED},
+	    {IPPROTO_DSTOPTS, {{IPPROTO_HOPOPTS, 0, 1, 4}, {IPPROTO_TCP, 0, 1, 4}}, 2, FT_REASON_DROP_MALFORMED},
+	    {IPPROTO_DSTOPTS, {{IPPROTO_TCP, 9, 1, 4}}, 1, FT_REASON_DROP_RUNT},
+	    {135, {{IPPROTO_TCP}}, 1, FT_REASON_REFUSE_EXTENSION},
+	    {253, {{IPPROTO_TCP}}, 1, FT_REASON_REFUSE_EXTENSION},
+	    {IPPROTO_ESP, {{IPPROTO_TCP}}, 1, FT_REASON_PASS_IPSEC},
+	    {IPPROTO_DSTOPTS, {{IPPROTO_AH, 0, 1, 4}, {IPPROTO_TCP}}, 2, FT_REASON_PASS_IPSEC},
+	};
+	s.six = true;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		size_t extra = 8 * (size_t)cases[i].count, length = scene_build(&s, true, 1, 1, FT_TCP_ACK, "EVIL", 4, frame);
+		memmove(frame + 54 + extra, frame + 54, length - 54);
+		memcpy(frame + 54, cases[i].bytes, extra);
+		frame[20] = cases[i].next;
+		ft_store16(frame + 18, (uint16_t)(length - 54 + extra));
+		count_wire(length + extra, cases[i].reason);
+	}
+	/* More headers than anybody needs. */
+	size_t length = scene_build(&s, true, 1, 1, FT_TCP_ACK, "EVIL", 4, frame);
+	memmove(frame + 54 + 72, frame + 54, length - 54);
+	for (int i = 0; i < 9; i++)
+		memcpy(frame + 54 + 8 * i, (uint8_t[8]){i == 8 ? IPPROTO_TCP : IPPROTO_DSTOPTS, 0, 1, 4}, 8);
+	frame[20] = IPPROTO_DSTOPTS;
+	ft_store16(frame + 18, (uint16_t)(length - 54 + 72));
+	count_wire(length + 72, FT_REASON_REFUSE_EXTENSION);
+	/* An IPv4 connection's name in an IPv6 packet. */
+	length = scene_build(&s, true, 1, 1, FT_TCP_ACK, "EVIL", 4, frame);
+	memcpy(frame + 22, ft_address_mapped, 12);
+	count_wire(length, FT_REASON_DROP_MALFORMED);
+	s.six = false;
+}
+
+/* An ICMP error that quotes the guest's segment with this number. */
+static size_t icmp_error(uint8_t type, uint8_t code, uint32_t sequence)
+{
+	uint8_t quoted[256];
+	size_t ip = 14 + 4 * s.tags, header = s.six ? 40 : 20;
+	scene_build(&s, false, sequence, 1, FT_TCP_ACK, "", 0, quoted);
+	scene_build(&s, true, 0, 0, FT_TCP_ACK, "", 0, frame);
+	uint8_t *icmp = frame + ip + header;
+	memset(icmp, 0, 8);
+	icmp[0] = type;
+	icmp[1] = code;
+	memcpy(icmp + 8, quoted + ip, header + 8);
+	size_t length = 8 + header + 8;
+	struct ft_frame shape = {.kind = s.six ? FT_FRAME_IPV6 : FT_FRAME_IPV4, .ip = (uint16_t)ip};
+	if (s.six) {
+		frame[ip + 6] = IPPROTO_ICMPV6;
+		ft_store16(frame + ip + 4, (uint16_t)length);
+	} else {
+		frame[ip + 9] = IPPROTO_ICMP;
+		ft_store16(frame + ip + 2, (uint16_t)(20 + length));
+		ft_frame_seal(&shape, frame);
+	}
+	return ip + header + length;
+}
+
+static void icmp_errors(void)
+{
+	const uint8_t unreachable = s.six ? 1 : 3, port = s.six ? 4 : 3, big = s.six ? 2 : 3, big_code = s.six ? 0 : 4;
+	count_wire(icmp_error(unreachable, port, 1), FT_REASON_DROP_ICMP_NO_FLOW);
+	count_wire(icmp_error(big, big_code, 1), FT_REASON_DROP_ICMP_NO_FLOW);
+	scene_connect(&s);
+	scene_guest(&s, 1, 1, FT_TCP_ACK, "hello", 5);
+	count_wire(icmp_error(unreachable, port, 1), FT_REASON_PASS_ICMP);
+	count_wire(icmp_error(big, big_code, 1), FT_REASON_PASS_ICMP);
+	/* Numbers that are not under way: somebody guesses. */
+	count_wire(icmp_error(unreachable, port, 7), FT_REASON_DROP_ICMP_NO_FLOW);
+	count_wire(icmp_error(big, big_code, 7), FT_REASON_DROP_ICMP_NO_FLOW);
+	scene_text(&s, 1, "EVIL");
+	/* A client that waits for us is not gone; a path that has become narrow is narrow all the same. */
+	count_wire(icmp_error(unreachable, port, 1), FT_REASON_DROP_ICMP_HELD);
+	count_wire(icmp_error(s.six ? 3 : 11, 0, 1), FT_REASON_DROP_ICMP_HELD);
+	count_wire(icmp_error(big, big_code, 1), FT_REASON_PASS_ICMP);
+	scene_pass(&s, 10 * MS);
+	scene_answer(&s, false);
+	assert_string_equal(scene_taken(&s), "EVIL");
+	/* Not about an inspected service, and no error at all. */
+	size_t length = icmp_error(unreachable, port, 1);
+	ft_store16(frame + 14 + 4 * s.tags + 2 * (s.six ? 40 : 20) + 8, 81);
+	count_wire(length, FT_REASON_PASS_UNINSPECTED);
+	count_wire(icmp_error(s.six ? 135 : 8, 0, 1), FT_REASON_PASS_UNINSPECTED);
+}
+
+static void icmp_errors_pass_where_they_are_true(void **state)
+{
+	every_dress(icmp_errors);
+}
+
+static void frames_above_the_guests_mtu_are_refused(void **state)
+{
+	const struct ft_frame shape = {.kind = FT_FRAME_IPV4, .ip = 14};
+	for (uint16_t port = 80; port < 82; port++) {
+		size_t length = segment(port, 2000);
+		ft_store16(frame + 20, 0x4000); /* do not fragment */
+		ft_frame_seal(&shape, frame);
+		expect(length, FT_REASON_DROP_OVERSIZE);
+	}
+	expect(segment(81, 1460), FT_REASON_PASS_UNINSPECTED);
+	/* What a router may cut is cut, under a number that the sender does not choose. */
+	size_t length = segment(81, 2000);
+	uint64_t passed = scene_count(&s, FT_REASON_PASS_UNINSPECTED);
+	ft_gate_wire(s.gate, 0, frame, length);
+	scene_pass(&s, 0);
+	assert_int_equal(scene_count(&s, FT_REASON_PASS_UNINSPECTED), passed + 1);
+	assert_int_equal(s.guest_count, 2);
+	assert_true(s.to_guest[0].frame.fragment && s.to_guest[0].frame.more_fragments);
+	assert_int_equal(s.to_guest[0].frame.identification, s.to_guest[1].frame.identification);
+	s.six = true;
+	uint8_t six[4096];
+	length = scene_build(&s, true, 1, 1, FT_TCP_ACK, frame, 2000, six);
+	memcpy(frame, six, length);
+	count_wire(length, FT_REASON_DROP_OVERSIZE);
 }
 
 static void observing_breaks_no_traffic(void **state)
 {
-	expect(segment(80, 2000), FT_REASON_PASS_UNSEEN); /* jumbo */
 	size_t length = segment(80, 20);
 	struct ft_frame shape = {.kind = FT_FRAME_IPV4, .ip = 14};
 	ft_store16(frame + 20, 0x2000);
@@ -121,12 +460,7 @@ static void observing_breaks_no_traffic(void **state)
 	expect(length, FT_REASON_PASS_UNSEEN);
 	frame[23] = IPPROTO_UDP; /* the scene's other service enforces */
 	ft_frame_seal(&shape, frame);
-	expect(length, FT_REASON_REFUSE_FRAGMENT);
-	length = segment(80, 20);
-	memmove(frame + 16, frame + 12, length - 12);
-	ft_store16(frame + 12, 0x8100);
-	ft_store16(frame + 14, 7);
-	expect(length + 4, FT_REASON_PASS_UNSEEN);
+	expect(length, FT_REASON_HOLD_FRAGMENT);
 	/* Nor does a full flow table. */
 	for (unsigned i = 0; i < 600; i++) {
 		s.client_port = (uint16_t)(1000 + i);
@@ -296,10 +630,17 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, open_scene, close_scene)
 	const struct CMUnitTest tests[] = {
-	    T(fragments_to_inspected_protocols_are_refused),
-	    T(tagged_frames_to_inspected_services_are_refused),
-	    T(jumbo_frames_to_inspected_services_are_refused),
-	    T(ipv6_to_inspected_services_is_refused),
+	    T(every_family_and_tag_is_inspected_held_and_reset),
+	    T(another_vlan_is_another_flow),
+	    T(an_attack_in_fragments_is_held_whole),
+	    T(overlapping_fragments_give_the_datagram_up),
+	    T(tiny_and_late_fragments_have_their_reasons),
+	    T(one_sender_cannot_use_the_fragment_table_up),
+	    T(uninspected_fragments),
+	    T(large_datagrams_are_tried_as_they_are_released),
+	    T(headers_that_hide_the_port_are_refused),
+	    T(icmp_errors_pass_where_they_are_true),
+	    T(frames_above_the_guests_mtu_are_refused),
 	    cmocka_unit_test_setup_teardown(observing_breaks_no_traffic, open_observing, close_scene),
 	    T(another_address_of_the_guest_is_no_way_around),
 	    T(frames_for_others_are_not_delivered),

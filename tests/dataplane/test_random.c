@@ -92,19 +92,31 @@ static void begin(void)
 	s.strict = true;
 }
 
+/* A round's frames: IPv4 or IPv6, without tags, with one or two, behind destination options, in fragments. */
+static void dress(unsigned round)
+{
+	s.timestamps = round % 2;
+	s.six = round / 2 % 2;
+	s.tags = round / 4 % 3;
+	s.options = s.six && below(3) == 0 ? 8 * (1 + below(4)) : 0;
+	s.fragment = below(3) ? 0 : 8 * (3 + below(4));
+	s.backwards = below(2);
+}
+
 static void nothing_untried_reaches_the_guest(void **state)
 {
-	uint64_t released = 0, dropped = 0, overlaps = 0;
+	uint64_t released = 0, dropped = 0, overlaps = 0, fragments = 0;
 	for (unsigned round = 0; round < 150; round++) {
 		seed = round;
 		scene_open(&s, "\"risks\": \"none\", \"mode\": \"enforce\", \"screen\": \"all\", "
 			       "\"trials_per_flow\": 500");
 		for (int connection = 0; connection < 3; connection++) {
 			uint32_t guest_sent = 0;
+			dress(round);
 			begin();
 			for (int i = 0; i < 150 && !s.violated; i++) {
 				uint32_t dice = below(10);
-				s.timestamps = round % 2;
+				dress(round);
 				if (dice < 5)
 					client_segment(&guest_sent);
 				else if (dice < 7)
@@ -119,6 +131,7 @@ static void nothing_untried_reaches_the_guest(void **state)
 		released += scene_count(&s, FT_REASON_RELEASE_CLEAN);
 		dropped += scene_count(&s, FT_REASON_DROP_VERDICT);
 		overlaps += scene_count(&s, FT_REASON_HOLD_OVERLAP);
+		fragments += scene_count(&s, FT_REASON_HOLD_FRAGMENT);
 		if (s.violated)
 			fprintf(stderr, "seed %u\n", round);
 		assert_false(s.violated);
@@ -129,6 +142,7 @@ static void nothing_untried_reaches_the_guest(void **state)
 	assert_true(released > 200);
 	assert_true(dropped > 20);
 	assert_true(overlaps > 20);
+	assert_true(fragments > 1000);
 }
 
 int main(void)

@@ -258,8 +258,8 @@ bool peer_get(struct stand *s, uint16_t port, const char *path)
 void peer_describe(const struct peer *p, uint32_t from, uint32_t bytes, struct ft_trial_begin *begin)
 {
 	begin->bytes = bytes;
-	begin->client_ip = htonl(p->ip);
-	begin->server_ip = htonl(p->guest_ip);
+	begin->client_ip = ft_address_v4(&(uint32_t){htonl(p->ip)});
+	begin->server_ip = ft_address_v4(&(uint32_t){htonl(p->guest_ip)});
 	begin->client_port = htons(p->port);
 	begin->server_port = htons(p->guest_port);
 	begin->protocol = 6;

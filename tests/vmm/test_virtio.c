@@ -381,7 +381,7 @@ static void net_keeps_frames_in_order_until_there_is_room(void **state)
 	assert_int_equal(error, -ENOBUFS);
 	assert_int_equal(ft_machine_frames_waiting(d.pc.m), FT_NET_WAITING);
 	assert_int_equal(d.pc.m->frames_dropped, 1);
-	assert_int_equal(ft_machine_input(d.pc.m, FT_INPUT_FRAME, 0, frame, 1515), -EINVAL);
+	assert_int_equal(ft_machine_input(d.pc.m, FT_INPUT_FRAME, 0, frame, FT_NET_FRAME_MAX + 1), -EINVAL);
 	assert_int_equal(ft_machine_input(d.pc.m, FT_INPUT_FRAME, 0, frame, 13), -EINVAL);
 	reset(&d);
 	assert_int_equal(ft_machine_frames_waiting(d.pc.m), 0);
@@ -408,7 +408,7 @@ static void net_sends_what_is_a_frame(void **state)
 	assert_memory_equal(d.pc.sent, bytes, 64);
 	assert_int_equal(used(&d, 1, NULL), 0);
 	assert_int_equal(interrupt(&d), 0x41);
-	static const uint32_t lengths[] = {12, 25, 12 + 1515, 1}; /* no frames */
+	static const uint32_t lengths[] = {12, 25, 12 + FT_NET_FRAME_MAX + 1, 1}; /* no frames */
 	for (unsigned i = 0; i < 4; i++) {
 		describe(&d, 1, 0, DATA, lengths[i], 0, 0);
 		offer(&d, 1, 0);

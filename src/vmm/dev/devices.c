@@ -15,7 +15,7 @@ int ft_devices_create(struct ft_machine *m, const struct ft_machine_config *conf
 	    (error = ft_rtc_create(&d->rtc, m, err)) || (error = ft_uart_create(&d->uart, m, err)) ||
 	    (error = ft_i8042_create(&d->i8042, m, err)) || (error = ft_power_create(&d->power, m, err)) ||
 	    (error = ft_pci_create(&d->pci, m, err)) ||
-	    (error = ft_virtio_net_create(&d->net, m, config->mac, err)) ||
+	    (error = ft_virtio_net_create(&d->net, m, config->mac, config->mtu, err)) ||
 	    (error = ft_virtio_rng_create(&d->rng, m, err)))
 		return error;
 	if (config->disk_fd < 0)

@@ -6,9 +6,11 @@
 
 enum { RECEIVE, TRANSMIT };
 
+#define NET_F_MTU    (1ull << 3)
 #define NET_F_MAC    (1ull << 5)
 #define NET_F_STATUS (1ull << 16)
 #define LINK_UP      1
+#define CONFIG_MTU   10 /* section 5.1.4 */
 
 /* struct virtio_net_hdr with num_buffers, section 5.1.6. */
 #define HEADER  12u
@@ -17,9 +19,11 @@ enum { RECEIVE, TRANSMIT };
 static void pop_waiting(struct ft_virtio_net *net)
 {
 	struct ft_net_frame *frame = &net->waiting[net->s.first];
-	memset(frame, 0, sizeof(*frame));
-	net->s.first = (net->s.first + 1) % FT_NET_WAITING;
+	memset(frame->bytes, 0, frame->length);
+	frame->length = 0;
 	net->s.count--;
+	/* A queue that was emptied begins at the front again: only as many slots become memory as were ever in use at once. */
+	net->s.first = net->s.count ? (net->s.first + 1) % FT_NET_WAITING : 0;
 }
 
 /* Puts one frame into the chain taken last. false: the buffer is too small for it. */
@@ -117,7 +121,15 @@ static const struct ft_virtio_kind kind = {.id = 1,
 					   .notify = notify,
 					   .reset = reset};
 
-int ft_virtio_net_create(struct ft_virtio_net *net, struct ft_machine *m, const uint8_t mac[6],
+static const struct ft_virtio_kind kind_mtu = {.id = 1,
+					       .class = 0x020000,
+					       .name = "virtio-net",
+					       .features = NET_F_MAC | NET_F_STATUS | NET_F_MTU,
+					       .queues = 2,
+					       .notify = notify,
+					       .reset = reset};
+
+int ft_virtio_net_create(struct ft_virtio_net *net, struct ft_machine *m, const uint8_t mac[6], uint16_t mtu,
 			 struct ft_error *err)
 {
 	net->waiting = calloc(FT_NET_WAITING, sizeof(*net->waiting));
@@ -125,7 +137,8 @@ int ft_virtio_net_create(struct ft_virtio_net *net, struct ft_machine *m, const 
 		return ft_error_set(err, -ENOMEM, "no memory for the network card's queue");
 	memcpy(net->v.config, mac, 6);
 	net->v.config[6] = LINK_UP;
-	return ft_virtio_create(&net->v, m, &kind, err);
+	memcpy(net->v.config + CONFIG_MTU, &mtu, 2);
+	return ft_virtio_create(&net->v, m, mtu ? &kind_mtu : &kind, err);
 }
 
 void ft_virtio_net_destroy(struct ft_virtio_net *net)

@@ -6,7 +6,8 @@
 #include "vmm/dev/virtio.h"
 
 #define FT_NET_FRAME_MIN 14u
-#define FT_NET_FRAME_MAX 1514u
+#define FT_NET_MTU_MAX   9000u
+#define FT_NET_FRAME_MAX (FT_NET_MTU_MAX + 22u) /* an Ethernet header with two VLAN tags */
 #define FT_NET_WAITING   512u
 
 struct ft_net_frame {
@@ -20,11 +21,13 @@ struct ft_net_state {
 
 struct ft_virtio_net {
 	struct ft_virtio v;
-	struct ft_net_frame *waiting; /* FT_NET_WAITING of them; free slots are zero */
+	struct ft_net_frame *waiting; /* FT_NET_WAITING of them; free slots are zero, and no memory as long as they were never used */
 	struct ft_net_state s;
 };
 
-int ft_virtio_net_create(struct ft_virtio_net *net, struct ft_machine *m, const uint8_t mac[6],
+/* mtu: what the driver is told (VIRTIO_NET_F_MTU), so that it posts buffers for that much; 0: nothing, and a driver takes
+ * 1500 bytes of IP. */
+int ft_virtio_net_create(struct ft_virtio_net *net, struct ft_machine *m, const uint8_t mac[6], uint16_t mtu,
 			 struct ft_error *err);
 void ft_virtio_net_destroy(struct ft_virtio_net *net);
 
