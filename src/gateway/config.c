@@ -425,7 +425,8 @@ json_t *ft_config_dataplane(const struct ft_config *config)
 	json_t *all = json_object(), *guests = json_object(), *services = json_object(), *value;
 	const char *name;
 	json_object_foreach((json_t *)ft_config_get(config, "guests"), name, value)
-	    json_object_set_new(guests, name, part(value, (const char *[]){"uplink", "vlan", "mac", "address", NULL}));
+	    json_object_set_new(guests, name, part(value, (const char *[]){"uplink", "vlan", "mac", "address", "address6",
+									   "mtu", NULL}));
 	json_object_foreach((json_t *)ft_config_get(config, "services"), name, value)
 	    json_object_set_new(services, name, service_part(config, value));
 	copy(all, config->values, (const char *[]){"uplinks", "flows", NULL});
@@ -445,7 +446,7 @@ json_t *ft_config_vmm(const struct ft_config *config, const char *guest)
 {
 	const json_t *from = json_object_get(ft_config_get(config, "guests"), guest);
 	json_t *all = part(from, (const char *[]){"memory", "vcpus", "engine", "clock", "cmdline", "mac",
-						  "address", "ns_per_insn", "verify", NULL});
+						  "address", "address6", "mtu", "ns_per_insn", "verify", NULL});
 	json_object_set_new(all, "guest", json_string(guest));
 	json_object_set_new(all, "has_initrd", json_boolean(json_is_string(json_object_get(from, "initrd"))));
 	json_object_set_new(all, "has_disk", json_boolean(json_is_string(json_object_get(from, "disk"))));

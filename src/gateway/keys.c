@@ -55,6 +55,9 @@ const struct ft_key ft_keys[] = {
      "Disk image, or none. Only read: what the guest writes stays in memory and ends with it."},
     {"guests.*.mac", FT_KEY_MAC, NULL, NULL, "52:54:00:00:02:0f", "Ethernet address of its network card."},
     {"guests.*.address", FT_KEY_ADDRESS, NULL, NULL, "10.0.2.15", "IPv4 address that the guest has."},
+    {"guests.*.address6", FT_KEY_ADDRESS6, NULL, NONE, NULL, "IPv6 address that the guest has, besides."},
+    {"guests.*.mtu", FT_KEY_WHOLE, "1280..9000", "1500", NULL,
+     "Largest IP packet of its network card. Above 1500: jumbo frames, where the uplink has them, too."},
     {"guests.*.uplink", FT_KEY_TEXT, NULL, NONE, NULL,
      "The uplink that it is on. May be left out when there is one."},
     {"guests.*.vlan", FT_KEY_VLAN, "untagged|trunk", "untagged", NULL,
@@ -376,6 +379,20 @@ static int address(const struct ft_key *key, const struct ft_yaml *node, json_t 
 	return 0;
 }
 
+static int address6(const struct ft_key *key, const struct ft_yaml *node, json_t **value, struct ft_error *err)
+{
+	struct in6_addr in;
+	if (inet_pton(AF_INET6, node->text, &in) != 1)
+		return ft_yaml_error(err, node, "%s is \"%.64s\", expected an IPv6 address such as 2001:db8::15",
+				     ft_key_last(key), node->text);
+	if (IN6_IS_ADDR_UNSPECIFIED(&in) || IN6_IS_ADDR_LOOPBACK(&in) || IN6_IS_ADDR_MULTICAST(&in) ||
+	    IN6_IS_ADDR_V4MAPPED(&in))
+		return ft_yaml_error(err, node, "%s is %s, expected the address of one host",
+				     ft_key_last(key), node->text);
+	*value = json_string(node->text);
+	return 0;
+}
+
 static int vlan(const struct ft_key *key, const struct ft_yaml *node, json_t **value, struct ft_error *err)
 {
 	char *end;
@@ -484,6 +501,8 @@ int ft_key_value(const struct ft_key *key, const struct ft_yaml *node, json_t **
 		return number(key, node, value, err);
 	case FT_KEY_ADDRESS:
 		return address(key, node, value, err);
+	case FT_KEY_ADDRESS6:
+		return address6(key, node, value, err);
 	case FT_KEY_MAC:
 		return mac(key, node, value, err);
 	case FT_KEY_VLAN:

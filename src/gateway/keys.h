@@ -24,6 +24,7 @@ enum ft_key_kind {
 	FT_KEY_NAMES,    /* list of text; expect: words that may stand instead of the list, or NULL */
 	FT_KEY_PATHS,    /* list of paths */
 	FT_KEY_ADDRESS,  /* IPv4; expect: words that may stand instead, or NULL */
+	FT_KEY_ADDRESS6, /* IPv6 */
 	FT_KEY_MAC,
 	FT_KEY_VLAN,   /* a number from 1 to 4094, or one of the words in expect */
 	FT_KEY_PERCENT /* of one processor; expect: least and most, "1..6400" */

@@ -69,7 +69,7 @@ require(found == wanted, "options of foretasted: %s, in its manual page: %s" % (
 # The template and the page are made from the same table by different code; they have to agree on each key.
 keys, path = {}, []
 for line in said(FORETASTE, "check", "--template").splitlines():
-    match = re.match(r"( *)([a-z_]+):(?: (.*))?$", line)
+    match = re.match(r"( *)([a-z_0-9]+):(?: (.*))?$", line)
     if not match:
         continue
     path[len(match[1]) // 2:] = [match[2]]
