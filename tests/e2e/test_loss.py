@@ -66,9 +66,12 @@ class LossyStand(Stand):
         os.pwrite(self.lost_file, bytes(8), 0)
         self.wire = os.fork()
         if self.wire == 0:
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
-            self.enter(self.netns[2])
-            wire([self.tag + "wc", self.tag + "wg"], self.lost_file)
+            try:
+                ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+                self.enter(self.netns[2])
+                wire([self.tag + "wc", self.tag + "wg"], self.lost_file)
+            finally:  # whatever happens, nothing of the stand is the child's
+                os._exit(1)
         self.enter(self.netns[0])
 
     def enter(self, name):
@@ -84,8 +87,9 @@ class LossyStand(Stand):
         try:
             super().__exit__(*why)
         finally:
-            os.kill(self.wire, signal.SIGKILL)
-            os.waitpid(self.wire, 0)
+            if getattr(self, "wire", 0):
+                os.kill(self.wire, signal.SIGKILL)
+                os.waitpid(self.wire, 0)
 
 
 def held_requests_over_a_wire_that_loses():
