@@ -311,6 +311,8 @@ static void bypass_releases_what_is_held_and_looks_at_nothing(void **state)
 	json_decref(set_bypass(false, "web"));
 	scene_text(&s, 6, "EVIL");
 	s.client_port--;
+	scene_text(&s, 23, "behind a gap"); /* again, and the same */
+	assert_int_equal(scene_count(&s, FT_REASON_HOLD_OVERLAP), 0);
 	scene_text(&s, 35, "EVIL");
 	assert_int_equal(s.client_count, 0);
 	assert_string_equal(scene_taken(&s), "hello");

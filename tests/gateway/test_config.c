@@ -144,7 +144,7 @@ static const struct mistake mistakes[] = {
      "s, ms, us, ns)"},
     {"horizon: 60 s", "horizon: 99 h", "t.yaml:17:12: horizon is 99 h, expected between 0 s and 24 h"},
     {"mode: enforce", "mode: enforced",
-     "t.yaml:13:11: mode is \"enforced\", expected enforce or observe, did you mean \"enforce\"?"},
+     "t.yaml:13:11: mode is \"enforced\", expected enforce, shadow or observe, did you mean \"enforce\"?"},
     {"mode: enforce", "mode: enforce\n    on_exception: tempfial",
      "t.yaml:14:19: on_exception is \"tempfial\", expected drop, release or tempfail, did you mean \"tempfail\"?"},
     {"mode: enforce", "mode: enforce\n    on_suspicious: tempfail",
