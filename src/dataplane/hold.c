@@ -348,6 +348,7 @@ static void start_release(struct ft_gate *gate, struct ft_hold *hold, enum ft_re
 	hold->state = FT_HOLD_RELEASE;
 	hold->outcome = reason;
 	hold->to_release = hold->first;
+	gate->holds.due = 0; /* where the ring is full it goes on at the next tick */
 	release(gate, hold);
 }
 

@@ -302,7 +302,8 @@ static void bypass_releases_what_is_held_and_looks_at_nothing(void **state)
 	    json_object_get(json_object_get(status, "services"), "dns"), "bypass")));
 	json_decref(status);
 	/* On again: this very connection is inspected from here on, and so is one that began meanwhile. */
-	scene_client(&s, 13, 1, FT_TCP_ACK, "", 0);
+	scene_text(&s, 23, "behind a gap");
+	scene_text(&s, 13, "which comes");
 	s.client_port++;
 	s.live.length = 0;
 	scene_connect(&s);
@@ -310,12 +311,49 @@ static void bypass_releases_what_is_held_and_looks_at_nothing(void **state)
 	json_decref(set_bypass(false, "web"));
 	scene_text(&s, 6, "EVIL");
 	s.client_port--;
-	scene_text(&s, 13, "EVIL");
+	scene_text(&s, 23, "behind a gap"); /* again, and the same */
+	assert_int_equal(scene_count(&s, FT_REASON_HOLD_OVERLAP), 0);
+	scene_text(&s, 35, "EVIL");
 	assert_int_equal(s.client_count, 0);
 	assert_string_equal(scene_taken(&s), "hello");
 	json_t *holds = ft_gate_holds(s.gate);
 	assert_int_equal(json_array_size(holds), 2);
 	json_decref(holds);
+	scene_close(&s);
+}
+
+/* What waits behind a release that found the guest's ring full is released after it, and untried too. */
+static void bypass_keeps_the_order_behind_a_full_ring(void **state)
+{
+	static uint8_t frame[2048];
+	static char block[1400];
+	open_mode("enforce", "");
+	scene_connect(&s);
+	scene_text(&s, 1, "EVIL");
+	scene_pass(&s, 3 * MS);
+	scene_text(&s, 5, "more");
+	for (uint64_t full = 1; full <= 2; full++) { /* large ones, then small ones in what is left */
+		size_t length = scene_build(&s, false, 1, 1, FT_TCP_ACK, block, full == 1 ? sizeof(block) : 0, frame);
+		memcpy(frame, "\2\0\0\0\0\1", 6); /* to the guest, and for no service */
+		while (scene_count(&s, FT_REASON_DROP_RING_FULL) < full)
+			ft_gate_wire(s.gate, 0, frame, length);
+	}
+	struct ft_refusal refusal;
+	json_t *message = json_pack("{s:s, s:b}", "what", "bypass", "on", 1);
+	json_decref(ft_order(s.gate, message, &refusal));
+	json_decref(message);
+	ft_gate_tick(s.gate);
+	assert_int_equal(scene_count(&s, FT_REASON_RELEASE_BYPASS), 0);
+	while (scene_count(&s, FT_REASON_RELEASE_BYPASS) < 2) {
+		uint32_t kind;
+		static uint8_t taken[FT_RING_RECORD_MAX];
+		for (int i = 0; i < 200; i++)
+			ft_ring_get(&s.vmm.rx, &kind, taken, sizeof(taken));
+		ft_gate_tick(s.gate);
+		assert_true(scene_count(&s, FT_REASON_DROP_RING_FULL) < 10);
+	}
+	assert_int_equal(s.requests, 1);
+	assert_int_equal(scene_count(&s, FT_REASON_RELEASE_BYPASS), 2);
 	scene_close(&s);
 }
 
@@ -364,6 +402,7 @@ int main(void)
 	    cmocka_unit_test(the_end_of_shadow_mode_is_reported),
 	    cmocka_unit_test(a_percentile_is_at_most_an_eighth_too_high),
 	    cmocka_unit_test(bypass_releases_what_is_held_and_looks_at_nothing),
+	    cmocka_unit_test(bypass_keeps_the_order_behind_a_full_ring),
 	    cmocka_unit_test(bypass_of_all_lets_pass_what_is_refused_otherwise),
 	};
 	if (scene_start_eal())
