@@ -21,7 +21,28 @@ enum ft_exit {
 	FT_EXIT_ERROR     /* the engine cannot go on; m->error says why */
 };
 
-/* Settings that must not change what the guest sees; the invariance test varies them. 0: default. */
+/* What an engine remembers of page tables (TLB, code fetches, jump caches) is not in the state. A processor may forget any of
+ * it at any time, so none of it shows while the guest follows the rule that SDM Vol. 3A 4.10.4.2 makes for changed entries:
+ * flush, then rely on it. Linux breaks that rule in two places, both of them under memory pressure only:
+ *  - it ages pages by clearing accessed bits without a flush (ptep_clear_flush_young and the walks of MGLRU on x86): an
+ *    access that is still remembered does not set the bit again, one that is not does;
+ *  - reclaim gathers flushes: between the clearing of an entry and the flush, a page that was only read may still be read
+ *    by what is remembered, or fault.
+ * So, once a guest ages or reclaims pages, the bits and then which pages it gives up depend on what is remembered.
+ *
+ *  Holds all the same: a fork remembers what its parent does. A clone is a function of its seed, and trial and twin, or the
+ *  same trial twice, run alike as long as they are stopped at the same instruction counts.
+ *  Does not hold, under memory pressure: that runs with other options, with `flush`, or with a state that went through
+ *  get and set (which remembers nothing) are the same bit by bit; that equal hashes mean an equal future; and that a live
+ *  guest's run is repeated exactly from its inputs: where `stop` hits, the code fetch that goes on there is looked up again,
+ *  which sets a cleared bit that running on would have left. A saved state that has to be continued exactly must be saved
+ *  by fork, or with a `flush` at the same count in both.
+ *
+ * What would end this: stores into pages that hold tables, seen as stores into translated code are, that drop what was
+ * remembered by the entry; then remembering never differs from walking. The cost is a slow store for each entry that fork,
+ * exit and faults write. */
+
+/* Settings that must not change what the guest sees, but for the above; the invariance test varies them. 0: default. */
 struct ft_engine_options {
 	uint32_t block_limit;  /* most guest instructions in a block */
 	uint32_t tlb_bits;     /* log2 of TLB entries */
@@ -45,6 +66,7 @@ struct ft_engine_ops {
 	void (*stop)(struct ft_engine *engine);
 
 	void (*get)(struct ft_engine *engine, struct ft_cpu_state *state);
+	/* Remembers nothing of page tables afterwards. */
 	int (*set)(struct ft_engine *engine, const struct ft_cpu_state *state, struct ft_error *err);
 
 	/* Reads guest virtual memory through the current address space with user rights (no A/D bits set, no faults
@@ -58,7 +80,8 @@ struct ft_engine_ops {
 	 * at again before it runs (hook exec_page). After a fork, and when hooks change. */
 	void (*observe)(struct ft_engine *engine);
 
-	/* Everything that is the engine's and not the guest's is dropped (translations, TLB): must change nothing. */
+	/* Everything that is the engine's and not the guest's is dropped (translations, TLB): must change nothing but what is
+	 * said at the top. */
 	void (*flush)(struct ft_engine *engine);
 };
 

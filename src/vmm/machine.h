@@ -277,7 +277,8 @@ void ft_machine_request_reset(struct ft_machine *m, enum ft_reset reset);
 bool ft_machine_quiet(const struct ft_machine *m);
 
 /* XXH3-128 (low 64 bits) over RAM, CPU and every device's state; the clock and icount included. Two machines with
- * equal hashes behave equally from here on given equal inputs. */
+ * equal hashes behave equally from here on given equal inputs, but for a guest under memory pressure whose engines remember
+ * different page table entries: see engine.h. */
 uint64_t ft_machine_hash(struct ft_machine *m);
 
 /* The same over the pages written since the mark only: for machines whose RAM was equal when it was marked, as clones of

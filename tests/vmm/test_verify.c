@@ -131,6 +131,77 @@ static void plain_instructions_pass(void **state)
 	}
 }
 
+/* Between these, RDI is lent. */
+static void lend(unsigned slot)
+{
+	begin();
+	emit_store(&e, slot ? SLOT(spill[1]) : SLOT(spill[0]), R_RDI);
+	emit_lea(&e, R_RDI, emit_at(R_RAX, 0));
+}
+
+static void give_back(unsigned slot)
+{
+	emit_load(&e, R_RDI, slot ? SLOT(spill[1]) : SLOT(spill[0]));
+	end();
+}
+
+static void a_lent_register_is_back_before_an_exception(void **state)
+{
+	static const struct piece good[] = {
+	    PIECE("add edi, eax", "\x01\xc7"),
+	    PIECE("xadd rdi, rax", "\x48\x0f\xc1\xc7"),
+	    PIECE("shld edi, eax, cl", "\x0f\xa5\xc7"),
+	    PIECE("cmpxchg edi, edx", "\x0f\xb1\xd7"),
+	    PIECE("cmovz edi, eax", "\x0f\x44\xf8"),
+	};
+	static const struct piece bad[] = {
+	    PIECE("div edi", "\xf7\xf7"),
+	    PIECE("idiv ebx", "\xf7\xfb"),
+	    PIECE("addps", "\x0f\x58\xc1"),
+	    PIECE("cvttss2si edi, xmm0", "\xf3\x0f\x2c\xf8"),
+	    PIECE("fld1", "\xd9\xe8"),
+	    PIECE("paddb mm", "\x0f\xfc\xc1"),
+	    PIECE("crc32 edi, eax", "\xf2\x0f\x38\xf1\xf8"),
+	    PIECE("popcnt edi, eax", "\xf3\x0f\xb8\xf8"),
+	    PIECE("adcx edi, eax", "\x66\x0f\x38\xf6\xf8"),
+	};
+	for (unsigned slot = 0; slot < 2; slot++) {
+		for (unsigned i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+			lend(slot);
+			raw(good[i].bytes, good[i].length);
+			give_back(slot);
+			expect_good(good[i].name, SOFT_MODE_USER);
+		}
+		for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+			lend(slot);
+			raw(bad[i].bytes, bad[i].length);
+			give_back(slot);
+			expect_refused(bad[i].name, SOFT_MODE_USER);
+			/* The same behind it. */
+			lend(slot);
+			emit_load(&e, R_RDI, slot ? SLOT(spill[1]) : SLOT(spill[0]));
+			raw(bad[i].bytes, bad[i].length);
+			end();
+			expect_good(bad[i].name, SOFT_MODE_USER);
+		}
+	}
+	lend(0);
+	end();
+	expect_refused("a register that is never given back", SOFT_MODE_USER);
+	lend(0);
+	emit_load(&e, R_RSI, SLOT(spill[0]));
+	end();
+	expect_refused("a register that gets another one's value", SOFT_MODE_USER);
+	lend(0);
+	emit_store(&e, SLOT(spill[0]), R_RSI);
+	give_back(0);
+	expect_refused("a value that is overwritten", SOFT_MODE_USER);
+	lend(0);
+	emit_store(&e, SLOT(spill[0]), R_RCX);
+	give_back(0);
+	expect_refused("a value that a scratch register overwrites", SOFT_MODE_USER);
+}
+
 static void what_leaves_the_sandbox_is_refused(void **state)
 {
 	static const struct piece bad[] = {
@@ -294,8 +365,8 @@ static void slots_are_those_of_translated_code(void **state)
 		       SLOT_CASE(bounce)};
 	for (unsigned i = 0; i < sizeof(own) / sizeof(own[0]); i++) {
 		begin();
-		emit_load(&e, R_RAX, emit_at(R_RSP, (int32_t)own[i].at - SOFT_HOT));
 		emit_store(&e, emit_at(R_RSP, (int32_t)own[i].at - SOFT_HOT), R_RAX);
+		emit_load(&e, R_RAX, emit_at(R_RSP, (int32_t)own[i].at - SOFT_HOT));
 		end();
 		expect_good(own[i].name, SOFT_MODE_USER);
 	}
@@ -513,6 +584,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(plain_instructions_pass),
+	    cmocka_unit_test(a_lent_register_is_back_before_an_exception),
 	    cmocka_unit_test(what_leaves_the_sandbox_is_refused),
 	    cmocka_unit_test(host_rsp_is_nobodys_operand),
 	    cmocka_unit_test(memory_needs_a_check),

@@ -11,7 +11,7 @@
  *   RCX, R15  scratch; guest RSP, RCX, R15 live in cpu->gpr[]
  *   others    the guest's, as are flags (arithmetic only; DF, TF, AC are never set), XMM, x87
  * A third scratch ("spare") is a guest register other than those the instruction uses: saved to spill[0] before, restored
- * right behind the instruction.
+ * right behind the instruction, which is one that raises no exception by itself.
  *
  * All inserted code is of: mov, lea, pext, shrx, sarx, rorx, movsx/movzx, movsxd, jrcxz/jecxz, jmp rel, jcc rel32
  * (guest condition), call rel32 (thunk).

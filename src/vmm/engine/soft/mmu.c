@@ -1,6 +1,8 @@
 /* Paging and the software TLB: SDM Vol. 3A 4.5 (4-level paging), 4.6 (rights), 4.7 (page faults), 4.8 (A and
  * D).
  *
+ * What is remembered here is no part of the state: engine.h says when that shows.
+ *
  * A walk sets accessed and dirty bits only when the access is permitted; nothing else changes memory. Writes
  * to RAM are granted here: ft_memory_grant for whoever counts pages, soft_code_write for translated code. */
 #include "vmm/engine/soft/system.h"

@@ -39,6 +39,7 @@ struct state {
 	struct value reg[16];
 	struct checked checked[CHECKED];
 	uint8_t next; /* slot of `checked` to be written next */
+	uint8_t lent[2]; /* by spill slot: the guest's register that is lent and whose value is there, plus 1; 0: none */
 };
 
 struct insn {
@@ -535,11 +536,66 @@ static int check_secrets(struct run *r, const struct state *s, const struct insn
 	return 0;
 }
 
+/* Can the processor raise an exception here, with an address that was checked? Division, what MXCSR or the x87 control word
+ * unmask, and what this processor may not have: all but plain integer instructions. The mask moves raise nothing that the
+ * MOVD in front of them has not raised. */
+static bool may_raise(const struct insn *n)
+{
+	switch (n->i.meta.isa_set) {
+	case ZYDIS_ISA_SET_I86:
+	case ZYDIS_ISA_SET_I186:
+	case ZYDIS_ISA_SET_I386:
+	case ZYDIS_ISA_SET_I486:
+	case ZYDIS_ISA_SET_I486REAL:
+	case ZYDIS_ISA_SET_PENTIUMREAL:
+	case ZYDIS_ISA_SET_CMOV:
+	case ZYDIS_ISA_SET_LONGMODE:
+	case ZYDIS_ISA_SET_LAHF:
+	case ZYDIS_ISA_SET_CMPXCHG16B:
+	case ZYDIS_ISA_SET_FAT_NOP:
+		return n->i.mnemonic == ZYDIS_MNEMONIC_DIV || n->i.mnemonic == ZYDIS_MNEMONIC_IDIV;
+	default:
+		return n->i.mnemonic != ZYDIS_MNEMONIC_MASKMOVQ && n->i.mnemonic != ZYDIS_MNEMONIC_MASKMOVDQU;
+	}
+}
+
+/* A guest's register that code borrows is back before anybody looks at the guest's registers: an exception finds them in the
+ * processor and in their slots, and knows of none that is lent. */
+static int check_lent(struct run *r, struct state *s, const struct insn *n)
+{
+	const ZydisDecodedOperand *o = n->operand;
+	bool mov = n->i.mnemonic == ZYDIS_MNEMONIC_MOV;
+	for (unsigned k = 0; k < 2; k++) {
+		size_t slot = offsetof(struct soft_cpu, spill) + 8 * k;
+		int saved = mov && slot_operand(&o[0], slot) && o[1].type == ZYDIS_OPERAND_TYPE_REGISTER && o[1].size == 64
+				? gpr(o[1].reg.value)
+				: -1;
+		int loaded = mov && slot_operand(&o[1], slot) && o[0].size == 64 ? gpr(o[0].reg.value) : -1;
+		/* RCX and R15 are nobody's: their slots have the guest's values. */
+		if (saved >= 0 && saved != 1 && saved != 15) {
+			if (s->lent[k])
+				return refuse(r, "a register is lent where another one is kept");
+			s->lent[k] = (uint8_t)(saved + 1);
+		} else if (loaded >= 0 && s->lent[k] == loaded + 1) {
+			s->lent[k] = 0;
+		} else if (s->lent[k] && slot_operand(&o[0], slot) && (o[0].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)) {
+			return refuse(r, "a lent register's value is overwritten");
+		}
+	}
+	if (!s->lent[0] && !s->lent[1])
+		return 0;
+	if (n->i.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE)
+		return refuse(r, "a branch while a guest register is lent");
+	return may_raise(n) ? refuse(r, "what may raise an exception, while a guest register is lent") : 0;
+}
+
 static int step(struct run *r, struct state *s, const struct insn *n)
 {
 	int error = check_kind(r, n);
 	if (!error)
 		error = check_secrets(r, s, n);
+	if (!error)
+		error = check_lent(r, s, n);
 	struct value loaded = {.kind = VALUE};
 	bool lea = n->i.mnemonic == ZYDIS_MNEMONIC_LEA, call = n->i.mnemonic == ZYDIS_MNEMONIC_CALL;
 	for (unsigned k = 0; !error && k < n->i.operand_count; k++)
@@ -681,6 +737,12 @@ static bool arrive(struct run *r, uint32_t to, const struct state *s)
 		have->reg[reg] = merged;
 		changed = true;
 	}
+	/* Nobody branches with a register lent, so ways that meet agree; a stranger's would not get past the next branch. */
+	for (unsigned k = 0; k < 2; k++)
+		if (s->lent[k] && !have->lent[k]) {
+			have->lent[k] = s->lent[k];
+			changed = true;
+		}
 	for (unsigned k = 0; k < CHECKED; k++) {
 		struct checked *c = &have->checked[k];
 		bool both = c->size == 0;

@@ -10,6 +10,8 @@
  *  - each memory operand is a slot of struct soft_cpu that translated code works with (stores: that it owns), a TLB entry
  *    selected by PEXT with tlb_mask (loads only), or guest memory by way of a TLB entry whose tag was compared with just
  *    this address, for reading or for writing as the instruction does, within the size that was compared;
+ *  - a guest register whose value is kept in spill[0] or [1] is given back with no branch and nothing that may raise an
+ *    exception in between: the handler of exceptions takes the guest's registers as they are;
  *  - nothing derived from host addresses reaches a guest register, a slot or guest memory at the end;
  *  - branches land on instruction boundaries of the block or on the right thunk with a constant index of something
  *    that is there, there is no way
