@@ -13,6 +13,7 @@
 	X(PASS_OUTBOUND, "pass.outbound", PASS, "the guest's own output")                                            \
 	X(PASS_OBSERVED, "pass.observed", PASS, "suspicious, but the service only observes: tried in the background") \
 	X(PASS_SHADOW, "pass.shadow", PASS, "suspicious, but the service is in shadow mode: tried, and what enforce would have done is counted") \
+	X(PASS_SUPPRESSED, "pass.suppressed", PASS, "suspicious, but an operator suppressed that for this rule, network or service") \
 	X(PASS_BYPASS, "pass.bypass", PASS, "an operator has switched inspection off (bypass)")                       \
 	X(PASS_UNSEEN, "pass.unseen", PASS, "a service that only observes: what cannot be looked at passes (IPv6 headers that hide the port, full flow table)") \
 	X(PASS_IPSEC, "pass.ipsec", PASS, "AH or ESP: only who has the guest's keys could look behind it")             \

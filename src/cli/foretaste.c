@@ -47,6 +47,7 @@ static int drop(const struct arguments *a, struct ft_error *err);
 static int mode(const struct arguments *a, struct ft_error *err);
 static int shadow(const struct arguments *a, struct ft_error *err);
 static int bypass(const struct arguments *a, struct ft_error *err);
+static int suppress(const struct arguments *a, struct ft_error *err);
 static int feed(const struct arguments *a, struct ft_error *err);
 static int metrics(const struct arguments *a, struct ft_error *err);
 static int completion(const struct arguments *a, struct ft_error *err);
@@ -69,6 +70,7 @@ static const struct {
     {"mode", "SERVICE observe|shadow|enforce", "switch a service's mode", 2, 2, mode},
     {"shadow", "SERVICE", "what a service in shadow mode would have held, dropped and delayed", 1, 1, shadow},
     {"bypass", "on|off [SERVICE]", "switch inspection off, or on again", 1, 2, bypass},
+    {"suppress", "list|add KEY=VALUE...|remove NUMBER", "findings that are ignored for a time", 1, 6, suppress},
     {"feed", "", "the feed as a table", 0, 0, feed},
     {"metrics", "", "counters, as Prometheus reads them", 0, 0, metrics},
     {"completion", "bash", "print what completes this command line in a shell", 1, 1, completion},
@@ -421,6 +423,57 @@ static int bypass(const struct arguments *a, struct ft_error *err)
 			     json_pack("{s:s, s:b, s:s*}", "what", "bypass", "on", on, "service",
 				       a->rest_count > 1 ? a->rest[1] : NULL),
 			     print_bypass, err);
+}
+
+/* sid=N network=N service=NAME for=DURATION comment=TEXT; what is wrong with their values the gateway says. */
+static json_t *suppression_of(const struct arguments *a, struct ft_error *err)
+{
+	static const char *const keys[] = {"sid", "network", "service", "for", "comment"};
+	const size_t count = sizeof(keys) / sizeof(*keys);
+	json_t *request = json_pack("{s:s}", "what", "suppress");
+	for (int i = 1; i < a->rest_count; i++) {
+		const char *equals = strchr(a->rest[i], '=');
+		char key[16] = "";
+		bool known = false;
+		if (equals && equals - a->rest[i] < (int)sizeof(key))
+			snprintf(key, sizeof(key), "%.*s", (int)(equals - a->rest[i]), a->rest[i]);
+		for (size_t k = 0; k < count; k++)
+			known |= !strcmp(key, keys[k]);
+		if (!known) {
+			const char *meant = ft_suggest(key, keys, count);
+			ft_error_set(err, -EINVAL, "\"%.60s\" is not understood, expected %s%s", a->rest[i],
+				     meant ? meant : "sid=, network=, service=, for= or comment=",
+				     meant ? "=" : "");
+			json_decref(request);
+			return NULL;
+		}
+		char *end = NULL;
+		long long sid = !strcmp(key, "sid") ? strtoll(equals + 1, &end, 10) : 0;
+		json_object_set_new(request, key, end ? json_integer(*end ? -1 : sid) : json_string(equals + 1));
+	}
+	return request;
+}
+
+static int suppress(const struct arguments *a, struct ft_error *err)
+{
+	static const char *const actions[] = {"list", "add", "remove"};
+	const char *action = a->rest[0];
+	if (!strcmp(action, "list") && a->rest_count == 1)
+		return ask_and_print(a, json_pack("{s:s}", "what", "suppressions"), ft_print_suppressions, err);
+	if (!strcmp(action, "add")) {
+		json_t *request = suppression_of(a, err);
+		return request ? ask_and_print(a, request, ft_print_suppression, err) : EX_USAGE;
+	}
+	if (!strcmp(action, "remove") && a->rest_count == 2)
+		return ask_and_print(a,
+				     json_pack("{s:s, s:I}", "what", "unsuppress", "suppression",
+					       (json_int_t)strtoll(a->rest[1], NULL, 10)),
+				     ft_print_suppression, err);
+	const char *meant = ft_suggest(action, actions, 3);
+	ft_error_set(err, -EINVAL, "suppress \"%.40s\" is not understood%s%s%s", action,
+		     meant ? ", did you mean \"" : ", expected list, add or remove", meant ? meant : "",
+		     meant ? "\"?" : "");
+	return EX_USAGE;
 }
 
 static int feed(const struct arguments *a, struct ft_error *err)

@@ -285,6 +285,34 @@ void ft_print_guests(FILE *file, const json_t *guests)
 	}
 }
 
+/* ---- Suppressions ------------------------------------------------------------------------------------------- */
+
+void ft_print_suppression(FILE *file, const json_t *entry)
+{
+	static const char *const parts[] = {"sid", "network", "service"};
+	char number[24], text[200], until[40];
+	fprintf(file, "%s:", ft_print_text(entry, "id", number, sizeof(number)));
+	for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++)
+		if (*ft_print_text(entry, parts[i], text, sizeof(text)))
+			fprintf(file, " %s %s", parts[i], text);
+	fprintf(file, ", until %s", ft_print_time(whole(entry, "until_ns"), true, until));
+	if (json_object_get(entry, "hits"))
+		fprintf(file, ", used %" JSON_INTEGER_FORMAT " times", whole(entry, "hits"));
+	fprintf(file, ", by %s", ft_print_text(entry, "author", text, sizeof(text)));
+	if (*ft_print_text(entry, "comment", text, sizeof(text)))
+		fprintf(file, ": %s", text);
+	fputc('\n', file);
+}
+
+void ft_print_suppressions(FILE *file, const json_t *entries)
+{
+	size_t i;
+	json_t *entry;
+	if (!json_array_size(entries))
+		fprintf(file, "nothing is suppressed\n");
+	json_array_foreach(entries, i, entry) ft_print_suppression(file, entry);
+}
+
 /* ---- The savings report ------------------------------------------------------------------------------------- */
 
 static const char *duration(const json_t *json, const char *path, char text[FT_UNITS_TEXT])

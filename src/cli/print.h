@@ -24,5 +24,7 @@ const json_t *ft_print_at(const json_t *json, const char *path);
 const char *ft_print_time(json_int_t ns, bool date, char text[40]);
 
 void ft_print_shadow(FILE *file, const json_t *report);
+void ft_print_suppression(FILE *file, const json_t *entry);
+void ft_print_suppressions(FILE *file, const json_t *entries);
 
 #endif

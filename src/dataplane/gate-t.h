@@ -11,6 +11,7 @@
 #include "dataplane/reassembly.h"
 #include "dataplane/screen.h"
 #include "dataplane/service.h"
+#include "dataplane/suppress.h"
 #include "detect/rules.h"
 #include "detect/watch.h"
 
@@ -47,6 +48,7 @@ struct ft_gate {
 	struct ft_fdb fdb;
 	struct ft_services services;
 	bool bypass; /* of all services */
+	struct ft_suppressions suppressions;
 	struct ft_budgets budgets;
 	struct ft_rules *verdict_rules, *correlation_rules;
 	struct ft_patterns *patterns;

@@ -728,6 +728,8 @@ int ft_gate_new(const json_t *config, const struct ft_gate_outlet *outlet, struc
 		error = load_flows(made, config, err);
 	if (!error)
 		error = ft_reassembly_new(&made->reassembly, err);
+	if (!error)
+		error = ft_suppressions_load(&made->suppressions, json_object_get(config, "suppressions"), err);
 	if (error) {
 		ft_gate_free(made);
 		return error;
@@ -748,6 +750,7 @@ void ft_gate_free(struct ft_gate *gate)
 	for (size_t i = 0; i < gate->services.count; i++)
 		ft_screen_free(gate->services.list[i].screen);
 	ft_services_free(&gate->services);
+	ft_suppressions_free(&gate->suppressions);
 	ft_patterns_free(gate->patterns);
 	for (unsigned i = 0; i < gate->guest_count; i++) {
 		ft_watch_free(gate->guests[i].watch);

@@ -27,6 +27,7 @@ struct ft_trigger {
 	enum ft_reason reason;
 	const struct ft_pattern *pattern; /* hold.rule */
 	unsigned risk;                    /* hold.risk: nDPI's number */
+	bool suppressed;                  /* there is none, because of a suppression */
 };
 
 struct ft_held {

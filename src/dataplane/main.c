@@ -160,6 +160,16 @@ static void take_link(struct process *process, json_t *message, int fds[FT_CHANN
 		fds[i] = -1;
 }
 
+static void take_suppressions(struct process *process, json_t *message)
+{
+	struct ft_refusal refusal;
+	json_object_set_new(message, "what", json_string("suppress"));
+	json_t *result = ft_order(process->gate, message, &refusal);
+	if (!result)
+		log_line(process, "error", refusal.text);
+	json_decref(result);
+}
+
 /* One message from the supervisor. False: the channel is at its end. */
 static bool handle_channel(struct process *process)
 {
@@ -178,6 +188,8 @@ static bool handle_channel(struct process *process)
 				   json_string_value(json_object_get(message, "why")));
 	else if (!strcmp(op, "query"))
 		answer_query(process, message);
+	else if (!strcmp(op, "suppress"))
+		take_suppressions(process, message);
 	else if (!strcmp(op, "stop"))
 		process->stop = true;
 	else

@@ -122,12 +122,26 @@ static json_t *bypass(struct ft_gate *gate, const json_t *message, struct ft_ref
 	return json_pack("{s:b, s:o, s:i}", "all", gate->bypass, "services", bypassed, "released", (int)released);
 }
 
+static json_t *suppress(struct ft_gate *gate, const json_t *message, struct ft_refusal *refusal)
+{
+	struct ft_error err = {0};
+	if (ft_suppressions_load(&gate->suppressions, json_object_get(message, "list"), &err))
+		return refuse(refusal, EX_DATAERR, "%s", err.text);
+	return ft_suppressions_list(&gate->suppressions);
+}
+
+static json_t *suppressions(struct ft_gate *gate, const json_t *message, struct ft_refusal *refusal)
+{
+	return ft_suppressions_list(&gate->suppressions);
+}
+
 json_t *ft_order(struct ft_gate *gate, const json_t *message, struct ft_refusal *refusal)
 {
 	static const struct {
 		const char *what;
 		json_t *(*obey)(struct ft_gate *gate, const json_t *message, struct ft_refusal *refusal);
-	} orders[] = {{"release", release}, {"drop", drop}, {"mode", mode}, {"shadow", shadow}, {"bypass", bypass}};
+	} orders[] = {{"release", release}, {"drop", drop}, {"mode", mode}, {"shadow", shadow}, {"bypass", bypass}, {"suppress", suppress},
+		      {"suppressions", suppressions}};
 	const char *what = json_string_value(json_object_get(message, "what"));
 	*refusal = (struct ft_refusal){0};
 	for (size_t i = 0; what && i < sizeof(orders) / sizeof(*orders); i++)

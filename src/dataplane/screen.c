@@ -110,6 +110,7 @@ void ft_screen_free(struct ft_screen *screen)
 
 struct found {
 	const struct ft_patterns *patterns;
+	const struct ft_screen_filter *filter;
 	const struct ft_pattern *worst;
 };
 
@@ -118,7 +119,9 @@ static int on_match(unsigned id, unsigned long long from, unsigned long long to,
 {
 	struct found *found = context;
 	const struct ft_pattern *pattern = &found->patterns->patterns[id];
-	if (!found->worst || pattern->severity < found->worst->severity)
+	const struct ft_screen_filter *filter = found->filter;
+	if ((!found->worst || pattern->severity < found->worst->severity) &&
+	    (!filter || filter->counts(filter->context, pattern)))
 		found->worst = pattern;
 	return 0; /* stopping here would end the stream */
 }
@@ -132,9 +135,9 @@ static int scan_block(struct ft_screen *screen, hs_database_t *database, const v
 }
 
 int ft_screen_bytes(struct ft_screen *screen, struct hs_stream **stream, const void *data, size_t length,
-		    const struct ft_pattern **match)
+		    const struct ft_screen_filter *filter, const struct ft_pattern **match)
 {
-	struct found found = {.patterns = screen->patterns};
+	struct found found = {.patterns = screen->patterns, .filter = filter};
 	*match = NULL;
 	if (screen->stream && !*stream && hs_open_stream(screen->stream, 0, stream) != HS_SUCCESS)
 		return -ENOMEM;
@@ -148,9 +151,9 @@ int ft_screen_bytes(struct ft_screen *screen, struct hs_stream **stream, const v
 }
 
 int ft_screen_datagram(struct ft_screen *screen, const void *data, size_t length,
-		       const struct ft_pattern **match)
+		       const struct ft_screen_filter *filter, const struct ft_pattern **match)
 {
-	struct found found = {.patterns = screen->patterns};
+	struct found found = {.patterns = screen->patterns, .filter = filter};
 	int error = scan_block(screen, screen->datagram, data, length, &found);
 	*match = found.worst;
 	return error;

@@ -19,12 +19,18 @@ int ft_screen_new(const struct ft_patterns *patterns, const uint32_t *sids, size
 		  struct ft_screen **screen, struct ft_error *err);
 void ft_screen_free(struct ft_screen *screen);
 
+/* Which matches count: false for a pattern that is to be overlooked this time. NULL: all do. */
+struct ft_screen_filter {
+	bool (*counts)(void *context, const struct ft_pattern *pattern);
+	void *context;
+};
+
 /* Looks at the next bytes of a stream. *stream is NULL before the first and is freed with ft_screen_end. *match is the
- * most severe pattern that matched, or NULL. 0, -ENOMEM (the bytes were not looked at). */
+ * most severe pattern that matched and counts, or NULL. 0, -ENOMEM (the bytes were not looked at). */
 int ft_screen_bytes(struct ft_screen *screen, struct hs_stream **stream, const void *data, size_t length,
-		    const struct ft_pattern **match);
+		    const struct ft_screen_filter *filter, const struct ft_pattern **match);
 int ft_screen_datagram(struct ft_screen *screen, const void *data, size_t length,
-		       const struct ft_pattern **match);
+		       const struct ft_screen_filter *filter, const struct ft_pattern **match);
 void ft_screen_end(struct ft_screen *screen, struct hs_stream **stream);
 
 #endif

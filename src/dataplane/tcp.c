@@ -246,7 +246,7 @@ static void handle_next(struct ft_gate *gate, struct ft_flow *flow, const struct
 		ft_gate_note(gate, FT_REASON_DROP_NO_MEMORY);
 		return;
 	}
-	pass(gate, flow, frame, pass_reason(flow));
+	pass(gate, flow, frame, trigger.suppressed ? FT_REASON_PASS_SUPPRESSED : pass_reason(flow));
 	ft_stream_release(&flow->stream, flow->stream.admitted);
 }
 
@@ -360,7 +360,7 @@ static void handle_observed(struct ft_gate *gate, struct ft_flow *flow, const st
 		ft_hold_observe(gate, flow, frame, fresh, &trigger);
 	ft_stream_admit(stream, frame, fresh);
 	pass(gate, flow, frame,
-	     !found   ? pass_reason(flow)
+	     !found   ? (trigger.suppressed ? FT_REASON_PASS_SUPPRESSED : pass_reason(flow))
 	     : shadow ? FT_REASON_PASS_SHADOW
 		      : FT_REASON_PASS_OBSERVED);
 	ft_stream_release(stream, stream->admitted);

@@ -27,17 +27,40 @@ static uint64_t look_at(struct ft_gate *gate, struct ft_flow *flow, const struct
 	       flow->service->risks;
 }
 
-static int match_patterns(struct ft_flow *flow, const struct ft_frame *frame, uint32_t fresh,
-			  const struct ft_pattern **match)
+/* One frame's findings, those that are suppressed left out. */
+struct finding {
+	struct ft_gate *gate;
+	const struct ft_flow *flow;
+	struct ft_suppression *by; /* the first that left something out */
+};
+
+static bool counts(struct finding *finding, uint32_t sid)
 {
+	struct ft_suppression *one =
+	    ft_suppressions_find(&finding->gate->suppressions, sid, &finding->flow->key.client,
+				 finding->flow->service->name, finding->gate->wall);
+	if (one && !finding->by)
+		finding->by = one;
+	return !one;
+}
+
+static bool pattern_counts(void *context, const struct ft_pattern *pattern)
+{
+	return counts(context, pattern->sid);
+}
+
+static int match_patterns(struct ft_flow *flow, const struct ft_frame *frame, uint32_t fresh,
+			  struct finding *finding, const struct ft_pattern **match)
+{
+	const struct ft_screen_filter filter = {pattern_counts, finding};
 	*match = NULL;
 	const uint8_t *bytes = frame->data + frame->payload + fresh;
 	size_t length = frame->payload_length - fresh;
 	if (!flow->service->screen || !length)
 		return 0;
 	return flow->key.protocol == IPPROTO_TCP
-		   ? ft_screen_bytes(flow->service->screen, &flow->scan, bytes, length, match)
-		   : ft_screen_datagram(flow->service->screen, bytes, length, match);
+		   ? ft_screen_bytes(flow->service->screen, &flow->scan, bytes, length, &filter, match)
+		   : ft_screen_datagram(flow->service->screen, bytes, length, &filter, match);
 }
 
 int ft_trigger_client(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame,
@@ -46,17 +69,22 @@ int ft_trigger_client(struct ft_gate *gate, struct ft_flow *flow, const struct f
 	*trigger = (struct ft_trigger){.reason = FT_REASON_COUNT};
 	if (fresh == frame->payload_length)
 		return 0;
-	int error = match_patterns(flow, frame, fresh, &trigger->pattern);
+	struct finding finding = {.gate = gate, .flow = flow};
+	int error = match_patterns(flow, frame, fresh, &finding, &trigger->pattern);
 	uint64_t risks = look_at(gate, flow, frame);
 	if (error)
 		return error;
 	if (trigger->pattern) {
 		trigger->reason = FT_REASON_HOLD_RULE;
-	} else if (risks) {
+	} else if (risks && counts(&finding, 0)) {
 		trigger->reason = FT_REASON_HOLD_RISK;
 		trigger->risk = (unsigned)__builtin_ctzll(risks);
-	} else if (flow->service->screen_all) {
+	} else if (flow->service->screen_all && counts(&finding, 0)) {
 		trigger->reason = FT_REASON_HOLD_ALL;
+	}
+	if (trigger->reason == FT_REASON_COUNT && finding.by) {
+		finding.by->hits++;
+		trigger->suppressed = true;
 	}
 	return trigger->reason != FT_REASON_COUNT;
 }

@@ -62,6 +62,7 @@ static void observe(struct ft_gate *gate, struct ft_flow *flow, const struct ft_
 		ft_hold_observe(gate, flow, frame, 0, trigger);
 	pass(gate, flow->guest, frame,
 	     found && shadow              ? FT_REASON_PASS_SHADOW
+	     : trigger->suppressed        ? FT_REASON_PASS_SUPPRESSED
 	     : found                      ? FT_REASON_PASS_OBSERVED
 	     : ft_trigger_settled(flow)   ? FT_REASON_PASS_SETTLED
 					  : FT_REASON_PASS_INSPECTED);
@@ -94,7 +95,7 @@ void ft_udp_client(struct ft_gate *gate, struct ft_guest *guest, const struct ft
 	if (!flow->suspect || service->acting == FT_MODE_OBSERVE)
 		found = ft_trigger_client(gate, flow, frame, 0, &trigger);
 	/* A datagram without payload shows nothing to inspection, but a service may act on it. */
-	if (!found && service->screen_all) {
+	if (!found && service->screen_all && !trigger.suppressed) {
 		trigger.reason = FT_REASON_HOLD_ALL;
 		found = 1;
 	}
@@ -111,7 +112,9 @@ void ft_udp_client(struct ft_gate *gate, struct ft_guest *guest, const struct ft
 		hold(gate, flow, frame, &trigger);
 	else
 		pass(gate, guest, frame,
-		     ft_trigger_settled(flow) ? FT_REASON_PASS_SETTLED : FT_REASON_PASS_INSPECTED);
+		     trigger.suppressed         ? FT_REASON_PASS_SUPPRESSED
+		     : ft_trigger_settled(flow) ? FT_REASON_PASS_SETTLED
+						: FT_REASON_PASS_INSPECTED);
 }
 
 bool ft_udp_guest(struct ft_gate *gate, struct ft_guest *guest, const struct ft_frame *frame)

@@ -6,6 +6,7 @@
 #include "gateway/guest.h"
 #include "gateway/operate.h"
 #include "gateway/suggest.h"
+#include "gateway/suppress.h"
 #include "gateway/supervisor.h"
 
 static const char *phase_name(enum ft_supervisor_phase phase)
@@ -128,6 +129,7 @@ static const struct {
     {"guest-start", ft_guest_start}, {"guest-stop", ft_guest_stop}, {"guest-restart", ft_guest_restart},
     {"guest-console", ft_guest_console}, {"release", ft_operate_release}, {"drop", ft_operate_drop},
     {"mode", ft_operate_mode}, {"shadow", ft_operate_shadow}, {"bypass", ft_operate_bypass},
+    {"suppress", ft_suppress_add}, {"unsuppress", ft_suppress_remove}, {"suppressions", ft_suppress_show},
 };
 
 #define REQUESTS (sizeof(requests) / sizeof(*requests))

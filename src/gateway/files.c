@@ -75,6 +75,43 @@ int ft_files_first_hold(int state, long long *first, struct ft_error *err)
 		     : 0;
 }
 
+int ft_files_read_json(int state, const char *name, json_t **json, struct ft_error *err)
+{
+	json_error_t why;
+	*json = NULL;
+	int fd = openat(state, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0 && errno == ENOENT)
+		return 0;
+	if (fd < 0)
+		return ft_error_set(err, -errno, "cannot open the file %s in the state directory: %s", name,
+				    strerror(errno));
+	*json = json_loadfd(fd, JSON_REJECT_DUPLICATES, &why);
+	close(fd);
+	if (json_is_object(*json))
+		return 0;
+	json_decref(*json);
+	*json = NULL;
+	return ft_error_set(err, -EINVAL, "the file %s in the state directory is damaged: expected a JSON object",
+			    name);
+}
+
+int ft_files_write_json(int state, const char *name, const json_t *json, struct ft_error *err)
+{
+	char fresh[64];
+	snprintf(fresh, sizeof(fresh), "%s.new", name);
+	int fd = openat(state, fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int error = fd < 0 ? -errno : 0;
+	if (!error && (json_dumpfd(json, fd, JSON_INDENT(1)) || fsync(fd)))
+		error = errno ? -errno : -EIO;
+	if (fd >= 0)
+		close(fd);
+	if (!error && (renameat(state, fresh, state, name) || fsync(state)))
+		error = -errno;
+	return error ? ft_error_set(err, error, "cannot write the file %s in the state directory: %s", name,
+				    strerror(-error))
+		     : 0;
+}
+
 int ft_files_lock(const struct ft_config *config, struct ft_error *err)
 {
 	const char *state = ft_config_text(config, "state");

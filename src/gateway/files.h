@@ -3,6 +3,7 @@
 #ifndef FT_GATEWAY_FILES_H
 #define FT_GATEWAY_FILES_H
 
+#include <jansson.h>
 #include <sys/types.h>
 
 #include "gateway/config.h"
@@ -34,5 +35,10 @@ int ft_files_check(const struct ft_config *config, struct ft_error *err);
 int ft_files_directory(const char *path, mode_t mode, struct ft_error *err);
 
 void ft_files_close(int *fds, int count); /* also sets them to -1 */
+
+/* A JSON object in the state directory: *json is NULL when there is no such file. The new one is on disk, whole, before the
+ * old one is gone. */
+int ft_files_read_json(int state, const char *name, json_t **json, struct ft_error *err);
+int ft_files_write_json(int state, const char *name, const json_t *json, struct ft_error *err);
 
 #endif

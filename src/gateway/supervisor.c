@@ -20,6 +20,7 @@
 #include "base/printable.h"
 #include "gateway/answer.h"
 #include "gateway/operate.h"
+#include "gateway/suppress.h"
 #include "gateway/files.h"
 #include "gateway/guest.h"
 
@@ -114,6 +115,7 @@ static int send_config(struct ft_supervisor *s, struct ft_child *child, struct f
 	case FT_CHILD_DATAPLANE:
 		part = ft_config_dataplane(s->config);
 		ft_operate_patch(s, part);
+		json_object_set(part, "suppressions", ft_suppress_list(s));
 		error = ft_files_first_hold(s->state_fd, &first, err);
 		json_object_set_new(part, "first_hold", json_integer((json_int_t)first));
 		fds[0] = fcntl(s->records[1], F_DUPFD_CLOEXEC, 0);
@@ -214,6 +216,11 @@ static struct ft_child *dataplane_of(struct ft_supervisor *s)
 	return &s->children[1];
 }
 
+struct ft_child *ft_supervisor_dataplane(struct ft_supervisor *s)
+{
+	return dataplane_of(s);
+}
+
 /* Gives the dataplane and one vmm, both ready, the two ends of a new link. Who cannot take its end is replaced; who has
  * hung up meanwhile is dealt with where its channel ends, and its own exit status says more than our signal would. */
 static void make_link(struct ft_supervisor *s, struct ft_child *vmm)
@@ -250,6 +257,9 @@ static void child_ready(struct ft_supervisor *s, struct ft_child *child)
 	child->ready_at = ft_loop_now();
 	if (child->kind == FT_CHILD_LEDGER)
 		ft_sinks_ledger(&s->sinks, true);
+	/* It may have been configured before the last change. */
+	if (child->kind == FT_CHILD_DATAPLANE)
+		ft_child_send(child, json_pack("{s:s, s:O}", "op", "suppress", "list", ft_suppress_list(s)), NULL, 0);
 	for (unsigned i = 0; i < s->count; i++) {
 		struct ft_child *vmm = &s->children[i];
 		bool concerned = vmm == child || child->kind == FT_CHILD_DATAPLANE;
@@ -635,6 +645,9 @@ static uint64_t serve_timers(struct ft_supervisor *s)
 	uint64_t sinks = ft_sinks_serve(&s->sinks, ledger_of(s), say_text);
 	if (sinks < next)
 		next = sinks;
+	uint64_t suppressions = ft_suppress_expire(s, now);
+	if (suppressions < next)
+		next = suppressions;
 	for (unsigned i = 0; i < s->count; i++) {
 		struct ft_child *child = &s->children[i];
 		if (child->retry_at <= now && s->phase != FT_PHASE_STOPPING)
@@ -721,6 +734,9 @@ static int open_all(struct ft_supervisor *s, struct ft_error *err)
 	s->state_fd = ft_files_lock(s->config, err);
 	if (s->state_fd < 0)
 		return s->state_fd;
+	error = ft_suppress_open(s, err);
+	if (error)
+		return error;
 	s->control.loop = &s->loop;
 	s->control.request = ft_answer_request;
 	s->control.closed = ft_answer_closed;
@@ -753,6 +769,7 @@ static void open_shares(struct ft_supervisor *s)
 static void close_all(struct ft_supervisor *s)
 {
 	json_decref(s->live);
+	ft_suppress_close(s);
 	ft_cgroup_close(&s->cgroup);
 	if (s->control.path)
 		ft_control_close(&s->control);

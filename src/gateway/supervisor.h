@@ -31,6 +31,7 @@ struct ft_supervisor {
 	enum ft_supervisor_phase phase;
 	unsigned stop_step; /* which kind of child is being stopped */
 	uint64_t started;
+	json_t *suppressions; /* {"next": number, "list": [entries]}: gateway/suppress.h */
 	json_t *live; /* what operators switched: {"modes": {SERVICE: mode}, "bypass": {SERVICE: true}, "bypass_all": true} */
 	int exit_code;
 	struct ft_error why; /* of an exit that nobody asked for */
@@ -48,6 +49,8 @@ void ft_supervisor_record(struct ft_supervisor *s, const char *type, const char 
 
 void ft_supervisor_start(struct ft_supervisor *s, struct ft_child *child); /* one that is down */
 void ft_supervisor_stop(struct ft_child *child);                          /* one that is not */
+
+struct ft_child *ft_supervisor_dataplane(struct ft_supervisor *s);
 
 /* The guest takes no packets from now on. */
 void ft_supervisor_guest_down(struct ft_supervisor *s, const struct ft_child *vmm, const char *why);

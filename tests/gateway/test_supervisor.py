@@ -777,6 +777,53 @@ def modes_and_bypass_outlive_a_dataplane_process():
         require(re.fullmatch("inspection of all services was switched on again by " + WHO, events(g, "bypass-off")[0]), "off")
 
 
+def suppressions_outlive_everything_but_their_time():
+    with Gateway() as g:
+        g.start()
+        g.up()
+        lists = lambda: [x["message"]["list"] for x in g.ops("dataplane", "suppress")]
+        for wrong, text in (({}, "everything"), ({"sid": 1}, "for is missing"), ({"sid": -1, "for": "1 h"}, "rule's number"),
+                            ({"network": "10.0.0.0/33", "for": "1 h"}, "expected for example"), ({"sid": 1, "for": "9"}, "for:"),
+                            ({"service": "ftp", "for": "1 h"}, "no service"), ({"sid": 1, "for": "9000 h"}, "a year"),
+                            ({"sid": 1, "for": "1 h", "comment": "x" * 201}, "comment")):
+            answer = g.ask(what="suppress", **wrong)
+            require(answer.get("code") == 64 and text in answer["error"], "%s: %s" % (wrong, answer))
+        require(not any(lists()), "nothing came of that")
+        made = g.ask(what="suppress", sid=1000001, network="10.0.0.0/8", service="http", comment="a scanner of ours",
+                     **{"for": "8 h"})["result"]
+        require(made["id"] == 1 and re.fullmatch(WHO, made["author"]), "%s" % made)
+        second = g.ask(what="suppress", service="http", **{"for": "2 s"})["result"]
+        until(lambda: any(len(x) == 2 for x in lists()), "the dataplane has both")
+        g.kill("dataplane")
+        until(lambda: [x["id"] for x in g.ops("dataplane", "config")[-1]["message"]["config"]["suppressions"]][:1] == [1],
+              "a new one, too")
+        until(lambda: [x["id"] for x in lists()[-1]] == [1], "the second is over")
+        until(lambda: len(events(g, "suppress-end")) == 1, "which is told")
+        require(events(g, "suppress-end")[0] == "suppression %d (all findings at service http) has ended" % second["id"], "so")
+        require(re.fullmatch(r"suppression 1 \(rule 1000001 of clients in 10.0.0.0/8 at service http\) was made for [^ ]+ [a-z]+ "
+                             "by " + WHO + ": a scanner of ours", events(g, "suppress")[0]),
+                "who: %s" % events(g, "suppress"))
+        g.stop(signal.SIGKILL)
+        until(lambda: not g.children(), "the children end with it")
+        g.start()
+        g.up()
+        config = g.ops("dataplane", "config")[-1]["message"]["config"]
+        require([x["comment"] for x in config["suppressions"]] == ["a scanner of ours"], "it outlives the gateway")
+        require(g.ask(what="unsuppress", suppression=7)["code"] == 65, "there is no such one")
+        got = subprocess.run([FORETASTE, "suppress", "remove", "1", "--control", g.control], capture_output=True, text=True)
+        require(got.returncode == 0 and "a scanner of ours" in got.stdout, "%s" % (got,))
+        until(lambda: lists()[-1] == [], "and can be removed")
+        got = subprocess.run([FORETASTE, "suppress", "add", "sid=5", "for=1 h", "--json", "--control", g.control],
+                             capture_output=True, text=True)
+        require(json.loads(got.stdout)["id"] == 3, "numbers are not given out again: %s" % (got,))
+    with Gateway() as g:
+        os.makedirs(g.path("state"))
+        with open(g.path("state/suppressions"), "w") as f:
+            f.write('{"next": 1')
+        code, said = g.run()
+        require(code == 78 and "suppressions in the state directory is damaged" in said, "%d %s" % (code, said))
+
+
 def what_operators_do_is_told_though_they_leave_or_nobody_answers():
     with Gateway() as g:
         g.start()
@@ -804,7 +851,7 @@ TESTS = [
     a_reader_that_hangs_up_at_once_is_not_tried_without_end,
     a_feed_is_followed_through_rotation, guests_are_stopped_and_started_one_by_one, a_guest_that_ended_follows_its_policy,
     a_processor_share_is_in_force_or_declared, many_guests_run, a_console_is_shown_without_its_tricks,
-    modes_and_bypass_outlive_a_dataplane_process, what_operators_do_is_told_with_their_names, what_operators_do_is_told_though_they_leave_or_nobody_answers,
+    suppressions_outlive_everything_but_their_time, modes_and_bypass_outlive_a_dataplane_process, what_operators_do_is_told_with_their_names, what_operators_do_is_told_though_they_leave_or_nobody_answers,
 ]
 
 
