@@ -20,6 +20,7 @@
 #include "gateway/files.h"
 #include "gateway/keys.h"
 #include "gateway/suggest.h"
+#include "metrics/exposition.h"
 
 #define SETS    64
 #define CONTROL "/run/foretaste/control.sock"
@@ -492,20 +493,7 @@ static int feed(const struct arguments *a, struct ft_error *err)
 
 static int metrics(const struct arguments *a, struct ft_error *err)
 {
-	json_t *counters, *status;
-	int code = ask(a, json_pack("{s:s}", "what", "counters"), &counters, err);
-	if (code)
-		return code;
-	code = ask(a, json_pack("{s:s}", "what", "status"), &status, err);
-	if (!code && a->json) {
-		json_dumpf(counters, stdout, JSON_INDENT(2));
-		putchar('\n');
-	} else if (!code) {
-		ft_print_metrics(stdout, counters, status);
-	}
-	json_decref(counters);
-	json_decref(status);
-	return code;
+	return ask_and_print(a, json_pack("{s:s}", "what", a->json ? "counters" : "metrics"), ft_exposition_print, err);
 }
 
 /* ---- main ----------------------------------------------------------------------------------------------------- */

@@ -12,7 +12,6 @@ void ft_print_guests(FILE *file, const json_t *guests); /* {NAME: {...}} */
 void ft_print_holds(FILE *file, const json_t *holds);
 void ft_print_verdicts(FILE *file, const json_t *verdicts);
 void ft_print_story(FILE *file, const json_t *hold);                             /* src/log/hold.md */
-void ft_print_metrics(FILE *file, const json_t *counters, const json_t *status); /* Prometheus text */
 
 /* The header of the verdict table, and one row: a record of src/log/hold.md or a summary of one. */
 void ft_print_head(FILE *file);

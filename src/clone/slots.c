@@ -138,6 +138,7 @@ static void fork_seed(struct ft_slots *slots, const struct ft_request *request)
 	slots->running++;
 	slots->forked++;
 	slots->last_pause_ns = monotonic_ns() - began;
+	ft_histogram_note(&slots->pauses, FT_HISTOGRAM_PAUSE, slots->last_pause_ns);
 	answer(slots, hold, FT_EVENT_SEED_READY, slots->last_pause_ns, "");
 }
 

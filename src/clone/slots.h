@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <sys/types.h>
 
+#include "base/histogram.h"
 #include "clone/hygiene.h"
 #include "clone/request.h"
 #include "clone/seed.h"
@@ -52,6 +53,7 @@ struct ft_slots {
 	/* Counters for status. */
 	uint64_t forked, refused, died;
 	uint64_t last_pause_ns;
+	struct ft_histogram pauses;
 };
 
 int ft_slots_open(struct ft_slots *slots, const struct ft_slots_config *config, struct ft_error *err);

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "dataplane/outcome.h"
 #include "dataplane/policy.h"
 
 /* X(NAME, "name", "what was reached") */
@@ -56,6 +57,7 @@ struct ft_tally {
 	uint64_t turn; /* when it was served last, or began to wait */
 	uint64_t limits[FT_LIMIT_COUNT];
 	uint64_t exceptions[FT_EXCEPTION_COUNT];
+	struct ft_outcomes outcomes;
 	uint64_t minute; /* the one that told counts, by the monotonic clock */
 	uint32_t told, untold;
 };

@@ -492,10 +492,13 @@ static json_t *service_status(const struct ft_service *service)
 	for (unsigned i = 0; i < FT_EXCEPTION_COUNT; i++)
 		json_object_set_new(exceptions, ft_exception_name((enum ft_exception)i),
 				    json_integer((json_int_t)tally->exceptions[i]));
-	return json_pack("{s:s, s:s, s:b, s:i, s:i, s:I, s:o, s:o}", "guest", service->guest, "mode",
-			 ft_service_mode_name(service->mode), "bypass", service->acting == FT_MODE_BYPASS, "holds", (int)tally->open, "clones",
-			 (int)tally->clones, "held_bytes", (json_int_t)tally->held, "limits", limits,
-			 "exceptions", exceptions);
+	json_t *status = json_pack("{s:s, s:s, s:b, s:i, s:i, s:I, s:o, s:o}", "guest", service->guest, "mode",
+				   ft_service_mode_name(service->mode), "bypass",
+				   service->acting == FT_MODE_BYPASS, "holds", (int)tally->open, "clones",
+				   (int)tally->clones, "held_bytes", (json_int_t)tally->held, "limits", limits,
+				   "exceptions", exceptions);
+	ft_outcome_tell(&tally->outcomes, status);
+	return status;
 }
 
 static json_t *services_status(const struct ft_gate *gate)
@@ -519,7 +522,7 @@ json_t *ft_gate_counters(const struct ft_gate *gate)
 			 (json_int_t)gate->urgent_cleared);
 }
 
-json_t *ft_gate_status(const struct ft_gate *gate)
+json_t *ft_gate_status(const struct ft_gate *gate, bool counters)
 {
 	static const char *const sums[] = {"flows", "holds", "clones", "held_bytes", "events_lost"};
 	json_t *status = json_object(), *guests = json_object();
@@ -537,6 +540,11 @@ json_t *ft_gate_status(const struct ft_gate *gate)
 	json_object_set_new(status, "guests", guests);
 	json_object_set_new(status, "services", services_status(gate));
 	json_object_set_new(status, "bypass", json_boolean(gate->bypass));
+	if (counters) {
+		json_t *own = ft_gate_counters(gate);
+		json_object_del(own, "services"); /* are there already, and messages are bounded */
+		json_object_set_new(status, "counters", own);
+	}
 	return status;
 }
 

@@ -82,7 +82,7 @@ void ft_gate_awake(struct ft_gate *gate, const bool readable[FT_GATE_WAKES]);
 void ft_gate_stop(struct ft_gate *gate);
 
 /* Answers to queries; new references. */
-json_t *ft_gate_status(const struct ft_gate *gate);
+json_t *ft_gate_status(const struct ft_gate *gate, bool counters); /* counters: with those, as "counters" */
 json_t *ft_gate_holds(const struct ft_gate *gate);
 json_t *ft_gate_counters(const struct ft_gate *gate);
 

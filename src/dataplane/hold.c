@@ -217,6 +217,7 @@ static void report(struct ft_gate *gate, struct ft_hold *hold, const char *dispo
 {
 	struct ft_judgement judgement;
 	ft_case_judge(hold->trial, &judgement);
+	ft_outcome_note(&hold->tally->outcomes, judgement.verdict, disposition, gate->now - hold->opened);
 	if (!ft_admission_tells(gate, hold,
 				judgement.verdict == FT_VERDICT_MALICIOUS ||
 				    judgement.verdict == FT_VERDICT_SUSPICIOUS))

@@ -112,8 +112,9 @@ static void answer_query(struct process *process, json_t *message)
 	const char *what = json_string_value(json_object_get(message, "what"));
 	json_t *answer = json_object();
 	json_object_set(answer, "id", json_object_get(message, "id"));
-	if (what && !strcmp(what, "status")) {
-		json_t *status = ft_gate_status(process->gate);
+	bool metrics = what && !strcmp(what, "metrics");
+	if (metrics || (what && !strcmp(what, "status"))) {
+		json_t *status = ft_gate_status(process->gate, metrics);
 		json_t *uplinks = json_object();
 		for (unsigned i = 0; i < process->uplink_count; i++)
 			json_object_set_new(uplinks, process->uplinks[i],

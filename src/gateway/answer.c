@@ -43,7 +43,8 @@ static json_t *own_status(const struct ft_supervisor *s)
 			 "guests", guests, "processes", processes);
 }
 
-static void ask_status(struct ft_supervisor *s, uint64_t connection, json_t *request)
+/* what: of the dataplane, whose counters are not part of its status. */
+static void ask_all(struct ft_supervisor *s, uint64_t connection, json_t *request, const char *what)
 {
 	json_t *own = own_status(s), *bypassed = ft_operate_bypassed(s);
 	if (bypassed)
@@ -52,9 +53,20 @@ static void ask_status(struct ft_supervisor *s, uint64_t connection, json_t *req
 	for (unsigned i = 0; query && i < s->count; i++)
 		if (s->children[i].state == FT_CHILD_READY)
 			ft_query_ask(&s->queries, query, &s->children[i],
-				     json_pack("{s:s}", "what", "status"));
+				     json_pack("{s:s}", "what",
+					       s->children[i].kind == FT_CHILD_DATAPLANE ? what : "status"));
 	if (query)
 		ft_query_settle(&s->queries, query);
+}
+
+static void ask_status(struct ft_supervisor *s, uint64_t connection, json_t *request)
+{
+	ask_all(s, connection, request, "status");
+}
+
+static void ask_metrics(struct ft_supervisor *s, uint64_t connection, json_t *request)
+{
+	ask_all(s, connection, request, "metrics");
 }
 
 struct ft_query *ft_answer_ask(struct ft_supervisor *s, uint64_t connection, json_t *request,
@@ -125,7 +137,7 @@ static const struct {
 	void (*ask)(struct ft_supervisor *s, uint64_t connection, json_t *request);
 } requests[] = {
     {"status", ask_status},     {"holds", ask_holds}, {"counters", ask_counters},
-    {"verdicts", ask_verdicts}, {"show", ask_show},
+    {"verdicts", ask_verdicts}, {"show", ask_show},     {"metrics", ask_metrics},
     {"guest-start", ft_guest_start}, {"guest-stop", ft_guest_stop}, {"guest-restart", ft_guest_restart},
     {"guest-console", ft_guest_console}, {"release", ft_operate_release}, {"drop", ft_operate_drop},
     {"mode", ft_operate_mode}, {"shadow", ft_operate_shadow}, {"bypass", ft_operate_bypass},

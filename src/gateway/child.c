@@ -21,6 +21,7 @@ static const struct {
     [FT_CHILD_LEDGER] = {"foretaste-ledger", "log", "ledger"},
     [FT_CHILD_DATAPLANE] = {"foretaste-dataplane", "dataplane", "dataplane"},
     [FT_CHILD_VMM] = {"foretaste-vmm", "guest", "vmm"},
+    [FT_CHILD_METRICS] = {"foretaste-metrics", "metrics", "metrics"},
 };
 
 const char *ft_child_state_name(enum ft_child_state state)

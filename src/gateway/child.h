@@ -15,7 +15,7 @@
 #include "base/error.h"
 #include "gateway/loop.h"
 
-enum ft_child_kind { FT_CHILD_LEDGER, FT_CHILD_DATAPLANE, FT_CHILD_VMM };
+enum ft_child_kind { FT_CHILD_LEDGER, FT_CHILD_DATAPLANE, FT_CHILD_VMM, FT_CHILD_METRICS };
 
 enum ft_child_state {
 	FT_CHILD_DOWN,     /* no process; `retry_at` says when the next one starts */

@@ -7,11 +7,8 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <sysexits.h>
 #include <unistd.h>
-
-#include "gateway/files.h"
 
 static void close_connection(struct ft_control_connection *connection)
 {
@@ -90,7 +87,11 @@ static void serve_line(struct ft_control_connection *connection, const char *lin
 {
 	struct ft_control *control = connection->control;
 	json_t *request = json_loadb(line, length, JSON_REJECT_DUPLICATES, NULL);
-	if (json_is_object(request) && json_is_string(json_object_get(request, "what")))
+	const char *what = json_string_value(json_object_get(request, "what"));
+	if (what && connection->only && strcmp(what, connection->only))
+		answer_to(connection, json_pack("{s:n, s:s, s:i}", "id", "error", "this connection may not ask that",
+						"code", EX_NOPERM));
+	else if (what)
 		control->request(control->context, connection->number, request);
 	else
 		answer_to(connection,
@@ -169,12 +170,8 @@ const char *ft_control_who(const struct ft_control *control, uint64_t connection
 	return text;
 }
 
-static void accept_connection(void *context, uint32_t events)
+static struct ft_control_connection *add_connection(struct ft_control *control, int fd)
 {
-	struct ft_control *control = context;
-	int fd = accept4(control->watch.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (fd < 0)
-		return;
 	for (unsigned i = 0; i < FT_CONTROL_CONNECTIONS; i++) {
 		struct ft_control_connection *connection = &control->connections[i];
 		if (connection->watch.fd >= 0)
@@ -184,85 +181,44 @@ static void accept_connection(void *context, uint32_t events)
 		connection->peer = peer_of(fd);
 		connection->watch = (struct ft_watch){fd, serve_connection, connection};
 		if (connection->in && !ft_loop_add(control->loop, &connection->watch, EPOLLIN))
-			return;
+			return connection;
 		close_connection(connection);
-		return;
+		return NULL;
 	}
 	static const char busy[] = "{\"id\":null,\"error\":\"too many control connections\",\"code\":75}\n";
 	send(fd, busy, sizeof(busy) - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
 	close(fd);
+	return NULL;
 }
 
-/* Something is at path: whose is it? 0: it was a dead gateway's socket and is gone now. */
-static int take_over(const char *path, const struct sockaddr_un *address, struct ft_error *err)
+static void accept_connection(void *context, uint32_t events)
 {
-	struct stat st;
-	if (lstat(path, &st))
-		return errno == ENOENT ? 0
-				       : ft_error_set(err, -errno, "cannot look at the control socket %s: %s",
-						      path, strerror(errno));
-	if (!S_ISSOCK(st.st_mode))
-		return ft_error_set(err, -EEXIST,
-				    "the control socket cannot be made: %s exists and is no socket", path);
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return ft_error_set(err, -errno, "cannot make a socket: %s", strerror(errno));
-	int error = connect(fd, (const struct sockaddr *)address, sizeof(*address)) ? errno : 0;
-	close(fd);
-	/* EAGAIN: somebody listens, and is busy. */
-	if (!error || error == EAGAIN || error == EINPROGRESS)
-		return ft_error_set(err, -EADDRINUSE,
-				    "the control socket %s is in use: another gateway answers there", path);
-	if (error != ECONNREFUSED)
-		return ft_error_set(err, -error, "cannot look at the control socket %s: %s", path,
-				    strerror(error));
-	if (unlink(path) && errno != ENOENT)
-		return ft_error_set(err, -errno, "cannot remove the dead control socket %s: %s", path,
-				    strerror(errno));
+	struct ft_control *control = context;
+	int fd = accept4(control->watch.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd >= 0)
+		add_connection(control, fd);
+}
+
+int ft_control_adopt(struct ft_control *control, int fd, const char *only)
+{
+	struct ft_control_connection *connection = add_connection(control, fd);
+	if (!connection)
+		return -EBUSY;
+	connection->only = only;
 	return 0;
-}
-
-static int make_directory(const char *path, struct ft_error *err)
-{
-	char *above = strdup(path);
-	if (!above)
-		return -ENOMEM;
-	char *slash = strrchr(above, '/');
-	int error = 0;
-	if (slash && slash != above) {
-		*slash = 0;
-		error = ft_files_directory(above, 0755, err);
-	}
-	free(above);
-	return error;
 }
 
 int ft_control_open(struct ft_control *control, const char *path, struct ft_error *err)
 {
 	control->watch = (struct ft_watch){-1, accept_connection, control};
+	control->listener.fd = -1;
 	for (unsigned i = 0; i < FT_CONTROL_CONNECTIONS; i++)
 		control->connections[i] = (struct ft_control_connection){.control = control, .watch.fd = -1};
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	if (strlen(path) >= sizeof(address.sun_path))
-		return ft_error_set(err, -ENAMETOOLONG, "the control socket's name %s is too long", path);
-	memcpy(address.sun_path, path, strlen(path) + 1);
-	int error = make_directory(path, err);
-	if (!error)
-		error = take_over(path, &address, err);
+	int error = ft_listen_unix(&control->listener, path, 0600, "control socket", err);
 	if (error)
 		return error;
-	control->path = strdup(path);
-	control->watch.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	/* Nobody else may connect in the moment between bind and a chmod. */
-	mode_t mask = umask(0177);
-	if (!control->path || control->watch.fd < 0 ||
-	    bind(control->watch.fd, (struct sockaddr *)&address, sizeof(address)))
-		error = -errno;
-	umask(mask);
-	if (!error && (lstat(path, &control->made) || listen(control->watch.fd, 64)))
-		error = -errno;
-	if (!error)
-		error = ft_loop_add(control->loop, &control->watch, EPOLLIN);
+	control->watch.fd = control->listener.fd;
+	error = ft_loop_add(control->loop, &control->watch, EPOLLIN);
 	if (error) {
 		ft_error_set(err, error, "cannot make the control socket %s: %s", path, strerror(-error));
 		ft_control_close(control);
@@ -274,16 +230,8 @@ void ft_control_close(struct ft_control *control)
 {
 	for (unsigned i = 0; i < FT_CONTROL_CONNECTIONS; i++)
 		close_connection(&control->connections[i]);
-	struct stat st;
-	if (control->made.st_ino && !lstat(control->path, &st) && st.st_ino == control->made.st_ino &&
-	    st.st_dev == control->made.st_dev)
-		unlink(control->path);
-	if (control->watch.fd >= 0) {
+	if (control->watch.fd >= 0)
 		ft_loop_remove(control->loop, &control->watch);
-		close(control->watch.fd);
-	}
-	free(control->path);
-	control->path = NULL;
 	control->watch.fd = -1;
-	control->made = (struct stat){0};
+	ft_listen_close(&control->listener);
 }

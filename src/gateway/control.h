@@ -10,6 +10,7 @@
 #include <sys/types.h>
 
 #include "base/error.h"
+#include "gateway/listen.h"
 #include "gateway/loop.h"
 
 #define FT_CONTROL_CONNECTIONS 16u
@@ -27,6 +28,7 @@ struct ft_control_connection {
 	struct ft_control *control;
 	struct ft_watch watch; /* fd -1: free */
 	struct ft_control_peer peer;
+	const char *only; /* the one request that it may make; NULL: all */
 	uint64_t number; /* never used again, so that a late answer cannot reach a later client */
 	char *in, *out;
 	size_t in_length, out_length, out_done;
@@ -34,9 +36,8 @@ struct ft_control_connection {
 
 struct ft_control {
 	struct ft_loop *loop;
-	struct ft_watch watch; /* listening; fd -1: closed */
-	char *path;
-	struct stat made; /* the socket as we made it: only that one is removed */
+	struct ft_listen listener;
+	struct ft_watch watch; /* of the listener; fd -1: closed */
 	struct ft_control_connection connections[FT_CONTROL_CONNECTIONS];
 	uint64_t next;
 	/* request is borrowed; answer with ft_control_answer, now or later. */
@@ -50,6 +51,10 @@ struct ft_control {
  * request and context are set by the caller; the struct must not move. */
 int ft_control_open(struct ft_control *control, const char *path, struct ft_error *err);
 void ft_control_close(struct ft_control *control);
+
+/* Serves a connection that was not made by a client: fd (taken over, also on failure; non-blocking) is one end of a pair, and
+ * who has the other may make the request `only` (static) and no other. 0 or -errno. */
+int ft_control_adopt(struct ft_control *control, int fd, const char *only);
 
 /* "uid 0 (login uid 1000), pid 4711", for the feed. */
 const char *ft_control_who(const struct ft_control *control, uint64_t connection, char text[80]);

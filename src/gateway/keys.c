@@ -209,6 +209,12 @@ const struct ft_key ft_keys[] = {
      "longer line "
      "goes without its evidence, or as a line that names it, still whole JSON; the file has all of it."},
 
+    {"metrics", FT_KEY_MAP, NULL, NULL, NULL,
+     "Metrics for Prometheus at /metrics, and /healthz and /readyz, over HTTP, for this machine alone."},
+    {"metrics.listen", FT_KEY_TEXT, NULL, NONE, NULL,
+     "A loopback address and port such as 127.0.0.1:9469, the absolute path of a unix socket (its group is that of the "
+     "gateway, and may use it), or none. Changes with a restart only."},
+
     {"quarantine", FT_KEY_MAP, NULL, NULL, NULL, "Packets of dropped input, as pcap files."},
     {"quarantine.directory", FT_KEY_STATE, NULL, "quarantine", NULL, "Where they go, below state."},
     {"quarantine.quota", FT_KEY_SIZE, "1 MiB..1 TiB", "64 MiB", NULL,

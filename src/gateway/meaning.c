@@ -9,6 +9,7 @@
 #include "base/units.h"
 #include "detect/profile.h"
 #include "detect/rules.h"
+#include "gateway/loopback.h"
 #include "gateway/suggest.h"
 
 static int place(const struct ft_config *config, struct ft_error *err, const char *text, const char *format,
@@ -287,7 +288,7 @@ static int check_service(const struct ft_config *config, const char *name, const
  * what it is in the way of. */
 static int check_sockets(const struct ft_config *config, struct ft_error *err)
 {
-	static const char *const keys[] = {"control", "feed.socket", "feed.syslog.socket"};
+	static const char *const keys[] = {"control", "feed.socket", "feed.syslog.socket", "metrics.listen"};
 	static const char *const others[] = {"control", "feed.file", "feed.socket"};
 	char text[160];
 	for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
@@ -307,6 +308,18 @@ static int check_sockets(const struct ft_config *config, struct ft_error *err)
 		}
 	}
 	return 0;
+}
+
+static int check_metrics(const struct ft_config *config, struct ft_error *err)
+{
+	const char *listen = ft_config_text(config, "metrics.listen");
+	struct ft_error why = {0};
+	struct sockaddr_in address;
+	if (!listen || *listen == '/' || !ft_loopback_parse(listen, &address, &why))
+		return 0;
+	char text[sizeof(why.text) + 16];
+	snprintf(text, sizeof(text), "listen: %s", why.text);
+	return place(config, err, text, "metrics.listen");
 }
 
 static int check_files(const struct ft_config *config, struct ft_error *err)
@@ -331,6 +344,8 @@ int ft_meaning_check(const struct ft_config *config, struct ft_error *err)
 	json_t *service;
 	json_object_foreach((json_t *)ft_config_get(config, "services"), name, service) if (!error) error =
 	    check_service(config, name, service, err);
+	if (!error)
+		error = check_metrics(config, err);
 	return error ? error : check_files(config, err);
 }
 

@@ -12,7 +12,7 @@
 
 #define FT_QUERY_MAX     64u /* requests waiting at a time */
 #define FT_QUERY_CLIENT  16u /* of one client */
-#define FT_QUERY_PARTS   66u /* children asked for one request */
+#define FT_QUERY_PARTS   67u /* children asked for one request */
 #define FT_QUERY_TIMEOUT 3000000000ull
 
 struct ft_query {

@@ -100,6 +100,22 @@ static void fail(struct ft_supervisor *s, int code, const char *format, ...)
 	}
 }
 
+/* What foretaste-metrics has: the socket that it serves, and a connection to our control socket for one question. */
+static int give_metrics(struct ft_supervisor *s, int fds[2], struct ft_error *err)
+{
+	int pair[2];
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
+		return ft_error_set(err, -errno, "cannot make a pair of sockets: %s", strerror(errno));
+	fds[0] = fcntl(s->metrics.fd, F_DUPFD_CLOEXEC, 0);
+	fds[1] = pair[1];
+	int error = ft_control_adopt(&s->control, pair[0], "metrics");
+	if (error) {
+		ft_files_close(fds, 2);
+		ft_error_set(err, error, "no control connection is left for the metrics process");
+	}
+	return error;
+}
+
 static int send_config(struct ft_supervisor *s, struct ft_child *child, struct ft_error *err)
 {
 	int fds[FT_CHANNEL_FDS], count = 0, error = 0;
@@ -125,6 +141,11 @@ static int send_config(struct ft_supervisor *s, struct ft_child *child, struct f
 		part = ft_config_vmm(s->config, child->guest);
 		error = ft_files_vmm(s->config, child->guest, fds, err);
 		count = error ? 0 : FT_FILES_VMM;
+		break;
+	case FT_CHILD_METRICS:
+		part = json_object();
+		error = give_metrics(s, fds, err);
+		count = error ? 0 : 2;
 		break;
 	}
 	if (!error) {
@@ -556,7 +577,7 @@ static void reap(struct ft_supervisor *s)
 /* ---- Stopping ----------------------------------------------------------------------------------------------- */
 
 /* The dataplane first: it resolves what it holds and tells the ledger. The ledger last: it writes down the rest. */
-static const enum ft_child_kind stop_order[] = {FT_CHILD_DATAPLANE, FT_CHILD_VMM, FT_CHILD_LEDGER};
+static const enum ft_child_kind stop_order[] = {FT_CHILD_METRICS, FT_CHILD_DATAPLANE, FT_CHILD_VMM, FT_CHILD_LEDGER};
 
 #define STOP_STEPS (sizeof(stop_order) / sizeof(*stop_order))
 
@@ -744,7 +765,11 @@ static int open_all(struct ft_supervisor *s, struct ft_error *err)
 	s->queries.control = &s->control;
 	s->queries.acted = ft_operate_acted;
 	s->queries.context = s;
-	return ft_control_open(&s->control, ft_config_text(s->config, "control"), err);
+	error = ft_control_open(&s->control, ft_config_text(s->config, "control"), err);
+	const char *metrics = ft_config_text(s->config, "metrics.listen");
+	if (!error && metrics)
+		error = ft_listen_local(&s->metrics, metrics, "metrics socket", err);
+	return error;
 }
 
 /* Only who wants a share moves a process. */
@@ -771,8 +796,9 @@ static void close_all(struct ft_supervisor *s)
 	json_decref(s->live);
 	ft_suppress_close(s);
 	ft_cgroup_close(&s->cgroup);
-	if (s->control.path)
+	if (s->control.listener.path)
 		ft_control_close(&s->control);
+	ft_listen_close(&s->metrics);
 	ft_notify_close(&s->notify);
 	ft_files_close((int[]){s->records[0], s->records[1], s->state_fd, s->signals.fd}, 4);
 	ft_loop_close(&s->loop);
@@ -786,6 +812,7 @@ int ft_supervisor_run(const struct ft_config *config, struct ft_error *err)
 				  .state_fd = -1,
 				  .notify.fd = -1,
 				  .cgroup.own = -1,
+				  .metrics.fd = -1,
 				  .records = {-1, -1},
 				  .started = ft_loop_now()};
 	int error = open_all(&s, err);
@@ -799,7 +826,9 @@ int ft_supervisor_run(const struct ft_config *config, struct ft_error *err)
 	const char *guest;
 	json_t *value;
 	json_object_foreach((json_t *)ft_config_get(config, "guests"), guest,
-			    value) if (s.count < FT_SUPERVISOR_CHILDREN) add_child(&s, FT_CHILD_VMM, guest);
+			    value) if (s.count < FT_SUPERVISOR_CHILDREN - 1) add_child(&s, FT_CHILD_VMM, guest);
+	if (s.metrics.fd >= 0)
+		add_child(&s, FT_CHILD_METRICS, NULL);
 	open_shares(&s);
 	for (unsigned i = 0; i < s.count && s.phase == FT_PHASE_STARTING; i++)
 		ft_supervisor_start(&s, &s.children[i]);

@@ -11,7 +11,7 @@
 #include "gateway/query.h"
 #include "gateway/sink.h"
 
-#define FT_SUPERVISOR_CHILDREN (2u + FT_CONFIG_GUESTS)
+#define FT_SUPERVISOR_CHILDREN (3u + FT_CONFIG_GUESTS)
 
 enum ft_supervisor_phase { FT_PHASE_STARTING, FT_PHASE_RUNNING, FT_PHASE_STOPPING };
 
@@ -24,7 +24,8 @@ struct ft_supervisor {
 	struct ft_notify notify;
 	struct ft_sinks sinks;
 	struct ft_cgroup cgroup;
-	struct ft_child children[FT_SUPERVISOR_CHILDREN]; /* ledger, dataplane, then the vmms */
+	struct ft_listen metrics; /* what foretaste-metrics accepts on; fd -1: there is none */
+	struct ft_child children[FT_SUPERVISOR_CHILDREN]; /* ledger, dataplane, the vmms, metrics */
 	unsigned count;
 	int state_fd;   /* holds the lock on the state directory */
 	int records[2]; /* dataplane and supervisor write [1], the ledger reads [0]; both stay open here */

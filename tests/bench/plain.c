@@ -134,7 +134,7 @@ void ft_gate_stop(struct ft_gate *gate)
 {
 }
 
-json_t *ft_gate_status(const struct ft_gate *gate)
+json_t *ft_gate_status(const struct ft_gate *gate, bool counters)
 {
 	return json_pack("{s:b}", "guest_up", gate->up);
 }

@@ -1,4 +1,4 @@
-/* What people read: the story of a hold, the verdict table, metrics. */
+/* What people read: the story of a hold, the verdict table. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -144,33 +144,6 @@ static void open_holds_are_a_table(void **state)
 	json_decref(list);
 }
 
-static void metrics_are_what_prometheus_reads(void **state)
-{
-	json_t *counters =
-	    load("{\"reasons\": {\"pass.ack\": 3, \"a\\\"b\\n\": 1}, \"open_holds\": 2, \"Bad Name\": 1, "
-		 "\"services\": {\"http\": {\"mode\": \"enforce\", \"holds\": 4, \"limits\": {\"held\": 5}, "
-		 "\"exceptions\": {\"timeout\": 6}}}}");
-	json_t *status = load(
-	    "{\"guests\": {\"web\": {\"state\": \"up\"}}, \"processes\": {\"ledger\": {\"restarts\": 2}}}");
-	char *text = NULL;
-	size_t size;
-	FILE *file = open_memstream(&text, &size);
-	ft_print_metrics(file, counters, status);
-	fclose(file);
-	has(text, "foretaste_packets_total{reason=\"pass.ack\"} 3\n");
-	has(text, "foretaste_packets_total{reason=\"a\\\"b\\\\x0a\"} 1\n");
-	has(text, "foretaste_open_holds 2\n");
-	has(text, "foretaste_service_holds{service=\"http\"} 4\n");
-	has(text, "foretaste_service_limits_total{service=\"http\",limit=\"held\"} 5\n");
-	has(text, "foretaste_service_exceptions_total{service=\"http\",exception=\"timeout\"} 6\n");
-	has(text, "foretaste_guest_up{guest=\"web\"} 1\n");
-	has(text, "foretaste_restarts_total{process=\"ledger\"} 2\n");
-	assert_null(strstr(text, "Bad Name"));
-	free(text);
-	json_decref(counters);
-	json_decref(status);
-}
-
 static const char feed_status[] =
     "{\"feed\": \"/var/lib/foretaste/feed.json\", \"processes\": {\"ledger\": {\"restarts\": 0, \"status\": "
     "{\"feed\": "
@@ -181,32 +154,15 @@ static const char feed_status[] =
     "\"syslog\": {\"path\": \"/dev/log\", \"connected\": true, \"lines\": 12, \"waiting\": 0, \"lost\": 0, "
     "\"shortened\": 1}}}}}}}";
 
-static void sinks_are_in_status_and_metrics(void **state)
+static void sinks_are_in_the_status(void **state)
 {
-	json_t *status = load(feed_status), *counters = json_object();
+	json_t *status = load(feed_status);
 	char *text = printed(ft_print_status, status);
 	has(text, "feed: /var/lib/foretaste/feed.json: 12 lines, 0 wait, 0 lost\n");
 	has(text, "feed.socket: /run/x.sock: not connected (No such\\x1b file): 7 lines, 5 wait, 3 lost, 2 "
 		  "sent again\n");
 	has(text, "feed.syslog: /dev/log: connected: 12 lines, 0 wait, 0 lost, 1 shortened\n");
 	free(text);
-	size_t size;
-	FILE *file = open_memstream(&text, &size);
-	ft_print_metrics(file, counters, status);
-	fclose(file);
-	has(text, "# TYPE foretaste_feed_lines_total counter\n"
-		  "foretaste_feed_lines_total{sink=\"file\"} 12\n"
-		  "foretaste_feed_lines_total{sink=\"socket\"} 7\n"
-		  "foretaste_feed_lines_total{sink=\"syslog\"} 12\n");
-	has(text, "foretaste_feed_lost_total{sink=\"socket\"} 3\n");
-	has(text, "foretaste_feed_again_total{sink=\"socket\"} 2\n");
-	has(text, "foretaste_feed_shortened_total{sink=\"syslog\"} 1\n");
-	has(text, "foretaste_feed_waiting{sink=\"socket\"} 5\n");
-	has(text,
-	    "foretaste_feed_connected{sink=\"socket\"} 0\nforetaste_feed_connected{sink=\"syslog\"} 1\n");
-	assert_null(strstr(text, "connected{sink=\"file\"}"));
-	free(text);
-	json_decref(counters);
 	json_decref(status);
 }
 
@@ -271,8 +227,7 @@ int main(void)
 	    cmocka_unit_test(incomplete_records_are_shown_as_far_as_they_go),
 	    cmocka_unit_test(a_row_fits_records_and_summaries),
 	    cmocka_unit_test(open_holds_are_a_table),
-	    cmocka_unit_test(metrics_are_what_prometheus_reads),
-	    cmocka_unit_test(sinks_are_in_status_and_metrics),
+	    cmocka_unit_test(sinks_are_in_the_status),
 	    cmocka_unit_test(the_feed_is_a_table),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

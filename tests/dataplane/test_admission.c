@@ -46,7 +46,7 @@ static void next_trial(void)
 
 static json_int_t number(const char *service, const char *part, const char *name)
 {
-	json_t *status = ft_gate_status(s.gate);
+	json_t *status = ft_gate_status(s.gate, false);
 	json_t *of = json_object_get(json_object_get(status, "services"), service);
 	json_int_t value = json_integer_value(json_object_get(part ? json_object_get(of, part) : of, name));
 	json_decref(status);

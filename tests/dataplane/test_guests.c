@@ -100,7 +100,7 @@ static json_int_t count_of(const char *guest, enum ft_reason reason)
 
 static json_int_t status_of(const char *guest, const char *key)
 {
-	json_t *status = ft_gate_status(s.gate);
+	json_t *status = ft_gate_status(s.gate, false);
 	json_t *value = json_object_get(json_object_get(json_object_get(status, "guests"), guest), key);
 	json_int_t number = json_is_boolean(value) ? json_is_true(value) : json_integer_value(value);
 	json_decref(status);

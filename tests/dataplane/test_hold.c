@@ -577,7 +577,7 @@ static void garbage_from_the_vmm_ends_the_link_and_nothing_else(void **state)
 	scene_pass(&s, 0);
 	assert_string_equal(reason(), "drop.error");
 	assert_non_null(strstr(s.log, "is cut"));
-	json_t *status = ft_gate_status(s.gate);
+	json_t *status = ft_gate_status(s.gate, false);
 	const json_t *guest = json_object_get(json_object_get(status, "guests"), "web");
 	assert_true(json_is_false(json_object_get(guest, "up")));
 	assert_int_equal(json_integer_value(json_object_get(status, "holds")), 0);

@@ -295,7 +295,7 @@ static void bypass_releases_what_is_held_and_looks_at_nothing(void **state)
 	assert_string_equal(scene_taken(&s), "EVILmoreEVIL");
 	assert_int_equal(scene_count(&s, FT_REASON_PASS_BYPASS), 1);
 	assert_int_equal(s.requests, 1);
-	json_t *status = ft_gate_status(s.gate);
+	json_t *status = ft_gate_status(s.gate, false);
 	const json_t *web = json_object_get(json_object_get(status, "services"), "web");
 	assert_true(json_is_true(json_object_get(web, "bypass")));
 	assert_true(json_is_false(json_object_get(

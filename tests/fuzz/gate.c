@@ -495,7 +495,7 @@ static void close_world(void)
 	ft_gate_guest_down(w.gate, "web", "the input is over");
 	for (unsigned i = 0; i < 40; i++)
 		pass(3600000 * MS);
-	json_t *holds = ft_gate_holds(w.gate), *status = ft_gate_status(w.gate);
+	json_t *holds = ft_gate_holds(w.gate), *status = ft_gate_status(w.gate, true);
 	MUST(json_array_size(json_is_array(holds) ? holds : json_object_get(holds, "holds")) == 0);
 	MUST(json_integer_value(json_object_get(status, "flows")) == 0);
 	json_decref(holds);
@@ -523,7 +523,7 @@ static void open_world(uint8_t how)
 
 static void answers(void)
 {
-	json_t *list[] = {ft_gate_status(w.gate), ft_gate_holds(w.gate), ft_gate_counters(w.gate)};
+	json_t *list[] = {ft_gate_status(w.gate, true), ft_gate_holds(w.gate), ft_gate_counters(w.gate)};
 	for (unsigned i = 0; i < 3; i++) {
 		MUST(list[i]);
 		json_decref(list[i]);

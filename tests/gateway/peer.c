@@ -15,6 +15,7 @@
 
 #include "base/channel.h"
 
+static const char *own_name;
 static char mode[64];
 
 /* SIGUSR1: its guest powered off (src/gateway/protocol.md). */
@@ -58,6 +59,14 @@ static int is(const char *what)
 	return !strcmp(mode, what);
 }
 
+/* The test's own answer to a question, in NAME.WHAT.json; NULL: there is none. */
+static json_t *prepared_answer(const char *what)
+{
+	char path[512];
+	snprintf(path, sizeof(path), "%s/%s.%s.json", getenv("FORETASTE_PEERS"), own_name, what);
+	return json_load_file(path, 0, NULL);
+}
+
 static void answer(const json_t *message)
 {
 	const char *what = json_string_value(json_object_get(message, "what"));
@@ -70,7 +79,10 @@ static void answer(const json_t *message)
 				say(json_pack("{s:s, s:i, s:s}", "op", "answer", "id", i, "result", "lie"));
 		say(json_pack("{s:s, s:s, s:s}", "op", "answer", "id", "x", "result", "lie"));
 	}
-	if (!strcmp(what, "holds"))
+	json_t *prepared = prepared_answer(what);
+	if (prepared)
+		say(json_pack("{s:s, s:O, s:o}", "op", "answer", "id", id, "result", prepared));
+	else if (!strcmp(what, "holds"))
 		say(json_pack("{s:s, s:O, s:[]}", "op", "answer", "id", id, "result"));
 	else if (!strcmp(what, "show"))
 		say(json_pack("{s:s, s:O, s:s}", "op", "answer", "id", id, "error", "there is no such hold"));
@@ -116,6 +128,7 @@ int main(int argc, char **argv)
 {
 	const char *slash = strrchr(argv[0], '/'), *name = slash ? slash + 1 : argv[0];
 	int records = -1;
+	own_name = name;
 	open_files(name);
 	signal(SIGUSR1, power_off);
 	if (is("die"))
