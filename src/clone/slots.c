@@ -164,6 +164,7 @@ static void bury(struct ft_slots *slots, struct ft_slot *slot, int status)
 		snprintf(detail, sizeof(detail), "ended with status %d", WEXITSTATUS(status));
 	}
 	slots->died += code == FT_SEED_DIED;
+	slots->finished += code != FT_SEED_DIED;
 	close(slot->control);
 	answer(slots, slot->hold, FT_EVENT_SEED_GONE, code, detail);
 	*slot = (struct ft_slot){0};

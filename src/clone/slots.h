@@ -50,8 +50,8 @@ struct ft_slots {
 	} answers[FT_SLOTS_ANSWERS];
 	unsigned first_answer, answer_count;
 	unsigned running;
-	/* Counters for status. */
-	uint64_t forked, refused, died;
+	/* Counters for status: forked = finished + died + running. A seed that we end or that is told to end has finished. */
+	uint64_t forked, refused, finished, died;
 	uint64_t last_pause_ns;
 	struct ft_histogram pauses;
 };

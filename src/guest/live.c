@@ -82,15 +82,17 @@ static void answer_status(struct ft_live *live, const json_t *message)
 	const struct ft_machine *m = live->m;
 	const struct ft_slots *s = live->slots;
 	say(live,
-	    json_pack("{s:s, s:O?, s:{s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:I, s:I, s:I, s:I, s:o}}",
-		      "op", "answer", "id", json_object_get(message, "id"), "result", "guest", live->guest,
-		      "linked", live->linked, "instructions", (json_int_t)m->icount, "vtime_ns",
-		      (json_int_t)ft_machine_vtime(m), "rx_frames", (json_int_t)live->rx_frames, "tx_frames",
-		      (json_int_t)live->tx_frames, "tx_full", (json_int_t)live->tx_full, "rx_dropped",
-		      (json_int_t)m->frames_dropped, "clones", (int)s->running, "clones_forked",
-		      (json_int_t)s->forked, "clones_refused", (json_int_t)s->refused, "clones_died",
-		      (json_int_t)s->died, "last_pause_ns", (json_int_t)s->last_pause_ns, "pauses",
-		      ft_histogram_json(&s->pauses)));
+	    json_pack(
+		"{s:s, s:O?, s:{s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:o}}",
+		"op", "answer", "id", json_object_get(message, "id"), "result", "guest", live->guest,
+		"linked", live->linked, "instructions", (json_int_t)m->icount, "vtime_ns",
+		(json_int_t)ft_machine_vtime(m), "rx_frames", (json_int_t)live->rx_frames, "tx_frames",
+		(json_int_t)live->tx_frames, "tx_full", (json_int_t)live->tx_full, "rx_dropped",
+		(json_int_t)m->frames_dropped, "disk_written", (json_int_t)ft_machine_disk_written(m),
+		"clones", (int)s->running, "clones_forked", (json_int_t)s->forked, "clones_refused",
+		(json_int_t)s->refused, "clones_finished", (json_int_t)s->finished, "clones_died",
+		(json_int_t)s->died, "last_pause_ns", (json_int_t)s->last_pause_ns, "pauses",
+		ft_histogram_json(&s->pauses)));
 }
 
 /* One message of the supervisor. False when there is none. */

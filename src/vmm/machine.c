@@ -175,8 +175,8 @@ bool ft_machine_quiet(const struct ft_machine *m)
 	return !m->interrupt && !d->net.s.count && !d->rng.s.count && !d->blk.s.count;
 }
 
-/* Everything but RAM. */
-static uint64_t finish_hash(struct ft_machine *m)
+/* Everything but RAM; of the disk all, or what was written since the mark. */
+static uint64_t finish_hash(struct ft_machine *m, bool written)
 {
 	XXH3_state_t *hash = m->hash;
 	if (m->engine) {
@@ -193,7 +193,7 @@ static uint64_t finish_hash(struct ft_machine *m)
 	XXH3_128bits_update(hash, clock, sizeof(clock));
 	uint8_t pending[3] = {m->interrupt, m->nmi, m->reset};
 	XXH3_128bits_update(hash, pending, sizeof(pending));
-	ft_devices_hash(m, hash);
+	ft_devices_hash(m, written, hash);
 	return XXH3_128bits_digest(hash).low64;
 }
 
@@ -201,7 +201,7 @@ uint64_t ft_machine_hash(struct ft_machine *m)
 {
 	XXH3_128bits_reset(m->hash);
 	XXH3_128bits_update(m->hash, m->ram.base, m->ram.size);
-	return finish_hash(m);
+	return finish_hash(m, false);
 }
 
 uint64_t ft_machine_hash_written(struct ft_machine *m)
@@ -212,5 +212,11 @@ uint64_t ft_machine_hash_written(struct ft_machine *m)
 			XXH3_128bits_update(m->hash, &page, sizeof(page));
 			XXH3_128bits_update(m->hash, m->ram.base + page * FT_PAGE_SIZE, FT_PAGE_SIZE);
 		}
-	return finish_hash(m);
+	return finish_hash(m, true);
+}
+
+uint64_t ft_machine_disk_written(const struct ft_machine *m)
+{
+	const struct ft_devices *d = m->devices;
+	return d->has_disk ? d->blk.disk.written_blocks * FT_DISK_BLOCK : 0;
 }

@@ -281,8 +281,11 @@ bool ft_machine_quiet(const struct ft_machine *m);
  * different page table entries: see engine.h. */
 uint64_t ft_machine_hash(struct ft_machine *m);
 
-/* The same over the pages written since the mark only: for machines whose RAM was equal when it was marked, as clones of
- * one seed. Costs what was written, not what there is. */
+/* The same over the pages and disk blocks written since the mark only: for machines whose RAM and disk were equal when they
+ * were marked, as clones of one seed. Costs what was written, not what there is. */
 uint64_t ft_machine_hash_written(struct ft_machine *m);
+
+/* Bytes of memory that hold what the guest has written to its disk: they grow with what it writes, at most to the disk's size. */
+uint64_t ft_machine_disk_written(const struct ft_machine *m);
 
 #endif

@@ -60,6 +60,8 @@ static int fresh(void **state)
 static int done(void **state)
 {
 	ft_slots_close(&slots);
+	assert_int_equal(slots.running, 0);
+	assert_true(slots.forked == slots.finished + slots.died);
 	ft_link_close(&link_vmm);
 	ft_link_close(&link_dataplane);
 	ft_machine_destroy(machine);

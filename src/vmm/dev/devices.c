@@ -43,7 +43,7 @@ static void hash_virtio(const struct ft_virtio *v, XXH3_state_t *hash)
 
 #define HASH(state) XXH3_128bits_update(hash, &(state), sizeof(state))
 
-void ft_devices_hash(const struct ft_machine *m, XXH3_state_t *hash)
+void ft_devices_hash(const struct ft_machine *m, bool written, XXH3_state_t *hash)
 {
 	const struct ft_devices *d = m->devices;
 	HASH(d->lapic.s);
@@ -63,7 +63,10 @@ void ft_devices_hash(const struct ft_machine *m, XXH3_state_t *hash)
 	if (d->has_disk) {
 		hash_virtio(&d->blk.v, hash);
 		HASH(d->blk.s);
-		ft_disk_hash(&d->blk.disk, hash);
+		if (written)
+			ft_disk_hash_written(&d->blk.disk, &m->ram, hash);
+		else
+			ft_disk_hash(&d->blk.disk, hash);
 	}
 	/* Armed timers in firing order; ranks are the same in machines built alike. */
 	for (const struct ft_timer *timer = m->timers; timer; timer = timer->next) {

@@ -37,6 +37,6 @@ struct ft_devices {
 
 int ft_devices_create(struct ft_machine *m, const struct ft_machine_config *config, struct ft_error *err);
 void ft_devices_destroy(struct ft_machine *m);
-void ft_devices_hash(const struct ft_machine *m, XXH3_state_t *hash);
+void ft_devices_hash(const struct ft_machine *m, bool written, XXH3_state_t *hash);
 
 #endif

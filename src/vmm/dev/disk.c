@@ -162,7 +162,7 @@ static int own_block(struct ft_disk *disk, struct ft_memory *memory, uint64_t bl
 		disk->written_blocks++;
 	}
 	if ((*leaf)->mark[n] != memory->marks + 1) {
-		(*leaf)->mark[n] = memory->marks + 1;
+		(*leaf)->newest = (*leaf)->mark[n] = memory->marks + 1;
 		memory->written++;
 	}
 	*own = (*leaf)->block[n];
@@ -189,17 +189,29 @@ int ft_disk_write(struct ft_disk *disk, struct ft_memory *memory, uint64_t at, c
 	return 0;
 }
 
+/* The blocks that bear the mark, or all that were ever written (0, which no block bears); leaves that have none are not looked into. */
+static void hash_blocks(const struct ft_disk *disk, uint32_t mark, XXH3_state_t *hash)
+{
+	for (uint64_t i = 0; i < disk->leaf_count; i++) {
+		const struct ft_disk_leaf *leaf = disk->leaves[i];
+		if (!leaf || (mark && leaf->newest != mark))
+			continue;
+		for (uint64_t n = 0; n < FT_DISK_LEAF; n++) {
+			uint64_t block = i * FT_DISK_LEAF + n;
+			if (!leaf->block[n] || (mark && leaf->mark[n] != mark))
+				continue;
+			XXH3_128bits_update(hash, &block, sizeof(block));
+			XXH3_128bits_update(hash, leaf->block[n], FT_DISK_BLOCK);
+		}
+	}
+}
+
 void ft_disk_hash(const struct ft_disk *disk, XXH3_state_t *hash)
 {
-	for (uint64_t block = 0; block < disk->leaf_count * FT_DISK_LEAF; block++) {
-		if (!disk->leaves[block / FT_DISK_LEAF]) {
-			block |= FT_DISK_LEAF - 1;
-			continue;
-		}
-		const uint8_t *own = overlay(disk, block);
-		if (!own)
-			continue;
-		XXH3_128bits_update(hash, &block, sizeof(block));
-		XXH3_128bits_update(hash, own, FT_DISK_BLOCK);
-	}
+	hash_blocks(disk, 0, hash);
+}
+
+void ft_disk_hash_written(const struct ft_disk *disk, const struct ft_memory *memory, XXH3_state_t *hash)
+{
+	hash_blocks(disk, memory->marks + 1, hash);
 }

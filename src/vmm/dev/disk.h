@@ -13,6 +13,7 @@
 struct ft_disk_leaf {
 	uint8_t *block[FT_DISK_LEAF]; /* NULL: as in the base image */
 	uint32_t mark[FT_DISK_LEAF];  /* ft_memory.marks + 1 when it was written last */
+	uint32_t newest;              /* the latest of these */
 };
 
 struct ft_disk {
@@ -35,6 +36,9 @@ int ft_disk_read(const struct ft_disk *disk, uint64_t at, void *to, uint64_t len
 int ft_disk_write(struct ft_disk *disk, struct ft_memory *memory, uint64_t at, const void *from,
 		  uint64_t length);
 
-void ft_disk_hash(const struct ft_disk *disk, XXH3_state_t *hash); /* the written blocks */
+void ft_disk_hash(const struct ft_disk *disk, XXH3_state_t *hash); /* all blocks that were ever written */
+
+/* The blocks written since memory's mark: costs what was written since, however old the guest is. */
+void ft_disk_hash_written(const struct ft_disk *disk, const struct ft_memory *memory, XXH3_state_t *hash);
 
 #endif
