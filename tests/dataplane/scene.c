@@ -39,7 +39,7 @@ const char *scene_clones = "\"max\": 1";
 int scene_start_eal(void)
 {
 	char *args[] = {"test", "--no-huge",    "--no-shconf",         "--no-pci", "--no-telemetry", "-m",
-			"32",   "--lcores=0@0", "--log-level=*:error", NULL};
+			"128",   "--lcores=0@0", "--log-level=*:error", NULL};
 	/* A test has no business leaving DPDK's runtime directory anywhere but here. */
 	setenv("RUNTIME_DIRECTORY", "/tmp", 1);
 	return rte_eal_init(9, args) < 0 ? -1 : 0;

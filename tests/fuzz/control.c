@@ -3,6 +3,7 @@
  * an object with `id` and either `result` or `error` and `code`. */
 #include "input.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -10,6 +11,8 @@
 
 #include "base/channel.h"
 #include "gateway/answer.h"
+#include "gateway/operate.h"
+#include "gateway/suppress.h"
 #include "gateway/supervisor.h"
 
 #define CLIENTS  3u
@@ -43,7 +46,8 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	static const char text[] =
 	    "sensor: s1\nuplink: {port: net_null0}\nguests:\n  web: {kernel: main.yaml, memory: 128 MiB, "
-	    "mac: \"52:54:00:00:02:0f\", address: 10.0.2.15}\nverdict_rules: v.yaml\ncorrelation_rules: "
+	    "mac: \"52:54:00:00:02:0f\", address: 10.0.2.15}\nservices:\n  http: {guest: web, port: 80, "
+	    "mode: enforce, rules: []}\nverdict_rules: v.yaml\ncorrelation_rules: "
 	    "v.yaml\n";
 	char file[80], rules[80];
 	struct ft_error err = {0};
@@ -62,6 +66,11 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 	unlink(file);
 	unlink(rules);
 	atexit(remove_all);
+	/* Nothing is started from there; and what the supervisor says on its way is not for people here. */
+	setenv("FORETASTE_LIBEXEC", directory, 1);
+	MUST(ft_child_program(FT_CHILD_VMM, file, sizeof(file), NULL));
+	stderr = fopen("/dev/null", "w");
+	MUST(stderr);
 	return 0;
 }
 
@@ -130,12 +139,24 @@ static void send_bytes(struct client *c, const void *bytes, size_t length)
 
 static void request(struct client *c, struct input *in)
 {
-	static const char *const whats[] = {"status", "holds", "counters", "verdicts",
-					    "show",   "statu", "",         "release"};
-	char line[200];
-	uint8_t how = input8(in);
-	snprintf(line, sizeof(line), "{\"what\": \"%s\", \"id\": %d, \"hold\": %d, \"limit\": %d}\n",
-		 whats[how & 7], how >> 3, (int8_t)input8(in), (int8_t)input8(in));
+	static const char *const whats[] = {
+	    "status",  "holds",       "counters",   "verdicts",      "show",          "statu",       "",
+	    "metrics", "guest-start", "guest-stop", "guest-restart", "guest-console", "release",     "drop",
+	    "mode",    "shadow",      "bypass",     "suppress",      "unsuppress",    "suppressions"};
+	static const char *const guests[] = {"web", "we", ""}, *const services[] = {"http", "htp", ""};
+	static const char *const modes[] = {"enforce", "observe", "shadow", "x"};
+	static const char *const networks[] = {"10.0.0.0/8", "2001:db8::/32", "10.0.0.1/33", "x"};
+	static const char *const times[] = {"1 h", "0 s", "1", "99999999 h"};
+	char line[512];
+	uint8_t what = input8(in), how = input8(in), number = input8(in);
+	snprintf(
+	    line, sizeof(line),
+	    "{\"what\": \"%s\", \"id\": %d, \"hold\": %d, \"limit\": %d, \"sid\": %d, \"suppression\": %d, "
+	    "\"guest\": \"%s\", \"service\": \"%s\", \"mode\": \"%s\", \"on\": %s, \"network\": \"%s\", "
+	    "\"for\": \"%s\", \"comment\": \"x\"}\n",
+	    whats[what % (sizeof(whats) / sizeof(whats[0]))], how >> 3, (int8_t)number, (int8_t)number,
+	    (int8_t)number, number, guests[how % 3], services[how / 3 % 3], modes[how / 9 & 3],
+	    how & 0x80 ? "true" : "false", networks[how / 16 & 3], times[number & 3]);
 	send_bytes(c, line, strlen(line));
 }
 
@@ -145,9 +166,13 @@ static void listen_child(unsigned n)
 	json_t *message;
 	int fds[FT_CHANNEL_FDS], count;
 	while (!ft_channel_receive(w.child[n], &message, fds, &count)) {
-		MUST(!count && json_is_integer(json_object_get(message, "id")));
-		MUST(json_is_string(json_object_get(message, "what")));
-		w.asked[w.asked_count++ % 64] = json_integer_value(json_object_get(message, "id"));
+		const char *op = json_string_value(json_object_get(message, "op"));
+		MUST(!count && op);
+		if (!strcmp(op, "query")) {
+			json_t *id = json_object_get(message, "id");
+			MUST(json_is_integer(id) && json_is_string(json_object_get(message, "what")));
+			w.asked[w.asked_count++ % 64] = json_integer_value(id);
+		}
 		json_decref(message);
 	}
 }
@@ -183,6 +208,13 @@ static void open_world(uint8_t how)
 	w.s.count = CHILDREN;
 	w.s.phase = FT_PHASE_RUNNING;
 	w.s.queries.control = &w.s.control;
+	w.s.queries.acted = ft_operate_acted;
+	w.s.queries.context = &w.s;
+	w.s.live = json_pack("{s:{}, s:{}}", "modes", "bypass");
+	w.s.metrics.fd = -1;
+	w.s.state_fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	MUST(w.s.live && w.s.state_fd >= 0 && !ft_suppress_open(&w.s, &err));
+	MUST(!socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, w.s.records));
 	w.asked_count = 0;
 	MUST(!ft_loop_open(&w.s.loop));
 	for (unsigned i = 0; i < CHILDREN; i++) {
@@ -222,6 +254,12 @@ static void close_world(void)
 		close(w.child[i]);
 	}
 	ft_loop_close(&w.s.loop);
+	close(w.s.records[0]);
+	close(w.s.records[1]);
+	unlinkat(w.s.state_fd, "suppressions", 0);
+	close(w.s.state_fd);
+	json_decref(w.s.suppressions);
+	json_decref(w.s.live);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -107,6 +107,9 @@ static size_t make(struct input *in, uint8_t *record)
 	if (type >= 0x80) { /* and then something is wrong with it */
 		record[input16(in) % length] ^= input8(in);
 		length = type & 0x40 ? input16(in) % (length + 1) : length;
+		uint32_t told = (uint32_t)length; /* cut, and honest about it */
+		if ((type & 0x20) && length >= sizeof(event))
+			memcpy(record + offsetof(struct ft_event, length), &told, sizeof(told));
 	}
 	return length;
 }
@@ -159,6 +162,26 @@ static void look(struct seen *s, const struct ft_event *e, const char *const *st
 		s->horizon = e->a[0] == FT_TRIAL_END_HORIZON;
 		s->handled = e->a[4] == 1;
 	}
+}
+
+/* A trial that ends: with all bytes taken or not, at its horizon or not. */
+static void finish(struct seen *s, struct input *in)
+{
+	uint8_t how = input8(in);
+	const char *strings[FT_EVENT_STRINGS] = {"", ""};
+	struct ft_event handled = {.type = FT_EVENT_TRIAL_HANDLED,
+				   .role = FT_ROLE_TRIAL,
+				   .hold = HOLD,
+				   .length = sizeof(handled),
+				   .a = {how & 3, how >> 2 & 3, 1}};
+	struct ft_event end = {
+	    .type = FT_EVENT_TRIAL_END,
+	    .role = FT_ROLE_TRIAL,
+	    .hold = HOLD,
+	    .length = sizeof(end),
+	    .a = {how & 16 ? input8(in) % 12u : FT_TRIAL_END_HORIZON, 1, 2, 3, how >> 5 & 1}};
+	look(s, &handled, strings);
+	look(s, &end, strings);
 }
 
 static void take(struct seen *s, struct input *in)
@@ -217,6 +240,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		} else if (what == 2 && s.ended) {
 			ft_case_abandon(s.c, FT_TRIAL_END_WALL, NULL);
 		}
+		if (what >= 6)
+			finish(&s, &in);
 		if (what < 4 && ft_case_step(s.c) == FT_CASE_TWIN) {
 			MUST(!twin); /* said once */
 			twin = true;

@@ -13,6 +13,7 @@ static void check_places(const struct ft_frame *f, size_t length)
 	if (!f->transport)
 		return;
 	MUST(f->protocol == IPPROTO_TCP || f->protocol == IPPROTO_UDP);
+	MUST(f->protocol != IPPROTO_TCP || f->payload <= FT_FRAME_HEADERS);
 	MUST(f->payload > f->l4 && f->payload <= f->length && f->payload_length <= f->length - f->payload);
 	if (f->timestamp)
 		MUST(f->timestamp > f->l4 && f->timestamp + 8u <= f->payload);
@@ -58,12 +59,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memcpy(copy, data, size);
 	if (ft_frame_parse(&frame, copy, size, &why)) {
 		MUST(why == FT_REASON_DROP_RUNT || why == FT_REASON_DROP_MALFORMED ||
-		     why == FT_REASON_DROP_CHECKSUM || why == FT_REASON_REFUSE_JUMBO);
+		     why == FT_REASON_DROP_CHECKSUM || why == FT_REASON_DROP_OVERSIZE);
 	} else {
 		check_places(&frame, size);
 		ft_frame_checksum(&frame);
 		if (frame.transport)
 			check_seal(&frame, copy, size);
+		struct ft_frame_quote quote;
+		if (ft_frame_is_error(&frame, &quote))
+			MUST(!quote.ports || quote.protocol == IPPROTO_TCP || quote.protocol == IPPROTO_UDP);
+		ft_frame_is_too_big(&frame);
 		if (frame.transport && frame.protocol == IPPROTO_TCP)
 			check_bare(&frame, (struct ft_frame_bare){.sequence = frame.sequence + 77,
 								  .flags = FT_TCP_ACK,

@@ -19,8 +19,8 @@
 #define SLOTS  65536u
 
 struct trial {
-	uint64_t hold;
-	bool used, gone_over, ready, horizon, evil, twin_ended, cleared;
+	uint64_t hold, held; /* bytes, or TCP's numbers */
+	bool used, ready, horizon, evil, twin_ended, cleared;
 	uint32_t frames, lengths[64];
 	uint8_t bytes[64 * 1600];
 	size_t filled;
@@ -98,7 +98,7 @@ static void clear(struct trial *t)
 
 /* ---- What comes out ---- */
 
-static int on_send(void *context, const void *frame, size_t length)
+static int on_send(void *context, unsigned uplink, const void *frame, size_t length)
 {
 	MUST(length <= FT_RING_RECORD_MAX);
 	volatile uint8_t last = ((const uint8_t *)frame)[length - 1];
@@ -179,11 +179,15 @@ static void command(uint32_t kind, const uint8_t *bytes, size_t length)
 		if (w.trial_count == TRIALS)
 			return;
 		t = &w.trials[w.trial_count++];
+		struct ft_trial_begin begin;
+		memcpy(&begin, bytes, sizeof(begin));
+		t->held =
+		    begin.protocol == IPPROTO_TCP ? begin.next_sequence - begin.first_sequence : begin.bytes;
 		t->used = true;
 		t->hold = hold;
 		t->frames = 0;
 		t->filled = 0;
-		t->gone_over = t->ready = t->horizon = t->evil = t->twin_ended = t->cleared = false;
+		t->ready = t->horizon = t->evil = t->twin_ended = t->cleared = false;
 	} else if (kind == FT_TRIAL_FRAME && t) {
 		length -= sizeof(hold);
 		MUST(!t->ready);
@@ -214,7 +218,7 @@ static void pass(uint64_t ns)
 {
 	w.now += ns;
 	ft_gate_time(w.gate, w.now, w.now);
-	ft_gate_awake(w.gate, (bool[2]){true, true});
+	ft_gate_awake(w.gate, (bool[FT_GATE_WAKES]){true, true});
 	ft_gate_guest(w.gate, 1000);
 	ft_gate_tick(w.gate);
 	drain();
@@ -245,6 +249,31 @@ static size_t payload(struct input *in, uint8_t *to, uint32_t sequence)
 	if (length && (how & 0x30) == 0x20)
 		to[0] ^= (uint8_t)(how >> 6);
 	return length;
+}
+
+/* An IPv4 packet in two fragments, in either order, the second perhaps twice or never. */
+static void in_pieces(const uint8_t *frame, size_t n, uint8_t how)
+{
+	uint8_t piece[2][2048];
+	size_t cut = 8 + (how & 8 ? 16 : 0), rest = n - 34 - cut;
+	for (unsigned i = 0; i < 2; i++) {
+		size_t length = i ? rest : cut;
+		memcpy(piece[i], frame, 34);
+		memcpy(piece[i] + 34, frame + 34 + (i ? cut : 0), length);
+		uint8_t *ip = piece[i] + 14;
+		ft_store16(ip + 2, (uint16_t)(20 + length));
+		ft_store16(ip + 4, how);
+		ft_store16(ip + 6, (uint16_t)(i ? cut / 8 : 0x2000));
+		struct ft_frame f = {
+		    .data = piece[i], .kind = FT_FRAME_IPV4, .fragment = true, .ip = 14, .l4 = 34};
+		ft_frame_seal(&f, piece[i]);
+	}
+	bool turned = how & 0x10;
+	ft_gate_wire(w.gate, 0, piece[turned], 34 + (turned ? rest : cut));
+	if (how & 0x80)
+		ft_gate_wire(w.gate, 0, piece[1], 34 + rest);
+	if (!(how & 4))
+		ft_gate_wire(w.gate, 0, piece[!turned], 34 + (turned ? cut : rest));
 }
 
 static void segment(struct input *in, bool client)
@@ -286,8 +315,10 @@ static void segment(struct input *in, bool client)
 		if (place & 0x8000)
 			n = place % n;
 	}
-	if (client) {
-		ft_gate_wire(w.gate, frame, n);
+	if (client && (odd & 0x50) == 0x40 && n >= 34 + 24) {
+		in_pieces(frame, n, how);
+	} else if (client) {
+		ft_gate_wire(w.gate, 0, frame, n);
 	} else {
 		from_guest(frame, n, odd & 0x20 ? FT_LINK_FRAME + (how & 1) : FT_LINK_FRAME);
 	}
@@ -325,7 +356,7 @@ static void datagram(struct input *in, bool client)
 			     .payload_length = (uint32_t)length};
 	ft_frame_seal(&f, frame);
 	if (client) {
-		ft_gate_wire(w.gate, frame, 42 + length);
+		ft_gate_wire(w.gate, 0, frame, 42 + length);
 	} else {
 		from_guest(frame, 42 + length, FT_LINK_FRAME);
 	}
@@ -338,7 +369,7 @@ static void raw(struct input *in)
 	size_t n = input8(in);
 	input_copy(in, frame, sizeof(frame));
 	if (how & 1) {
-		ft_gate_wire(w.gate, frame, n);
+		ft_gate_wire(w.gate, 0, frame, n);
 	} else {
 		from_guest(frame, n, FT_LINK_FRAME);
 	}
@@ -376,7 +407,7 @@ static void consider(struct trial *t)
 
 static void story(struct trial *t, uint8_t how)
 {
-	uint64_t held = 1 << 20;
+	uint64_t held = t->held;
 	if (how & 1) {
 		say(t->hold, FT_EVENT_EXEC, FT_ROLE_TRIAL, NULL, "/bin/sh", true);
 		t->evil |= !t->horizon;
@@ -385,9 +416,9 @@ static void story(struct trial *t, uint8_t how)
 	say(t->hold, FT_EVENT_TRIAL_HANDLED, FT_ROLE_TRIAL, (uint64_t[6]){held, how & 2 ? held + 1 : held, 1},
 	    NULL, true);
 	bool horizon = (how & 0xc) != 4, handled = (how & 0x30) != 0x10;
-	say(t->hold, FT_EVENT_TRIAL_END, FT_ROLE_TRIAL,
-	    (uint64_t[6]){horizon ? FT_TRIAL_END_HORIZON : (how >> 4) % 12u, 1, 2, 3, handled}, "", true);
-	if (horizon && handled)
+	uint64_t end = horizon ? FT_TRIAL_END_HORIZON : 1u + (how & 2) + (how >> 7) * 3u;
+	say(t->hold, FT_EVENT_TRIAL_END, FT_ROLE_TRIAL, (uint64_t[6]){end, 1, 2, 3, handled}, "", true);
+	if (horizon && handled && !(how & 2))
 		t->horizon = true;
 	consider(t);
 	pass(0);
@@ -476,11 +507,14 @@ static struct ft_gate *gate_of(unsigned kind)
 {
 	static struct ft_gate *gates[4];
 	struct ft_gate_outlet outlet = {
-	    .send = on_send, .record = on_record, .log = on_log, .kernel_side = true};
+	    .send = on_send, .record = on_record, .log = on_log, .kernel_side = 1};
 	struct ft_error err = {0};
 	if (!gates[kind]) {
 		json_t *config = scene_config(services[kind], "", "");
-		MUST(!ft_gate_new(config, &outlet, &gates[kind], &err));
+		int error = ft_gate_new(config, &outlet, &gates[kind], &err);
+		if (error)
+			fprintf(stderr, "%s\n", err.text);
+		MUST(!error);
 		json_decref(config);
 	}
 	return gates[kind];
@@ -535,13 +569,13 @@ static void connect_all(void)
 	uint8_t frame[256];
 	for (unsigned port = 0; port < PORTS; port++) {
 		w.maker.client_port = (uint16_t)(40000 + port);
-		ft_gate_wire(w.gate, frame, scene_build(&w.maker, true, 0, 0, FT_TCP_SYN, "", 0, frame));
+		ft_gate_wire(w.gate, 0, frame, scene_build(&w.maker, true, 0, 0, FT_TCP_SYN, "", 0, frame));
 		pass(0);
 		struct iovec part = {
 		    frame, scene_build(&w.maker, false, 0, 1, FT_TCP_SYN | FT_TCP_ACK, "", 0, frame)};
 		ft_ring_put(&w.vmm.tx, FT_LINK_FRAME, &part, 1);
 		pass(0);
-		ft_gate_wire(w.gate, frame, scene_build(&w.maker, true, 1, 1, FT_TCP_ACK, "", 0, frame));
+		ft_gate_wire(w.gate, 0, frame, scene_build(&w.maker, true, 1, 1, FT_TCP_ACK, "", 0, frame));
 		w.client_next[port] = w.guest_next[port] = 1;
 		w.guest_has[port] = w.guest_acked[port] = CLIENT_ISN + 1;
 		pass(0);

@@ -18,7 +18,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv);
 #define MUST(condition)                                                                                      \
 	do {                                                                                                 \
 		if (!(condition)) {                                                                          \
-			fprintf(stderr, "%s:%d: broken: %s\n", __FILE__, __LINE__, #condition);              \
+			dprintf(2, "%s:%d: broken: %s\n", __FILE__, __LINE__, #condition);                   \
 			abort();                                                                             \
 		}                                                                                            \
 	} while (0)

@@ -7,7 +7,7 @@
 #include "../vmm/bare.h"
 #include "signals.h"
 
-#define MOST 1500u
+#define MOST 600u
 /* The bare machine's: bare.c. */
 #define KERNEL 0xffff800000000000ull
 #define CODE   0x40000u
@@ -45,10 +45,12 @@ static void start(struct input *in, struct ft_machine *m)
 	size_t length;
 	const uint8_t *bytes = input_bytes(in, sizeof(code), &length);
 	memcpy(code, bytes, length);
-	/* Behind the code: HLT, with interrupts as the code left them. */
+	/* Behind the code, and where registers point: HLT. Zeros would be code that writes itself, each instruction
+	 * translated and verified alone. */
 	static uint8_t halts[0x2000];
 	memset(halts, 0xf4, sizeof(halts));
 	MUST(ft_memory_write(&m->ram, ft_gpa_make(CODE), halts, sizeof(halts)));
+	MUST(ft_memory_write(&m->ram, ft_gpa_make(DATA), halts, sizeof(halts)));
 	MUST(!length || ft_memory_write(&m->ram, ft_gpa_make(s.rip - KERNEL), code, length));
 	struct ft_error err = {0};
 	MUST(!m->engine_ops->set(m->engine, &s, &err));

@@ -3,6 +3,7 @@
  * guest memory but those that ring 3 may write. */
 #include "input.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/time.h>
@@ -155,7 +156,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		_exit(0);
 	}
 	int status;
-	MUST(waitpid(child, &status, 0) == child);
+	while (waitpid(child, &status, 0) != child)
+		MUST(errno == EINTR);
 	MUST(WIFSIGNALED(status) ? WTERMSIG(status) == SIGVTALRM : WEXITSTATUS(status) == 0);
 	return 0;
 }

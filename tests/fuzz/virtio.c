@@ -65,7 +65,8 @@ static void describe(struct world *w, struct input *in)
 	unsigned queue = (place >> 7) % w->d.queues, n = place % DRIVER_QUEUE_SIZE;
 	uint64_t at = address(in);
 	uint32_t size = length(in);
-	uint16_t flags = how & 3, next = (how & 0x40) ? input16(in) : (uint16_t)((n + 1) % DRIVER_QUEUE_SIZE);
+	uint16_t flags = how & 3, next = (how & 0x40) ? (uint16_t)(input8(in) % (DRIVER_QUEUE_SIZE + 1))
+						      : (uint16_t)((n + 1) % DRIVER_QUEUE_SIZE);
 	if ((how & 0x3c) == 0x3c)
 		flags = input16(in);
 	driver_describe(&w->d, queue, n, at, size, flags, next);
@@ -205,22 +206,30 @@ static void honest_blk(struct driver *d)
 	uint32_t header[4] = {0, 0, 7, 0}, head;
 	uint8_t sector[512], done = 0xff;
 	memset(sector, 0x3c, sizeof(sector));
-	for (header[0] = 1; header[0] < 2; header[0]--) { /* write, then read */
+	for (int write = 1; write >= 0; write--) {
+		header[0] = (uint32_t)write;
 		driver_put(d, DRIVER_DATA, header, sizeof(header));
 		driver_put(d, DRIVER_DATA + 0x1000, sector, sizeof(sector));
 		driver_put(d, DRIVER_DATA + 0x100, &done, 1);
 		driver_describe(d, 0, 0, DRIVER_DATA, 16, DRIVER_NEXT, 1);
 		driver_describe(d, 0, 1, DRIVER_DATA + 0x1000, 512,
-				(uint16_t)(DRIVER_NEXT | (header[0] ? 0 : DRIVER_WRITE)), 2);
+				(uint16_t)(DRIVER_NEXT | (write ? 0 : DRIVER_WRITE)), 2);
 		driver_describe(d, 0, 2, DRIVER_DATA + 0x100, 1, DRIVER_WRITE, 0);
 		driver_offer(d, 0, 0);
 		driver_notify(d, 0);
 		pc_pass(&d->pc, 1000000);
-		MUST(driver_used(d, 0, &head) == (header[0] ? 1 : 513) && head == 0);
+		MUST(driver_used(d, 0, &head) == (write ? 1 : 513) && head == 0);
 		MUST(driver_get(d, DRIVER_DATA + 0x100, 1) == 0);
 		memset(sector, 0, sizeof(sector));
 	}
 	MUST(driver_get(d, DRIVER_DATA + 0x1000, 8) == 0x3c3c3c3c3c3c3c3c);
+	/* One sector behind the end: refused, and nothing is given. */
+	header[2] = DISK_BYTES / 512;
+	driver_put(d, DRIVER_DATA, header, sizeof(header));
+	driver_offer(d, 0, 0);
+	driver_notify(d, 0);
+	pc_pass(&d->pc, 1000000);
+	MUST(driver_used(d, 0, &head) == 1 && driver_get(d, DRIVER_DATA + 0x100, 1) == 1);
 }
 
 static void honest_rng(struct driver *d)

@@ -7,7 +7,7 @@
 
 struct pc {
 	struct ft_machine *m;
-	uint8_t sent[2048]; /* the last transmitted frame */
+	uint8_t sent[FT_NET_FRAME_MAX]; /* the last transmitted frame */
 	size_t sent_length;
 	unsigned sent_count;
 	char console[256];
