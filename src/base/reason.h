@@ -25,6 +25,7 @@
 	X(HOLD_ALL, "hold.all", HOLD, "the service screens everything")                                              \
 	X(HOLD_JOIN, "hold.join", HOLD, "later packet of a flow that is being held")                                 \
 	X(HOLD_FRAGMENT, "hold.fragment", HOLD, "fragment that waits for the rest of its datagram")                 \
+	X(HOLD_CANARY, "hold.canary", HOLD, "input of the gateway's self-test to a service without patterns")         \
 	X(HOLD_OVERLAP, "hold.overlap", HOLD, "a retransmission carried different bytes for the same sequence numbers") \
 	/* released */                                                                                               \
 	X(RELEASE_CLEAN, "release.clean", RELEASE, "a clone took exactly these frames and showed nothing wrong")     \
@@ -44,6 +45,8 @@
 	X(DROP_OVERSIZE_POLICY, "drop.input-oversize", DROP, "more input than may be tried; the service's on_oversize says drop") \
 	X(DROP_OPERATOR, "drop.operator", DROP, "an operator dropped it; the trial was given up")                    \
 	X(DROP_SHUTDOWN, "drop.shutdown", DROP, "the gateway stops and the service's on_error says drop")            \
+	X(DROP_CANARY, "drop.canary", DROP, "the gateway's self-test: its input after the trial, and what the guest sends to it") \
+	X(DROP_CANARY_ADDRESS, "drop.canary-address", DROP, "somebody else's packet from the address that is the self-test's") \
 	X(DROP_FLOW_DEAD, "drop.flow-dead", DROP, "later packet of a flow that was dropped")                         \
 	X(DROP_SYN_DATA, "drop.syn-data", DROP, "data in a SYN is stripped; the sender sends it again")              \
 	X(DROP_HOLD_DUPLICATE, "drop.hold-duplicate", DROP, "retransmission of bytes that are held already")         \

@@ -3,6 +3,7 @@
 #ifndef FT_DATAPLANE_GATE_T_H
 #define FT_DATAPLANE_GATE_T_H
 
+#include "dataplane/canary.h"
 #include "dataplane/fdb.h"
 #include "dataplane/flow.h"
 #include "dataplane/frame.h"
@@ -55,6 +56,7 @@ struct ft_gate {
 	struct ft_inspect *inspect;
 	struct ft_flows *flows;
 	struct ft_holds holds;
+	struct ft_canary canary;
 	struct ft_reassembly *reassembly;
 	uint64_t partial_checksums; /* completed by us */
 	uint64_t urgent_cleared;

@@ -122,6 +122,10 @@ void ft_gate_emit(struct ft_gate *gate, struct ft_guest *guest, const void *fram
 		return;
 	}
 	memcpy(data, frame, length);
+	struct ft_frame parsed;
+	enum ft_reason why;
+	if (gate->canary.count && !ft_frame_parse(&parsed, data, length, &why) && ft_canary_takes(gate, guest, &parsed))
+		return;
 	if (has_own_tag(guest))
 		data = ft_fdb_tag(data, &length, guest->vlan);
 	put_out(gate, guest, data, length);
@@ -193,7 +197,11 @@ static void handle(struct ft_gate *gate, struct ft_guest *guest, struct ft_frame
 {
 	enum ft_reason why;
 	bool kernel_side = gate->outlet.kernel_side >> guest->uplink & 1;
-	const struct ft_service *service = service_of(gate, guest, frame, &why);
+	if (ft_canary_is_forged(gate, guest, frame)) {
+		ft_gate_note(gate, FT_REASON_DROP_CANARY_ADDRESS);
+		return;
+	}
+	const struct ft_service *service = ft_canary_service(gate, service_of(gate, guest, frame, &why));
 	if (!passes(why)) {
 		ft_gate_note(gate, why);
 		return;
@@ -385,6 +393,8 @@ void ft_gate_outbound(struct ft_gate *gate, struct ft_guest *guest, uint8_t *dat
 	if (frame.transport &&
 	    !(frame.protocol == IPPROTO_TCP ? ft_tcp_guest : ft_udp_guest)(gate, guest, &frame))
 		return;
+	if (ft_canary_takes(gate, guest, &frame))
+		return;
 	ft_gate_note(gate, FT_REASON_PASS_OUTBOUND);
 	if (has_own_tag(guest))
 		data = ft_fdb_tag(data, &length, guest->vlan);
@@ -422,6 +432,8 @@ void ft_gate_time(struct ft_gate *gate, uint64_t monotonic_ns, uint64_t wall_ns)
 
 uint64_t ft_gate_tick(struct ft_gate *gate)
 {
+	if (gate->now >= gate->canary.due)
+		ft_canary_tick(gate);
 	if (gate->now >= gate->holds.due)
 		ft_holds_tick(gate);
 	if (gate->now >= gate->next_sweep) {
@@ -439,6 +451,8 @@ uint64_t ft_gate_tick(struct ft_gate *gate)
 		guest->kick = guest->kick_cmd = false;
 	}
 	uint64_t due = gate->now + TICK_NS;
+	if (gate->canary.due < due)
+		due = gate->canary.due;
 	return gate->holds.due < due ? gate->holds.due : due;
 }
 
@@ -475,7 +489,7 @@ static json_t *guest_status(const struct ft_gate *gate, const struct ft_guest *g
 {
 	unsigned open = 0;
 	for (const struct ft_hold *hold = gate->holds.first; hold; hold = hold->next)
-		open += hold->guest == guest && hold->state < FT_HOLD_DEPART;
+		open += hold->guest == guest && hold->state < FT_HOLD_DEPART && !hold->flow->service->canary;
 	return json_pack("{s:b, s:i, s:i, s:i, s:I, s:I}", "up", guest->up, "flows",
 			 (int)ft_flows_of(gate->flows, guest->index), "holds", (int)open, "clones",
 			 (int)guest->clones, "held_bytes", (json_int_t)guest->held, "events_lost",
@@ -656,18 +670,35 @@ static int assign_services(struct ft_gate *gate, struct ft_error *err)
 	return 0;
 }
 
-static int load_screens(struct ft_gate *gate, const json_t *rules, struct ft_error *err)
+/* Each service with patterns has the self-test's among them, so that it is this very matcher that finds it. */
+static int load_screen(struct ft_gate *gate, struct ft_service *service, bool canary, struct ft_error *err)
 {
-	json_t *empty = json_array();
-	int error = ft_patterns_load(rules ? rules : empty, &gate->patterns, NULL, err);
-	json_decref(empty);
-	for (size_t i = 0; i < gate->services.count && !error; i++) {
-		struct ft_service *service = &gate->services.list[i];
-		error =
-		    ft_screen_new(gate->patterns, service->sids, service->sid_count, &service->screen, err);
-		if (error)
-			ft_error_prefix(err, "service %s", service->name);
-	}
+	size_t count = service->sid_count;
+	uint32_t *sids = calloc(count + 1, sizeof(*sids));
+	if (!sids)
+		return ft_error_set(err, -ENOMEM, "no memory for the patterns");
+	if (count)
+		memcpy(sids, service->sids, count * sizeof(*sids));
+	if (canary && count)
+		sids[count++] = FT_CANARY_SID;
+	int error = ft_screen_new(gate->patterns, sids, count, &service->screen, err);
+	free(sids);
+	if (error)
+		ft_error_prefix(err, "service %s", service->name);
+	return error;
+}
+
+static int load_screens(struct ft_gate *gate, const json_t *config, struct ft_error *err)
+{
+	const json_t *rules = json_object_get(config, "rules");
+	json_t *all = json_is_array(rules) ? json_copy((json_t *)(uintptr_t)rules) : json_array();
+	json_t *canary = ft_canary_pattern(&gate->canary, config);
+	if (canary)
+		json_array_append_new(all, canary);
+	int error = ft_patterns_load(all, &gate->patterns, NULL, err);
+	json_decref(all);
+	for (size_t i = 0; i < gate->services.count && !error; i++)
+		error = load_screen(gate, &gate->services.list[i], canary != NULL, err);
 	return error;
 }
 
@@ -727,7 +758,7 @@ int ft_gate_new(const json_t *config, const struct ft_gate_outlet *outlet, struc
 	if (!error)
 		error = ft_budgets_load(json_object_get(config, "clone"), &made->budgets, err);
 	if (!error)
-		error = load_screens(made, json_object_get(config, "rules"), err);
+		error = load_screens(made, config, err);
 	if (!error)
 		error = load_rules(made, config, err);
 	if (!error)
@@ -738,6 +769,8 @@ int ft_gate_new(const json_t *config, const struct ft_gate_outlet *outlet, struc
 		error = ft_reassembly_new(&made->reassembly, err);
 	if (!error)
 		error = ft_suppressions_load(&made->suppressions, json_object_get(config, "suppressions"), err);
+	if (!error)
+		error = ft_canary_open(made, config, err);
 	if (error) {
 		ft_gate_free(made);
 		return error;
@@ -754,6 +787,7 @@ void ft_gate_free(struct ft_gate *gate)
 		ft_gate_end_link(gate, &gate->guests[i], "the gateway stops");
 	ft_holds_tick(gate);
 	ft_flows_free(gate->flows);
+	ft_canary_close(gate);
 	ft_reassembly_free(gate->reassembly);
 	for (size_t i = 0; i < gate->services.count; i++)
 		ft_screen_free(gate->services.list[i].screen);

@@ -36,6 +36,8 @@ struct ft_gate_outlet {
 	void (*record)(void *context, json_t *record);
 	/* One line for the operator. level: error, warning, info. */
 	void (*log)(void *context, const char *level, const char *text);
+	/* What came of a self-test: service, result, why, took_ns (src/gateway/protocol.md); borrowed. May be NULL. */
+	void (*canary)(void *context, json_t *result);
 	unsigned kernel_side; /* a bit for each uplink whose frames may have partial checksums */
 };
 

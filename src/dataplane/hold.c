@@ -442,9 +442,24 @@ static void observed(struct ft_gate *gate, struct ft_hold *hold, enum ft_policy 
 	detach(gate, hold);
 }
 
+/* Of the self-test: whatever the verdict, the live guest does not get it. It is nobody's input, so nothing is reported. */
+static void end_canary(struct ft_gate *gate, struct ft_hold *hold)
+{
+	struct ft_flow *flow = hold->flow;
+	ft_canary_judged(gate, hold);
+	ft_gate_note_many(gate, FT_REASON_DROP_CANARY, hold->frames);
+	detach(gate, hold);
+	if (!flow->dead)
+		ft_flow_kill(gate, flow);
+}
+
 /* The case is judged: does what the verdict, and without one the service's policy, says. */
 static void conclude(struct ft_gate *gate, struct ft_hold *hold)
 {
+	if (hold->flow->service->canary) {
+		end_canary(gate, hold);
+		return;
+	}
 	enum ft_reason reason;
 	enum ft_policy what = decide(hold, &reason);
 	if (hold->observed) {
@@ -724,7 +739,7 @@ void ft_hold_observe(struct ft_gate *gate, struct ft_flow *flow, const struct ft
 int ft_hold_order(struct ft_gate *gate, uint64_t id, bool release_it, uint64_t *before)
 {
 	struct ft_hold *hold = find(gate, id);
-	if (!hold || hold->observed || !hold->flow || hold->state >= FT_HOLD_RELEASE)
+	if (!hold || hold->observed || !hold->flow || hold->state >= FT_HOLD_RELEASE || hold->flow->service->canary)
 		return -ENOENT;
 	if (hold->flow->hold != hold) {
 		*before = hold->flow->hold->id;
@@ -773,6 +788,10 @@ static void end_by_policy(struct ft_gate *gate, struct ft_hold *hold, bool gone,
 	if (!releasing)
 		abandon(hold, FT_TRIAL_END_ERROR, why);
 	hold->hopeless = true;
+	if (hold->flow->service->canary) {
+		end_canary(gate, hold);
+		return;
+	}
 	if (hold->observed) {
 		observed(gate, hold, policy, ft_policy_reason(FT_EXCEPTION_ERROR, policy));
 	} else if (gone && (releasing || policy == FT_POLICY_RELEASE)) {
@@ -813,7 +832,7 @@ json_t *ft_holds_list(const struct ft_gate *gate)
 	size_t bytes = 0;
 	json_int_t more = 0;
 	for (const struct ft_hold *hold = gate->holds.first; hold; hold = hold->next) {
-		if (hold->state >= FT_HOLD_DEPART)
+		if (hold->state >= FT_HOLD_DEPART || hold->flow->service->canary)
 			continue;
 		if (more) {
 			more++;

@@ -93,6 +93,12 @@ static void send_record(void *context, json_t *record)
 	process->record_broken = true;
 }
 
+static void tell_canary(void *context, json_t *result)
+{
+	json_t *message = json_copy(result);
+	say("canary", message);
+}
+
 /* Waits for the first message, which is the configuration. */
 static int receive_config(json_t **config, int fds[FT_CHANNEL_FDS], int *count, struct ft_error *err)
 {
@@ -337,6 +343,7 @@ int main(void)
 					.send = send_frame,
 					.record = send_record,
 					.log = log_line,
+					.canary = tell_canary,
 					.kernel_side = kernel_sides(&process)};
 	int code = 0;
 	if (ft_gate_new(config, &outlet, &process.gate, &err))

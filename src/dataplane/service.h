@@ -13,6 +13,7 @@
 #include "dataplane/shadow.h"
 #include "detect/profile.h"
 
+struct ft_canary_test;
 struct ft_screen;
 struct ft_shadow;
 
@@ -48,6 +49,7 @@ struct ft_service {
 	uint64_t input_most;     /* bytes of one flow that are tried, all its holds together */
 	uint32_t trials_per_flow;
 	struct ft_profile *profile;
+	struct ft_canary_test *canary; /* of the copy of a service that the self-test uses (dataplane/canary.h) */
 	struct ft_screen *screen; /* compiled patterns (dataplane/screen.h), owned by whoever set it */
 };
 

@@ -81,6 +81,8 @@ int ft_trigger_client(struct ft_gate *gate, struct ft_flow *flow, const struct f
 		trigger->risk = (unsigned)__builtin_ctzll(risks);
 	} else if (flow->service->screen_all && counts(&finding, 0)) {
 		trigger->reason = FT_REASON_HOLD_ALL;
+	} else if (flow->service->canary) {
+		trigger->reason = FT_REASON_HOLD_CANARY;
 	}
 	if (trigger->reason == FT_REASON_COUNT && finding.by) {
 		finding.by->hits++;

@@ -18,7 +18,7 @@ static const uint8_t client_mac[6] = {2, 0, 0, 0, 0, 9}, guest_mac[6] = {2, 0, 0
 
 static const char config_text[] =
     "{\"guests\": {\"web\": {\"mac\": \"02:00:00:00:00:01\", \"address\": \"10.0.2.15\","
-    " \"vlan\": \"trunk\"}%s},"
+    " \"vlan\": \"trunk\"%s}%s},"
     " \"services\": {\"web\": {\"guest\": \"web\", \"protocol\": \"tcp\", \"port\": 80, \"rules\": "
     "[1000001], %s},"
     "               \"dns\": {\"guest\": \"web\", \"protocol\": \"udp\", \"port\": 53, \"rules\": [1000001],"
@@ -32,9 +32,10 @@ static const char config_text[] =
     "            \"verdict\": \"suspicious\", \"any\": {\"event\": \"reset\"}}],"
     " \"correlation_rules\": [{\"sid\": 3000002, \"name\": \"panic\", \"text\": \"it panicked\", \"severity\": 1,"
     "            \"any\": {\"event\": \"panic\"}}],"
-    " \"clone\": {\"wall\": 1000000000, %s}, \"flows\": 256}";
+    " \"clone\": {\"wall\": 1000000000, %s}, \"flows\": 256%s}";
 
 const char *scene_clones = "\"max\": 1";
+const char *scene_guest_keys = "", *scene_keys = "";
 
 int scene_start_eal(void)
 {
@@ -70,6 +71,12 @@ static void on_record(void *context, json_t *record)
 		json_array_append(scene->records, record);
 }
 
+static void on_canary(void *context, json_t *result)
+{
+	struct scene *scene = context;
+	json_array_append(scene->canary, result);
+}
+
 static void on_log(void *context, const char *level, const char *text)
 {
 	struct scene *scene = context;
@@ -91,7 +98,8 @@ json_t *scene_config(const char *service, const char *guests, const char *servic
 {
 	char text[4096];
 	json_error_t why;
-	snprintf(text, sizeof(text), config_text, guests, service, services, scene_clones);
+	snprintf(text, sizeof(text), config_text, scene_guest_keys, guests, service, services, scene_clones,
+		 scene_keys);
 	json_t *config = json_loads(text, 0, &why);
 	if (!config) {
 		fprintf(stderr, "configuration: %s\n", why.text);
@@ -109,12 +117,14 @@ void scene_open_with(struct scene *scene, const char *service, const char *guest
 {
 	memset(scene, 0, sizeof(*scene));
 	scene->records = json_array();
+	scene->canary = json_array();
 	scene->client_port = 40000;
 	scene->now = 1000 * MS;
 	json_t *config = scene_config(service, guests, services);
 	struct ft_error err = {0};
 	struct ft_gate_outlet outlet = {
-	    .context = scene, .send = on_send, .record = on_record, .log = on_log, .kernel_side = true};
+	    .context = scene, .send = on_send, .record = on_record, .log = on_log, .canary = on_canary,
+	    .kernel_side = true};
 	if (ft_gate_new(config, &outlet, &scene->gate, &err)) {
 		fprintf(stderr, "configuration: %s\n", err.text);
 		abort();
@@ -129,6 +139,7 @@ void scene_close(struct scene *scene)
 	ft_gate_free(scene->gate);
 	ft_link_close(&scene->vmm);
 	json_decref(scene->records);
+	json_decref(scene->canary);
 	scene->gate = NULL;
 }
 

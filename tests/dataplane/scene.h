@@ -53,6 +53,7 @@ struct scene {
 	struct wire to_client[256];
 	unsigned client_count;
 	json_t *records; /* array */
+	json_t *canary;  /* array: what came of self-tests */
 	bool deaf;       /* keeps no more of them */
 	char log[512];
 	/* the vmm's side */
@@ -80,6 +81,8 @@ struct scene {
 
 /* What the clones of the next scene may have: JSON members. One at a time unless a test says otherwise. */
 extern const char *scene_clones;
+/* Further members of the guest "web" and of the whole, each beginning with a comma. */
+extern const char *scene_guest_keys, *scene_keys;
 
 /* The gate's configuration alone, as scene_open_with makes it. */
 json_t *scene_config(const char *service, const char *guests, const char *services);

@@ -1,0 +1,426 @@
+#include "dataplane/canary.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "dataplane/gate-t.h"
+#include "dataplane/hold.h"
+
+#define AGAIN_NS    1000000000ull  /* until a SYN without an answer is sent again */
+#define SOON_NS     5000000000ull  /* until the next test after one that did not pass */
+#define LOOK_NS     1000000000ull  /* while there is nothing to test */
+#define GRACE_NS    10000000000ull /* after everything that bounds a hold */
+#define FIRST_PORT  1024u
+#define ARP_LENGTH  28u
+#define TCP_MSS_LEN 4u
+#define FRAME_MOST  (FT_FRAME_HEADER + 20u + 20u + TCP_MSS_LEN + FT_CANARY_INPUT)
+
+static const uint8_t own_mac[6] = {0x02, 'c', 'a', 'n', 'r', 'y'}; /* locally administered */
+
+static const char *const names[] = {
+#define X(name, label) label,
+    FT_CANARY_RESULTS(X)
+#undef X
+};
+
+/* ---- Making ----------------------------------------------------------------------------------------------------- */
+
+json_t *ft_canary_pattern(struct ft_canary *canary, const json_t *config)
+{
+	json_int_t every = json_integer_value(json_object_get(json_object_get(config, "canary"), "every"));
+	uint8_t secret[16];
+	if (every <= 0 || getrandom(secret, sizeof(secret), 0) != sizeof(secret))
+		return NULL;
+	canary->every_ns = (uint64_t)every;
+	size_t at = (size_t)snprintf(canary->token, sizeof(canary->token), "foretaste-canary-");
+	for (size_t i = 0; i < sizeof(secret); i++)
+		at += (size_t)snprintf(canary->token + at, sizeof(canary->token) - at, "%02x", secret[i]);
+	return json_pack("{s:i, s:s, s:s, s:i, s:s}", "sid", (int)FT_CANARY_SID, "name", "canary", "text",
+			 "input of the gateway's self-test", "severity", 3, "pattern", canary->token);
+}
+
+static int open_test(struct ft_gate *gate, struct ft_canary_test *test, const struct ft_service *service,
+		     const json_t *config, struct ft_error *err)
+{
+	const json_t *guest = json_object_get(json_object_get(config, "guests"), service->guest);
+	const json_t *own = json_object_get(json_object_get(config, "services"), service->name);
+	const char *from = json_string_value(json_object_get(guest, "canary"));
+	const char *to = json_string_value(json_object_get(guest, "address"));
+	const char *attack = json_string_value(json_object_get(own, "canary_attack"));
+	struct in_addr address;
+	if (!from || inet_pton(AF_INET, from, &address) != 1)
+		return ft_error_set(err, -EINVAL, "guest %s: canary: no IPv4 address", service->guest);
+	if (!to || inet_pton(AF_INET, to, &test->server) != 1 || test->server == address.s_addr)
+		return ft_error_set(err, -EINVAL, "guest %s: address: no IPv4 address, or that of canary", service->guest);
+	if (attack && (!*attack || strlen(attack) > FT_CANARY_INPUT))
+		return ft_error_set(err, -EINVAL, "service %s: canary_attack: not between 1 and %u bytes", service->name,
+				    FT_CANARY_INPUT);
+	test->service = service;
+	test->guest = &gate->guests[service->guest_index];
+	test->address = ft_address_v4(&address);
+	test->as = *service;
+	test->as.mode = test->as.acting = FT_MODE_ENFORCE;
+	test->as.canary = test;
+	test->as.tally = calloc(1, sizeof(*test->as.tally));
+	test->attack = attack ? strdup(attack) : NULL;
+	if (!test->as.tally || (attack && !test->attack))
+		return -ENOMEM;
+	test->last = FT_CANARY_RESULT_COUNT;
+	/* Not where an earlier process left off: the guest may still have its connections. */
+	if (getrandom(&test->port, sizeof(test->port), GRND_NONBLOCK) != sizeof(test->port))
+		test->port = 0;
+	return 0;
+}
+
+int ft_canary_open(struct ft_gate *gate, const json_t *config, struct ft_error *err)
+{
+	struct ft_canary *canary = &gate->canary;
+	canary->due = canary->every_ns ? 0 : UINT64_MAX;
+	if (!canary->every_ns)
+		return 0;
+	canary->tests = calloc(gate->services.count + 1, sizeof(*canary->tests));
+	if (!canary->tests)
+		return ft_error_set(err, -ENOMEM, "no memory for the self-test");
+	for (size_t i = 0; i < gate->services.count; i++) {
+		const struct ft_service *service = &gate->services.list[i];
+		const char *wanted = json_string_value(json_object_get(
+		    json_object_get(json_object_get(config, "services"), service->name), "canary"));
+		/* A guest that has no MAC gets every frame, so it is not known under which one it would take ours. */
+		if (service->protocol != IPPROTO_TCP || (wanted && !strcmp(wanted, "off")) ||
+		    gate->guests[service->guest_index].any_mac)
+			continue;
+		int error = open_test(gate, &canary->tests[canary->count++], service, config, err);
+		if (error)
+			return error;
+	}
+	return 0;
+}
+
+void ft_canary_close(struct ft_gate *gate)
+{
+	struct ft_canary *canary = &gate->canary;
+	for (size_t i = 0; i < canary->count; i++) {
+		free(canary->tests[i].as.tally);
+		free(canary->tests[i].attack);
+	}
+	free(canary->tests);
+	*canary = (struct ft_canary){.due = UINT64_MAX};
+}
+
+/* ---- Its frames ------------------------------------------------------------------------------------------------- */
+
+/* Sends a segment as if it had come from the guest's uplink. */
+static void inject(struct ft_gate *gate, struct ft_canary_test *test, unsigned flags, const void *payload, size_t length)
+{
+	uint8_t room[4 + FRAME_MOST] = {0}, *data = room + 4, *ip = data + FT_FRAME_HEADER, *tcp = ip + 20;
+	size_t options = flags & FT_TCP_SYN ? TCP_MSS_LEN : 0, header = 20 + options;
+	uint32_t sequence = test->isn + !(flags & FT_TCP_SYN);
+	memcpy(data, test->guest->mac, 6);
+	memcpy(data + 6, own_mac, 6);
+	ft_store16(data + 12, 0x0800);
+	ip[0] = 0x45;
+	ft_store16(ip + 2, (uint16_t)(20 + header + length));
+	ft_store16(ip + 6, 0x4000); /* do not fragment: and so no identification is needed (RFC 6864) */
+	ip[8] = 64;
+	ip[9] = IPPROTO_TCP;
+	memcpy(ip + 12, test->address.bytes + 12, 4);
+	memcpy(ip + 16, &test->server, 4);
+	ft_store16(tcp, test->port);
+	ft_store16(tcp + 2, test->service->port);
+	ft_store32(tcp + 4, sequence);
+	ft_store32(tcp + 8, flags & FT_TCP_ACK ? test->guest_isn + 1 : 0);
+	tcp[12] = (uint8_t)(header << 2);
+	tcp[13] = (uint8_t)flags;
+	ft_store16(tcp + 14, 0xffff);
+	if (options) {
+		tcp[20] = 2;
+		tcp[21] = 4;
+		ft_store16(tcp + 22, 1460);
+	}
+	if (length)
+		memcpy(tcp + header, payload, length);
+	size_t all = FT_FRAME_HEADER + 20 + header + length;
+	struct ft_frame frame = {.data = data,
+				 .length = (uint32_t)all,
+				 .kind = FT_FRAME_IPV4,
+				 .transport = true,
+				 .protocol = IPPROTO_TCP,
+				 .ip = FT_FRAME_HEADER,
+				 .l4 = FT_FRAME_HEADER + 20,
+				 .payload = (uint32_t)(all - length),
+				 .payload_length = (uint32_t)length};
+	ft_frame_seal(&frame, data);
+	uint16_t vlan = test->guest->vlan;
+	if (vlan != FT_FDB_UNTAGGED && vlan != FT_FDB_TRUNK)
+		data = ft_fdb_tag(data, &all, vlan);
+	gate->canary.injecting = test;
+	ft_gate_wire(gate, test->guest->uplink, data, all);
+	gate->canary.injecting = NULL;
+}
+
+const struct ft_service *ft_canary_service(const struct ft_gate *gate, const struct ft_service *service)
+{
+	const struct ft_canary_test *test = gate->canary.injecting;
+	return test && test->service == service ? &test->as : service;
+}
+
+static const struct ft_canary_test *of_address(const struct ft_gate *gate, const struct ft_guest *guest,
+					       const struct ft_address *address)
+{
+	for (size_t i = 0; i < gate->canary.count; i++)
+		if (gate->canary.tests[i].guest == guest &&
+		    ft_address_same(&gate->canary.tests[i].address, address))
+			return &gate->canary.tests[i];
+	return NULL;
+}
+
+bool ft_canary_is_forged(const struct ft_gate *gate, const struct ft_guest *guest, const struct ft_frame *frame)
+{
+	return gate->canary.count && !gate->canary.injecting && frame->kind == FT_FRAME_IPV4 &&
+	       of_address(gate, guest, &frame->source);
+}
+
+/* ---- What the guest sends to it --------------------------------------------------------------------------------- */
+
+/* "Who has the reserved address?" gets its answer from us. */
+static bool takes_arp(struct ft_gate *gate, struct ft_guest *guest, const struct ft_frame *frame)
+{
+	static const uint8_t request[8] = {0, 1, 8, 0, 6, 4, 0, 1};
+	const uint8_t *arp = frame->data + FT_FRAME_HEADER;
+	if (frame->length < FT_FRAME_HEADER + ARP_LENGTH || ft_load16(frame->data + 12) != 0x0806 ||
+	    memcmp(arp, request, sizeof(request)))
+		return false;
+	struct ft_address address = ft_address_v4(arp + 24);
+	if (!of_address(gate, guest, &address))
+		return false;
+	uint8_t answer[FT_FRAME_HEADER + ARP_LENGTH], *to = answer + FT_FRAME_HEADER;
+	memcpy(answer, frame->data + 6, 6);
+	memcpy(answer + 6, own_mac, 6);
+	ft_store16(answer + 12, 0x0806);
+	memcpy(to, request, sizeof(request));
+	to[7] = 2;
+	memcpy(to + 8, own_mac, 6);
+	memcpy(to + 14, arp + 24, 4);
+	memcpy(to + 18, arp + 8, 10);
+	ft_gate_deliver(gate, guest, answer, sizeof(answer));
+	return true;
+}
+
+static void hear(struct ft_gate *gate, struct ft_canary_test *test, const struct ft_frame *frame)
+{
+	const unsigned both = FT_TCP_SYN | FT_TCP_ACK;
+	if (test->phase != FT_CANARY_CONNECT || frame->acknowledgement != test->isn + 1)
+		return;
+	if (frame->flags & FT_TCP_RST) {
+		test->refused = true;
+	} else if ((frame->flags & both) == both) {
+		test->guest_isn = frame->sequence;
+		test->answered = true;
+	}
+	gate->canary.due = 0;
+}
+
+bool ft_canary_takes(struct ft_gate *gate, struct ft_guest *guest, const struct ft_frame *frame)
+{
+	if (!gate->canary.count)
+		return false;
+	if (frame->kind == FT_FRAME_ARP)
+		return takes_arp(gate, guest, frame);
+	if (frame->kind != FT_FRAME_IPV4 || !of_address(gate, guest, &frame->destination))
+		return false;
+	ft_gate_note(gate, FT_REASON_DROP_CANARY);
+	for (size_t i = 0; i < gate->canary.count && frame->transport && frame->protocol == IPPROTO_TCP; i++) {
+		struct ft_canary_test *test = &gate->canary.tests[i];
+		if (test->guest == guest && test->service->port == frame->source_port &&
+		    test->port == frame->destination_port)
+			hear(gate, test, frame);
+	}
+	return true;
+}
+
+/* ---- A test ----------------------------------------------------------------------------------------------------- */
+
+static void tell(struct ft_gate *gate, const struct ft_canary_test *test, enum ft_canary_result result, const char *why)
+{
+	if (!gate->outlet.canary)
+		return;
+	json_t *message = json_pack("{s:s, s:s, s:s, s:I}", "service", test->service->name, "result", names[result], "why",
+				    why, "took_ns", (json_int_t)(gate->now - test->began));
+	if (message)
+		gate->outlet.canary(gate->outlet.context, message);
+	json_decref(message);
+}
+
+static void finish(struct ft_gate *gate, struct ft_canary_test *test, enum ft_canary_result result, const char *format,
+		   ...) __attribute__((format(printf, 4, 5)));
+
+static void finish(struct ft_gate *gate, struct ft_canary_test *test, enum ft_canary_result result, const char *format,
+		   ...)
+{
+	char why[256];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(why, sizeof(why), format, args);
+	va_end(args);
+	uint64_t every = gate->canary.every_ns;
+	test->phase = FT_CANARY_IDLE;
+	test->half = false;
+	test->due = gate->now + (result == FT_CANARY_OK || every < SOON_NS ? every : SOON_NS);
+	gate->canary.due = 0;
+	test->last = result;
+	tell(gate, test, result, why);
+}
+
+static struct ft_flow *flow_of(const struct ft_gate *gate, const struct ft_canary_test *test)
+{
+	struct ft_flow_key key = {.client = test->address,
+				  .server = ft_address_v4(&test->server),
+				  .client_port = test->port,
+				  .server_port = test->service->port,
+				  .protocol = IPPROTO_TCP,
+				  .guest = test->guest->index};
+	return ft_flows_find(gate->flows, &key);
+}
+
+static void connect_again(struct ft_gate *gate, struct ft_canary_test *test, bool attack)
+{
+	if (getrandom(&test->isn, sizeof(test->isn), GRND_NONBLOCK) != sizeof(test->isn))
+		test->isn = (uint32_t)gate->now;
+	test->port = test->port < FIRST_PORT || test->port == UINT16_MAX ? FIRST_PORT : (uint16_t)(test->port + 1);
+	test->attacking = attack;
+	test->answered = test->refused = false;
+	test->wrong[0] = 0;
+	test->phase = FT_CANARY_CONNECT;
+	test->again = gate->now + AGAIN_NS;
+	test->deadline = gate->now + gate->budgets.wall_ns;
+	inject(gate, test, FT_TCP_SYN, NULL, 0);
+}
+
+/* Anything to test? Only changes are told. */
+static bool is_wanted(struct ft_gate *gate, struct ft_canary_test *test)
+{
+	enum ft_service_mode mode = test->service->acting;
+	enum ft_canary_result result = !test->guest->up ? FT_CANARY_DOWN : FT_CANARY_OFF;
+	if (test->guest->up && (mode == FT_MODE_ENFORCE || mode == FT_MODE_SHADOW))
+		return true;
+	if (test->last != result) {
+		test->began = gate->now;
+		tell(gate, test, result, result == FT_CANARY_DOWN ? "the guest is down" : "the service holds nothing");
+	}
+	test->last = result;
+	test->due = gate->now + LOOK_NS;
+	return false;
+}
+
+/* The way from the pattern matcher to the hold. */
+static void check_hold(struct ft_gate *gate, struct ft_canary_test *test)
+{
+	struct ft_flow *flow = flow_of(gate, test);
+	const struct ft_hold *hold = flow ? flow->hold : NULL;
+	if (!hold) {
+		/* Whatever it was, the guest shall not keep the connection. */
+		if (flow && !flow->dead)
+			ft_flow_kill(gate, flow);
+		finish(gate, test, FT_CANARY_FAILED, "its input was not held");
+		return;
+	}
+	const struct ft_pattern *pattern = hold->trigger.pattern;
+	if (!test->attacking && test->as.screen && (!pattern || pattern->sid != FT_CANARY_SID))
+		snprintf(test->wrong, sizeof(test->wrong), "the patterns did not find its input");
+	test->phase = FT_CANARY_HELD;
+	test->deadline = gate->now + test->as.quotas.hold_time_ns + 2 * gate->budgets.wall_ns + GRACE_NS;
+}
+
+static void send_input(struct ft_gate *gate, struct ft_canary_test *test)
+{
+	char text[128];
+	size_t length = (size_t)snprintf(text, sizeof(text), "%s\r\n\r\n", gate->canary.token);
+	inject(gate, test, FT_TCP_ACK, NULL, 0);
+	if (test->attacking)
+		inject(gate, test, FT_TCP_ACK | FT_TCP_PSH, test->attack, strlen(test->attack));
+	else
+		inject(gate, test, FT_TCP_ACK | FT_TCP_PSH, text, length);
+	if (test->phase == FT_CANARY_CONNECT)
+		check_hold(gate, test);
+}
+
+static void tick(struct ft_gate *gate, struct ft_canary_test *test)
+{
+	if (test->phase == FT_CANARY_IDLE) {
+		if (gate->now < test->due || !is_wanted(gate, test))
+			return;
+		if (!test->half)
+			test->began = gate->now;
+		connect_again(gate, test, test->half);
+		test->half = false;
+	} else if (!test->guest->up) {
+		finish(gate, test, FT_CANARY_DOWN, "the guest went down");
+	} else if (test->phase == FT_CANARY_HELD) {
+		if (gate->now >= test->deadline)
+			finish(gate, test, FT_CANARY_FAILED, "no decision about its input came");
+	} else if (test->answered) {
+		send_input(gate, test);
+	} else if (test->refused) {
+		finish(gate, test, FT_CANARY_REFUSED, "nobody listens in the guest");
+	} else if (gate->now >= test->deadline) {
+		finish(gate, test, FT_CANARY_SILENT, "the guest does not answer it");
+	} else if (gate->now >= test->again) {
+		test->again = gate->now + AGAIN_NS;
+		inject(gate, test, FT_TCP_SYN, NULL, 0);
+	}
+}
+
+static uint64_t due_of(const struct ft_canary_test *test)
+{
+	if (test->phase == FT_CANARY_IDLE)
+		return test->due;
+	return test->phase == FT_CANARY_CONNECT && test->again < test->deadline ? test->again : test->deadline;
+}
+
+void ft_canary_tick(struct ft_gate *gate)
+{
+	struct ft_canary *canary = &gate->canary;
+	canary->due = UINT64_MAX;
+	for (size_t i = 0; i < canary->count; i++) {
+		struct ft_canary_test *test = &canary->tests[i];
+		struct ft_guest *about = gate->about;
+		gate->about = test->guest;
+		tick(gate, test);
+		gate->about = about;
+		if (due_of(test) < canary->due)
+			canary->due = due_of(test);
+	}
+}
+
+void ft_canary_judged(struct ft_gate *gate, const struct ft_hold *hold)
+{
+	struct ft_canary_test *test = hold->flow->service->canary;
+	struct ft_judgement judgement;
+	ft_case_judge(hold->trial, &judgement);
+	/* The end of an older one, of which nothing was expected any more. */
+	if (test->phase != FT_CANARY_HELD || test->port != hold->flow->key.client_port)
+		return;
+	bool objected = judgement.verdict == FT_VERDICT_MALICIOUS || judgement.verdict == FT_VERDICT_SUSPICIOUS;
+	if (*test->wrong)
+		finish(gate, test, FT_CANARY_FAILED, "%s", test->wrong);
+	else if (test->attacking ? objected : judgement.verdict == FT_VERDICT_CLEAN) {
+		bool half = test->attack && !test->attacking;
+		if (!half)
+			finish(gate, test, FT_CANARY_OK, "%s", "");
+		/* In the next tick: the reset of this connection is still to come. */
+		test->half = half;
+		test->phase = FT_CANARY_IDLE;
+		test->due = half ? 0 : test->due;
+		gate->canary.due = 0;
+	} else if (hold->exception == FT_EXCEPTION_OVERLOAD)
+		finish(gate, test, FT_CANARY_BUSY, "no clone was free for it: %s", judgement.text);
+	else
+		finish(gate, test, FT_CANARY_FAILED, "%s was judged %s: %s", test->attacking ? "its attack" : "its harmless input",
+		       ft_verdict_name(judgement.verdict), judgement.text);
+}
