@@ -102,9 +102,26 @@ int ft_canary_open(struct ft_gate *gate, const json_t *config, struct ft_error *
 	return 0;
 }
 
-void ft_canary_close(struct ft_gate *gate)
+void ft_canary_reopen(struct ft_gate *gate, const struct ft_canary *old, const json_t *config)
 {
-	struct ft_canary *canary = &gate->canary;
+	struct ft_error err = {0};
+	if (ft_canary_open(gate, config, &err))
+		ft_gate_log(gate, "error", "the self-test does not go on: %s", err.text);
+	for (size_t i = 0; i < gate->canary.count; i++)
+		for (size_t k = 0; k < old->count; k++) {
+			struct ft_canary_test *test = &gate->canary.tests[i];
+			const struct ft_canary_test *before = &old->tests[k];
+			if (strcmp(test->service->name, before->service->name))
+				continue;
+			/* One that was under way ends unheard: the next one begins at once. */
+			test->due = before->phase == FT_CANARY_IDLE ? before->due : 0;
+			test->last = before->last;
+			test->port = before->port;
+		}
+}
+
+void ft_canary_close(struct ft_canary *canary)
+{
 	for (size_t i = 0; i < canary->count; i++) {
 		free(canary->tests[i].as.tally);
 		free(canary->tests[i].attack);

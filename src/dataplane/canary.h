@@ -89,7 +89,11 @@ json_t *ft_canary_pattern(struct ft_canary *canary, const json_t *config);
 
 /* When services and screens are there. */
 int ft_canary_open(struct ft_gate *gate, const json_t *config, struct ft_error *err);
-void ft_canary_close(struct ft_gate *gate);
+void ft_canary_close(struct ft_canary *canary);
+
+/* At a reload, when the new services are in force: makes new tests, which go on when the old ones would have. Those stay, for the
+ * connections that are under way, until they are closed. */
+void ft_canary_reopen(struct ft_gate *gate, const struct ft_canary *old, const json_t *config);
 
 /* What time brings. Sets canary.due. */
 void ft_canary_tick(struct ft_gate *gate);

@@ -9,6 +9,7 @@
 #include "dataplane/frame.h"
 #include "dataplane/gate.h"
 #include "dataplane/hold-t.h"
+#include "dataplane/rulebook.h"
 #include "dataplane/reassembly.h"
 #include "dataplane/screen.h"
 #include "dataplane/service.h"
@@ -47,6 +48,8 @@ struct ft_gate {
 	struct ft_guest *guests;
 	unsigned guest_count;
 	struct ft_fdb fdb;
+	struct ft_rulebook *book;    /* in force; the next few are its own */
+	struct ft_rulebook *retired; /* that something under way still needs */
 	struct ft_services services;
 	bool bypass; /* of all services */
 	struct ft_suppressions suppressions;

@@ -10,6 +10,7 @@
 #include "dataplane/cut.h"
 #include "dataplane/gate-t.h"
 #include "dataplane/hold.h"
+#include "dataplane/reload.h"
 #include "dataplane/icmp.h"
 #include "dataplane/tcp.h"
 #include "dataplane/udp.h"
@@ -146,8 +147,13 @@ static const struct ft_service *service_of(const struct ft_gate *gate, const str
 	const struct ft_services *services = &gate->services;
 	struct ft_frame_quote quote;
 	*why = FT_REASON_COUNT;
-	if (frame->transport)
-		return ft_services_find(services, guest->index, frame->protocol, frame->destination_port);
+	if (frame->transport) {
+		const struct ft_service *service =
+		    ft_services_find(services, guest->index, frame->protocol, frame->destination_port);
+		if (!service && gate->retired)
+			service = ft_reload_retired(gate, guest->index, frame->protocol, frame->destination_port);
+		return service;
+	}
 	if (frame->extension || frame->fragment) {
 		/* The port may be an inspected one. Fragments come here where no service enforces. */
 		uint8_t protocol = frame->extension ? 0 : frame->protocol;
@@ -436,6 +442,8 @@ uint64_t ft_gate_tick(struct ft_gate *gate)
 		ft_canary_tick(gate);
 	if (gate->now >= gate->holds.due)
 		ft_holds_tick(gate);
+	if (gate->retired)
+		ft_reload_tick(gate);
 	if (gate->now >= gate->next_sweep) {
 		ft_flows_sweep(gate->flows, gate->now);
 		gate->counts[FT_REASON_DROP_FRAGMENT_TIMEOUT] += ft_reassembly_expire(gate->reassembly, gate->now);
@@ -653,81 +661,6 @@ static int load_guests(struct ft_gate *gate, const json_t *config, struct ft_err
 	return 0;
 }
 
-/* Which guest a service belongs to. */
-static int assign_services(struct ft_gate *gate, struct ft_error *err)
-{
-	for (size_t i = 0; i < gate->services.count; i++) {
-		struct ft_service *service = &gate->services.list[i];
-		unsigned at = 0;
-		while (at < gate->guest_count && strcmp(gate->guests[at].name, service->guest))
-			at++;
-		if (at == gate->guest_count)
-			return ft_error_set(err, -EINVAL, "service %s: there is no guest \"%.60s\"",
-					    service->name, service->guest);
-		service->guest_index = (uint8_t)at;
-	}
-	ft_services_act(&gate->services, gate->bypass);
-	return 0;
-}
-
-/* Each service with patterns has the self-test's among them, so that it is this very matcher that finds it. */
-static int load_screen(struct ft_gate *gate, struct ft_service *service, bool canary, struct ft_error *err)
-{
-	size_t count = service->sid_count;
-	uint32_t *sids = calloc(count + 1, sizeof(*sids));
-	if (!sids)
-		return ft_error_set(err, -ENOMEM, "no memory for the patterns");
-	if (count)
-		memcpy(sids, service->sids, count * sizeof(*sids));
-	if (canary && count)
-		sids[count++] = FT_CANARY_SID;
-	int error = ft_screen_new(gate->patterns, sids, count, &service->screen, err);
-	free(sids);
-	if (error)
-		ft_error_prefix(err, "service %s", service->name);
-	return error;
-}
-
-static int load_screens(struct ft_gate *gate, const json_t *config, struct ft_error *err)
-{
-	const json_t *rules = json_object_get(config, "rules");
-	json_t *all = json_is_array(rules) ? json_copy((json_t *)(uintptr_t)rules) : json_array();
-	json_t *canary = ft_canary_pattern(&gate->canary, config);
-	if (canary)
-		json_array_append_new(all, canary);
-	int error = ft_patterns_load(all, &gate->patterns, NULL, err);
-	json_decref(all);
-	for (size_t i = 0; i < gate->services.count && !error; i++)
-		error = load_screen(gate, &gate->services.list[i], canary != NULL, err);
-	return error;
-}
-
-static int load_rules(struct ft_gate *gate, const json_t *config, struct ft_error *err)
-{
-	json_t *empty = json_array();
-	const json_t *verdicts = json_object_get(config, "verdict_rules");
-	const json_t *correlations = json_object_get(config, "correlation_rules");
-	int error =
-	    ft_rules_load(verdicts ? verdicts : empty, FT_RULES_VERDICT, &gate->verdict_rules, NULL, err);
-	if (!error)
-		error = ft_rules_load(correlations ? correlations : empty, FT_RULES_CORRELATION,
-				      &gate->correlation_rules, NULL, err);
-	json_decref(empty);
-	if (error)
-		return error;
-	for (unsigned i = 0; i < gate->guest_count; i++) {
-		struct ft_guest *guest = &gate->guests[i];
-		error = ft_services_profile(json_object_get(config, "services"), guest->name, &guest->profile,
-					    err);
-		if (error)
-			return error;
-		guest->watch = ft_watch_new(gate->correlation_rules, guest->profile);
-		if (!guest->watch)
-			return ft_error_set(err, -ENOMEM, "no memory for the correlation rules");
-	}
-	return 0;
-}
-
 static int load_flows(struct ft_gate *gate, const json_t *config, struct ft_error *err)
 {
 	json_int_t most = DEFAULT_FLOWS;
@@ -751,16 +684,11 @@ int ft_gate_new(const json_t *config, const struct ft_gate_outlet *outlet, struc
 	made->outlet = *outlet;
 	made->bypass = json_is_true(json_object_get(config, "bypass"));
 	int error = load_guests(made, config, err);
+	struct ft_rulebook *book = NULL;
 	if (!error)
-		error = ft_services_load(json_object_get(config, "services"), &made->services, err);
+		error = ft_rulebook_new(config, &book, err);
 	if (!error)
-		error = assign_services(made, err);
-	if (!error)
-		error = ft_budgets_load(json_object_get(config, "clone"), &made->budgets, err);
-	if (!error)
-		error = load_screens(made, config, err);
-	if (!error)
-		error = load_rules(made, config, err);
+		ft_reload_first(made, book);
 	if (!error)
 		error = ft_inspect_new(&made->inspect, err);
 	if (!error)
@@ -770,7 +698,7 @@ int ft_gate_new(const json_t *config, const struct ft_gate_outlet *outlet, struc
 	if (!error)
 		error = ft_suppressions_load(&made->suppressions, json_object_get(config, "suppressions"), err);
 	if (!error)
-		error = ft_canary_open(made, config, err);
+		error = ft_canary_open(made, made->book->canary_config, err);
 	if (error) {
 		ft_gate_free(made);
 		return error;
@@ -787,20 +715,11 @@ void ft_gate_free(struct ft_gate *gate)
 		ft_gate_end_link(gate, &gate->guests[i], "the gateway stops");
 	ft_holds_tick(gate);
 	ft_flows_free(gate->flows);
-	ft_canary_close(gate);
+	ft_canary_close(&gate->canary);
 	ft_reassembly_free(gate->reassembly);
-	for (size_t i = 0; i < gate->services.count; i++)
-		ft_screen_free(gate->services.list[i].screen);
-	ft_services_free(&gate->services);
 	ft_suppressions_free(&gate->suppressions);
-	ft_patterns_free(gate->patterns);
-	for (unsigned i = 0; i < gate->guest_count; i++) {
-		ft_watch_free(gate->guests[i].watch);
-		ft_profile_free(gate->guests[i].profile);
-	}
 	free(gate->guests);
-	ft_rules_free(gate->verdict_rules);
-	ft_rules_free(gate->correlation_rules);
+	ft_reload_free(gate);
 	ft_inspect_free(gate->inspect);
 	free(gate);
 }

@@ -51,6 +51,7 @@ struct ft_hold {
 	struct ft_guest *guest;
 	struct ft_flow *flow; /* NULL from FT_HOLD_DEPART on */
 	enum ft_hold_state state;
+	struct ft_rulebook *book; /* whose rules judge it */
 	struct ft_tally *tally;   /* of its service */
 	struct ft_source *source; /* of its client */
 	enum ft_limit refused;    /* beyond which limit it was opened */

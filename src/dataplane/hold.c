@@ -34,6 +34,8 @@ static struct ft_hold *open_hold(struct ft_gate *gate, struct ft_flow *flow, con
 		return NULL;
 	}
 	gate->holds.next_id++;
+	hold->book = gate->book;
+	hold->book->holds++;
 	hold->refused = FT_LIMIT_COUNT;
 	hold->exception = FT_EXCEPTION_COUNT;
 	hold->trigger = *trigger;
@@ -76,6 +78,7 @@ static void collect_garbage(struct ft_gate *gate)
 		*(hold->previous ? &hold->previous->next : &gate->holds.first) = hold->next;
 		*(hold->next ? &hold->next->previous : &gate->holds.last) = hold->previous;
 		ft_case_free(hold->trial);
+		hold->book->holds--;
 		free(hold);
 	}
 	gate->holds.garbage = false;

@@ -18,6 +18,8 @@
 #include "dataplane/order.h"
 #include "dataplane/lane.h"
 #include "dataplane/port.h"
+#include "dataplane/reload.h"
+#include "dataplane/reloader.h"
 
 #define RECORD_FD 0
 
@@ -36,6 +38,8 @@ struct process {
 	struct ft_gate *gate;
 	struct ft_lane lane;
 	json_t *said;
+	struct ft_reloader *reloader;
+	json_t *reload_id; /* of the query that the reload under way answers */
 	struct ft_backlog records;
 	uint64_t records_at; /* when to try again */
 	uint64_t idle_sleep;
@@ -113,9 +117,45 @@ static int receive_config(json_t **config, int fds[FT_CHANNEL_FDS], int *count, 
 	return 0;
 }
 
+static void refuse_query(const json_t *id, int code, const char *text)
+{
+	say("answer", json_pack("{s:O?, s:s, s:i}", "id", id, "error", text, "code", code));
+}
+
+static void begin_reload(struct process *process, const json_t *message)
+{
+	json_t *id = json_object_get(message, "id");
+	int error = ft_reloader_begin(process->reloader, json_object_get(message, "config"));
+	if (error) {
+		refuse_query(id, EX_TEMPFAIL,
+			     error == -EBUSY ? "another reload is under way" : "no memory for a reload");
+		return;
+	}
+	process->reload_id = json_incref(id);
+}
+
+/* Between two bursts the new rules take the place of the old ones. */
+static void finish_reload(struct process *process)
+{
+	struct ft_rulebook *book;
+	struct ft_error err;
+	if (!ft_reloader_done(process->reloader, &book, &err))
+		return;
+	if (!book || ft_gate_reload(process->gate, book, &err))
+		refuse_query(process->reload_id, EX_CONFIG, err.text);
+	else
+		say("answer", json_pack("{s:O?, s:{s:b}}", "id", process->reload_id, "result", "reloaded", 1));
+	json_decref(process->reload_id);
+	process->reload_id = NULL;
+}
+
 static void answer_query(struct process *process, json_t *message)
 {
 	const char *what = json_string_value(json_object_get(message, "what"));
+	if (what && !strcmp(what, "reload")) {
+		begin_reload(process, message);
+		return;
+	}
 	json_t *answer = json_object();
 	json_object_set(answer, "id", json_object_get(message, "id"));
 	bool metrics = what && !strcmp(what, "metrics");
@@ -252,6 +292,8 @@ static void run(struct process *process)
 		/* Before the first link frames wait in the ports: the guests are about to come. */
 		ft_lane_burst(&process->lane, process->linked, &burst);
 		uint64_t now = burst.now_ns;
+		if (process->reload_id)
+			finish_reload(process);
 		if (now >= process->records_at) {
 			ft_backlog_flush(&process->records);
 			process->records_at = now + BACKLOG_NS;
@@ -348,6 +390,8 @@ int main(void)
 	int code = 0;
 	if (ft_gate_new(config, &outlet, &process.gate, &err))
 		code = EX_CONFIG;
+	else if (ft_reloader_start(&process.reloader, &err))
+		code = EX_OSERR;
 	else if (give_up_privileges(message, &err))
 		code = EX_NOPERM;
 	if (code) {

@@ -67,6 +67,17 @@ static void end_shadow(struct ft_gate *gate, struct ft_service *service)
 	ft_gate_record(gate, &gate->guests[service->guest_index], "shadow-report", text, NULL);
 }
 
+void ft_order_mode(struct ft_gate *gate, struct ft_service *service, enum ft_service_mode to)
+{
+	if (service->mode == to)
+		return;
+	end_shadow(gate, service);
+	service->mode = to;
+	if (to == FT_MODE_SHADOW)
+		ft_shadow_begin(service->shadow, gate->now, gate->wall);
+	ft_services_act(&gate->services, gate->bypass);
+}
+
 /* What is held when the mode changes stays held and is decided as it began. */
 static json_t *mode(struct ft_gate *gate, const json_t *message, struct ft_refusal *refusal)
 {
@@ -82,14 +93,10 @@ static json_t *mode(struct ft_gate *gate, const json_t *message, struct ft_refus
 				   ft_service_mode_name(before));
 	if (before == (enum ft_service_mode)to)
 		return result;
-	end_shadow(gate, service);
+	ft_order_mode(gate, service, (enum ft_service_mode)to);
 	if (before == FT_MODE_SHADOW)
 		json_object_set_new(result, "report",
 				    ft_shadow_report(service->shadow, service->name, gate->now, gate->wall));
-	service->mode = (enum ft_service_mode)to;
-	if (to == FT_MODE_SHADOW)
-		ft_shadow_begin(service->shadow, gate->now, gate->wall);
-	ft_services_act(&gate->services, gate->bypass);
 	return result;
 }
 

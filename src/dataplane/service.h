@@ -40,6 +40,7 @@ struct ft_service {
 	struct ft_quotas quotas;
 	struct ft_tally *tally; /* owned; all that changes while it runs */
 	bool screen_all;
+	bool retired; /* no longer configured; there are holds of it */
 	uint32_t *sids; /* pattern rules that apply */
 	size_t sid_count;
 	uint64_t risks;          /* nDPI risks that make a trigger, a bit each */
@@ -86,6 +87,12 @@ struct ft_service *ft_services_named(struct ft_services *services, const char *n
 /* Does any service of the guest with this protocol act like that (shadow acts like observe)? protocol 0: any protocol. */
 bool ft_services_have(const struct ft_services *services, uint8_t guest, uint8_t protocol,
 		      enum ft_service_mode mode);
+
+/* Why a frame passes that this service does not look at. */
+static inline enum ft_reason ft_service_unlooked(const struct ft_service *service)
+{
+	return service->retired ? FT_REASON_PASS_UNINSPECTED : FT_REASON_PASS_BYPASS;
+}
 
 const char *ft_service_mode_name(enum ft_service_mode mode);
 /* -1: there is no such mode that a service can be switched to. */

@@ -380,7 +380,7 @@ static void handle_bypassed(struct ft_gate *gate, struct ft_flow *flow, const st
 		follow(stream, frame, &fresh);
 		ft_stream_admit(stream, frame, fresh);
 	}
-	pass(gate, flow, frame, FT_REASON_PASS_BYPASS);
+	pass(gate, flow, frame, ft_service_unlooked(flow->service));
 	ft_stream_release(stream, stream->admitted);
 }
 
@@ -403,7 +403,7 @@ static struct ft_flow *flow_of_client(struct ft_gate *gate, struct ft_guest *gue
 	flow = ft_flows_add(gate->flows, &key);
 	if (!flow && service->acting != FT_MODE_ENFORCE) {
 		if (!ft_gate_deliver(gate, guest, frame->data, frame->length))
-			ft_gate_note(gate, service->acting == FT_MODE_BYPASS ? FT_REASON_PASS_BYPASS
+			ft_gate_note(gate, service->acting == FT_MODE_BYPASS ? ft_service_unlooked(service)
 									     : FT_REASON_PASS_UNSEEN);
 		return NULL;
 	}

@@ -75,7 +75,7 @@ void ft_udp_client(struct ft_gate *gate, struct ft_guest *guest, const struct ft
 	/* What is held stays in order and is decided as it began, whatever the mode is now. */
 	bool enforce = service->acting == FT_MODE_ENFORCE || (flow && flow->hold);
 	if (!enforce && service->acting == FT_MODE_BYPASS) {
-		pass(gate, guest, frame, FT_REASON_PASS_BYPASS);
+		pass(gate, guest, frame, ft_service_unlooked(service));
 		return;
 	}
 	if (!flow) {

@@ -9,6 +9,8 @@
 
 #include "dataplane/gate.h"
 #include "dataplane/order.h"
+#include "dataplane/reload.h"
+#include "dataplane/reloader.h"
 
 #define TICK_NS 1000000000ull
 
@@ -157,6 +159,26 @@ void ft_gate_lost(struct ft_gate *gate, unsigned frames)
 uint64_t ft_gate_count(const struct ft_gate *gate, enum ft_reason reason)
 {
 	return 0;
+}
+
+int ft_reloader_start(struct ft_reloader **reloader, struct ft_error *err)
+{
+	return 0;
+}
+
+int ft_reloader_begin(struct ft_reloader *reloader, const json_t *config)
+{
+	return -ENOSYS;
+}
+
+bool ft_reloader_done(struct ft_reloader *reloader, struct ft_rulebook **book, struct ft_error *err)
+{
+	return false;
+}
+
+int ft_gate_reload(struct ft_gate *gate, struct ft_rulebook *book, struct ft_error *err)
+{
+	return -ENOSYS;
 }
 
 json_t *ft_order(struct ft_gate *gate, const json_t *message, struct ft_refusal *refusal)

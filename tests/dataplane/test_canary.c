@@ -8,7 +8,9 @@
 #include <cmocka.h>
 
 #include "dataplane/canary.h"
+#include "dataplane/gate-t.h"
 #include "dataplane/order.h"
+#include "dataplane/reload.h"
 #include "scene.h"
 
 #define HOST  191u /* 10.0.2.200, from the client's address */
@@ -361,6 +363,46 @@ static int start(void **state)
 	return scene_start_eal();
 }
 
+static void reload(const char *service)
+{
+	struct ft_rulebook *book = NULL;
+	struct ft_error err = {0};
+	json_t *config = scene_config(service, "", "");
+	assert_int_equal(ft_rulebook_new(config, &book, &err), 0);
+	json_decref(config);
+	assert_int_equal(ft_gate_reload(s.gate, book, &err), 0);
+}
+
+/* One that is under way ends as it began; the next one is the new rulebook's, and tests its own token. */
+static void a_reload_does_not_stop_the_self_test(void **state)
+{
+	open_scene("\"risks\": \"none\", \"mode\": \"enforce\"");
+	until_tried();
+	for (int i = 0; i < 3; i++) {
+		reload("\"risks\": \"none\", \"mode\": \"enforce\"");
+		scene_forget(&s);
+		scene_pass(&s, 0);
+	}
+	assert_non_null(s.gate->retired);
+	size_t told = json_array_size(s.canary);
+	s.request.clone.next = s.request.begin.next_sequence;
+	scene_answer(&s, false);
+	assert_int_equal(json_array_size(s.canary), told + 1);
+	assert_string_equal(result(), "ok");
+	scene_pass(&s, 0);
+	assert_null(s.gate->retired);
+	s.live = (struct receiver){0};
+	until_tried();
+	s.request.clone.next = s.request.begin.next_sequence;
+	scene_answer(&s, false);
+	assert_int_equal(json_array_size(s.canary), told + 2);
+	assert_string_equal(result(), "ok");
+	reload("\"risks\": \"none\", \"mode\": \"observe\"");
+	scene_pass(&s, EVERY);
+	assert_string_equal(result(), "off");
+	scene_close(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -379,6 +421,7 @@ int main(void)
 	    cmocka_unit_test(its_hold_is_no_operators),
 	    cmocka_unit_test(the_guest_is_told_where_it_is),
 	    cmocka_unit_test(nothing_to_it_gets_to_a_wire),
+	    cmocka_unit_test(a_reload_does_not_stop_the_self_test),
 	};
 	return cmocka_run_group_tests(tests, start, NULL);
 }
