@@ -14,6 +14,13 @@
 #define ANSWER_MOST (8u << 20) /* above what the gateway lets one client leave unread */
 #define PATIENCE    10         /* seconds; the gateway itself gives up on its processes after three */
 
+static unsigned patience_s = PATIENCE;
+
+void ft_client_patience(unsigned seconds)
+{
+	patience_s = seconds;
+}
+
 static int dial(const char *path, int *fd, struct ft_error *err)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -23,7 +30,7 @@ static int dial(const char *path, int *fd, struct ft_error *err)
 	}
 	memcpy(address.sun_path, path, strlen(path) + 1);
 	*fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	struct timeval patience = {.tv_sec = PATIENCE};
+	struct timeval patience = {.tv_sec = (time_t)patience_s};
 	if (*fd >= 0 && !setsockopt(*fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) &&
 	    !connect(*fd, (struct sockaddr *)&address, sizeof(address)))
 		return 0;

@@ -10,4 +10,7 @@
  * sysexits number with a sentence in err. */
 int ft_client_ask(const char *path, json_t *request, json_t **result, struct ft_error *err);
 
+/* How long the next questions may take, where ten seconds are too few. */
+void ft_client_patience(unsigned seconds);
+
 #endif

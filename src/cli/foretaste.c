@@ -49,6 +49,8 @@ static int mode(const struct arguments *a, struct ft_error *err);
 static int shadow(const struct arguments *a, struct ft_error *err);
 static int bypass(const struct arguments *a, struct ft_error *err);
 static int suppress(const struct arguments *a, struct ft_error *err);
+static int reload(const struct arguments *a, struct ft_error *err);
+static int reopen_logs(const struct arguments *a, struct ft_error *err);
 static int feed(const struct arguments *a, struct ft_error *err);
 static int metrics(const struct arguments *a, struct ft_error *err);
 static int completion(const struct arguments *a, struct ft_error *err);
@@ -72,6 +74,8 @@ static const struct {
     {"shadow", "SERVICE", "what a service in shadow mode would have held, dropped and delayed", 1, 1, shadow},
     {"bypass", "on|off [SERVICE]", "switch inspection off, or on again", 1, 2, bypass},
     {"suppress", "list|add KEY=VALUE...|remove NUMBER", "findings that are ignored for a time", 1, 6, suppress},
+    {"reload", "", "put the changed configuration file in force", 0, 0, reload},
+    {"reopen-logs", "", "go on in new files after a rotation", 0, 0, reopen_logs},
     {"feed", "", "the feed as a table", 0, 0, feed},
     {"metrics", "", "counters, as Prometheus reads them", 0, 0, metrics},
     {"completion", "bash", "print what completes this command line in a shell", 1, 1, completion},
@@ -475,6 +479,27 @@ static int suppress(const struct arguments *a, struct ft_error *err)
 		     meant ? ", did you mean \"" : ", expected list, add or remove", meant ? meant : "",
 		     meant ? "\"?" : "");
 	return EX_USAGE;
+}
+
+static void print_reloaded(FILE *file, const json_t *result)
+{
+	fprintf(file, "the configuration was reloaded\n");
+}
+
+static int reload(const struct arguments *a, struct ft_error *err)
+{
+	ft_client_patience(600); /* patterns are compiled first */
+	return ask_and_print(a, json_pack("{s:s}", "what", "reload"), print_reloaded, err);
+}
+
+static void print_reopened(FILE *file, const json_t *result)
+{
+	fprintf(file, "the logs were reopened\n");
+}
+
+static int reopen_logs(const struct arguments *a, struct ft_error *err)
+{
+	return ask_and_print(a, json_pack("{s:s}", "what", "reopen-logs"), print_reopened, err);
 }
 
 static int feed(const struct arguments *a, struct ft_error *err)

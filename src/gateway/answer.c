@@ -5,6 +5,7 @@
 
 #include "gateway/guest.h"
 #include "gateway/operate.h"
+#include "gateway/reload.h"
 #include "gateway/suggest.h"
 #include "gateway/suppress.h"
 #include "gateway/supervisor.h"
@@ -141,6 +142,7 @@ static const struct {
     {"guest-start", ft_guest_start}, {"guest-stop", ft_guest_stop}, {"guest-restart", ft_guest_restart},
     {"guest-console", ft_guest_console}, {"release", ft_operate_release}, {"drop", ft_operate_drop},
     {"mode", ft_operate_mode}, {"shadow", ft_operate_shadow}, {"bypass", ft_operate_bypass},
+    {"reload", ft_reload_request}, {"reopen-logs", ft_reopen_request},
     {"suppress", ft_suppress_add}, {"unsuppress", ft_suppress_remove}, {"suppressions", ft_suppress_show},
 };
 

@@ -283,6 +283,8 @@ int ft_config_load(struct ft_config *config, const char *file, const char *const
 		   struct ft_error *err)
 {
 	*config = (struct ft_config){0};
+	config->sets = sets;
+	config->set_count = count;
 	config->file = strdup(file);
 	config->values = json_object();
 	int error = config->file && config->values ? 0 : -ENOMEM;
@@ -310,6 +312,29 @@ int ft_config_load(struct ft_config *config, const char *file, const char *const
 		ft_config_free(config);
 	}
 	return error;
+}
+
+static void exchange(json_t **a, json_t **b)
+{
+	json_t *c = *a;
+	*a = *b;
+	*b = c;
+}
+
+void ft_config_adopt(struct ft_config *to, struct ft_config *from)
+{
+	static const char *const parts[] = {"services", "clone", "verdict_rules", "correlation_rules"};
+	static const char *const quotas[] = {"feed", "quarantine"};
+	for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++)
+		json_object_set(to->values, parts[i], json_object_get(from->values, parts[i]));
+	for (size_t i = 0; i < sizeof(quotas) / sizeof(*quotas); i++)
+		json_object_set(json_object_get(to->values, quotas[i]), "quota",
+				json_object_get(json_object_get(from->values, quotas[i]), "quota"));
+	exchange(&to->rules, &from->rules);
+	exchange(&to->sids, &from->sids);
+	struct ft_yaml *tree = to->tree;
+	to->tree = from->tree;
+	from->tree = tree;
 }
 
 void ft_config_free(struct ft_config *config)

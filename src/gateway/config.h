@@ -20,6 +20,8 @@ struct ft_config {
 	struct ft_yaml *tree; /* what was written, for positions */
 	json_t *values; /* every key: durations in ns, sizes in bytes, paths absolute; absent ones are null */
 	json_t *rules;  /* {"patterns": [...], "verdicts": [...], "correlations": [...]} of all rule files */
+	const char *const *sets; /* the overrides it was loaded with; borrowed */
+	size_t set_count;
 	json_t *sids;   /* {path of a rule file: [sids of its patterns]} */
 };
 
@@ -27,6 +29,9 @@ struct ft_config {
  * sentence in err: -EINVAL (the file is wrong), -ENOENT, -EACCES and the like. Frees what it made on failure. */
 int ft_config_load(struct ft_config *config, const char *file, const char *const *sets, size_t count,
 		   struct ft_error *err);
+/* Takes from `from` what can change while a gateway runs (gateway/reload.h); `from` is left to be freed. Everything else of
+ * `to` stays where it is: pointers into it stay valid. */
+void ft_config_adopt(struct ft_config *to, struct ft_config *from);
 void ft_config_free(struct ft_config *config);
 
 /* A value by path, "guests.web.memory"; borrowed. NULL when there is no such key. */

@@ -214,6 +214,14 @@ int ft_files_vmm(const struct ft_config *config, const char *guest, int fds[FT_F
 	return 0;
 }
 
+int ft_files_log(const struct ft_config *config, const char *guest, struct ft_error *err)
+{
+	char path[128] = "feed.file";
+	if (guest)
+		snprintf(path, sizeof(path), "guests.%s.console", guest);
+	return open_log(config, path, guest ? "console log" : "feed", err);
+}
+
 /* A directory that belongs to uid. Only one that we make is given away: a name that is wrong by accident ("/tmp") must
  * not cost a directory its owner. */
 static int open_own_directory(const char *path, uid_t uid, struct ft_error *err)

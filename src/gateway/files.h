@@ -36,6 +36,9 @@ int ft_files_directory(const char *path, mode_t mode, struct ft_error *err);
 
 void ft_files_close(int *fds, int count); /* also sets them to -1 */
 
+/* The feed (guest NULL) or a guest's console log, opened again under its name, for appending. */
+int ft_files_log(const struct ft_config *config, const char *guest, struct ft_error *err);
+
 /* A JSON object in the state directory: *json is NULL when there is no such file. The new one is on disk, whole, before the
  * old one is gone. */
 int ft_files_read_json(int state, const char *name, json_t **json, struct ft_error *err);

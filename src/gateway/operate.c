@@ -6,6 +6,7 @@
 #include <sysexits.h>
 
 #include "gateway/answer.h"
+#include "gateway/reload.h"
 #include "gateway/suggest.h"
 
 static const char *text_of(const json_t *map, const char *key)
@@ -98,14 +99,20 @@ json_t *ft_operate_bypassed(const struct ft_supervisor *s)
 	return NULL;
 }
 
-void ft_operate_acted(void *context, const json_t *act, const json_t *result)
+void ft_operate_acted(void *context, const json_t *act, int code, const char *error)
 {
 	struct ft_supervisor *s = context;
-	if (result)
+	if (!strcmp(text_of(act, "type"), "reload")) {
+		ft_reload_acted(s, act, code, error);
+		return;
+	}
+	if (code && code != EX_UNAVAILABLE)
+		return;
+	if (!code)
 		remember(s, act);
 	ft_supervisor_record(s, text_of(act, "type"), NULL, NULL, "%s by %s%s", text_of(act, "text"),
 			     text_of(act, "who"),
-			     result ? "" : " (the dataplane process did not say whether it was done)");
+			     !code ? "" : " (the dataplane process did not say whether it was done)");
 }
 
 static void decide(struct ft_supervisor *s, uint64_t connection, json_t *request, const char *what,

@@ -20,6 +20,6 @@ void ft_operate_patch(const struct ft_supervisor *s, json_t *part);
 json_t *ft_operate_bypassed(const struct ft_supervisor *s);
 
 /* To be called by the queries (context: the supervisor). */
-void ft_operate_acted(void *context, const json_t *act, const json_t *result);
+void ft_operate_acted(void *context, const json_t *act, int code, const char *error);
 
 #endif

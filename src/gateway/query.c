@@ -89,8 +89,8 @@ static void answered(struct ft_queries *queries, struct ft_query *query, unsigne
 {
 	const struct ft_child *child = query->asked[part].child;
 	query->asked[part].number = 0;
-	if (query->act && (result || code == EX_UNAVAILABLE))
-		queries->acted(queries->context, query->act, result);
+	if (query->act)
+		queries->acted(queries->context, query->act, result ? 0 : code, error);
 	if (!query->result) {
 		if (result) {
 			finish(queries, query, json_incref(result));

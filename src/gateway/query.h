@@ -32,8 +32,8 @@ struct ft_queries {
 	struct ft_control *control;
 	struct ft_query queries[FT_QUERY_MAX];
 	uint64_t next; /* number of the last question */
-	/* The child has done what act says and answered with result; or it has not said so in time (NULL). */
-	void (*acted)(void *context, const json_t *act, const json_t *result);
+	/* What became of an act. code 0: done; EX_UNAVAILABLE: the child does not say; else a sysexits number: it refused. */
+	void (*acted)(void *context, const json_t *act, int code, const char *error);
 	void *context;
 };
 

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
@@ -20,6 +21,7 @@
 #include "base/printable.h"
 #include "gateway/answer.h"
 #include "gateway/operate.h"
+#include "gateway/reload.h"
 #include "gateway/suppress.h"
 #include "gateway/files.h"
 #include "gateway/guest.h"
@@ -235,6 +237,11 @@ static struct ft_child *ledger_of(struct ft_supervisor *s)
 static struct ft_child *dataplane_of(struct ft_supervisor *s)
 {
 	return &s->children[1];
+}
+
+struct ft_child *ft_supervisor_ledger(struct ft_supervisor *s)
+{
+	return ledger_of(s);
 }
 
 struct ft_child *ft_supervisor_dataplane(struct ft_supervisor *s)
@@ -617,6 +624,9 @@ static void signal_came(void *context, uint32_t events)
 		return;
 	if (info.ssi_signo == SIGCHLD) {
 		reap(s);
+	} else if (info.ssi_signo == SIGHUP || info.ssi_signo == SIGUSR1) {
+		if (s->phase != FT_PHASE_STOPPING)
+			(info.ssi_signo == SIGHUP ? ft_reload_signal : ft_reopen_signal)(s);
 	} else if (s->phase == FT_PHASE_STOPPING) {
 		say("", "a second signal: killing what is left");
 		for (unsigned i = 0; i < s->count; i++)
@@ -699,6 +709,8 @@ static int open_signals(struct ft_supervisor *s)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGCHLD);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGUSR1);
 	signal(SIGPIPE, SIG_IGN); /* a closed log must not end the gateway */
 	if (sigprocmask(SIG_BLOCK, &set, NULL) || prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
 		return -errno;
@@ -795,6 +807,9 @@ static void close_all(struct ft_supervisor *s)
 {
 	json_decref(s->live);
 	ft_suppress_close(s);
+	if (s->pending)
+		ft_config_free(s->pending);
+	free(s->pending);
 	ft_cgroup_close(&s->cgroup);
 	if (s->control.listener.path)
 		ft_control_close(&s->control);
@@ -804,7 +819,7 @@ static void close_all(struct ft_supervisor *s)
 	ft_loop_close(&s->loop);
 }
 
-int ft_supervisor_run(const struct ft_config *config, struct ft_error *err)
+int ft_supervisor_run(struct ft_config *config, struct ft_error *err)
 {
 	struct ft_supervisor s = {.config = config,
 				  .loop.epoll = -1,

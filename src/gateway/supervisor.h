@@ -16,7 +16,8 @@
 enum ft_supervisor_phase { FT_PHASE_STARTING, FT_PHASE_RUNNING, FT_PHASE_STOPPING };
 
 struct ft_supervisor {
-	const struct ft_config *config;
+	struct ft_config *config;
+	struct ft_config *pending; /* of a reload under way, until the dataplane has its part in force */
 	struct ft_loop loop;
 	struct ft_watch signals;
 	struct ft_control control;
@@ -38,9 +39,9 @@ struct ft_supervisor {
 	struct ft_error why; /* of an exit that nobody asked for */
 };
 
-/* Runs a gateway until SIGTERM or SIGINT, or until it cannot start. Returns a sysexits number; err has the sentence.
+/* Runs a gateway until SIGTERM or SIGINT (SIGHUP reloads config, which changes, SIGUSR1 reopens logs), or until it cannot start. Returns a sysexits number; err has the sentence.
  * Blocks the signals it serves and becomes a child subreaper: to be called once, from main. */
-int ft_supervisor_run(const struct ft_config *config, struct ft_error *err);
+int ft_supervisor_run(struct ft_config *config, struct ft_error *err);
 
 /* For the other files of the supervisor. */
 
@@ -51,6 +52,7 @@ void ft_supervisor_record(struct ft_supervisor *s, const char *type, const char 
 void ft_supervisor_start(struct ft_supervisor *s, struct ft_child *child); /* one that is down */
 void ft_supervisor_stop(struct ft_child *child);                          /* one that is not */
 
+struct ft_child *ft_supervisor_ledger(struct ft_supervisor *s);
 struct ft_child *ft_supervisor_dataplane(struct ft_supervisor *s);
 
 /* The guest takes no packets from now on. */

@@ -33,6 +33,16 @@ void ft_console_flush(struct ft_console *console)
 	console->filled = 0;
 }
 
+void ft_console_reopen(struct ft_console *console, int fd)
+{
+	ft_console_flush(console);
+	if (console->fd >= 0)
+		close(console->fd);
+	console->fd = fd;
+	off_t end = lseek(fd, 0, SEEK_END);
+	console->written = end > 0 ? (uint64_t)end : 0;
+}
+
 void ft_console_put(struct ft_console *console, const char *bytes, size_t length)
 {
 	while (length) {

@@ -17,6 +17,8 @@ struct ft_console {
 };
 
 void ft_console_open(struct ft_console *console, int fd);
+/* Goes on in another file, as after a rotation; the old one is closed. */
+void ft_console_reopen(struct ft_console *console, int fd);
 void ft_console_put(struct ft_console *console, const char *bytes, size_t length);
 void ft_console_flush(struct ft_console *console);
 

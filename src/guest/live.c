@@ -111,13 +111,16 @@ static bool take_message(struct ft_live *live)
 	bool link = op && !strcmp(op, "link") && count == FT_LINK_FDS;
 	if (link)
 		take_link(live, fds);
-	for (int i = 0; i < count && !link; i++)
+	bool reopen = op && !strcmp(op, "reopen") && count == 1;
+	if (reopen)
+		ft_console_reopen(&live->console, fds[0]);
+	for (int i = 0; i < count && !link && !reopen; i++)
 		close(fds[i]);
 	if (op && !strcmp(op, "stop"))
 		live->stop = true;
 	else if (op && !strcmp(op, "query"))
 		answer_status(live, message);
-	else if (!link)
+	else if (!link && !reopen)
 		ft_live_log(live, "warning", "guest %s: unknown or wrong message \"%.40s\"", live->guest,
 			    op ? op : "");
 	json_decref(message);

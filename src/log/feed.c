@@ -72,6 +72,21 @@ int ft_feed_open(struct ft_feed *feed, int fd, int reader, uint64_t quota, const
 	return 0;
 }
 
+int ft_feed_reopen(struct ft_feed *feed, int fd, struct ft_error *err)
+{
+	struct stat st;
+	if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
+		close(fd);
+		return ft_error_set(err, -EINVAL, "the reopened feed is no regular file");
+	}
+	close(feed->fd);
+	feed->fd = fd;
+	feed->regular = true;
+	feed->begun = 0;
+	ft_feed_retry(feed);
+	return 0;
+}
+
 /* The first line as a whole, or nothing of it: 0 or errno. A pipe may take a part, which cannot be taken back; the rest
  * follows later. */
 static int write_first(struct ft_feed *feed)

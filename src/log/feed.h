@@ -23,7 +23,7 @@ struct ft_feed_line {
 };
 
 struct ft_feed {
-	int fd; /* borrowed; opened O_APPEND */
+	int fd; /* opened O_APPEND; the caller's until ft_feed_reopen */
 	bool regular;
 	uint64_t quota; /* bytes; 0: none */
 	const char *sensor;
@@ -38,6 +38,10 @@ struct ft_feed {
  * reader is only used here. sensor is borrowed. -EINVAL when fd is no file opened for appending. */
 int ft_feed_open(struct ft_feed *feed, int fd, int reader, uint64_t quota, const char *sensor,
 		 struct ft_error *err);
+
+/* Goes on in another file, as after a rotation: what waits goes there. Takes fd over and closes the old one; -EINVAL when fd is
+ * no file opened for appending: it is closed, and nothing has changed. */
+int ft_feed_reopen(struct ft_feed *feed, int fd, struct ft_error *err);
 
 /* Writes line (borrowed) or lets it wait. */
 void ft_feed_write(struct ft_feed *feed, json_t *line);

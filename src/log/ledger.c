@@ -267,6 +267,22 @@ void ft_ledger_close(struct ft_ledger *l)
 	free(l);
 }
 
+int ft_ledger_reopen(struct ft_ledger *l, int fd, struct ft_error *err)
+{
+	int error = ft_feed_reopen(&l->feed, fd, err);
+	if (!error)
+		watch(l);
+	return error;
+}
+
+void ft_ledger_quotas(struct ft_ledger *l, uint64_t feed, uint64_t quarantine, const json_t *shares)
+{
+	l->feed.quota = feed;
+	ft_quarantine_shares(l->quarantine, quarantine, shares);
+	ft_feed_retry(&l->feed);
+	watch(l);
+}
+
 void ft_ledger_refuse(struct ft_ledger *l, const char *why)
 {
 	l->refused++;

@@ -41,6 +41,10 @@ struct ft_ledger;
 int ft_ledger_open(struct ft_ledger **ledger, const struct ft_ledger_config *config, struct ft_error *err);
 void ft_ledger_close(struct ft_ledger *ledger);
 
+/* The feed goes on in this file (fd is taken over, the old one closed), and quotas change. */
+int ft_ledger_reopen(struct ft_ledger *ledger, int fd, struct ft_error *err);
+void ft_ledger_quotas(struct ft_ledger *ledger, uint64_t feed, uint64_t quarantine, const json_t *shares);
+
 /* One record: hold, event or packets. */
 void ft_ledger_record(struct ft_ledger *ledger, const json_t *message);
 

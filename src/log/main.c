@@ -200,11 +200,20 @@ static bool obey(struct ft_ledger *ledger)
 	if (sink)
 		known = !ft_ledger_sink(ledger, text_of(message, "name"), fds[0],
 					json_string_value(json_object_get(message, "error")));
-	close_all(fds + (sink && count), count - (sink && count));
+	bool reopen = op && !strcmp(op, "reopen") && count == 1, quotas = op && !strcmp(op, "quotas");
+	struct ft_error err = {0};
+	if (reopen && ft_ledger_reopen(ledger, fds[0], &err))
+		log_line(NULL, "error", err.text);
+	if (quotas)
+		ft_ledger_quotas(ledger, (uint64_t)json_integer_value(json_object_get(message, "feed_quota")),
+				 (uint64_t)json_integer_value(json_object_get(message, "quarantine_quota")),
+				 json_object_get(message, "quarantine_shares"));
+	bool taken = (sink || reopen) && count;
+	close_all(fds + taken, count - taken);
 	bool stop = op && !strcmp(op, "stop");
 	if (op && !strcmp(op, "query"))
 		answer(ledger, message);
-	else if (!known || (!stop && !sink))
+	else if (!known || (!stop && !sink && !reopen && !quotas))
 		log_line(NULL, "warning", "the ledger was told something that it does not know");
 	json_decref(message);
 	return !stop;

@@ -251,6 +251,12 @@ class Stand:
         except ValueError:
             return [json.loads(line) for line in got.stdout.splitlines() if line.strip()]
 
+    def refusal(self, *arguments):
+        """What the command line says when it fails, which it has to."""
+        got = run(self.program("foretaste"), *arguments, "--json", "--control", self.config["control"], check=False)
+        require(64 <= got.returncode <= 78, "foretaste %s: exit %d" % (" ".join(arguments), got.returncode))
+        return got.stderr.strip()
+
     def get(self, path, timeout=60, connection=None):
         """(status, body) of a GET, or (None, why) when the connection was cut."""
         c = connection or http.client.HTTPConnection(GUEST, 80, timeout=timeout)

@@ -1,6 +1,8 @@
 #!/usr/bin/python3
 """Modes, switched while the gateway runs; holds that operators decide; inspection switched off: with a real guest."""
 
+import json
+import os
 import sys
 import threading
 
@@ -113,5 +115,70 @@ def operators_decide_and_switch_inspection_off():
             require("by uid 0" in engine(stand, kind)[0], "the feed names who did it: %s" % engine(stand, kind))
 
 
+def drops(reasons):
+    """Packets that did not go on, by reason. A retransmission of what is held already is no loss."""
+    return {name: count for name, count in reasons.items()
+            if name.split(".")[0] in ("drop", "refuse", "tempfail") and name != "drop.hold-duplicate" and count}
+
+
+def nothing_is_lost_over_a_hundred_reloads():
+    with Stand(sys.argv, guest=AS_SHIPPED) as stand:
+        path = os.path.join(stand.directory, "foretaste.yaml")
+        tiny = os.path.join(stand.directory, "tiny.yaml")  # compiles soon, so that there is much of the other work in between
+        with open(tiny, "w") as f:
+            json.dump({"patterns": [{"sid": 1000900, "name": "semicolon", "text": "a semicolon", "severity": 3, "pattern": ";"}]}, f)
+        service = stand.config["services"]["http"]
+
+        def write(**changes):
+            service.update(changes)
+            with open(path, "w") as f:
+                json.dump(stand.config, f)
+
+        stand.wait_for_guest()
+        done, answers, holds = threading.Event(), [], []
+
+        def requests(path, into):
+            while not done.is_set():
+                into.append(stand.get(path, timeout=110)[0])
+
+        write(rules=[tiny])
+        stand.cli("reload")
+        clients = [threading.Thread(target=requests, args=("/", answers)), threading.Thread(target=requests, args=("/", answers)),
+                   threading.Thread(target=requests, args=(TWIN, holds))]
+        for client in clients:
+            client.start()
+        try:
+            until(lambda: holds and len(answers) > 10, "there is traffic")
+            for i in range(100):
+                write(gather="%d ms" % (2 + i % 2))
+                require(stand.cli("reload") == {"reloaded": True}, "reload %d" % i)
+                if i % 20 == 0:
+                    write(gather="two")
+                    require("foretaste.yaml:" in stand.refusal("reload"), "a bad file is named by its line")
+            # As many requests, and holds of the new rules, as it takes to see that it still works.
+            served, tried = len(answers), len(holds)
+            until(lambda: len(answers) > served + 5 and len(holds) > tried + 1, "there still is traffic")
+        finally:
+            done.set()
+            for client in clients:
+                client.join()
+        require(set(answers) == {200} and set(holds) == {200}, "every request is answered: %s, %s" % (set(answers), set(holds)))
+        require(not drops(stand.cli("metrics")["reasons"]), "no packet is lost: %s" % drops(stand.cli("metrics")["reasons"]))
+        status = stand.cli("status")
+        require([p["restarts"] for p in status["processes"].values()] == [0] * len(status["processes"]), "nothing restarted")
+        until(lambda: len(engine(stand, "reload")) == 101, "the feed tells each")
+        require(len(engine(stand, "reload-failed")) == 5 and "expected" in engine(stand, "reload-failed")[0], "and each failure")
+        require(stand.get(ATTACK % "reloaded")[0] is None and not stand.touched("reloaded"), "the new rules hold an attack")
+
+        feed = os.path.join(stand.directory, "state", "feed.json")
+        os.rename(feed, feed + ".1")
+        stand.cli("reopen-logs")
+        require(stand.get(TWIN)[0] == 200, "an innocent request")
+        stand.wait_alerts(1)
+        with open(feed) as f:
+            require(any(json.loads(line)["event_type"] == "alert" for line in f), "the new file goes on")
+
+
 if __name__ == "__main__":
-    main([an_observed_service_is_never_held_up, modes_are_switched_while_it_runs, operators_decide_and_switch_inspection_off])
+    main([an_observed_service_is_never_held_up, modes_are_switched_while_it_runs, operators_decide_and_switch_inspection_off,
+          nothing_is_lost_over_a_hundred_reloads])

@@ -73,6 +73,11 @@ static void answer(const json_t *message)
 	json_t *id = json_object_get(message, "id");
 	if (is("mute"))
 		return;
+	if (is("refuses") && !strcmp(what, "reload")) {
+		say(json_pack("{s:s, s:O, s:s, s:i}", "op", "answer", "id", id, "error", "it does not like that", "code",
+			      78));
+		return;
+	}
 	if (is("liar")) { /* answers everybody's questions but its own */
 		for (int i = 0; i < 64; i++)
 			if (i != json_integer_value(id))

@@ -824,6 +824,110 @@ def suppressions_outlive_everything_but_their_time():
         require(code == 78 and "suppressions in the state directory is damaged" in said, "%d %s" % (code, said))
 
 
+def a_reload_is_all_or_nothing():
+    with Gateway() as g:
+        g.start()
+        g.up()
+
+        def write(change=lambda c: None):
+            config = json.loads(json.dumps(g.config))
+            change(config)
+            with open(g.path("t.yaml"), "w") as f:
+                json.dump(config, f, indent=1)
+
+        reloads = lambda: [x["message"]["config"] for x in g.ops("dataplane", "query") if x["message"]["what"] == "reload"]
+        # What is wrong, or cannot change, is named by its place; the dataplane is not even asked.
+        write(lambda c: c["services"]["http"].update(mode="enforced"))
+        answer = g.ask(what="reload")
+        require(answer["code"] == 78 and re.search(r"t\.yaml:\d+:\d+: mode is \"enforced\"", answer["error"]), "%s" % answer)
+        for change, key in ((lambda c: c.update(flows=128), "flows"), (lambda c: c["guests"]["web"].update(memory="128 MiB"),
+                            "guests.web.memory"), (lambda c: c.update(clone={"max": 2}), "clone.max"),
+                            (lambda c: c["guests"].update(db=dict(c["guests"]["web"], mac="52:54:00:00:02:10", address="10.0.2.16")),
+                             "guests.db"), (lambda c: c.update(feed={"file": "other.json"}), "feed.file")):
+            write(change)
+            answer = g.ask(what="reload")
+            require(answer["code"] == 78 and re.search(r"t\.yaml:\d+:\d+: " + key.replace(".", r"\.") + " cannot change while the",
+                                                       answer["error"]), "%s: %s" % (key, answer))
+        with open(g.path("t.yaml"), "w") as f:
+            f.write("{")
+        require(g.ask(what="reload")["code"] == 78, "a file that is no YAML")
+        require(not reloads(), "the dataplane was asked")
+        # What can change does, everywhere; what operators switched stays.
+        g.ask(what="mode", service="http", mode="enforce")
+        write(lambda c: (c["services"]["http"].update(mode="shadow", hold_limit="64 KiB", quarantine="1 MiB"),
+                         c.update(quarantine={"quota": "2 MiB"}, clone={"wall": "5 s"})))
+        require(g.ask(what="reload")["result"], "it is reloaded")
+        part = reloads()[0]
+        require(part["services"]["http"]["mode"] == "enforce" and part["services"]["http"]["hold_limit"] == 65536, "%s" % part)
+        until(lambda: g.ops("ledger", "quotas"), "the ledger has its part")
+        require(g.ops("ledger", "quotas")[0]["message"]["quarantine_shares"] == {"http": 1 << 20}, "shares")
+        g.kill("dataplane")
+        part = g.ops("dataplane", "config")[1]["message"]["config"]
+        require(part["clone"]["wall"] == 5 * 10**9 and part["services"]["http"]["hold_limit"] == 65536, "a new process has it")
+        # By signal, both ways; and often.
+        g.process.send_signal(signal.SIGHUP)
+        until(lambda: len(events(g, "reload")) == 2, "SIGHUP reloads")
+        write(lambda c: c.update(flows=128))
+        g.process.send_signal(signal.SIGHUP)
+        until(lambda: any("SIGHUP" in x and "flows cannot change" in x for x in events(g, "reload-failed")), "and says why not")
+        write()
+        for _ in range(20):
+            require(g.ask(what="reload")["result"], "it is reloaded")
+        until(lambda: len(events(g, "reload")) == 22, "each is told")
+        require(re.fullmatch("the configuration was reloaded by " + WHO, events(g, "reload")[0]), events(g, "reload")[0])
+        got = subprocess.run([FORETASTE, "reload", "--control", g.control], capture_output=True, text=True)
+        require(got.returncode == 0 and "was reloaded" in got.stdout, "%s" % (got,))
+
+
+def a_reload_that_the_dataplane_does_not_take_changes_nothing():
+    with Gateway() as g:
+        g.start()
+        g.up()
+        g.mode("dataplane", "refuses")
+        g.kill("dataplane")
+        require(g.log("dataplane"), "it is another one")
+        g.config["services"]["http"]["hold_limit"] = "64 KiB"
+        with open(g.path("t.yaml"), "w") as f:
+            json.dump(g.config, f)
+        require(g.ask(what="reload")["error"] == "it does not like that", "its sentence")
+        until(lambda: any("it does not like that" in x for x in events(g, "reload-failed")), "and in the feed")
+        g.mode("dataplane", "mute")
+        g.kill("dataplane")
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(PATIENCE)
+            s.connect(g.control)
+            s.sendall(b'{"what": "reload", "id": 1}\n')
+            until(lambda: any(x["message"]["what"] == "reload" for x in g.ops("dataplane", "query")[-1:]), "it is asked")
+            require(g.ask(what="reload")["code"] == 75, "one at a time")
+            g.mode("dataplane", "")
+            g.kill("dataplane")
+            require("died before it answered" in json.loads(s.makefile().readline())["error"], "it died of it")
+        part = g.ops("dataplane", "config")[-1]["message"]["config"]
+        require(part["services"]["http"]["hold_limit"] == 256 << 10, "the old configuration stays in force")
+        require(g.ask(what="reload")["result"], "and another reload can come")
+
+
+def logs_are_reopened():
+    with Gateway() as g:
+        g.start()
+        g.up()
+        for name in ("feed.json", "console-web.log"):
+            os.rename(g.path("state/" + name), g.path("state/" + name + ".1"))
+        require(g.ask(what="reopen-logs")["result"], "by request")
+        for name, process in (("feed.json", "ledger"), ("console-web.log", "vmm")):
+            until(lambda: [x["fds"] for x in g.ops(process, "reopen")] == [1], process + " has a new file")
+            require(os.stat(g.path("state/" + name)).st_size == 0, "a new " + name)
+        g.process.send_signal(signal.SIGUSR1)
+        until(lambda: len(events(g, "reopen-logs")) == 2, "by signal")
+        require(re.fullmatch("the logs were reopened by " + WHO, events(g, "reopen-logs")[0]), events(g, "reopen-logs")[0])
+        os.unlink(g.path("state/feed.json"))
+        os.mkdir(g.path("state/feed.json"))
+        answer = g.ask(what="reopen-logs")
+        require(answer["code"] == 66 and "feed: cannot open" in answer["error"], "%s" % answer)
+        until(lambda: len(g.ops("vmm", "reopen")) == 3, "the others are reopened all the same")
+        os.rmdir(g.path("state/feed.json"))
+
+
 def what_operators_do_is_told_though_they_leave_or_nobody_answers():
     with Gateway() as g:
         g.start()
@@ -851,7 +955,8 @@ TESTS = [
     a_reader_that_hangs_up_at_once_is_not_tried_without_end,
     a_feed_is_followed_through_rotation, guests_are_stopped_and_started_one_by_one, a_guest_that_ended_follows_its_policy,
     a_processor_share_is_in_force_or_declared, many_guests_run, a_console_is_shown_without_its_tricks,
-    suppressions_outlive_everything_but_their_time, modes_and_bypass_outlive_a_dataplane_process, what_operators_do_is_told_with_their_names, what_operators_do_is_told_though_they_leave_or_nobody_answers,
+    suppressions_outlive_everything_but_their_time, a_reload_is_all_or_nothing,
+    a_reload_that_the_dataplane_does_not_take_changes_nothing, logs_are_reopened, modes_and_bypass_outlive_a_dataplane_process, what_operators_do_is_told_with_their_names, what_operators_do_is_told_though_they_leave_or_nobody_answers,
 ]
 
 
