@@ -23,12 +23,6 @@
 
 static const uint8_t own_mac[6] = {0x02, 'c', 'a', 'n', 'r', 'y'}; /* locally administered */
 
-static const char *const names[] = {
-#define X(name, label) label,
-    FT_CANARY_RESULTS(X)
-#undef X
-};
-
 /* ---- Making ----------------------------------------------------------------------------------------------------- */
 
 json_t *ft_canary_pattern(struct ft_canary *canary, const json_t *config)
@@ -267,7 +261,7 @@ static void tell(struct ft_gate *gate, const struct ft_canary_test *test, enum f
 {
 	if (!gate->outlet.canary)
 		return;
-	json_t *message = json_pack("{s:s, s:s, s:s, s:I}", "service", test->service->name, "result", names[result], "why",
+	json_t *message = json_pack("{s:s, s:s, s:s, s:I}", "service", test->service->name, "result", ft_canary_results[result], "why",
 				    why, "took_ns", (json_int_t)(gate->now - test->began));
 	if (message)
 		gate->outlet.canary(gate->outlet.context, message);

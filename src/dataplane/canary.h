@@ -22,29 +22,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/canary.h"
 #include "base/error.h"
 #include "dataplane/frame.h"
 #include "dataplane/service.h"
 
-#define FT_CANARY_SID   4000099u /* of the pattern that is the token; own sids are below those of outcomes (detect/case.h) */
+#define FT_CANARY_SID   4000099u /* of the pattern that is the token; among those of outcomes (detect/case.h) */
 #define FT_CANARY_INPUT 1024u    /* most bytes of the operator's own input */
-
-/* X(NAME, "name"). What came of one test. */
-#define FT_CANARY_RESULTS(X)                                                                                          \
-	X(OK, "ok")                                                                                                   \
-	X(FAILED, "failed")   /* it was not held, or judged otherwise than it had to be, or no decision came */       \
-	X(SILENT, "silent")   /* the guest does not answer at all */                                                  \
-	X(REFUSED, "refused") /* the guest answers that nobody listens: there is no service to protect */             \
-	X(BUSY, "busy")       /* a limit was reached, as is told of clients, too: others had the clones */            \
-	X(DOWN, "down")       /* there is no guest; nothing was tried */                                              \
-	X(OFF, "off")         /* the service holds nothing (observe, bypass); nothing was tried */
-
-enum ft_canary_result {
-#define X(name, label) FT_CANARY_##name,
-	FT_CANARY_RESULTS(X)
-#undef X
-		FT_CANARY_RESULT_COUNT
-};
 
 enum ft_canary_phase { FT_CANARY_IDLE, FT_CANARY_CONNECT, FT_CANARY_HELD };
 

@@ -37,11 +37,11 @@ static json_t *own_status(const struct ft_supervisor *s)
 		if (child->kind == FT_CHILD_VMM)
 			json_object_set_new(guests, child->guest, ft_guest_json(s, child));
 	}
-	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:f, s:o, s:o}", "sensor",
+	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:f, s:o, s:o, s:o*}", "sensor",
 			 ft_config_text(s->config, "sensor"), "version", FT_VERSION, "state",
 			 phase_name(s->phase), "config", s->config->file, "feed",
 			 ft_config_text(s->config, "feed.file"), "up_s", (double)(now - s->started) / 1e9,
-			 "guests", guests, "processes", processes);
+			 "guests", guests, "processes", processes, "canary", ft_canaries_json(&s->canaries, now));
 }
 
 /* what: of the dataplane, whose counters are not part of its status. */

@@ -56,6 +56,10 @@ const struct ft_key ft_keys[] = {
     {"guests.*.mac", FT_KEY_MAC, NULL, NULL, "52:54:00:00:02:0f", "Ethernet address of its network card."},
     {"guests.*.address", FT_KEY_ADDRESS, NULL, NULL, "10.0.2.15", "IPv4 address that the guest has."},
     {"guests.*.address6", FT_KEY_ADDRESS6, NULL, NONE, NULL, "IPv6 address that the guest has, besides."},
+    {"guests.*.canary", FT_KEY_ADDRESS, NULL, "192.0.0.8", NULL,
+     "The address that the self-test of its services comes from (see canary). The best is one of the guest's own network that "
+     "no machine has: the gateway answers for it, and nobody else takes part. 192.0.0.8, which no machine has (RFC 7600), "
+     "needs a default route in the guest and a router that answers there."},
     {"guests.*.mtu", FT_KEY_WHOLE, "1280..9000", "1500", NULL,
      "Largest IP packet of its network card. Above 1500: jumbo frames, where the uplink has them, too."},
     {"guests.*.uplink", FT_KEY_TEXT, NULL, NONE, NULL,
@@ -140,6 +144,12 @@ const struct ft_key ft_keys[] = {
      "told."},
     {"services.*.quarantine", FT_KEY_SIZE, "64 KiB..1 TiB", NONE, NULL,
      "Most space of its packets in the quarantine; its own oldest files go first. none: as quarantine.quota says."},
+    {"services.*.canary", FT_KEY_CHOICE, "on|off", "on", NULL,
+     "Whether the service is tested by the gateway itself (see canary); TCP only. off: when it does not bear a line of "
+     "text that it does not understand."},
+    {"services.*.canary_attack", FT_KEY_TEXT, NULL, NONE, NULL,
+     "Input of at most 1024 bytes that is known to be caught, as \"GET /cgi-bin/x?a=;id HTTP/1.0\\r\\n\\r\\n\": the "
+     "self-test brings it, too, on a second connection, and fails when a clone is not compromised by it."},
     {"services.*.normal", FT_KEY_MAP, NULL, NULL, NULL,
      "What the service does when nothing is wrong. Anything else that a clone does is evidence against the "
      "input."},
@@ -208,6 +218,13 @@ const struct ft_key ft_keys[] = {
      "Longest message, header included; rsyslog cuts at its maxMessageSize, 8 KiB unless told otherwise. A "
      "longer line "
      "goes without its evidence, or as a line that names it, still whole JSON; the file has all of it."},
+
+    {"canary", FT_KEY_MAP, NULL, NULL, NULL,
+     "The self-test: for each TCP service that holds input, a client of the gateway's own connects now and then from a "
+     "reserved address, with harmless input that has to be found suspicious, held, tried on a clone and judged clean. The "
+     "guest sees a connection that is opened and reset. When it fails, the feed, the metrics, /readyz and the service "
+     "manager's watchdog say so. Each costs one trial."},
+    {"canary.every", FT_KEY_DURATION, "0 s..24 h", "30 s", NULL, "Time from one test of a service to the next; 0 s: none."},
 
     {"metrics", FT_KEY_MAP, NULL, NULL, NULL,
      "Metrics for Prometheus at /metrics, and /healthz and /readyz, over HTTP, for this machine alone."},

@@ -310,6 +310,32 @@ static int check_sockets(const struct ft_config *config, struct ft_error *err)
 	return 0;
 }
 
+/* The self-test's client has an address of its own. */
+static int check_canaries(const struct ft_config *config, struct ft_error *err)
+{
+	json_t *guests = (json_t *)ft_config_get(config, "guests"), *guest, *other;
+	const char *name, *others;
+	json_object_foreach(guests, name, guest) json_object_foreach(guests, others, other)
+	{
+		char text[160];
+		if (strcmp(text_of(guest, "canary"), text_of(other, "address")))
+			continue;
+		snprintf(text, sizeof(text), "canary is the address of guest \"%.64s\", expected one that nobody has", others);
+		return place(config, err, text, "guests.%s.canary", name);
+	}
+	json_t *service;
+	json_object_foreach((json_t *)ft_config_get(config, "services"), name, service)
+	{
+		size_t length = json_string_length(json_object_get(service, "canary_attack"));
+		if (length > 1024)
+			return place(config, err, "canary_attack is longer than 1024 bytes", "services.%s.canary_attack", name);
+		if (length && strcmp(text_of(service, "protocol"), "tcp"))
+			return place(config, err, "canary_attack: only TCP services are tested", "services.%s.canary_attack",
+				     name);
+	}
+	return 0;
+}
+
 static int check_metrics(const struct ft_config *config, struct ft_error *err)
 {
 	const char *listen = ft_config_text(config, "metrics.listen");
@@ -344,6 +370,8 @@ int ft_meaning_check(const struct ft_config *config, struct ft_error *err)
 	json_t *service;
 	json_object_foreach((json_t *)ft_config_get(config, "services"), name, service) if (!error) error =
 	    check_service(config, name, service, err);
+	if (!error)
+		error = check_canaries(config, err);
 	if (!error)
 		error = check_metrics(config, err);
 	return error ? error : check_files(config, err);

@@ -97,7 +97,7 @@ uint64_t ft_notify_serve(struct ft_notify *notify, uint64_t now)
 		return UINT64_MAX;
 	bool state = notify->state != notify->told;
 	bool status = strcmp(notify->status, notify->status_told) != 0;
-	bool alive = notify->watchdog && notify->watchdog_at <= now;
+	bool alive = notify->watchdog && !notify->withheld && notify->watchdog_at <= now;
 	char text[FT_NOTIFY_STATUS + 128];
 	int used = state ? state_text(notify->state, now, text, sizeof(text)) : 0;
 	if (status)
@@ -115,5 +115,5 @@ uint64_t ft_notify_serve(struct ft_notify *notify, uint64_t now)
 		memcpy(notify->status_told, notify->status, sizeof(notify->status));
 	if (alive)
 		notify->watchdog_at = now + notify->watchdog;
-	return notify->watchdog ? notify->watchdog_at : UINT64_MAX;
+	return notify->watchdog && !notify->withheld ? notify->watchdog_at : UINT64_MAX;
 }

@@ -29,6 +29,7 @@ struct ft_notify {
 	uint64_t
 	    watchdog; /* ns from one sign of life to the next, half of what the manager allows; 0: none wanted */
 	uint64_t watchdog_at; /* when the next one is due */
+	bool withheld;        /* no sign of life is given: the loop turns, but the work is not done */
 };
 
 /* Reads $NOTIFY_SOCKET, $WATCHDOG_USEC and $WATCHDOG_PID. 0, also when they are unset; -errno with a sentence when they

@@ -286,8 +286,10 @@ static void child_ready(struct ft_supervisor *s, struct ft_child *child)
 	if (child->kind == FT_CHILD_LEDGER)
 		ft_sinks_ledger(&s->sinks, true);
 	/* It may have been configured before the last change. */
-	if (child->kind == FT_CHILD_DATAPLANE)
+	if (child->kind == FT_CHILD_DATAPLANE) {
 		ft_child_send(child, json_pack("{s:s, s:O}", "op", "suppress", "list", ft_suppress_list(s)), NULL, 0);
+		ft_canaries_forget(&s->canaries, child->ready_at);
+	}
 	for (unsigned i = 0; i < s->count; i++) {
 		struct ft_child *vmm = &s->children[i];
 		bool concerned = vmm == child || child->kind == FT_CHILD_DATAPLANE;
@@ -350,6 +352,12 @@ static void handle_running(struct ft_supervisor *s, struct ft_child *child, cons
 	       (double)ns / 1e9);
 }
 
+static void handle_canary(struct ft_supervisor *s, struct ft_child *child, const json_t *message)
+{
+	if (child->kind != FT_CHILD_DATAPLANE || !ft_canaries_note(&s->canaries, message, ft_loop_now()))
+		child_says(child, "warning", "a self-test's result that is none");
+}
+
 static void handle_sink_lost(struct ft_supervisor *s, struct ft_child *child, const json_t *message)
 {
 	const char *name = json_string_value(json_object_get(message, "name"));
@@ -386,6 +394,8 @@ static void handle(struct ft_supervisor *s, struct ft_child *child, const json_t
 		handle_log(child, message);
 	else if (!strcmp(op, "sink-lost"))
 		handle_sink_lost(s, child, message);
+	else if (!strcmp(op, "canary"))
+		handle_canary(s, child, message);
 	else if (strcmp(op, "answer"))
 		child_says(child, "warning", "a message of an unknown kind");
 	else if (!ft_query_answer(&s->queries, child, message))
@@ -647,6 +657,23 @@ static void say_text(const char *level, const char *text)
 	say(level, "%s", text);
 }
 
+static void tell_canary(void *context, const char *guest, bool failing, const char *text)
+{
+	ft_supervisor_record(context, failing ? "self-test-failed" : "self-test-passed", guest, NULL, "%s", text);
+}
+
+static uint64_t serve_canaries(struct ft_supervisor *s, uint64_t now)
+{
+	if (s->phase != FT_PHASE_RUNNING)
+		return UINT64_MAX;
+	uint64_t next = ft_canaries_serve(&s->canaries, now, tell_canary, s);
+	bool live = ft_canaries_live(&s->canaries, now);
+	if (!live && !s->notify.withheld)
+		say("error", "the service manager's watchdog gets no sign of life: input is not inspected any more");
+	s->notify.withheld = !live;
+	return next;
+}
+
 /* Tells the service manager how we are. Derived from the state, so that no change of it can be forgotten. */
 static uint64_t serve_notify(struct ft_supervisor *s, uint64_t now)
 {
@@ -665,6 +692,9 @@ static uint64_t serve_notify(struct ft_supervisor *s, uint64_t now)
 			snprintf(lacks, sizeof(lacks), "; the %s process is %s", child->name,
 				 ft_child_state_name(child->state));
 	}
+	for (size_t i = 0; i < s->canaries.count; i++)
+		if (s->canaries.list[i].failing)
+			snprintf(lacks, sizeof(lacks), "; the self-test of service %s fails", s->canaries.list[i].service);
 	snprintf(text, sizeof(text), "%s: %u of %u guests up%s", phases[s->phase], up, guests, lacks);
 	ft_notify_set(&s->notify, states[s->phase], text);
 	return ft_notify_serve(&s->notify, now);
@@ -696,6 +726,9 @@ static uint64_t serve_timers(struct ft_supervisor *s)
 		if (child->retry_at < next && s->phase != FT_PHASE_STOPPING)
 			next = child->retry_at;
 	}
+	uint64_t canaries = serve_canaries(s, now);
+	if (canaries < next)
+		next = canaries;
 	uint64_t notify = serve_notify(s, now); /* last: it tells what came of the rest */
 	return notify < next ? notify : next;
 }
@@ -814,6 +847,7 @@ static void close_all(struct ft_supervisor *s)
 	if (s->control.listener.path)
 		ft_control_close(&s->control);
 	ft_listen_close(&s->metrics);
+	ft_canaries_close(&s->canaries);
 	ft_notify_close(&s->notify);
 	ft_files_close((int[]){s->records[0], s->records[1], s->state_fd, s->signals.fd}, 4);
 	ft_loop_close(&s->loop);
@@ -836,6 +870,8 @@ int ft_supervisor_run(struct ft_config *config, struct ft_error *err)
 		return ft_config_exit(error);
 	}
 	ft_sinks_prepare(&s.sinks, config);
+	if (ft_canaries_open(&s.canaries, config, s.started))
+		say("error", "no memory to keep what comes of self-tests");
 	add_child(&s, FT_CHILD_LEDGER, NULL);
 	add_child(&s, FT_CHILD_DATAPLANE, NULL);
 	const char *guest;

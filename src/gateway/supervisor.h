@@ -3,6 +3,7 @@
 #ifndef FT_GATEWAY_SUPERVISOR_H
 #define FT_GATEWAY_SUPERVISOR_H
 
+#include "gateway/canaries.h"
 #include "gateway/cgroup.h"
 #include "gateway/child.h"
 #include "gateway/config.h"
@@ -25,6 +26,7 @@ struct ft_supervisor {
 	struct ft_notify notify;
 	struct ft_sinks sinks;
 	struct ft_cgroup cgroup;
+	struct ft_canaries canaries;
 	struct ft_listen metrics; /* what foretaste-metrics accepts on; fd -1: there is none */
 	struct ft_child children[FT_SUPERVISOR_CHILDREN]; /* ledger, dataplane, the vmms, metrics */
 	unsigned count;

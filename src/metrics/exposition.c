@@ -262,6 +262,7 @@ static const struct column feed_columns[] = {
 static const struct column canary_columns[] = {
     {"canary_ok", "ok", "gauge", "Whether the self-test of the service passes and is recent.", NULL},
     {"canary_age_seconds", "age_s", "gauge", "Since it passed last.", NULL},
+    {"canary_seconds", "took_s", "gauge", "How long the one took that passed last.", NULL},
     {"canary_runs_total", "results", "counter", "Runs of the self-test by result.", "result"},
     {NULL}};
 

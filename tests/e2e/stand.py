@@ -114,6 +114,7 @@ class Stand:
             },
             "verdict_rules": os.path.join(rules, "verdict.yaml"),
             "correlation_rules": os.path.join(rules, "correlation.yaml"),
+            "canary": {"every": "0 s"},  # tests count holds, clones and requests
         }
         quick = self.quickstart_normal()
         if quick:

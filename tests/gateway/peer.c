@@ -1,7 +1,8 @@
 /* A child that speaks the supervisor's protocol and misbehaves on order, for test_supervisor.py. It stands in for the
  * ledger, the dataplane and the vmm under their names (symbolic links), so that the supervisor can be tested on what no
  * sane child does. FORETASTE_PEERS is a directory: NAME.mode says what to do, NAME.log gets a line of JSON for each
- * message and record, with the number of descriptors that came along. */
+ * message and record, with the number of descriptors that came along. NAME.WHAT.json is its answer to the query WHAT,
+ * NAME.say.json a list of messages that it sends once, before its next answer. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -67,6 +68,20 @@ static json_t *prepared_answer(const char *what)
 	return json_load_file(path, 0, NULL);
 }
 
+/* Says the messages of NAME.say.json, once. */
+static void say_prepared(void)
+{
+	char path[512];
+	size_t i;
+	json_t *message;
+	snprintf(path, sizeof(path), "%s/%s.say.json", getenv("FORETASTE_PEERS"), own_name);
+	json_t *list = json_load_file(path, 0, NULL);
+	if (list)
+		unlink(path);
+	json_array_foreach(list, i, message) ft_channel_send(FT_CHANNEL_FD, message, NULL, 0);
+	json_decref(list);
+}
+
 static void answer(const json_t *message)
 {
 	const char *what = json_string_value(json_object_get(message, "what"));
@@ -84,6 +99,7 @@ static void answer(const json_t *message)
 				say(json_pack("{s:s, s:i, s:s}", "op", "answer", "id", i, "result", "lie"));
 		say(json_pack("{s:s, s:s, s:s}", "op", "answer", "id", "x", "result", "lie"));
 	}
+	say_prepared();
 	json_t *prepared = prepared_answer(what);
 	if (prepared)
 		say(json_pack("{s:s, s:O, s:o}", "op", "answer", "id", id, "result", prepared));

@@ -2,10 +2,12 @@
 """The supervisor under a service manager: what it says on $NOTIFY_SOCKET, and when. Arguments as test_supervisor.py, whose
 gateway with scripted children this uses."""
 
+import json
 import os
 import signal
 import socket
 import sys
+import time
 
 from test_supervisor import Failure, Gateway, PATIENCE, require, until
 
@@ -103,6 +105,35 @@ def signs_of_life_come_again_and_again():
         gateway.stop()
 
 
+def no_sign_of_life_while_nothing_is_inspected():
+    """A dataplane whose self-test passed, and then is never heard of again."""
+    gateway = Gateway()
+    gateway.config["canary"] = {"every": "10 ms"}
+    gateway.config["clone"] = {"wall": "20 ms"}
+    say = gateway.path("foretaste-dataplane.say.json")
+
+    def passes():
+        with open(say + ".new", "w") as f:
+            json.dump([{"op": "canary", "service": "http", "result": "ok", "why": "", "took_ns": 1}], f)
+        os.rename(say + ".new", say)
+        until(lambda: gateway.status() and not os.path.exists(say), "it has been said")
+
+    try:
+        manager = managed(gateway, watchdog=200000)
+        manager.until(lambda line: line == "READY=1")
+        passes()
+        failing = manager.until(lambda line: line.endswith("the self-test of service http fails"))
+        until(lambda: "gets no sign of life" in gateway.said(), "it is said")
+        behind = len(manager.listen())
+        time.sleep(1)  # in which five would have come
+        require("WATCHDOG=1" not in manager.listen()[behind:], "a sign of life without inspection")
+        require(failing <= behind and gateway.status()["state"] == "running", "the loop does not turn")
+        passes()
+        manager.until(lambda line: line == "WATCHDOG=1", behind)
+    finally:
+        gateway.stop()
+
+
 def a_manager_that_makes_no_sense_is_said_and_no_more():
     gateway = Gateway()
     os.environ["NOTIFY_SOCKET"] = "nowhere"
@@ -118,7 +149,7 @@ def a_manager_that_makes_no_sense_is_said_and_no_more():
 TESTS = [
     ready_comes_with_the_last_child_and_stopping_with_the_stop, a_start_that_fails_is_never_ready,
     the_status_names_what_is_down, signs_of_life_come_again_and_again,
-    a_manager_that_makes_no_sense_is_said_and_no_more,
+    no_sign_of_life_while_nothing_is_inspected, a_manager_that_makes_no_sense_is_said_and_no_more,
 ]
 
 if __name__ == "__main__":

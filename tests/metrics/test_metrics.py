@@ -50,6 +50,7 @@ class Monitored(Gateway):
         os.symlink(METRICS, self.path("foretaste-metrics"))
         self.port = port
         self.socket = self.path("metrics.sock")
+        self.config["canary"] = {"every": "0 s"}
         self.config["metrics"] = {"listen": "127.0.0.1:%d" % port if port else self.socket}
         for name, answer in ANSWERS.items():
             self.answers(name, answer)
@@ -319,6 +320,40 @@ def slow_and_many_clients_are_cut():
         require(statuses == [200] * 24, "of 24 at once: %s" % statuses)
 
 
+def readiness_asks_for_the_self_test():
+    with Monitored() as g:
+        g.config["canary"]["every"] = "1 s"
+        g.start()
+        g.up()
+
+        def result(word, why=""):
+            g.answers("dataplane.say", [{"op": "canary", "service": "http", "result": word, "why": why, "took_ns": 5}])
+            until(lambda: g.status() and not os.path.exists(g.path("foretaste-dataplane.say.json")), "it has been said")
+            return g.health("/readyz")
+
+        def metric(*key):
+            return values(strict(g.get("/metrics")[2]))[key]
+
+        def told(kind):
+            return [r["text"] for r in g.records() if r.get("type") == kind]
+
+        require(g.health("/readyz")[0] == 503, "ready before the first self-test")
+        require(result("ok") == (200, {"status": "ok"}), "not ready: %s" % (g.health("/readyz"),))
+        require(metric("foretaste_canary_ok", "web", "http") == metric("foretaste_ready") == 1, "the metrics")
+        status, said = result("failed", "it was not held")
+        require(status == 503 and said["problems"] == ["self-test of service http: it was not held"], said)
+        require(g.health("/healthz")[0] == 200, "its processes are well")
+        require(metric("foretaste_canary_ok", "web", "http") == 0 and
+                metric("foretaste_canary_runs_total", "web", "failed", "http") == 1, "the metrics")
+        until(lambda: told("self-test-failed"), "the feed has it")
+        require("it was not held" in told("self-test-failed")[0], told("self-test-failed"))
+        require(result("ok")[0] == 200, "it passes again")
+        until(lambda: told("self-test-passed"), "the feed has that, too")
+        # A dataplane that dies takes what it had found with it.
+        g.kill("dataplane")
+        require(g.health("/readyz")[0] == 503, "ready on a dead dataplane's word")
+
+
 def a_supervisor_that_hangs_is_said():
     with Monitored() as g:
         g.start()
@@ -350,4 +385,4 @@ if __name__ == "__main__":
     sys.exit(main([prometheus_reads_it, a_loopback_port_works_too, health_says_who_fails,
                    the_endpoint_is_replaced_and_never_takes_the_gateway_along, its_process_has_little,
                    the_control_connection_is_good_for_one_question, other_requests_are_refused,
-                   garbage_costs_nobody_anything, slow_and_many_clients_are_cut, a_supervisor_that_hangs_is_said]))
+                   garbage_costs_nobody_anything, slow_and_many_clients_are_cut, readiness_asks_for_the_self_test, a_supervisor_that_hangs_is_said]))

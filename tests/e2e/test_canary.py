@@ -1,0 +1,116 @@
+#!/usr/bin/python3
+"""The self-test with a real guest: it passes beside traffic and leaves no trace of itself, and a gateway that is active but
+does not inspect any more says so, however it came to that."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import sys
+
+from stand import Stand, main, require, until
+
+RESERVED = "10.0.2.200"  # of the guest's network, and nobody has it
+ATTACK = "GET /cgi-bin/lookup?host=localhost;touch$IFS/var/www/touched/canary HTTP/1.0\r\n\r\n"
+PATIENCE = 120
+ETH_P_ALL = 3
+
+
+class Tested(Stand):
+    def __init__(self, service=None, **top):
+        super().__init__(sys.argv, guest={"canary": RESERVED}, service=service, top=dict(canary={"every": "1 s"}, **top))
+        self.endpoint = os.path.join(self.directory, "metrics.sock")
+        self.config["metrics"] = {"listen": self.endpoint}
+
+    def ask(self, path):
+        connection = http.client.HTTPConnection("localhost", timeout=PATIENCE)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(PATIENCE)
+        connection.sock.connect(self.endpoint)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+    def ready(self):
+        status, body = self.ask("/readyz")
+        return status == 200, json.loads(body).get("problems", [])
+
+    def metric(self, name):
+        return sum(float(line.rsplit(" ", 1)[1]) for line in self.ask("/metrics")[1].splitlines()
+                   if line.startswith(name + "{") or line.startswith(name + " "))
+
+    def passed(self):
+        return self.cli("status")["canary"]["services"]["http"]["results"]["ok"]
+
+    def events(self, kind):
+        return [line for line in self.feed() if line.get("event_type") == "engine" and kind in json.dumps(line)]
+
+    def wait_ready(self):
+        self.wait_for_guest()
+        until(lambda: self.ready()[0], "it is ready", PATIENCE)
+
+
+def it_passes_and_leaves_no_trace():
+    with Tested(service={"canary_attack": ATTACK}) as stand:
+        wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        wire.setblocking(False)
+        stand.wait_ready()
+        before, alerts = stand.passed(), len(stand.alerts())
+        until(lambda: stand.passed() >= before + 3, "it passes again and again", PATIENCE)
+        require(stand.get("/")[0] == 200, "no service beside it")
+        served = stand.requests()
+        require("GET / " in served and RESERVED not in served, "the live server got input of the self-test: %s" % served)
+        require(not stand.touched("canary"), "the live guest was touched by the self-test's attack")
+        require(len(stand.alerts()) == alerts and not stand.cli("holds"), "it is in the feed, or among the holds")
+        require(not stand.events("self-test"), "it is told though nothing is wrong")
+        seen = 0
+        while True:
+            try:
+                frame = wire.recv(2048)
+            except BlockingIOError:
+                break
+            seen += 1
+            require(socket.inet_aton(RESERVED) not in frame, "a frame with the reserved address on the wire: %s" % frame.hex())
+        require(seen > 10, "nothing was seen on the wire")
+
+
+def broken(stand, stop, go_on):
+    """Breaks the inspection of a gateway that is ready, and mends it again."""
+    stand.wait_ready()
+    stop()
+    ready, problems = until(lambda: (lambda r: r if not r[0] else None)(stand.ready()), "it is not ready any more", PATIENCE)
+    until(lambda: any("self-test of service http" in p for p in stand.ready()[1]), "it says why", PATIENCE)
+    until(lambda: stand.events("self-test of service http fails"), "the feed says so", PATIENCE)
+    go_on()
+    until(lambda: stand.ready()[0], "it is ready again", PATIENCE)
+    until(lambda: stand.events("self-test of service http passes again"), "the feed says so", PATIENCE)
+    require(stand.get("/")[0] == 200, "no service")
+
+
+def a_vmm_that_stands_still():
+    with Tested() as stand:
+        stand.wait_for_guest()
+        live = stand.processes("foretaste-vmm")[0][0]
+        broken(stand, lambda: os.kill(live, signal.SIGSTOP), lambda: os.kill(live, signal.SIGCONT))
+
+
+def a_dataplane_that_stands_still():
+    with Tested(clone={"wall": "2 s"}) as stand:
+        stand.wait_for_guest()
+        pid = stand.processes("foretaste-dataplane")[0][0]
+        broken(stand, lambda: os.kill(pid, signal.SIGSTOP), lambda: os.kill(pid, signal.SIGCONT))
+
+
+def clones_that_can_do_nothing():
+    """Everything is up, everything answers, and with on_exception: release nothing would ever be caught."""
+    with Tested(service={"on_exception": "release"}, clone={"memory": "1 MiB"}) as stand:
+        stand.wait_for_guest()
+        until(lambda: any("its harmless input was judged inconclusive" in p for p in stand.ready()[1]), "it is noticed", PATIENCE)
+        require(stand.ask("/healthz")[0] == 200, "its processes are well")
+        require(stand.get("/cgi-bin/lookup?host=localhost&note=a;b")[0] == 200, "input is released untried")
+        require(stand.metric("foretaste_ready") == 0 and stand.metric("foretaste_canary_ok") == 0, "the metrics say that all is well")
+
+
+if __name__ == "__main__":
+    main([it_passes_and_leaves_no_trace, a_vmm_that_stands_still, a_dataplane_that_stands_still, clones_that_can_do_nothing])
