@@ -82,6 +82,9 @@ class Soak(Stand):
         self.traffic.ending = True
         super().__exit__(*why)
 
+    def show_logs(self):
+        print("---- gateway.log, its end\n" + read(os.path.join(self.directory, "gateway.log"))[-4000:], file=sys.stderr)
+
     def age(self):
         return time.monotonic() - self.began
 
@@ -99,7 +102,7 @@ class Soak(Stand):
         found = {}
         for name, process in (status or self.cli("status"))["processes"].items():
             if process["pid"] > 0:
-                found[name.replace("-", " ", 1) if name.startswith("vmm") else name] = process["pid"]
+                found[name] = process["pid"]
         for pid, program in self.processes("foretasted"):
             found["supervisor"] = pid
         return found
@@ -112,7 +115,7 @@ class Soak(Stand):
             return None
         got = {}
         for name, pid in self.pids(status).items():
-            inner = status["processes"].get(name.replace("vmm ", "vmm-"), {}).get("status") or {}
+            inner = status["processes"].get(name, {}).get("status") or {}
             try:
                 everything, own = memory_kib(pid, self.guest_memory if name.startswith("vmm") else None)
                 got[name] = {"pid": pid, "rss": everything, "own": own - inner.get("disk_written", 0) // 1024,
@@ -144,7 +147,7 @@ class Soak(Stand):
             got = self.measure()
             if not got or set(got) != set(STEADY) | {"vmm other"}:
                 return None
-            return got if all(not p["status"].get("clones") for n, p in got.items() if n.startswith("vmm")) else None
+            return got if all(p["status"].get("clones") == 0 for n, p in got.items() if n.startswith("vmm")) else None
         got = until(quiet, "no clone runs and nothing is being replaced", PATIENCE)
         supervisor = got["supervisor"]["pid"]
 
