@@ -173,9 +173,10 @@ bool ft_admission_at_once(const struct ft_gate *gate, const struct ft_hold *hold
 static void tell_untold(struct ft_gate *gate, const struct ft_service *service)
 {
 	char text[200];
-	snprintf(text, sizeof(text),
-		 "%u holds of service %s are not in the feed one by one: it had told %u in a minute (feed_limit)",
-		 service->tally->untold, service->name, service->tally->told);
+	snprintf(
+	    text, sizeof(text),
+	    "%u holds of service %s are not in the feed one by one: it had told %u in a minute (feed_limit)",
+	    service->tally->untold, service->name, service->tally->told);
 	for (unsigned i = 0; i < gate->guest_count; i++)
 		if (i == service->guest_index)
 			ft_gate_record(gate, &gate->guests[i], "feed-limit", text, NULL);

@@ -17,23 +17,24 @@
 #include "dataplane/policy.h"
 
 /* X(NAME, "name", "what was reached") */
-#define FT_LIMITS(X)                                                                                            \
-	X(HOLDS, "holds", "the service has as many holds as it may have (holds)")                               \
-	X(HELD, "held", "the service holds as many bytes as it may hold (held)")                                \
-	X(GUEST_HELD, "guest_held", "as many bytes are held for the guest as may be")                           \
-	X(SOURCE_HOLDS, "source_holds", "the client's address has as many holds as it may have (source_holds)") \
-	X(TRIALS, "trials_per_flow", "this flow has had as many trials as it may have (trials_per_flow)")       \
-	X(INPUT, "input_limit", "this flow has had as many bytes tried as may be tried of it (input_limit)")    \
-	X(HOLD, "hold_limit", "the hold has as many bytes as one may have (hold_limit)")                        \
-	X(TIME, "hold_time", "it was held as long as it may be (hold_time)")                                    \
-	X(CLONES, "clones", "no clone was free in time")                                                        \
+#define FT_LIMITS(X)                                                                                         \
+	X(HOLDS, "holds", "the service has as many holds as it may have (holds)")                            \
+	X(HELD, "held", "the service holds as many bytes as it may hold (held)")                             \
+	X(GUEST_HELD, "guest_held", "as many bytes are held for the guest as may be")                        \
+	X(SOURCE_HOLDS, "source_holds",                                                                      \
+	  "the client's address has as many holds as it may have (source_holds)")                            \
+	X(TRIALS, "trials_per_flow", "this flow has had as many trials as it may have (trials_per_flow)")    \
+	X(INPUT, "input_limit", "this flow has had as many bytes tried as may be tried of it (input_limit)") \
+	X(HOLD, "hold_limit", "the hold has as many bytes as one may have (hold_limit)")                     \
+	X(TIME, "hold_time", "it was held as long as it may be (hold_time)")                                 \
+	X(CLONES, "clones", "no clone was free in time")                                                     \
 	X(FEED, "feed_limit", "the feed tells no more of the service's holds this minute (feed_limit)")
 
 enum ft_limit {
 #define X(name, label, text) FT_LIMIT_##name,
 	FT_LIMITS(X)
 #undef X
-		FT_LIMIT_COUNT /* none */
+	    FT_LIMIT_COUNT /* none */
 };
 
 const char *ft_limit_name(enum ft_limit limit);
@@ -54,7 +55,7 @@ struct ft_tally {
 	uint32_t open, clones;
 	uint64_t held;
 	uint64_t clone_ns; /* of all its clones so far */
-	uint64_t turn; /* when it was served last, or began to wait */
+	uint64_t turn;     /* when it was served last, or began to wait */
 	uint64_t limits[FT_LIMIT_COUNT];
 	uint64_t exceptions[FT_EXCEPTION_COUNT];
 	struct ft_outcomes outcomes;
@@ -78,7 +79,7 @@ struct ft_flow;
 
 /* A hold's place among those of its service and address: before it is counted as open, and at its end. -ENOMEM. */
 int ft_admission_enter(struct ft_gate *gate, struct ft_hold *hold);
-void ft_admission_close(struct ft_hold *hold);                      /* it holds nothing back any more */
+void ft_admission_close(struct ft_hold *hold);                       /* it holds nothing back any more */
 void ft_admission_leave(struct ft_gate *gate, struct ft_hold *hold); /* its clone is gone, too */
 
 /* The limit that this hold, just entered, is beyond, or FT_LIMIT_COUNT. */

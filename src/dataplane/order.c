@@ -31,10 +31,11 @@ static json_t *decide(struct ft_gate *gate, const json_t *message, bool release,
 		return refuse(refusal, EX_TEMPFAIL, "hold %lld waits behind hold %llu of the same connection",
 			      (long long)id, (unsigned long long)before);
 	if (error)
-		return refuse(refusal, EX_DATAERR,
-			      "there is no open hold %lld that keeps something back: `foretaste holds` lists those "
-			      "that do",
-			      (long long)id);
+		return refuse(
+		    refusal, EX_DATAERR,
+		    "there is no open hold %lld that keeps something back: `foretaste holds` lists those "
+		    "that do",
+		    (long long)id);
 	return json_pack("{s:I, s:s}", "hold", id, "done", release ? "released" : "dropped");
 }
 
@@ -88,9 +89,9 @@ static json_t *mode(struct ft_gate *gate, const json_t *message, struct ft_refus
 	if (to < 0)
 		return refuse(refusal, EX_USAGE, "a service's mode is observe, shadow or enforce");
 	enum ft_service_mode before = service->mode;
-	json_t *result = json_pack("{s:s, s:s, s:s}", "service", service->name, "mode",
-				   ft_service_mode_name((enum ft_service_mode)to), "before",
-				   ft_service_mode_name(before));
+	json_t *result =
+	    json_pack("{s:s, s:s, s:s}", "service", service->name, "mode",
+		      ft_service_mode_name((enum ft_service_mode)to), "before", ft_service_mode_name(before));
 	if (before == (enum ft_service_mode)to)
 		return result;
 	ft_order_mode(gate, service, (enum ft_service_mode)to);
@@ -106,7 +107,8 @@ static json_t *shadow(struct ft_gate *gate, const json_t *message, struct ft_ref
 	if (!service)
 		return NULL;
 	if (!service->shadow->since_wall)
-		return refuse(refusal, EX_DATAERR, "service %.64s has not been in shadow mode", service->name);
+		return refuse(refusal, EX_DATAERR, "service %.64s has not been in shadow mode",
+			      service->name);
 	return ft_shadow_report(service->shadow, service->name, gate->now, gate->wall);
 }
 
@@ -126,7 +128,8 @@ static json_t *bypass(struct ft_gate *gate, const json_t *message, struct ft_ref
 	for (size_t i = 0; i < gate->services.count; i++)
 		if (gate->services.list[i].acting == FT_MODE_BYPASS)
 			json_array_append_new(bypassed, json_string(gate->services.list[i].name));
-	return json_pack("{s:b, s:o, s:i}", "all", gate->bypass, "services", bypassed, "released", (int)released);
+	return json_pack("{s:b, s:o, s:i}", "all", gate->bypass, "services", bypassed, "released",
+			 (int)released);
 }
 
 static json_t *suppress(struct ft_gate *gate, const json_t *message, struct ft_refusal *refusal)
@@ -147,7 +150,12 @@ json_t *ft_order(struct ft_gate *gate, const json_t *message, struct ft_refusal 
 	static const struct {
 		const char *what;
 		json_t *(*obey)(struct ft_gate *gate, const json_t *message, struct ft_refusal *refusal);
-	} orders[] = {{"release", release}, {"drop", drop}, {"mode", mode}, {"shadow", shadow}, {"bypass", bypass}, {"suppress", suppress},
+	} orders[] = {{"release", release},
+		      {"drop", drop},
+		      {"mode", mode},
+		      {"shadow", shadow},
+		      {"bypass", bypass},
+		      {"suppress", suppress},
 		      {"suppressions", suppressions}};
 	const char *what = json_string_value(json_object_get(message, "what"));
 	*refusal = (struct ft_refusal){0};

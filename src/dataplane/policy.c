@@ -58,8 +58,8 @@ enum ft_reason ft_policy_reason(enum ft_exception exception, enum ft_policy poli
 {
 	static const enum ft_reason reasons[FT_EXCEPTION_COUNT][FT_POLICY_COUNT] = {
 #define X(name, label, text)                                                                                 \
-	[FT_EXCEPTION_##name] = {FT_REASON_DROP_##name##_POLICY, FT_REASON_RELEASE_##name,                   \
-				 FT_REASON_TEMPFAIL_##name},
+	[FT_EXCEPTION_##                                                                                     \
+	    name] = {FT_REASON_DROP_##name##_POLICY, FT_REASON_RELEASE_##name, FT_REASON_TEMPFAIL_##name},
 	    FT_EXCEPTIONS(X)
 #undef X
 	};

@@ -9,17 +9,17 @@
 #include "base/reason.h"
 
 /* X(NAME, "name", "what happened") */
-#define FT_EXCEPTIONS(X)                                                                                   \
-	X(TIMEOUT, "timeout", "a budget of the trial or the time of the hold was used up")                 \
-	X(ERROR, "error", "the trial failed or proved nothing, or what ran it is gone")                    \
-	X(OVERLOAD, "overload", "a limit on holds, held bytes, clones or trials was reached")              \
+#define FT_EXCEPTIONS(X)                                                                                     \
+	X(TIMEOUT, "timeout", "a budget of the trial or the time of the hold was used up")                   \
+	X(ERROR, "error", "the trial failed or proved nothing, or what ran it is gone")                      \
+	X(OVERLOAD, "overload", "a limit on holds, held bytes, clones or trials was reached")                \
 	X(OVERSIZE, "oversize", "more input than hold_limit or input_limit lets be tried")
 
 enum ft_exception {
 #define X(name, label, text) FT_EXCEPTION_##name,
 	FT_EXCEPTIONS(X)
 #undef X
-		FT_EXCEPTION_COUNT /* none */
+	    FT_EXCEPTION_COUNT /* none */
 };
 
 enum ft_policy {

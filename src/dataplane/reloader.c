@@ -13,7 +13,8 @@ struct ft_reloader {
 	pthread_mutex_t lock;
 	pthread_cond_t begun;
 	_Atomic int state;
-	json_t *config; /* the thread's while it works; its own copy, so that no count of references is shared */
+	json_t
+	    *config; /* the thread's while it works; its own copy, so that no count of references is shared */
 	struct ft_rulebook *book;
 	struct ft_error err;
 };

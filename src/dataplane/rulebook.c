@@ -39,7 +39,8 @@ static int assign_services(struct ft_rulebook *book, struct ft_error *err)
 }
 
 /* Each service with patterns has the self-test's among them, so that it is this very matcher that finds it. */
-static int load_screen(struct ft_rulebook *book, struct ft_service *service, bool canary, struct ft_error *err)
+static int load_screen(struct ft_rulebook *book, struct ft_service *service, bool canary,
+		       struct ft_error *err)
 {
 	size_t count = service->sid_count;
 	uint32_t *sids = calloc(count + 1, sizeof(*sids));

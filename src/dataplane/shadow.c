@@ -127,11 +127,10 @@ json_t *ft_shadow_report(const struct ft_shadow *shadow, const char *service, ui
 		if (shadow->outcomes[i])
 			json_object_set_new(outcomes, ft_reason_label((enum ft_reason)i),
 					    json_integer((json_int_t)shadow->outcomes[i]));
-	json_t *delay = json_pack("{s:I, s:I, s:I, s:I, s:I}", "holds", (json_int_t)shadow->holds, "p50",
-				  (json_int_t)ft_shadow_delay(shadow, 500), "p90",
-				  (json_int_t)ft_shadow_delay(shadow, 900), "p99",
-				  (json_int_t)ft_shadow_delay(shadow, 990), "longest",
-				  (json_int_t)shadow->longest);
+	json_t *delay = json_pack(
+	    "{s:I, s:I, s:I, s:I, s:I}", "holds", (json_int_t)shadow->holds, "p50",
+	    (json_int_t)ft_shadow_delay(shadow, 500), "p90", (json_int_t)ft_shadow_delay(shadow, 900), "p99",
+	    (json_int_t)ft_shadow_delay(shadow, 990), "longest", (json_int_t)shadow->longest);
 	return json_pack(
 	    "{s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "service", service,
 	    "ended", shadow->until != 0, "since_ns", (json_int_t)shadow->since_wall, "until_ns",
@@ -153,7 +152,8 @@ void ft_shadow_sentence(const struct ft_shadow *shadow, const char *service, uin
 		 " of them dropped, delays of %s (p50) and %s (p99), %" PRIu64
 		 " not tried for want of a clone, %s of clones' time",
 		 service, ft_units_round_duration(until - shadow->since, lasted), shadow->holds,
-		 shadow->frames, dropped_of(shadow), ft_units_round_duration(ft_shadow_delay(shadow, 500), p50),
+		 shadow->frames, dropped_of(shadow),
+		 ft_units_round_duration(ft_shadow_delay(shadow, 500), p50),
 		 ft_units_round_duration(ft_shadow_delay(shadow, 990), p99), shadow->untried,
 		 ft_units_round_duration(shadow->clone_ns, clones));
 }

@@ -93,7 +93,8 @@ static bool is_in(const struct ft_suppression *one, const struct ft_address *cli
 }
 
 struct ft_suppression *ft_suppressions_find(const struct ft_suppressions *suppressions, uint32_t sid,
-					    const struct ft_address *client, const char *service, uint64_t wall)
+					    const struct ft_address *client, const char *service,
+					    uint64_t wall)
 {
 	for (size_t i = 0; i < suppressions->count; i++) {
 		struct ft_suppression *one = &suppressions->list[i];

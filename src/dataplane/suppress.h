@@ -39,7 +39,8 @@ void ft_suppressions_free(struct ft_suppressions *suppressions);
 
 /* The one that is in force at wall for this finding, or NULL. sid: 0 for what no rule found. */
 struct ft_suppression *ft_suppressions_find(const struct ft_suppressions *suppressions, uint32_t sid,
-					    const struct ft_address *client, const char *service, uint64_t wall);
+					    const struct ft_address *client, const char *service,
+					    uint64_t wall);
 
 /* The entries with their "hits"; a new reference. */
 json_t *ft_suppressions_list(const struct ft_suppressions *suppressions);

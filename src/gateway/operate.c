@@ -16,11 +16,11 @@ static const char *text_of(const json_t *map, const char *key)
 }
 
 /* Has the dataplane do something (message is taken over); type and the sentence are the event's when it is done. */
-static void act(struct ft_supervisor *s, uint64_t connection, json_t *request, json_t *message, const char *type,
-		const char *format, ...) __attribute__((format(printf, 6, 7)));
+static void act(struct ft_supervisor *s, uint64_t connection, json_t *request, json_t *message,
+		const char *type, const char *format, ...) __attribute__((format(printf, 6, 7)));
 
-static void act(struct ft_supervisor *s, uint64_t connection, json_t *request, json_t *message, const char *type,
-		const char *format, ...)
+static void act(struct ft_supervisor *s, uint64_t connection, json_t *request, json_t *message,
+		const char *type, const char *format, ...)
 {
 	json_t *service = json_object_get(message, "service"), *mode = json_object_get(message, "mode"),
 	       *on = json_object_get(message, "on");
@@ -36,8 +36,8 @@ static void act(struct ft_supervisor *s, uint64_t connection, json_t *request, j
 		return;
 	}
 	json_t *act = json_pack("{s:s, s:s, s:s, s:O*, s:O*, s:O*}", "type", type, "text", what, "who",
-				ft_control_who(&s->control, connection, who), "service", service, "mode", mode, "on",
-				on);
+				ft_control_who(&s->control, connection, who), "service", service, "mode",
+				mode, "on", on);
 	struct ft_query *query = ft_answer_ask(s, connection, request, FT_CHILD_DATAPLANE, message);
 	if (query)
 		query->act = act;
@@ -79,9 +79,9 @@ void ft_operate_patch(const struct ft_supervisor *s, json_t *part)
 	json_t *services = json_object_get(part, "services"), *value;
 	const char *name;
 	json_object_foreach(json_object_get(s->live, "modes"), name, value)
-		json_object_set(json_object_get(services, name), "mode", value);
+	    json_object_set(json_object_get(services, name), "mode", value);
 	json_object_foreach(json_object_get(s->live, "bypass"), name, value)
-		json_object_set(json_object_get(services, name), "bypass", value);
+	    json_object_set(json_object_get(services, name), "bypass", value);
 	if (json_is_true(json_object_get(s->live, "bypass_all")))
 		json_object_set_new(part, "bypass", json_true());
 }
@@ -92,7 +92,7 @@ json_t *ft_operate_bypassed(const struct ft_supervisor *s)
 	json_t *services = json_array(), *value;
 	const char *name;
 	json_object_foreach(json_object_get(s->live, "bypass"), name, value)
-		json_array_append_new(services, json_string(name));
+	    json_array_append_new(services, json_string(name));
 	if (all || json_array_size(services))
 		return json_pack("{s:b, s:o}", "all", all, "services", services);
 	json_decref(services);
@@ -153,8 +153,9 @@ static const char *service_of(struct ft_supervisor *s, uint64_t connection, json
 	}
 	const char *meant = name ? ft_suggest(name, known, count) : NULL;
 	if (name)
-		ft_query_refuse(&s->control, connection, id, EX_USAGE, "there is no service \"%.64s\"%s%s%s", name,
-				meant ? ", did you mean \"" : "", meant ? meant : "", meant ? "\"?" : "");
+		ft_query_refuse(&s->control, connection, id, EX_USAGE, "there is no service \"%.64s\"%s%s%s",
+				name, meant ? ", did you mean \"" : "", meant ? meant : "",
+				meant ? "\"?" : "");
 	else
 		ft_query_refuse(&s->control, connection, id, EX_USAGE, "this needs the name of a service");
 	return NULL;
@@ -177,8 +178,9 @@ void ft_operate_mode(struct ft_supervisor *s, uint64_t connection, json_t *reque
 				meant ? meant : "", meant ? "\"?" : "");
 		return;
 	}
-	act(s, connection, request, json_pack("{s:s, s:s, s:s}", "what", "mode", "service", service, "mode", mode),
-	    "mode", "service %s was switched to %s", service, mode);
+	act(s, connection, request,
+	    json_pack("{s:s, s:s, s:s}", "what", "mode", "service", service, "mode", mode), "mode",
+	    "service %s was switched to %s", service, mode);
 }
 
 void ft_operate_shadow(struct ft_supervisor *s, uint64_t connection, json_t *request)
@@ -203,5 +205,6 @@ void ft_operate_bypass(struct ft_supervisor *s, uint64_t connection, json_t *req
 	act(s, connection, request,
 	    json_pack("{s:s, s:O, s:s*}", "what", "bypass", "on", on, "service", service),
 	    json_is_true(on) ? "bypass-on" : "bypass-off", "inspection of %s%s was switched %s",
-	    service ? "service " : "all services", service ? service : "", json_is_true(on) ? "OFF" : "on again");
+	    service ? "service " : "all services", service ? service : "",
+	    json_is_true(on) ? "OFF" : "on again");
 }

@@ -16,9 +16,12 @@
 
 /* Each with everything below it. All else is given to a process once, when it starts. */
 static const char *const changeable[] = {
-    "services",   "clone.handling_instructions", "clone.horizon", "clone.horizon_instructions",
-    "clone.wall", "clone.memory",                "clone.source",  "verdict_rules",
-    "feed.quota", "correlation_rules",           "quarantine.quota",
+    "services",         "clone.handling_instructions",
+    "clone.horizon",    "clone.horizon_instructions",
+    "clone.wall",       "clone.memory",
+    "clone.source",     "verdict_rules",
+    "feed.quota",       "correlation_rules",
+    "quarantine.quota",
 };
 
 static bool may_change(const char *path)
@@ -73,8 +76,8 @@ int ft_reload_check(const struct ft_config *from, const struct ft_config *to, st
 static void failed(struct ft_supervisor *s, uint64_t connection, const json_t *id, int code, const char *why,
 		   const char *who)
 {
-	ft_supervisor_record(s, "reload-failed", NULL, NULL, "the configuration stays as it was (reload by %s): %s",
-			     who, why);
+	ft_supervisor_record(s, "reload-failed", NULL, NULL,
+			     "the configuration stays as it was (reload by %s): %s", who, why);
 	if (connection != NOBODY)
 		ft_query_refuse(&s->control, connection, (json_t *)id, code, "%s", why);
 }
@@ -83,8 +86,9 @@ static void failed(struct ft_supervisor *s, uint64_t connection, const json_t *i
 static struct ft_config *load(const struct ft_supervisor *s, struct ft_error *err)
 {
 	struct ft_config *config = calloc(1, sizeof(*config));
-	int error = config ? ft_config_load(config, s->config->file, s->config->sets, s->config->set_count, err)
-			   : ft_error_set(err, -ENOMEM, "no memory");
+	int error = config
+			? ft_config_load(config, s->config->file, s->config->sets, s->config->set_count, err)
+			: ft_error_set(err, -ENOMEM, "no memory");
 	if (!error) {
 		error = ft_reload_check(s->config, config, err);
 		if (error)
@@ -190,8 +194,8 @@ static int reopen(struct ft_supervisor *s, const char *who, struct ft_error *err
 					     *why.text ? why.text : "a process does not take its log");
 	}
 	if (error)
-		ft_supervisor_record(s, "reopen-failed", NULL, NULL, "not all logs were reopened by %s: %s", who,
-				     err->text);
+		ft_supervisor_record(s, "reopen-failed", NULL, NULL, "not all logs were reopened by %s: %s",
+				     who, err->text);
 	else
 		ft_supervisor_record(s, "reopen-logs", NULL, NULL, "the logs were reopened by %s", who);
 	return error;

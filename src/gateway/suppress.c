@@ -45,8 +45,8 @@ int ft_suppress_open(struct ft_supervisor *s, struct ft_error *err)
 		s->suppressions = json_pack("{s:i, s:[]}", "next", 1, "list");
 	if (json_is_integer(json_object_get(s->suppressions, "next")) && json_is_array(ft_suppress_list(s)))
 		return 0;
-	return ft_error_set(err, -EINVAL,
-			    "the file %s in the state directory is damaged: expected next and list", FILE_NAME);
+	return ft_error_set(
+	    err, -EINVAL, "the file %s in the state directory is damaged: expected next and list", FILE_NAME);
 }
 
 void ft_suppress_close(struct ft_supervisor *s)
@@ -84,7 +84,8 @@ static int put(struct ft_supervisor *s, json_t *list, json_int_t next, struct ft
 	struct ft_child *dataplane = ft_supervisor_dataplane(s);
 	if (dataplane->state == FT_CHILD_READY)
 		ft_child_send(dataplane,
-			      json_pack("{s:s, s:O}", "op", "suppress", "list", ft_suppress_list(s)), NULL, 0);
+			      json_pack("{s:s, s:O}", "op", "suppress", "list", ft_suppress_list(s)), NULL,
+			      0);
 	return 0;
 }
 
@@ -111,8 +112,8 @@ uint64_t ft_suppress_expire(struct ft_supervisor *s, uint64_t now)
 			if (now + left < next)
 				next = now + left;
 			i++;
-		} else if (put(s, without(s, entry), json_integer_value(json_object_get(s->suppressions, "next")),
-			       &err)) {
+		} else if (put(s, without(s, entry),
+			       json_integer_value(json_object_get(s->suppressions, "next")), &err)) {
 			/* The dataplane has ended it by itself; the file keeps an entry that is over. */
 			if (now + 60000000000ull < next)
 				next = now + 60000000000ull;
@@ -142,8 +143,8 @@ static bool is_network(const char *text)
 	bool four = inet_pton(AF_INET, copy, bytes) == 1;
 	if (!four && inet_pton(AF_INET6, copy, bytes) != 1)
 		return false;
-	return !slash || (slash[1] >= '0' && slash[1] <= '9' && strtoul(slash + 1, &end, 10) <= (four ? 32 : 128) &&
-			  !*end);
+	return !slash || (slash[1] >= '0' && slash[1] <= '9' &&
+			  strtoul(slash + 1, &end, 10) <= (four ? 32 : 128) && !*end);
 }
 
 /* Checks a request and makes an entry of it (without its number). NULL: *why says what is wrong. */
@@ -156,29 +157,33 @@ static json_t *entry_of(const struct ft_supervisor *s, const json_t *request, ch
 	const char *lasts = json_string_value(json_object_get(request, "for"));
 	uint64_t ns = 0;
 	struct ft_error err = {0};
-	if (sid && (!json_is_integer(sid) || json_integer_value(sid) <= 0 || json_integer_value(sid) > UINT32_MAX))
+	if (sid &&
+	    (!json_is_integer(sid) || json_integer_value(sid) <= 0 || json_integer_value(sid) > UINT32_MAX))
 		snprintf(why, 160, "sid is no rule's number");
 	else if (network && !is_network(network))
-		snprintf(why, 160, "network is \"%.50s\", expected for example 10.0.0.0/8 or fd00::/64", network);
+		snprintf(why, 160, "network is \"%.50s\", expected for example 10.0.0.0/8 or fd00::/64",
+			 network);
 	else if (service && !json_object_get(ft_config_get(s->config, "services"), service))
 		snprintf(why, 160, "there is no service \"%.64s\"", service);
 	else if (!sid && !network && !service)
-		snprintf(why, 160, "that would suppress everything: expected at least one of sid, network and service "
-				   "(bypass switches inspection off)");
+		snprintf(why, 160,
+			 "that would suppress everything: expected at least one of sid, network and service "
+			 "(bypass switches inspection off)");
 	else if (!lasts)
 		snprintf(why, 160, "for is missing, expected how long it lasts, for example \"8 h\"");
 	else if (ft_units_duration(lasts, &ns, &err))
 		snprintf(why, 160, "for: %.150s", err.text);
 	else if (!ns || ns > LONGEST)
-		snprintf(why, 160, "for is \"%.40s\", expected more than nothing and at most a year (8784 h)", lasts);
+		snprintf(why, 160, "for is \"%.40s\", expected more than nothing and at most a year (8784 h)",
+			 lasts);
 	else if (comment && strlen(comment) > COMMENT)
 		snprintf(why, 160, "comment is longer than %u bytes", COMMENT);
 	else if (json_array_size(ft_suppress_list(s)) >= MOST)
 		snprintf(why, 160, "there are %u suppressions already, which is the most", MOST);
 	else
-		return json_pack("{s:O*, s:s*, s:s*, s:I, s:I, s:s}", "sid", sid, "network", network, "service",
-				 service, "made_ns", (json_int_t)wall_ns(), "until_ns", (json_int_t)(wall_ns() + ns),
-				 "comment", comment ? comment : "");
+		return json_pack("{s:O*, s:s*, s:s*, s:I, s:I, s:s}", "sid", sid, "network", network,
+				 "service", service, "made_ns", (json_int_t)wall_ns(), "until_ns",
+				 (json_int_t)(wall_ns() + ns), "comment", comment ? comment : "");
 	return NULL;
 }
 
@@ -206,11 +211,12 @@ void ft_suppress_add(struct ft_supervisor *s, uint64_t connection, json_t *reque
 		ft_query_refuse(&s->control, connection, id, EX_IOERR, "%s", err.text);
 	} else {
 		const char *comment = json_string_value(json_object_get(entry, "comment"));
-		uint64_t ns = until_of(entry) - (uint64_t)json_integer_value(json_object_get(entry, "made_ns"));
+		uint64_t ns =
+		    until_of(entry) - (uint64_t)json_integer_value(json_object_get(entry, "made_ns"));
 		ft_supervisor_record(s, "suppress", NULL, NULL,
-				     "suppression %" JSON_INTEGER_FORMAT " (%s) was made for %s by %s%s%s", number,
-				     words(entry, what, sizeof(what)), ft_units_round_duration(ns, lasts), who,
-				     *comment ? ": " : "", comment);
+				     "suppression %" JSON_INTEGER_FORMAT " (%s) was made for %s by %s%s%s",
+				     number, words(entry, what, sizeof(what)),
+				     ft_units_round_duration(ns, lasts), who, *comment ? ": " : "", comment);
 		answer(s, connection, request, entry);
 	}
 	json_decref(entry);
@@ -224,7 +230,8 @@ void ft_suppress_remove(struct ft_supervisor *s, uint64_t connection, json_t *re
 	json_t *id = json_object_get(request, "id"), *found = NULL, *entry;
 	size_t i;
 	json_array_foreach(ft_suppress_list(s), i,
-			   entry) if (json_integer_value(json_object_get(entry, "id")) == number) found = entry;
+			   entry) if (json_integer_value(json_object_get(entry, "id")) == number) found =
+	    entry;
 	if (!found) {
 		ft_query_refuse(&s->control, connection, id, EX_DATAERR,
 				"there is no suppression %" JSON_INTEGER_FORMAT, number);

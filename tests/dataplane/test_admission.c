@@ -194,8 +194,9 @@ static void who_waits_goes_before_who_only_observes(void **state)
 
 static void expect_overload(const char *limit)
 {
-	assert_string_equal(json_string_value(json_object_get(scene_record(&s, "hold"), "disposition_reason")),
-			    "release.overload");
+	assert_string_equal(
+	    json_string_value(json_object_get(scene_record(&s, "hold"), "disposition_reason")),
+	    "release.overload");
 	assert_int_equal(number("web", "limits", limit), 1);
 	assert_int_equal(number("web", "exceptions", "overload"), 1);
 	assert_int_equal(scene_count(&s, FT_REASON_RELEASE_OVERLOAD), 1);
@@ -248,7 +249,8 @@ static void waiting_for_a_clone_is_limited(void **state)
 
 static void the_time_of_a_hold_is_limited(void **state)
 {
-	scene_open(&s, ENFORCE "\"hold_time\": 500000000, \"on_timeout\": \"release\", \"on_overload\": \"drop\"");
+	scene_open(&s, ENFORCE
+		   "\"hold_time\": 500000000, \"on_timeout\": \"release\", \"on_overload\": \"drop\"");
 	suspicious_from(1);
 	scene_pass(&s, 3 * MS);
 	assert_int_equal(s.requests, 1);
@@ -298,7 +300,8 @@ static void what_the_feed_tells_is_limited(void **state)
 	assert_int_equal(records("event", "type", "feed-limit"), 0);
 	scene_pass(&s, 60000 * MS);
 	assert_int_equal(records("event", "type", "feed-limit"), 1);
-	assert_non_null(strstr(json_string_value(json_object_get(scene_record(&s, "event"), "text")), "15 holds"));
+	assert_non_null(
+	    strstr(json_string_value(json_object_get(scene_record(&s, "event"), "text")), "15 holds"));
 	suspicious_from(3);
 	suspicious_from(3);
 	assert_int_equal(records("hold", NULL, NULL), 7);

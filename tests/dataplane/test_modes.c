@@ -18,7 +18,8 @@ static struct scene s;
 static void open_mode(const char *mode, const char *more)
 {
 	char text[256];
-	snprintf(text, sizeof(text), "\"risks\": \"none\", \"mode\": \"%s\"%s%s", mode, *more ? ", " : "", more);
+	snprintf(text, sizeof(text), "\"risks\": \"none\", \"mode\": \"%s\"%s%s", mode, *more ? ", " : "",
+		 more);
 	scene_open(&s, text);
 }
 
@@ -202,7 +203,9 @@ static void shadow_counts_the_wait_behind_a_hold(void **state)
 
 static void shadow_asks_policies_and_limits(void **state)
 {
-	open_mode("shadow", "\"on_error\": \"drop\", \"on_overload\": \"tempfail\", \"trials_per_flow\": 1, \"gather\": 0");
+	open_mode(
+	    "shadow",
+	    "\"on_error\": \"drop\", \"on_overload\": \"tempfail\", \"trials_per_flow\": 1, \"gather\": 0");
 	scene_connect(&s);
 	scene_text(&s, 1, "EVIL");
 	connect_anew();
@@ -236,7 +239,8 @@ static void the_end_of_shadow_mode_is_reported(void **state)
 	scene_text(&s, 1, "EVIL");
 	scene_answer(&s, false);
 	scene_pass(&s, 1000 * MS);
-	json_t *result = order(json_pack("{s:s, s:s, s:s}", "what", "mode", "service", "web", "mode", "enforce"));
+	json_t *result =
+	    order(json_pack("{s:s, s:s, s:s}", "what", "mode", "service", "web", "mode", "enforce"));
 	assert_int_equal(number(result, "report", "held"), 1);
 	assert_string_equal(json_string_value(json_object_get(result, "before")), "shadow");
 	json_decref(result);
@@ -298,8 +302,8 @@ static void bypass_releases_what_is_held_and_looks_at_nothing(void **state)
 	json_t *status = ft_gate_status(s.gate, false);
 	const json_t *web = json_object_get(json_object_get(status, "services"), "web");
 	assert_true(json_is_true(json_object_get(web, "bypass")));
-	assert_true(json_is_false(json_object_get(
-	    json_object_get(json_object_get(status, "services"), "dns"), "bypass")));
+	assert_true(json_is_false(
+	    json_object_get(json_object_get(json_object_get(status, "services"), "dns"), "bypass")));
 	json_decref(status);
 	/* On again: this very connection is inspected from here on, and so is one that began meanwhile. */
 	scene_text(&s, 23, "behind a gap");
@@ -333,7 +337,8 @@ static void bypass_keeps_the_order_behind_a_full_ring(void **state)
 	scene_pass(&s, 3 * MS);
 	scene_text(&s, 5, "more");
 	for (uint64_t full = 1; full <= 2; full++) { /* large ones, then small ones in what is left */
-		size_t length = scene_build(&s, false, 1, 1, FT_TCP_ACK, block, full == 1 ? sizeof(block) : 0, frame);
+		size_t length =
+		    scene_build(&s, false, 1, 1, FT_TCP_ACK, block, full == 1 ? sizeof(block) : 0, frame);
 		memcpy(frame, "\2\0\0\0\0\1", 6); /* to the guest, and for no service */
 		while (scene_count(&s, FT_REASON_DROP_RING_FULL) < full)
 			ft_gate_wire(s.gate, 0, frame, length);

@@ -72,8 +72,8 @@ static void the_slots_are_taken(void)
 {
 	scene_text(&s, 1, "EVIL");
 	scene_pass(&s, 3 * MS);
-	scene_event(&s, s.request.begin.hold, FT_EVENT_SEED_GONE, FT_ROLE_SEED,
-		    (uint64_t[6]){FT_SEED_BUSY}, "", NULL);
+	scene_event(&s, s.request.begin.hold, FT_EVENT_SEED_GONE, FT_ROLE_SEED, (uint64_t[6]){FT_SEED_BUSY},
+		    "", NULL);
 	scene_pass(&s, 0);
 }
 
@@ -114,7 +114,7 @@ static void it_is_too_long(void)
 static const struct {
 	enum ft_exception exception;
 	void (*way)(void);
-	bool hopeless; /* another try of this connection cannot help */
+	bool hopeless;      /* another try of this connection cannot help */
 	const char *passed; /* what the guest had before */
 	const char *held;
 } ways[] = {

@@ -117,7 +117,8 @@ static void new_settings_hold_for_old_connections(void **state)
 	scene_text(&s, 1, "WICKED");
 	assert_string_equal(scene_taken(&s), "WICKED");
 	json_t *config = scene_config(ENFORCE ", \"on_exception\": \"release\"", "", "");
-	json_object_set_new(json_array_get(json_object_get(config, "rules"), 0), "pattern", json_string("WICKED"));
+	json_object_set_new(json_array_get(json_object_get(config, "rules"), 0), "pattern",
+			    json_string("WICKED"));
 	assert_int_equal(load(config), 0);
 	scene_text(&s, 7, "EVIL");
 	assert_string_equal(scene_taken(&s), "WICKEDEVIL");

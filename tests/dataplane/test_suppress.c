@@ -152,9 +152,9 @@ static void a_list_with_a_mistake_changes_nothing(void **state)
 {
 	suppress_one(json_pack("{s:i}", "sid", 1000001));
 	const char *const wrong[] = {
-	    "[{\"id\": 1, \"until_ns\": 9000000000000}]",                           /* of everything */
-	    "[{\"id\": 1, \"sid\": 5}]",                                            /* for ever */
-	    "[{\"sid\": 5, \"until_ns\": 9}]",                                      /* without a number */
+	    "[{\"id\": 1, \"until_ns\": 9000000000000}]", /* of everything */
+	    "[{\"id\": 1, \"sid\": 5}]",                  /* for ever */
+	    "[{\"sid\": 5, \"until_ns\": 9}]",            /* without a number */
 	    "[{\"id\": 1, \"network\": \"10.0.0.0/33\", \"until_ns\": 9}]",
 	    "[{\"id\": 1, \"network\": \"10.0.0/8\", \"until_ns\": 9}]",
 	    "[{\"id\": 1, \"network\": \"10.0.0.0/\", \"until_ns\": 9}]",
@@ -171,9 +171,13 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, begin, end)
 	const struct CMUnitTest tests[] = {
-	    T(a_rule_is_suppressed_until_its_time_is_over), T(another_rule_is_not),
-	    T(a_network_is_exactly_that), T(a_service_is_exactly_that), T(a_suspicious_connection_stays_so),
-	    T(observing_counts_them_too), T(screening_all_is_suppressed_by_network),
+	    T(a_rule_is_suppressed_until_its_time_is_over),
+	    T(another_rule_is_not),
+	    T(a_network_is_exactly_that),
+	    T(a_service_is_exactly_that),
+	    T(a_suspicious_connection_stays_so),
+	    T(observing_counts_them_too),
+	    T(screening_all_is_suppressed_by_network),
 	    T(a_list_with_a_mistake_changes_nothing),
 	};
 	if (scene_start_eal())

@@ -82,6 +82,27 @@ static void a_log_that_cannot_be_written_is_counted(void **state)
 	assert_int_equal(console.lost, 4);
 }
 
+static void it_goes_on_in_another_file(void **state)
+{
+	char bytes[8] = "";
+	int fd = log_file(), other = log_file();
+	int was = dup(fd), is = dup(other);
+	ft_console_open(&console, fd);
+	ft_console_put(&console, "old", 3);
+	ft_console_reopen(&console, other);
+	ft_console_put(&console, "new", 3);
+	ft_console_flush(&console);
+	assert_int_equal(pread(was, bytes, sizeof(bytes), 0), 3);
+	assert_memory_equal(bytes, "old", 3);
+	assert_int_equal(pread(is, bytes, sizeof(bytes), 0), 3);
+	assert_memory_equal(bytes, "new", 3);
+	assert_int_equal(fcntl(fd, F_GETFD), -1); /* the old one is not kept */
+	assert_int_equal(console.written, 3);
+	close(was);
+	close(is);
+	close(other);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -89,6 +110,7 @@ int main(void)
 	    cmocka_unit_test(a_flood_is_bounded),
 	    cmocka_unit_test(a_log_of_an_earlier_run_counts),
 	    cmocka_unit_test(a_log_that_cannot_be_written_is_counted),
+	    cmocka_unit_test(it_goes_on_in_another_file),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

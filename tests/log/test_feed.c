@@ -195,6 +195,35 @@ static void descriptors_that_cannot_append_are_refused(void **state)
 	assert_int_equal(ft_feed_open(&feed, fd, -1, 0, "edge1", &err), -EBADF);
 }
 
+static void it_goes_on_in_another_file(void **state)
+{
+	struct desk desk;
+	struct ft_error err = {0};
+	char other[64] = "/tmp/ft-feed-XXXXXX";
+	int pipes[2];
+	sit_down(&desk, 100);
+	write_numbered(&desk, 0, 20);
+	write_numbered(&desk, 1, 60); /* beyond the quota: it waits */
+	assert_int_equal(desk.feed.waiting, 1);
+	/* What is no file changes nothing. */
+	assert_int_equal(pipe(pipes), 0);
+	assert_int_equal(ft_feed_reopen(&desk.feed, pipes[1], &err), -EINVAL);
+	close(pipes[0]);
+	assert_int_equal(desk.feed.waiting, 1);
+	close(mkstemp(other));
+	desk.fd = open(other, O_RDWR | O_APPEND | O_CLOEXEC);
+	assert_int_equal(ft_feed_reopen(&desk.feed, desk.fd, &err), 0);
+	assert_int_equal(desk.feed.waiting, 0);
+	int next = 0;
+	json_decref(read_back(&desk, &next));
+	assert_int_equal(next, 1);
+	unlink(desk.path);
+	strcpy(desk.path, other);
+	json_decref(read_back(&desk, &next));
+	assert_int_equal(next, 2);
+	leave(&desk);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -203,6 +232,7 @@ int main(void)
 	    cmocka_unit_test(a_full_device_is_no_end),
 	    cmocka_unit_test(a_pipe_does_not_block_and_gets_whole_lines_in_the_end),
 	    cmocka_unit_test(descriptors_that_cannot_append_are_refused),
+	    cmocka_unit_test(it_goes_on_in_another_file),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
