@@ -57,7 +57,8 @@ static int open_test(struct ft_gate *gate, struct ft_canary_test *test, const st
 				    FT_CANARY_INPUT);
 	test->service = service;
 	test->guest = &gate->guests[service->guest_index];
-	test->address = ft_address_v4(&address);
+	test->address = test->guest->canary = ft_address_v4(&address);
+	test->guest->has_canary = true;
 	test->as = *service;
 	test->as.mode = test->as.acting = FT_MODE_ENFORCE;
 	test->as.canary = test;
@@ -181,20 +182,15 @@ const struct ft_service *ft_canary_service(const struct ft_gate *gate, const str
 	return test && test->service == service ? &test->as : service;
 }
 
-static const struct ft_canary_test *of_address(const struct ft_gate *gate, const struct ft_guest *guest,
-					       const struct ft_address *address)
+/* Each frame is asked, so this is no search. */
+static bool is_reserved(const struct ft_guest *guest, const struct ft_address *address)
 {
-	for (size_t i = 0; i < gate->canary.count; i++)
-		if (gate->canary.tests[i].guest == guest &&
-		    ft_address_same(&gate->canary.tests[i].address, address))
-			return &gate->canary.tests[i];
-	return NULL;
+	return guest->has_canary && ft_address_same(&guest->canary, address);
 }
 
 bool ft_canary_is_forged(const struct ft_gate *gate, const struct ft_guest *guest, const struct ft_frame *frame)
 {
-	return gate->canary.count && !gate->canary.injecting && frame->kind == FT_FRAME_IPV4 &&
-	       of_address(gate, guest, &frame->source);
+	return frame->kind == FT_FRAME_IPV4 && is_reserved(guest, &frame->source) && !gate->canary.injecting;
 }
 
 /* ---- What the guest sends to it --------------------------------------------------------------------------------- */
@@ -208,7 +204,7 @@ static bool takes_arp(struct ft_gate *gate, struct ft_guest *guest, const struct
 	    memcmp(arp, request, sizeof(request)))
 		return false;
 	struct ft_address address = ft_address_v4(arp + 24);
-	if (!of_address(gate, guest, &address))
+	if (!is_reserved(guest, &address))
 		return false;
 	uint8_t answer[FT_FRAME_HEADER + ARP_LENGTH], *to = answer + FT_FRAME_HEADER;
 	memcpy(answer, frame->data + 6, 6);
@@ -239,11 +235,11 @@ static void hear(struct ft_gate *gate, struct ft_canary_test *test, const struct
 
 bool ft_canary_takes(struct ft_gate *gate, struct ft_guest *guest, const struct ft_frame *frame)
 {
-	if (!gate->canary.count)
+	if (!guest->has_canary)
 		return false;
 	if (frame->kind == FT_FRAME_ARP)
 		return takes_arp(gate, guest, frame);
-	if (frame->kind != FT_FRAME_IPV4 || !of_address(gate, guest, &frame->destination))
+	if (frame->kind != FT_FRAME_IPV4 || !is_reserved(guest, &frame->destination))
 		return false;
 	ft_gate_note(gate, FT_REASON_DROP_CANARY);
 	for (size_t i = 0; i < gate->canary.count && frame->transport && frame->protocol == IPPROTO_TCP; i++) {

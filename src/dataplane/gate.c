@@ -125,7 +125,7 @@ void ft_gate_emit(struct ft_gate *gate, struct ft_guest *guest, const void *fram
 	memcpy(data, frame, length);
 	struct ft_frame parsed;
 	enum ft_reason why;
-	if (gate->canary.count && !ft_frame_parse(&parsed, data, length, &why) && ft_canary_takes(gate, guest, &parsed))
+	if (guest->has_canary && !ft_frame_parse(&parsed, data, length, &why) && ft_canary_takes(gate, guest, &parsed))
 		return;
 	if (has_own_tag(guest))
 		data = ft_fdb_tag(data, &length, guest->vlan);

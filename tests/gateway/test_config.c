@@ -172,6 +172,25 @@ static const struct mistake mistakes[] = {
      "t.yaml:8:14: address is \"10.0.2.256\", expected an IPv4 address such as 10.0.2.15"},
     {"address: 10.0.2.15", "address: 224.0.0.1",
      "t.yaml:8:14: address is 224.0.0.1, expected the address of one host"},
+    {"clone:", "metrics: {listen: \"0.0.0.0:9469\"}\nclone:",
+     "t.yaml:16:19: listen: 0.0.0.0 is no loopback address: metrics are for this machine alone, expected for example "
+     "127.0.0.1:9469"},
+    {"clone:", "metrics: {listen: \"10.0.0.1:80\"}\nclone:",
+     "t.yaml:16:19: listen: 10.0.0.1 is no loopback address: metrics are for this machine alone, expected for example "
+     "127.0.0.1:9469"},
+    {"clone:", "metrics: {listen: \"[::]:9469\"}\nclone:",
+     "t.yaml:16:19: listen: \"[::]:9469\" is neither loopback address and port, such as 127.0.0.1:9469, nor the absolute path "
+     "of a socket"},
+    {"clone:", "metrics: {listen: 127.0.0.1}\nclone:",
+     "t.yaml:16:19: listen: \"127.0.0.1\" has no port from 1 to 65535, expected for example 127.0.0.1:9469"},
+    {"clone:", "metrics: {listen: \"127.0.0.1:70000\"}\nclone:",
+     "t.yaml:16:19: listen: \"127.0.0.1:70000\" has no port from 1 to 65535, expected for example 127.0.0.1:9469"},
+    {"clone:", "metrics: {listen: metrics.sock}\nclone:",
+     "t.yaml:16:19: listen: \"metrics.sock\" is neither loopback address and port, such as 127.0.0.1:9469, nor the absolute "
+     "path of a socket"},
+    {"address: 10.0.2.15", "address: 10.0.2.15\n    canary: 10.0.2.15",
+     "t.yaml:9:13: canary is the address of guest \"web\", expected one that nobody has"},
+    {"mode: enforce", "protocol: udp\n    canary_attack: x", "t.yaml:14:20: canary_attack: only TCP services are tested"},
     {"horizon: 60 s", "link: {dns: no}",
      "t.yaml:17:15: dns is \"no\", expected an IPv4 address such as 10.0.2.15, or refuse"},
     {"52:54:00:00:02:0f", "53:54:00:00:02:0f",

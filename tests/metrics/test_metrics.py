@@ -151,6 +151,48 @@ def prometheus_reads_it():
         require(names(said) == names(text), "foretaste metrics and /metrics differ")
 
 
+def the_board_shows_what_there_is():
+    """deploy/grafana: a model that Grafana takes, in which every metric and label exists."""
+    with open(os.path.join(SOURCE, "deploy", "grafana", "foretaste.json")) as f:
+        board = json.load(f)
+    with Monitored() as g:
+        g.config["canary"]["every"] = "1 s"
+        g.answers("dataplane.say", [{"op": "canary", "service": "http", "result": "ok", "why": "", "took_ns": 5}])
+        g.start()
+        g.up()
+        require(g.get("/metrics")[0] == 200, "no metrics")
+        labels = {}
+        for family in strict(g.get("/metrics")[2]):
+            for s in family.samples:
+                labels.setdefault(s.name, set()).update(s.labels)
+    panels = board["panels"]
+    require(len({p["id"] for p in panels}) == len(panels), "two panels have one id")
+    cells = set()
+    for p in panels:
+        at = p["gridPos"]
+        own = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        require(at["x"] + at["w"] <= 24 and not own & cells, "%s lies on another panel" % p["title"])
+        cells |= own
+    variables = {v["name"] for v in board["templating"]["list"]}
+    asked = [(p["title"], t["expr"], t["legendFormat"]) for p in panels for t in p.get("targets", [])]
+    asked += [(v["name"], v["query"]["query"], "") for v in board["templating"]["list"] if v["type"] == "query"]
+    require(len(asked) > 25, "%d questions" % len(asked))
+    used = set()
+    for title, expression, legend in asked:
+        names = re.findall(r"foretaste_[a-z_]+", expression)
+        require(names, "%s asks for nothing of ours: %s" % (title, expression))
+        for name in names:
+            used.add(name)
+            require(name in labels, "%s asks for %s, which nobody exports" % (title, name))
+            # "instance" is Prometheus' own
+            wanted = set(re.findall(r'([a-z_]+)(?:=~|=)"', expression)) | set(re.findall(r"{{(\w+)}}", legend)) - {"instance"}
+            wanted -= {"instance"}
+            require(wanted <= labels[name], "%s: %s has no label %s" % (title, name, wanted - labels[name]))
+        asks = set(re.findall(r"\$(\w+)", expression)) - {"__rate_interval"}
+        require(asks <= variables, "%s uses variables that there are not: %s" % (title, asks))
+        require(expression.count("(") == expression.count(")") and expression.count("{") == expression.count("}"), expression)
+
+
 def a_loopback_port_works_too():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -382,7 +424,7 @@ def main(tests):
 
 
 if __name__ == "__main__":
-    sys.exit(main([prometheus_reads_it, a_loopback_port_works_too, health_says_who_fails,
+    sys.exit(main([prometheus_reads_it, the_board_shows_what_there_is, a_loopback_port_works_too, health_says_who_fails,
                    the_endpoint_is_replaced_and_never_takes_the_gateway_along, its_process_has_little,
                    the_control_connection_is_good_for_one_question, other_requests_are_refused,
                    garbage_costs_nobody_anything, slow_and_many_clients_are_cut, readiness_asks_for_the_self_test, a_supervisor_that_hangs_is_said]))
