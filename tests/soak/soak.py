@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import socket
 import sys
 import threading
 import time
@@ -22,7 +23,7 @@ GUESTS = {"web": GUEST, "other": OTHER}
 # The parent-death signal of Linux comes when the thread ends that made a child; here the PID namespace does its work.
 stand.end_with_parent = lambda: None
 
-STEADY = ("supervisor", "ledger", "dataplane", "vmm web")  # nobody kills these in the last two thirds
+STEADY = ("supervisor", "ledger", "dataplane", "metrics", "vmm web")  # nobody kills these in the last two thirds
 EVERY = 2  # seconds between two measurements
 # What a process may come to have more over the two thirds that are watched, in KiB. It is a bound for the lower confidence
 # limit of the growth, not for its estimate.
@@ -56,6 +57,8 @@ class Soak(Stand):
         super().__init__(["soak", BUILD, IMAGES], guest=AS_SHIPPED, service={"hold_time": "110 s", "feed_limit": 1000000},
                          top={"clone": quiet, "quarantine": {"quota": "2 MiB"}})
         self.source = SOURCE
+        self.config["metrics"] = {"listen": os.path.join(self.directory, "metrics.sock")}
+        self.config["flows"] = 2048
         web, http = self.config["guests"]["web"], self.config["services"]["http"]
         self.config["guests"]["other"] = dict(web, mac="52:54:00:00:02:10", address=OTHER, cpu="90 %",
                                               cmdline=web["cmdline"] + " foretaste.address=" + OTHER)
@@ -76,6 +79,7 @@ class Soak(Stand):
         self.seeds_killed = collections.Counter()
         self.watch_from = None
         self.pids_seen = set()
+        self.scrapes = 0
         self.dice = random.Random(20)
 
     def __exit__(self, *why):
@@ -113,12 +117,13 @@ class Soak(Stand):
             status = self.cli("status")
         except Failure:
             return None
+        self.scrape()
         got = {}
         for name, pid in self.pids(status).items():
             inner = status["processes"].get(name, {}).get("status") or {}
             try:
                 everything, own = memory_kib(pid, self.guest_memory if name.startswith("vmm") else None)
-                got[name] = {"pid": pid, "rss": everything, "own": own - inner.get("disk_written", 0) // 1024,
+                got[name] = {"pid": pid, "rss": everything, "own": own - (inner.get("disk_written", 0) + inner.get("index_bytes", 0)) // 1024,
                              "fds": len(os.listdir("/proc/%d/fd" % pid)),
                              "threads": len(os.listdir("/proc/%d/task" % pid)), "status": inner}
                 self.pids_seen.add(pid)
@@ -127,6 +132,19 @@ class Soak(Stand):
             if name.startswith("vmm") and inner:
                 self.check_clones(name, pid, inner)
         return got
+
+    def scrape(self):
+        """As Prometheus does; whether it is answered is told by the process's own tests."""
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+                s.settimeout(10)
+                s.connect(self.config["metrics"]["listen"])
+                s.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+                while s.recv(65536):
+                    pass
+            self.scrapes += 1
+        except OSError:
+            pass
 
     def check_clones(self, name, pid, status):
         forked, finished, died, running = (status[k] for k in ("clones_forked", "clones_finished", "clones_died", "clones"))
@@ -370,6 +388,8 @@ class Soak(Stand):
             if status != 200 or '"name"' in listing:
                 self.violation("the live guest %s was touched: %s %s" % (name, status, listing[:200]))
         self.compare(first, last)
+        if self.scrapes < len(self.samples["ledger"]) / 2:
+            self.violation("/metrics answered only %d of more than %d times" % (self.scrapes, len(self.samples["ledger"])))
         return first, last, {"holds": after - before, "missing": len(missing), "tried_web": tried, "forked_web": forked}
 
     def newest_probe(self):
