@@ -28,6 +28,7 @@ EVERY = 2  # seconds between two measurements
 # What a process may come to have more over the two thirds that are watched, in KiB. It is a bound for the lower confidence
 # limit of the growth, not for its estimate.
 ALLOWANCE = 512
+ARENA = 2 << 20  # src/vmm/dev/disk.c
 AGED_HOLDS = 10500  # the ledger remembers 10,000: one that starts with these has nothing left to fill
 PATIENCE = 300
 
@@ -37,18 +38,16 @@ def read(path):
         return f.read()
 
 
-def memory_kib(pid, guest_memory):
-    """(all, without the guest's RAM): resident memory. The RAM is the one mapping that is as large as it is said to be."""
-    everything = ram = size = 0
-    for line in read("/proc/%d/smaps" % pid).splitlines():
-        key, _, value = line.partition(":")
-        if key == "Size":
-            size = int(value.split()[0])
-        elif key == "Rss":
-            rss = int(value.split()[0])
-            everything += rss
-            ram += rss if size == guest_memory else 0
-    return everything, everything - ram
+def memory_kib(pid):
+    """(resident, data): resident memory, and private writable memory whether or not it was touched yet."""
+    values = dict(line.split(":", 1) for line in read("/proc/%d/status" % pid).splitlines() if ":" in line)
+    return int(values["VmRSS"].split()[0]), int(values["VmData"].split()[0])
+
+
+def explained_kib(status):
+    """What is known to grow up to a bound, as the process itself says: a guest's disk overlay, which comes in arenas, and the
+    ledger's index."""
+    return -(-status.get("disk_written", 0) // ARENA) * (ARENA >> 10) + status.get("index_bytes", 0) // 1024
 
 
 class Soak(Stand):
@@ -63,8 +62,6 @@ class Soak(Stand):
         self.config["guests"]["other"] = dict(web, mac="52:54:00:00:02:10", address=OTHER, cpu="90 %",
                                               cmdline=web["cmdline"] + " foretaste.address=" + OTHER)
         self.config["services"]["http-other"] = dict(http, guest="other")
-        value, unit = web["memory"].split()
-        self.guest_memory = int(value) * {"MiB": 1 << 10, "GiB": 1 << 20}[unit]
         self.seconds = minutes * 60
         self.began = time.monotonic()
         self.reasons, self.reason_count, self.done = [], 0, collections.Counter()
@@ -80,6 +77,7 @@ class Soak(Stand):
         self.watch_from = None
         self.pids_seen = set()
         self.scrapes = 0
+        self.stopped = False
         self.dice = random.Random(20)
 
     def __exit__(self, *why):
@@ -87,6 +85,8 @@ class Soak(Stand):
         super().__exit__(*why)
 
     def show_logs(self):
+        if self.stopped:
+            return
         print("---- gateway.log, its end\n" + read(os.path.join(self.directory, "gateway.log"))[-4000:], file=sys.stderr)
 
     def age(self):
@@ -122,9 +122,9 @@ class Soak(Stand):
         for name, pid in self.pids(status).items():
             inner = status["processes"].get(name, {}).get("status") or {}
             try:
-                everything, own = memory_kib(pid, self.guest_memory if name.startswith("vmm") else None)
-                got[name] = {"pid": pid, "rss": everything, "own": own - (inner.get("disk_written", 0) + inner.get("index_bytes", 0)) // 1024,
-                             "fds": len(os.listdir("/proc/%d/fd" % pid)),
+                resident, data = memory_kib(pid)
+                got[name] = {"pid": pid, "rss": resident, "own": data - explained_kib(inner),
+                             "rings": read("/proc/%d/maps" % pid).count("/memfd:"), "fds": len(os.listdir("/proc/%d/fd" % pid)),
                              "threads": len(os.listdir("/proc/%d/task" % pid)), "status": inner}
                 self.pids_seen.add(pid)
             except OSError:
@@ -332,9 +332,9 @@ class Soak(Stand):
     def line(self):
         self.next_line = (int(self.age()) // 60 + 1) * 60
         c = self.traffic.count
-        print("%5.0f s  requests %d plain, %d held, %d in a disturbance; attacks %d; disturbances %d; own MiB %s; fds %s" % (
+        print("%5.0f s  requests %d plain, %d held, %d in a disturbance; attacks %d; disturbances %d; resident MiB %s; fds %s" % (
             self.age(), c["plain"], c["held"], c["excused"], c["attacks"], sum(self.done.values()),
-            " ".join("%s %.1f" % (n, p["own"] / 1024) for n, p in sorted(self.latest.items())),
+            " ".join("%s %.1f" % (n, p["rss"] / 1024) for n, p in sorted(self.latest.items())),
             " ".join(str(p["fds"]) for _, p in sorted(self.latest.items()))), flush=True)
 
     def holds_told(self):
@@ -411,7 +411,7 @@ class Soak(Stand):
         for name in STEADY:
             if first[name]["pid"] != last[name]["pid"]:
                 self.violation("%s was replaced, and nobody did it here" % name)
-            for what in ("fds", "threads"):
+            for what in ("fds", "threads", "rings"):
                 if last[name][what] > first[name][what]:
                     self.violation("%s: %d %s at rest, %d of them at the first rest" %
                                    (name, last[name][what], what, first[name][what]))
@@ -462,7 +462,7 @@ class Soak(Stand):
 
 
 def table(s, first, last):
-    print("\n%-12s %21s %29s %11s %11s" % ("", "resident KiB", "own KiB growth, last 2/3", "fds", "threads"))
+    print("\n%-12s %21s %29s %11s %11s" % ("", "resident KiB", "data KiB growth, last 2/3", "fds", "threads"))
     print("%-12s %10s %10s %9s %9s %9s %5s %5s %5s %5s" % (
         "process", "first", "last", "estimate", "at least", "allowed", "first", "last", "first", "last"))
     for name in STEADY:
@@ -477,10 +477,16 @@ def table(s, first, last):
 
 def soak(argv):
     minutes = float(argv[0])
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     first = last = None
     counts = {}
-    with Soak(minutes) as s:
+    s = Soak(minutes)
+
+    def stop(*_):
+        s.stopped = True
+        print("%5.0f s  stopped" % s.age(), flush=True)
+        sys.exit(143)
+    signal.signal(signal.SIGTERM, stop)
+    with s:
         try:
             first, last, counts = s.course()
             s.traffic.end()
