@@ -58,6 +58,8 @@ class Soak(Stand):
         self.source = SOURCE
         self.config["metrics"] = {"listen": os.path.join(self.directory, "metrics.sock")}
         self.config["flows"] = 2048
+        # Its holds have numbers and, on purpose, no alert.
+        self.config["canary"] = {"every": "0 s"}
         web, http = self.config["guests"]["web"], self.config["services"]["http"]
         self.config["guests"]["other"] = dict(web, mac="52:54:00:00:02:10", address=OTHER, cpu="90 %",
                                               cmdline=web["cmdline"] + " foretaste.address=" + OTHER)
