@@ -12,7 +12,9 @@
 
 struct entry {
 	uint64_t hold;
-	json_t *summary;
+	/* Both as text: a tree of JSON takes several times as much. */
+	char *summary;
+	size_t summary_length;
 	char *record; /* NULL once it was dropped for room */
 	size_t length;
 };
@@ -21,7 +23,8 @@ struct ft_index {
 	struct entry entries[FT_INDEX_HOLDS]; /* a ring */
 	uint64_t added;                       /* ever; the newest is added - 1 */
 	uint64_t oldest_whole;                /* first position that may still have its record */
-	size_t bytes;
+	size_t bytes;           /* of records */
+	size_t summary_bytes;
 	uint64_t verdicts[FT_VERDICTS];
 };
 
@@ -43,13 +46,13 @@ void ft_index_free(struct ft_index *index)
 	if (!index)
 		return;
 	for (size_t i = 0; i < FT_INDEX_HOLDS; i++) {
-		json_decref(index->entries[i].summary);
+		free(index->entries[i].summary);
 		free(index->entries[i].record);
 	}
 	free(index);
 }
 
-static json_t *summarise(const json_t *record)
+static char *summarise(const json_t *record)
 {
 	static const char *const keys[] = {
 	    "hold", "guest",    "service",   "mode",     "started_ns", "ended_ns",    "verdict",
@@ -71,23 +74,27 @@ static json_t *summarise(const json_t *record)
 		json_object_set(summary, "method", method);
 	if (url)
 		json_object_set_new(summary, "url", url);
-	return summary;
+	char *text = json_dumps(summary, JSON_COMPACT);
+	json_decref(summary);
+	return text;
 }
 
 int ft_index_add(struct ft_index *index, const json_t *record)
 {
 	struct entry *entry = &index->entries[index->added % FT_INDEX_HOLDS];
-	json_t *summary = summarise(record);
-	char *text = json_dumps(record, JSON_COMPACT);
+	char *summary = summarise(record), *text = json_dumps(record, JSON_COMPACT);
 	if (!summary || !text) {
-		json_decref(summary);
+		free(summary);
 		free(text);
 		return -ENOMEM;
 	}
 	drop_record(index, entry);
-	json_decref(entry->summary);
+	free(entry->summary);
+	index->summary_bytes -= entry->summary_length;
 	entry->hold = (uint64_t)json_integer_value(json_object_get(record, "hold"));
 	entry->summary = summary;
+	entry->summary_length = strlen(summary);
+	index->summary_bytes += entry->summary_length;
 	entry->record = text;
 	entry->length = strlen(text);
 	index->bytes += entry->length;
@@ -108,12 +115,12 @@ json_t *ft_index_list(const struct ft_index *index, uint64_t limit, size_t bytes
 	uint64_t most = index->added < FT_INDEX_HOLDS ? index->added : FT_INDEX_HOLDS;
 	json_t *list = json_array();
 	for (uint64_t i = 0; i < most && i < limit; i++) {
-		json_t *summary = index->entries[(index->added - 1 - i) % FT_INDEX_HOLDS].summary;
-		size_t size = json_dumpb(summary, NULL, 0, JSON_COMPACT) + 1;
+		const struct entry *entry = &index->entries[(index->added - 1 - i) % FT_INDEX_HOLDS];
+		size_t size = entry->summary_length + 1;
 		if (size > bytes)
 			break;
 		bytes -= size;
-		json_array_insert(list, 0, summary);
+		json_array_insert_new(list, 0, json_loadb(entry->summary, entry->summary_length, 0, NULL));
 	}
 	return list;
 }
@@ -130,6 +137,11 @@ json_t *ft_index_show(const struct ft_index *index, uint64_t hold, int *known)
 		return entry->record ? json_loadb(entry->record, entry->length, 0, NULL) : NULL;
 	}
 	return NULL;
+}
+
+size_t ft_index_size(const struct ft_index *index)
+{
+	return index->bytes + index->summary_bytes;
 }
 
 json_t *ft_index_counts(const struct ft_index *index)

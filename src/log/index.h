@@ -23,6 +23,9 @@ json_t *ft_index_list(const struct ft_index *index, uint64_t limit, size_t bytes
 /* The newest whole record of that hold: new reference; NULL: *known says whether there was such a hold. */
 json_t *ft_index_show(const struct ft_index *index, uint64_t hold, int *known);
 
+/* Bytes of text that are kept: they grow until the bounds above are reached. */
+size_t ft_index_size(const struct ft_index *index);
+
 /* How many verdicts of each kind since the start of this process. New reference. */
 json_t *ft_index_counts(const struct ft_index *index);
 

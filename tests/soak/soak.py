@@ -5,6 +5,7 @@ import json
 import os
 import random
 import signal
+import socket
 import sys
 import threading
 import time
@@ -22,11 +23,12 @@ GUESTS = {"web": GUEST, "other": OTHER}
 # The parent-death signal of Linux comes when the thread ends that made a child; here the PID namespace does its work.
 stand.end_with_parent = lambda: None
 
-STEADY = ("supervisor", "ledger", "dataplane", "vmm web")  # nobody kills these in the last two thirds
+STEADY = ("supervisor", "ledger", "dataplane", "metrics", "vmm web")  # nobody kills these in the last two thirds
 EVERY = 2  # seconds between two measurements
 # What a process may come to have more over the two thirds that are watched, in KiB. It is a bound for the lower confidence
 # limit of the growth, not for its estimate.
 ALLOWANCE = 512
+ARENA = 2 << 20  # src/vmm/dev/disk.c
 AGED_HOLDS = 10500  # the ledger remembers 10,000: one that starts with these has nothing left to fill
 PATIENCE = 300
 
@@ -36,18 +38,16 @@ def read(path):
         return f.read()
 
 
-def memory_kib(pid, guest_memory):
-    """(all, without the guest's RAM): resident memory. The RAM is the one mapping that is as large as it is said to be."""
-    everything = ram = size = 0
-    for line in read("/proc/%d/smaps" % pid).splitlines():
-        key, _, value = line.partition(":")
-        if key == "Size":
-            size = int(value.split()[0])
-        elif key == "Rss":
-            rss = int(value.split()[0])
-            everything += rss
-            ram += rss if size == guest_memory else 0
-    return everything, everything - ram
+def memory_kib(pid):
+    """(resident, data): resident memory, and private writable memory whether or not it was touched yet."""
+    values = dict(line.split(":", 1) for line in read("/proc/%d/status" % pid).splitlines() if ":" in line)
+    return int(values["VmRSS"].split()[0]), int(values["VmData"].split()[0])
+
+
+def explained_kib(status):
+    """What is known to grow up to a bound, as the process itself says: a guest's disk overlay, which comes in arenas, and the
+    ledger's index."""
+    return -(-status.get("disk_written", 0) // ARENA) * (ARENA >> 10) + status.get("index_bytes", 0) // 1024
 
 
 class Soak(Stand):
@@ -56,12 +56,14 @@ class Soak(Stand):
         super().__init__(["soak", BUILD, IMAGES], guest=AS_SHIPPED, service={"hold_time": "110 s", "feed_limit": 1000000},
                          top={"clone": quiet, "quarantine": {"quota": "2 MiB"}})
         self.source = SOURCE
+        self.config["metrics"] = {"listen": os.path.join(self.directory, "metrics.sock")}
+        self.config["flows"] = 2048
+        # Its holds have numbers and, on purpose, no alert.
+        self.config["canary"] = {"every": "0 s"}
         web, http = self.config["guests"]["web"], self.config["services"]["http"]
         self.config["guests"]["other"] = dict(web, mac="52:54:00:00:02:10", address=OTHER, cpu="90 %",
                                               cmdline=web["cmdline"] + " foretaste.address=" + OTHER)
         self.config["services"]["http-other"] = dict(http, guest="other")
-        value, unit = web["memory"].split()
-        self.guest_memory = int(value) * {"MiB": 1 << 10, "GiB": 1 << 20}[unit]
         self.seconds = minutes * 60
         self.began = time.monotonic()
         self.reasons, self.reason_count, self.done = [], 0, collections.Counter()
@@ -76,6 +78,8 @@ class Soak(Stand):
         self.seeds_killed = collections.Counter()
         self.watch_from = None
         self.pids_seen = set()
+        self.scrapes = 0
+        self.stopped = False
         self.dice = random.Random(20)
 
     def __exit__(self, *why):
@@ -83,6 +87,8 @@ class Soak(Stand):
         super().__exit__(*why)
 
     def show_logs(self):
+        if self.stopped:
+            return
         print("---- gateway.log, its end\n" + read(os.path.join(self.directory, "gateway.log"))[-4000:], file=sys.stderr)
 
     def age(self):
@@ -113,13 +119,14 @@ class Soak(Stand):
             status = self.cli("status")
         except Failure:
             return None
+        self.scrape()
         got = {}
         for name, pid in self.pids(status).items():
             inner = status["processes"].get(name, {}).get("status") or {}
             try:
-                everything, own = memory_kib(pid, self.guest_memory if name.startswith("vmm") else None)
-                got[name] = {"pid": pid, "rss": everything, "own": own - inner.get("disk_written", 0) // 1024,
-                             "fds": len(os.listdir("/proc/%d/fd" % pid)),
+                resident, data = memory_kib(pid)
+                got[name] = {"pid": pid, "rss": resident, "own": data - explained_kib(inner),
+                             "rings": read("/proc/%d/maps" % pid).count("/memfd:"), "fds": len(os.listdir("/proc/%d/fd" % pid)),
                              "threads": len(os.listdir("/proc/%d/task" % pid)), "status": inner}
                 self.pids_seen.add(pid)
             except OSError:
@@ -127,6 +134,19 @@ class Soak(Stand):
             if name.startswith("vmm") and inner:
                 self.check_clones(name, pid, inner)
         return got
+
+    def scrape(self):
+        """As Prometheus does; whether it is answered is told by the process's own tests."""
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+                s.settimeout(10)
+                s.connect(self.config["metrics"]["listen"])
+                s.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+                while s.recv(65536):
+                    pass
+            self.scrapes += 1
+        except OSError:
+            pass
 
     def check_clones(self, name, pid, status):
         forked, finished, died, running = (status[k] for k in ("clones_forked", "clones_finished", "clones_died", "clones"))
@@ -314,9 +334,9 @@ class Soak(Stand):
     def line(self):
         self.next_line = (int(self.age()) // 60 + 1) * 60
         c = self.traffic.count
-        print("%5.0f s  requests %d plain, %d held, %d in a disturbance; attacks %d; disturbances %d; own MiB %s; fds %s" % (
+        print("%5.0f s  requests %d plain, %d held, %d in a disturbance; attacks %d; disturbances %d; resident MiB %s; fds %s" % (
             self.age(), c["plain"], c["held"], c["excused"], c["attacks"], sum(self.done.values()),
-            " ".join("%s %.1f" % (n, p["own"] / 1024) for n, p in sorted(self.latest.items())),
+            " ".join("%s %.1f" % (n, p["rss"] / 1024) for n, p in sorted(self.latest.items())),
             " ".join(str(p["fds"]) for _, p in sorted(self.latest.items()))), flush=True)
 
     def holds_told(self):
@@ -370,6 +390,8 @@ class Soak(Stand):
             if status != 200 or '"name"' in listing:
                 self.violation("the live guest %s was touched: %s %s" % (name, status, listing[:200]))
         self.compare(first, last)
+        if self.scrapes < len(self.samples["ledger"]) / 2:
+            self.violation("/metrics answered only %d of more than %d times" % (self.scrapes, len(self.samples["ledger"])))
         return first, last, {"holds": after - before, "missing": len(missing), "tried_web": tried, "forked_web": forked}
 
     def newest_probe(self):
@@ -391,7 +413,7 @@ class Soak(Stand):
         for name in STEADY:
             if first[name]["pid"] != last[name]["pid"]:
                 self.violation("%s was replaced, and nobody did it here" % name)
-            for what in ("fds", "threads"):
+            for what in ("fds", "threads", "rings"):
                 if last[name][what] > first[name][what]:
                     self.violation("%s: %d %s at rest, %d of them at the first rest" %
                                    (name, last[name][what], what, first[name][what]))
@@ -442,7 +464,7 @@ class Soak(Stand):
 
 
 def table(s, first, last):
-    print("\n%-12s %21s %29s %11s %11s" % ("", "resident KiB", "own KiB growth, last 2/3", "fds", "threads"))
+    print("\n%-12s %21s %29s %11s %11s" % ("", "resident KiB", "data KiB growth, last 2/3", "fds", "threads"))
     print("%-12s %10s %10s %9s %9s %9s %5s %5s %5s %5s" % (
         "process", "first", "last", "estimate", "at least", "allowed", "first", "last", "first", "last"))
     for name in STEADY:
@@ -457,10 +479,16 @@ def table(s, first, last):
 
 def soak(argv):
     minutes = float(argv[0])
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     first = last = None
     counts = {}
-    with Soak(minutes) as s:
+    s = Soak(minutes)
+
+    def stop(*_):
+        s.stopped = True
+        print("%5.0f s  stopped" % s.age(), flush=True)
+        sys.exit(143)
+    signal.signal(signal.SIGTERM, stop)
+    with s:
         try:
             first, last, counts = s.course()
             s.traffic.end()

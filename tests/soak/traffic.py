@@ -11,7 +11,7 @@ import threading
 import time
 
 GRACE = 3  # seconds after a disturbance is over in which connections that it broke may still be noticed
-TIMEOUT = 120
+TIMEOUT = 60  # also what a client waits for a guest that was killed before it answered: nobody tells it
 
 PLAIN = [("/", "<html"), ("/about.html", "<html")]
 # Requests that a rule holds and that do no harm, and what their answers show.
