@@ -27,7 +27,8 @@ enum ft_key_kind {
 	FT_KEY_ADDRESS6, /* IPv6 */
 	FT_KEY_MAC,
 	FT_KEY_VLAN,   /* a number from 1 to 4094, or one of the words in expect */
-	FT_KEY_PERCENT /* of one processor; expect: least and most, "1..6400" */
+	FT_KEY_PERCENT, /* of one processor; expect: least and most, "1..6400" */
+	FT_KEY_KINDS
 };
 
 struct ft_key {

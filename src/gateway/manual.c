@@ -59,12 +59,16 @@ static const char *const kinds[] = {
     [FT_KEY_NAMES] = "list of text",
     [FT_KEY_PATHS] = "list of paths",
     [FT_KEY_ADDRESS] = "IPv4 address",
+    [FT_KEY_ADDRESS6] = "IPv6 address",
     [FT_KEY_MAC] = "Ethernet address",
+    [FT_KEY_VLAN] = "number from 1 to 4094",
+    [FT_KEY_PERCENT] = "percent of one processor",
 };
+_Static_assert(sizeof(kinds) / sizeof(*kinds) == FT_KEY_KINDS, "a kind of key has no name");
 
 static void kind(const struct ft_key *key)
 {
-	bool word = key->kind == FT_KEY_NAMES || key->kind == FT_KEY_ADDRESS;
+	bool word = key->kind == FT_KEY_NAMES || key->kind == FT_KEY_ADDRESS || key->kind == FT_KEY_VLAN;
 	printf("%s", kinds[key->kind]);
 	if (key->expect) {
 		fputs(word ? ", or one of " : key->kind == FT_KEY_CHOICE ? " " : " from ", stdout);
