@@ -333,7 +333,8 @@ size_t scene_build(const struct scene *scene, bool from_client, uint32_t sequenc
 		option[3] = 10;
 		ft_store32(option + 4, scene->tsval);
 	}
-	memcpy(tcp + 20 + options, payload, length);
+	if (length)
+		memcpy(tcp + 20 + options, payload, length);
 	frame.l4 = (uint16_t)at;
 	frame.payload = (uint32_t)(at + 20 + options);
 	frame.payload_length = (uint32_t)length;
