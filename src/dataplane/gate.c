@@ -203,11 +203,14 @@ static void handle(struct ft_gate *gate, struct ft_guest *guest, struct ft_frame
 {
 	enum ft_reason why;
 	bool kernel_side = gate->outlet.kernel_side >> guest->uplink & 1;
-	if (ft_canary_is_forged(gate, guest, frame)) {
+	/* Asked before each call: this is the way of every packet. */
+	if (guest->has_canary && ft_canary_is_forged(gate, guest, frame)) {
 		ft_gate_note(gate, FT_REASON_DROP_CANARY_ADDRESS);
 		return;
 	}
-	const struct ft_service *service = ft_canary_service(gate, service_of(gate, guest, frame, &why));
+	const struct ft_service *service = service_of(gate, guest, frame, &why);
+	if (gate->canary.injecting)
+		service = ft_canary_service(gate, service);
 	if (!passes(why)) {
 		ft_gate_note(gate, why);
 		return;
@@ -399,7 +402,7 @@ void ft_gate_outbound(struct ft_gate *gate, struct ft_guest *guest, uint8_t *dat
 	if (frame.transport &&
 	    !(frame.protocol == IPPROTO_TCP ? ft_tcp_guest : ft_udp_guest)(gate, guest, &frame))
 		return;
-	if (ft_canary_takes(gate, guest, &frame))
+	if (guest->has_canary && ft_canary_takes(gate, guest, &frame))
 		return;
 	ft_gate_note(gate, FT_REASON_PASS_OUTBOUND);
 	if (has_own_tag(guest))

@@ -103,10 +103,10 @@ def a_dataplane_that_stands_still():
 
 
 def clones_that_can_do_nothing():
-    """Everything is up, everything answers, and with on_exception: release nothing would ever be caught."""
-    with Tested(service={"on_exception": "release"}, clone={"memory": "1 MiB"}) as stand:
+    """Everything is up, everything answers, and with these policies next to nothing would ever be caught."""
+    with Tested(service={"on_exception": "release", "on_suspicious": "release"}, clone={"memory": "1 MiB"}) as stand:
         stand.wait_for_guest()
-        until(lambda: any("its harmless input was judged inconclusive" in p for p in stand.ready()[1]), "it is noticed", PATIENCE)
+        until(lambda: any("its harmless input was judged" in p for p in stand.ready()[1]), "it is noticed", PATIENCE)
         require(stand.ask("/healthz")[0] == 200, "its processes are well")
         require(stand.get("/cgi-bin/lookup?host=localhost&note=a;b")[0] == 200, "input is released untried")
         require(stand.metric("foretaste_ready") == 0 and stand.metric("foretaste_canary_ok") == 0, "the metrics say that all is well")
