@@ -33,20 +33,54 @@ int ft_canaries_open(struct ft_canaries *canaries, const struct ft_config *confi
 	canaries->list = calloc(json_object_size(services) + 1, sizeof(*canaries->list));
 	if (!canaries->list)
 		return -ENOMEM;
+	int error = 0;
 	json_object_foreach(services, name, service)
-		if (is(service, "protocol", "tcp") && is(service, "canary", "on"))
-			canaries->list[canaries->count++] = (struct ft_canary_state){
-			    .service = name,
-			    .guest = json_string_value(json_object_get(service, "guest")),
-			    .result = FT_CANARY_RESULT_COUNT,
-			    .since = now};
-	return 0;
+	{
+		const char *guest = json_string_value(json_object_get(service, "guest"));
+		if (!is(service, "protocol", "tcp") || !is(service, "canary", "on"))
+			continue;
+		struct ft_canary_state *state = &canaries->list[canaries->count++];
+		*state = (struct ft_canary_state){.service = strdup(name),
+						  .guest = strdup(guest ? guest : ""),
+						  .result = FT_CANARY_RESULT_COUNT,
+						  .since = now};
+		if (!state->service || !state->guest)
+			error = -ENOMEM;
+	}
+	if (error)
+		ft_canaries_close(canaries);
+	return error;
 }
 
 void ft_canaries_close(struct ft_canaries *canaries)
 {
+	for (size_t i = 0; i < canaries->count; i++) {
+		free(canaries->list[i].service);
+		free(canaries->list[i].guest);
+	}
 	free(canaries->list);
 	*canaries = (struct ft_canaries){0};
+}
+
+int ft_canaries_renew(struct ft_canaries *canaries, const struct ft_config *config, uint64_t now)
+{
+	struct ft_canaries renewed;
+	int error = ft_canaries_open(&renewed, config, now);
+	for (size_t i = 0; !error && i < renewed.count; i++)
+		for (size_t k = 0; k < canaries->count; k++) {
+			struct ft_canary_state *to = &renewed.list[i], *from = &canaries->list[k];
+			if (strcmp(to->service, from->service) || strcmp(to->guest, from->guest))
+				continue;
+			char *service = to->service, *guest = to->guest;
+			*to = *from;
+			to->service = service;
+			to->guest = guest;
+		}
+	if (error)
+		return error;
+	ft_canaries_close(canaries);
+	*canaries = renewed;
+	return 0;
 }
 
 static int result_of(const json_t *message)

@@ -19,7 +19,7 @@
 #include "gateway/config.h"
 
 struct ft_canary_state {
-	const char *service, *guest; /* borrowed from the configuration */
+	char *service, *guest; /* its own: a reload replaces the configuration's */
 	enum ft_canary_result result; /* FT_CANARY_RESULT_COUNT: none yet */
 	char why[300];
 	uint64_t since;   /* since when one could have passed */
@@ -37,6 +37,9 @@ struct ft_canaries {
 
 int ft_canaries_open(struct ft_canaries *canaries, const struct ft_config *config, uint64_t now);
 void ft_canaries_close(struct ft_canaries *canaries);
+
+/* The services of a new configuration; what is known of those that stay is kept. 0 or -ENOMEM, and nothing has changed. */
+int ft_canaries_renew(struct ft_canaries *canaries, const struct ft_config *config, uint64_t now);
 
 /* A `canary` message (borrowed, unchecked). false: it makes no sense. */
 bool ft_canaries_note(struct ft_canaries *canaries, const json_t *message, uint64_t now);

@@ -153,6 +153,8 @@ void ft_reload_acted(struct ft_supervisor *s, const json_t *act, int code, const
 		failed(s, NOBODY, NULL, code, error, who);
 	} else {
 		ft_config_adopt(s->config, config);
+		if (ft_canaries_renew(&s->canaries, s->config, ft_loop_now()))
+			ft_supervisor_record(s, "error", NULL, NULL, "no memory to follow the self-tests of new services");
 		tell_ledger(s);
 		ft_supervisor_record(s, "reload", NULL, NULL, "the configuration was reloaded by %s", who);
 	}

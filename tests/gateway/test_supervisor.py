@@ -118,7 +118,11 @@ class Gateway:
             return {}
 
     def up(self):
-        until(lambda: self.process.poll() is not None or self.status().get("guests", {}).get("web", {}).get("state") == "up",
+        def up():
+            status = self.status()
+            return status.get("state") == "running" and status.get("guests", {}).get("web", {}).get("state") == "up"
+
+        until(lambda: self.process.poll() is not None or up(),
               "the gateway is up")
         require(self.process.poll() is None, "the gateway ended %s: " % self.process.returncode + self.said())
         return self
