@@ -94,7 +94,7 @@ struct ft_event {
 	uint8_t role;        /* enum ft_event_role */
 	uint8_t strings;     /* how many follow; equals the table's count */
 	uint32_t length;     /* whole record, header included */
-	uint64_t hold;       /* id of the hold this trial belongs to; 0 for the live guest */
+	uint64_t trial;      /* number of the request (base/trial.h); 0 for the live guest */
 	uint64_t sequence;   /* per writer, from 0, without gaps (LOST says how many were not sent) */
 	uint64_t icount;     /* instructions since the machine's start */
 	uint64_t vtime_ns;   /* the machine's virtual time */

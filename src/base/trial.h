@@ -1,10 +1,16 @@
-/* What the dataplane asks of a guest's vmm over the link's `cmd` ring. One trial is: FT_TRIAL_BEGIN, then the held
- * frames in order as FT_TRIAL_FRAME, then FT_TRIAL_GO. The vmm takes `rx` up to rx_index, forks one seed, and the
- * seed forks the trial. Later FT_TRIAL_TWIN and finally FT_TRIAL_END (always, exactly once) name the same hold.
+/* What the dataplane asks of a guest's vmm over the link's `cmd` ring: to try input on a clone.
  *
- * Answers come as events: SEED_READY, evidence, TRIAL_HANDLED, TRIAL_END (role trial or twin), SEED_GONE. The vmm
- * answers every BEGIN..GO with SEED_GONE at the latest when the seed is gone, whatever happened. SEED_READY comes from
- * the live vmm and may arrive after the first evidence, which comes from the clone; SEED_GONE is always the last. */
+ * One request names one or more held flows: FT_TRIAL_BEGIN; FT_TRIAL_FLOW for each flow, in the order in which their frames
+ * would be released; FT_TRIAL_FRAME for each frame, flow by flow in the same order; FT_TRIAL_GO. The vmm takes `rx` up to
+ * rx_index, forks one seed, and the seed forks the first run: the trial of all flows together.
+ *
+ * Later FT_TRIAL_RUN asks the same seed for another run, when the one before has ended: the trial of the first flows alone,
+ * or the twin, which gets no frame. Finally FT_TRIAL_FINISH, always, exactly once.
+ *
+ * Answers come as events with the request's number in `trial`: SEED_READY, evidence, TRIAL_HANDLED, TRIAL_END of each run in
+ * turn (role trial or twin), SEED_GONE. The vmm answers every BEGIN..GO with SEED_GONE at the latest when the seed is gone,
+ * whatever happened. SEED_READY comes from the live vmm and may arrive after the first evidence, which comes from the clone;
+ * SEED_GONE is always the last. */
 #ifndef FT_BASE_TRIAL_H
 #define FT_BASE_TRIAL_H
 
@@ -15,9 +21,10 @@
 
 enum ft_trial_kind {
 	FT_TRIAL_BEGIN = 16, /* struct ft_trial_begin */
-	FT_TRIAL_FRAME,      /* u64 hold, then one Ethernet frame */
+	FT_TRIAL_FLOW,       /* struct ft_trial_flow */
+	FT_TRIAL_FRAME,      /* u64 trial, then one Ethernet frame */
 	FT_TRIAL_GO,         /* struct ft_trial_go */
-	FT_TRIAL_TWIN,       /* struct ft_trial_twin */
+	FT_TRIAL_RUN,        /* struct ft_trial_run */
 	FT_TRIAL_FINISH      /* struct ft_trial_go: the seed is no longer needed */
 };
 
@@ -31,15 +38,29 @@ enum ft_seed_gone {
 	FT_SEED_STOPPED   /* the vmm stops, or the link was replaced */
 };
 
-#define FT_TRIAL_FRAMES 1024u /* most frames of one hold */
+#define FT_TRIAL_FRAMES 1024u /* most frames of one request */
+#define FT_TRIAL_FLOWS  128u  /* most flows of one request */
 
 struct ft_trial_begin {
-	uint64_t hold;
+	uint64_t trial;    /* number of the request; no other of this link has it */
 	uint64_t rx_index; /* rx ring position that the live guest has to have taken before the fork */
-	uint32_t frames;
-	uint32_t bytes; /* payload bytes held, for the proof that the guest took them */
-	/* The flow, network byte order as on the wire. proto 6 or 17. client = sender, server = guest; both addresses are of
-	 * one family. */
+	uint32_t flows;
+	uint32_t frames; /* of all flows */
+	uint64_t seed;   /* what the clone's virtio-rng and other entropy start from */
+	/* Budgets, of each run. */
+	uint64_t handling_instructions;
+	uint64_t horizon_ns; /* virtual */
+	uint64_t horizon_instructions;
+	uint64_t wall_ns;
+	uint64_t memory_pages; /* 4 KiB pages first written since the fork */
+};
+
+struct ft_trial_flow {
+	uint64_t trial;
+	uint32_t frames; /* of this flow, at least 1 */
+	uint32_t bytes;  /* payload bytes held, for the proof that the guest took them */
+	/* Network byte order as on the wire. protocol 6 or 17. client = sender, server = guest; both addresses are of one
+	 * family. No two flows of a request are the same. */
 	struct ft_address client_ip, server_ip;
 	uint16_t client_port, server_port;
 	struct ft_tags tags; /* which VLANs it is in */
@@ -49,22 +70,17 @@ struct ft_trial_begin {
 	/* TCP, host byte order: first held byte, first byte after the held ones, what the client had acknowledged and
 	 * its window (already scaled) at the time of the hold. */
 	uint32_t first_sequence, next_sequence, client_ack, client_window;
-	uint64_t seed; /* what the clone's virtio-rng and other entropy start from */
-	/* Budgets. */
-	uint64_t handling_instructions;
-	uint64_t horizon_ns; /* virtual */
-	uint64_t horizon_instructions;
-	uint64_t wall_ns;
-	uint64_t memory_pages; /* 4 KiB pages first written since the fork */
 };
 
 struct ft_trial_go {
-	uint64_t hold;
+	uint64_t trial;
 };
 
-struct ft_trial_twin {
-	uint64_t hold;
-	uint64_t until_vtime_ns; /* absolute virtual time, as the trial's TRIAL_END reported */
+struct ft_trial_run {
+	uint64_t trial;
+	uint32_t flows; /* get their frames: the first ones of the request; 0: none, the twin */
+	uint32_t reserved;
+	uint64_t until_vtime_ns; /* twin: absolute virtual time, a little after the trial's end */
 };
 
 #endif

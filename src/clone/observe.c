@@ -573,7 +573,7 @@ bool ft_observe_frame(const void *data, size_t length, bool received, uint64_t v
 }
 
 /* Is it an answer on the flow whose input is being tried? */
-static bool is_answer(const struct ft_trial_begin *held, const void *frame, size_t length)
+static bool is_answer(const struct ft_trial_flow *held, const void *frame, size_t length)
 {
 	struct ft_packet p;
 	uint16_t type;

@@ -409,7 +409,7 @@ static void take_ip(struct ft_outside *o, const struct ft_packet *p, uint64_t no
 }
 
 void ft_outside_begin(struct ft_outside *o, const struct ft_outside_config *config,
-		      const struct ft_trial_begin *flow)
+		      const struct ft_trial_flow *flow)
 {
 	o->config = *config;
 	o->client_ip = flow->client_ip;

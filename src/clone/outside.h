@@ -60,7 +60,7 @@ struct ft_outside {
 
 /* flow: what is held. */
 void ft_outside_begin(struct ft_outside *o, const struct ft_outside_config *config,
-		      const struct ft_trial_begin *flow);
+		      const struct ft_trial_flow *flow);
 
 /* A held frame goes to the guest now: the sender has sent these bytes, and perhaps its FIN. */
 void ft_outside_deliver(struct ft_outside *o, const void *frame, size_t length);

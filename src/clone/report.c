@@ -3,9 +3,9 @@
 #include <errno.h>
 #include <sys/socket.h>
 
-void ft_report_begin(struct ft_report *report, int fd, enum ft_event_role role, uint64_t hold)
+void ft_report_begin(struct ft_report *report, int fd, enum ft_event_role role, uint64_t trial)
 {
-	*report = (struct ft_report){.fd = fd, .role = role, .wait = role != FT_ROLE_LIVE, .hold = hold};
+	*report = (struct ft_report){.fd = fd, .role = role, .wait = role != FT_ROLE_LIVE, .trial = trial};
 	report->limit = report->wait ? FT_REPORT_LIMIT : UINT64_MAX;
 }
 
@@ -13,7 +13,7 @@ static bool put(struct ft_report *report, struct ft_event *event, const char *st
 {
 	uint8_t record[FT_EVENT_MAX];
 	event->role = (uint8_t)report->role;
-	event->hold = report->hold;
+	event->trial = report->trial;
 	event->sequence = report->sequence;
 	size_t length = ft_event_build(record, event, string0, string1);
 	ssize_t n;

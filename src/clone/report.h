@@ -16,12 +16,12 @@ struct ft_report {
 	enum ft_event_role role;
 	bool wait;
 	bool dead; /* the other side is gone */
-	uint64_t hold, sequence;
+	uint64_t trial, sequence;
 	uint64_t lost;  /* since the last LOST record */
 	uint64_t limit; /* records still allowed, LOST and the life of the trial aside */
 };
 
-void ft_report_begin(struct ft_report *report, int fd, enum ft_event_role role, uint64_t hold);
+void ft_report_begin(struct ft_report *report, int fd, enum ft_event_role role, uint64_t trial);
 
 /* Sends event (type, icount, vtime_ns, cr3, pid, process, a[] are the caller's) with its strings. */
 void ft_report_send(struct ft_report *report, struct ft_event *event, const char *string0,

@@ -3,10 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static struct ft_request *find(struct ft_requests *requests, uint64_t hold)
+static struct ft_request *find(struct ft_requests *requests, uint64_t trial)
 {
 	for (unsigned i = 0; i < FT_REQUESTS; i++)
-		if (requests->entries[i].used && requests->entries[i].begin.hold == hold)
+		if (requests->entries[i].used && requests->entries[i].begin.trial == trial)
 			return &requests->entries[i];
 	return NULL;
 }
@@ -14,7 +14,10 @@ static struct ft_request *find(struct ft_requests *requests, uint64_t hold)
 void ft_request_drop(struct ft_request *request)
 {
 	free(request->bytes);
-	memset(request, 0, offsetof(struct ft_request, lengths));
+	request->used = request->bad = false;
+	request->flow_count = request->frames = 0;
+	request->filled = request->room = 0;
+	request->bytes = NULL;
 }
 
 void ft_requests_clear(struct ft_requests *requests)
@@ -23,26 +26,39 @@ void ft_requests_clear(struct ft_requests *requests)
 		ft_request_drop(&requests->entries[i]);
 }
 
-static bool sound(const struct ft_trial_begin *begin)
+static bool is_sound(const struct ft_trial_begin *begin)
 {
-	if (begin->frames == 0 || begin->frames > FT_TRIAL_FRAMES || begin->bytes > FT_REQUEST_BYTES)
+	return begin->flows && begin->flows <= FT_TRIAL_FLOWS && begin->frames >= begin->flows &&
+	       begin->frames <= FT_TRIAL_FRAMES && begin->horizon_ns < UINT64_MAX / 4;
+}
+
+static bool is_sound_flow(const struct ft_trial_flow *flow)
+{
+	if (!flow->frames || flow->frames > FT_TRIAL_FRAMES || flow->bytes > FT_REQUEST_BYTES)
 		return false;
-	if (begin->protocol == 6 && begin->next_sequence - begin->first_sequence > FT_REQUEST_BYTES)
-		return false;
-	return (begin->protocol == 6 || begin->protocol == 17) && begin->horizon_ns < UINT64_MAX / 4;
+	if (flow->protocol == 6)
+		return flow->next_sequence - flow->first_sequence <= FT_REQUEST_BYTES;
+	return flow->protocol == 17;
+}
+
+static bool is_same_flow(const struct ft_trial_flow *a, const struct ft_trial_flow *b)
+{
+	return a->protocol == b->protocol && a->client_port == b->client_port && a->server_port == b->server_port &&
+	       ft_address_same(&a->client_ip, &b->client_ip) && ft_address_same(&a->server_ip, &b->server_ip) &&
+	       !memcmp(&a->tags, &b->tags, sizeof(a->tags));
 }
 
 static enum ft_request_event take_begin(struct ft_requests *requests, const void *data, size_t length,
-					uint64_t *hold)
+					uint64_t *trial)
 {
 	struct ft_trial_begin begin;
 	if (length != sizeof(begin))
 		return FT_REQUEST_UNKNOWN;
 	memcpy(&begin, data, sizeof(begin));
-	*hold = begin.hold;
-	struct ft_request *r = find(requests, begin.hold);
+	*trial = begin.trial;
+	struct ft_request *r = find(requests, begin.trial);
 	if (r) {
-		/* The same hold twice: neither is to be believed. */
+		/* The same number twice: neither is to be believed. */
 		r->bad = true;
 		return FT_REQUEST_NONE;
 	}
@@ -53,7 +69,29 @@ static enum ft_request_event take_begin(struct ft_requests *requests, const void
 		return FT_REQUEST_FULL;
 	r->begin = begin;
 	r->used = true;
-	r->bad = !sound(&begin);
+	r->bad = !is_sound(&begin);
+	return FT_REQUEST_NONE;
+}
+
+/* Every flow comes before the first frame: which frames are whose follows from the flows alone. */
+static enum ft_request_event take_flow(struct ft_requests *requests, const void *data, size_t length)
+{
+	struct ft_trial_flow flow;
+	if (length != sizeof(flow))
+		return FT_REQUEST_UNKNOWN;
+	memcpy(&flow, data, sizeof(flow));
+	struct ft_request *r = find(requests, flow.trial);
+	if (!r || r->bad)
+		return FT_REQUEST_NONE;
+	uint32_t frames = 0;
+	r->bad = r->frames || r->flow_count >= r->begin.flows || !is_sound_flow(&flow);
+	for (uint32_t i = 0; i < r->flow_count && !r->bad; i++) {
+		r->bad = is_same_flow(&r->flows[i], &flow);
+		frames += r->flows[i].frames;
+	}
+	r->bad |= frames + flow.frames > r->begin.frames;
+	if (!r->bad)
+		r->flows[r->flow_count++] = flow;
 	return FT_REQUEST_NONE;
 }
 
@@ -74,18 +112,18 @@ static bool grow(struct ft_request *r, size_t length)
 
 static enum ft_request_event take_frame(struct ft_requests *requests, const uint8_t *data, size_t length)
 {
-	uint64_t hold;
-	if (length < sizeof(hold))
+	uint64_t trial;
+	if (length < sizeof(trial))
 		return FT_REQUEST_UNKNOWN;
-	memcpy(&hold, data, sizeof(hold));
-	data += sizeof(hold);
-	length -= sizeof(hold);
-	struct ft_request *r = find(requests, hold);
+	memcpy(&trial, data, sizeof(trial));
+	data += sizeof(trial);
+	length -= sizeof(trial);
+	struct ft_request *r = find(requests, trial);
 	/* A frame of a request that was refused for want of room: its BEGIN was answered. */
 	if (!r || r->bad)
 		return FT_REQUEST_NONE;
-	if (r->frames >= r->begin.frames || length < 14 || length > FT_REQUEST_FRAME ||
-	    r->filled + length > FT_REQUEST_BYTES || !grow(r, length)) {
+	if (r->flow_count != r->begin.flows || r->frames >= r->begin.frames || length < 14 ||
+	    length > FT_REQUEST_FRAME || r->filled + length > FT_REQUEST_BYTES || !grow(r, length)) {
 		r->bad = true;
 		return FT_REQUEST_NONE;
 	}
@@ -95,12 +133,20 @@ static enum ft_request_event take_frame(struct ft_requests *requests, const uint
 	return FT_REQUEST_NONE;
 }
 
-static enum ft_request_event take_go(struct ft_requests *requests, uint64_t hold, struct ft_request **request)
+static bool is_whole(const struct ft_request *r)
 {
-	struct ft_request *r = find(requests, hold);
+	uint32_t frames = 0;
+	for (uint32_t i = 0; i < r->flow_count; i++)
+		frames += r->flows[i].frames;
+	return !r->bad && r->flow_count == r->begin.flows && frames == r->begin.frames && r->frames == frames;
+}
+
+static enum ft_request_event take_go(struct ft_requests *requests, uint64_t trial, struct ft_request **request)
+{
+	struct ft_request *r = find(requests, trial);
 	if (!r)
 		return FT_REQUEST_NONE;
-	if (r->bad || r->frames != r->begin.frames) {
+	if (!is_whole(r)) {
 		ft_request_drop(r);
 		return FT_REQUEST_BAD;
 	}
@@ -109,13 +155,15 @@ static enum ft_request_event take_go(struct ft_requests *requests, uint64_t hold
 }
 
 enum ft_request_event ft_request_take(struct ft_requests *requests, uint32_t kind, const void *data,
-				      size_t length, struct ft_request **request, struct ft_trial_twin *twin,
-				      uint64_t *hold)
+				      size_t length, struct ft_request **request, struct ft_trial_run *run,
+				      uint64_t *trial)
 {
 	struct ft_trial_go go;
 	switch (kind) {
 	case FT_TRIAL_BEGIN:
-		return take_begin(requests, data, length, hold);
+		return take_begin(requests, data, length, trial);
+	case FT_TRIAL_FLOW:
+		return take_flow(requests, data, length);
 	case FT_TRIAL_FRAME:
 		return take_frame(requests, data, length);
 	case FT_TRIAL_GO:
@@ -123,14 +171,14 @@ enum ft_request_event ft_request_take(struct ft_requests *requests, uint32_t kin
 		if (length != sizeof(go))
 			return FT_REQUEST_UNKNOWN;
 		memcpy(&go, data, sizeof(go));
-		*hold = go.hold;
-		return kind == FT_TRIAL_GO ? take_go(requests, go.hold, request) : FT_REQUEST_FINISH;
-	case FT_TRIAL_TWIN:
-		if (length != sizeof(*twin))
+		*trial = go.trial;
+		return kind == FT_TRIAL_GO ? take_go(requests, go.trial, request) : FT_REQUEST_FINISH;
+	case FT_TRIAL_RUN:
+		if (length != sizeof(*run))
 			return FT_REQUEST_UNKNOWN;
-		memcpy(twin, data, sizeof(*twin));
-		*hold = twin->hold;
-		return FT_REQUEST_TWIN;
+		memcpy(run, data, sizeof(*run));
+		*trial = run->trial;
+		return FT_REQUEST_RUN;
 	default:
 		return FT_REQUEST_UNKNOWN;
 	}

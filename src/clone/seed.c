@@ -21,8 +21,9 @@ struct run {
 
 struct seed {
 	const struct ft_seed_plan *plan;
-	struct run runs[2]; /* trial, twin */
-	bool twin_made;
+	struct run run;
+	enum ft_event_role role; /* of the run, or of the last one */
+	unsigned runs;           /* so far */
 	uint64_t idle_since_ns;
 };
 
@@ -33,16 +34,11 @@ static uint64_t monotonic_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static enum ft_event_role role_of(unsigned index)
-{
-	return index ? FT_ROLE_TWIN : FT_ROLE_TRIAL;
-}
-
 /* Tells the end of a run that could not tell it itself. */
-static void tell_end(const struct seed *s, unsigned index, enum ft_trial_end end, const char *detail)
+static void tell_end(const struct seed *s, enum ft_trial_end end, const char *detail)
 {
 	struct ft_report report;
-	ft_report_begin(&report, s->plan->events, role_of(index), s->plan->request->begin.hold);
+	ft_report_begin(&report, s->plan->events, s->role, s->plan->request->begin.trial);
 	struct ft_event event = {.type = FT_EVENT_TRIAL_END,
 				 .pid = -1,
 				 .icount = s->plan->witness->m->icount,
@@ -51,8 +47,7 @@ static void tell_end(const struct seed *s, unsigned index, enum ft_trial_end end
 	ft_report_send(&report, &event, detail, NULL);
 }
 
-static int run_in_child(const struct seed *s, unsigned index, pid_t parent, uint64_t until_vtime_ns,
-			uint64_t began_ns)
+static int run_in_child(const struct seed *s, uint32_t flows, pid_t parent, uint64_t until_vtime_ns, uint64_t began_ns)
 {
 	const struct ft_seed_plan *p = s->plan;
 	int keep[FT_HYGIENE_KEEP] = {p->events, p->disk, -1, -1};
@@ -60,7 +55,8 @@ static int run_in_child(const struct seed *s, unsigned index, pid_t parent, uint
 		return 2;
 	struct ft_trial_plan plan = {.request = p->request,
 				     .outside = p->outside,
-				     .role = role_of(index),
+				     .role = s->role,
+				     .flows = flows,
 				     .until_vtime_ns = until_vtime_ns,
 				     .events = p->events,
 				     .began_ns = began_ns};
@@ -68,15 +64,17 @@ static int run_in_child(const struct seed *s, unsigned index, pid_t parent, uint
 	return ft_trial_run(p->witness, &plan, &result) ? 3 : 0;
 }
 
-static void start(struct seed *s, unsigned index, uint64_t until_vtime_ns)
+static void start(struct seed *s, uint32_t flows, uint64_t until_vtime_ns)
 {
-	struct run *run = &s->runs[index];
+	struct run *run = &s->run;
+	bool first = !s->runs++;
+	s->role = flows ? FT_ROLE_TRIAL : FT_ROLE_TWIN;
 	uint64_t wall = s->plan->request->begin.wall_ns;
 	uint64_t began_ns = monotonic_ns();
 	pid_t self = getpid();
 	pid_t pid = fork();
 	if (pid == 0)
-		_exit(run_in_child(s, index, self, until_vtime_ns, index ? began_ns : s->plan->began_ns));
+		_exit(run_in_child(s, flows, self, until_vtime_ns, first ? s->plan->began_ns : began_ns));
 	int pidfd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
 	if (pidfd < 0) {
 		const char *why = strerror(errno);
@@ -84,7 +82,7 @@ static void start(struct seed *s, unsigned index, uint64_t until_vtime_ns)
 			kill(pid, SIGKILL);
 			waitpid(pid, NULL, 0);
 		}
-		tell_end(s, index, FT_TRIAL_END_ERROR, why);
+		tell_end(s, FT_TRIAL_END_ERROR, why);
 		return;
 	}
 	*run = (struct run){.pid = pid, .pidfd = pidfd};
@@ -92,9 +90,9 @@ static void start(struct seed *s, unsigned index, uint64_t until_vtime_ns)
 	    monotonic_ns() + (wall < FT_SEED_WALL_MAX_NS ? wall : FT_SEED_WALL_MAX_NS) + FT_SEED_GRACE_NS;
 }
 
-static void reap(struct seed *s, unsigned index)
+static void reap(struct seed *s)
 {
-	struct run *run = &s->runs[index];
+	struct run *run = &s->run;
 	int status;
 	if (!run->pid || waitpid(run->pid, &status, WNOHANG) != run->pid)
 		return;
@@ -113,55 +111,51 @@ static void reap(struct seed *s, unsigned index)
 			 WTERMSIG(status));
 	else
 		snprintf(detail, sizeof(detail), "ended with status %d", WEXITSTATUS(status));
-	tell_end(s, index, late ? FT_TRIAL_END_WALL : FT_TRIAL_END_KILLED, detail);
+	tell_end(s, late ? FT_TRIAL_END_WALL : FT_TRIAL_END_KILLED, detail);
 }
 
 static void stop(struct seed *s)
 {
-	for (unsigned i = 0; i < 2; i++)
-		if (s->runs[i].pid) {
-			kill(s->runs[i].pid, SIGKILL);
-			waitpid(s->runs[i].pid, NULL, 0);
-		}
+	if (s->run.pid) {
+		kill(s->run.pid, SIGKILL);
+		waitpid(s->run.pid, NULL, 0);
+	}
 }
 
-/* False: no more is wanted of us. */
+/* False: no more is wanted of us, or what is wanted makes no sense. */
 static bool take_order(struct seed *s)
 {
 	struct ft_seed_order order;
 	ssize_t n = recv(s->plan->control, &order, sizeof(order), MSG_DONTWAIT);
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR;
-	if (n != sizeof(order) || order.kind != FT_SEED_TWIN)
+	if (n != sizeof(order) || order.kind != FT_SEED_RUN || order.flows > s->plan->request->flow_count)
+		return false;
+	if (s->runs == FT_SEED_RUNS)
+		return false;
+	reap(s);
+	if (s->run.pid)
 		return false;
 	s->idle_since_ns = monotonic_ns();
-	if (!s->twin_made)
-		start(s, 1, order.until_vtime_ns);
-	s->twin_made = true;
+	start(s, order.flows, order.until_vtime_ns);
 	return true;
 }
 
 /* Kills what is too late; milliseconds until the next thing to do. -1: the seed has idled away. */
 static int look_at_the_clock(struct seed *s)
 {
-	uint64_t now = monotonic_ns(), next = UINT64_MAX;
-	for (unsigned i = 0; i < 2; i++) {
-		struct run *run = &s->runs[i];
-		if (!run->pid)
-			continue;
+	uint64_t now = monotonic_ns(), next = s->idle_since_ns + FT_SEED_IDLE_NS;
+	struct run *run = &s->run;
+	if (run->pid) {
 		if (now >= run->deadline_ns && !run->late) {
 			run->late = true;
 			kill(run->pid, SIGKILL);
 		}
-		if (!run->late && run->deadline_ns < next)
-			next = run->deadline_ns;
-	}
-	bool idle = !s->runs[0].pid && !s->runs[1].pid;
-	if (idle && now - s->idle_since_ns >= FT_SEED_IDLE_NS)
+		next = run->late ? now + 1000000000u : run->deadline_ns;
+	} else if (now >= next) {
 		return -1;
-	if (idle)
-		next = s->idle_since_ns + FT_SEED_IDLE_NS;
-	return next == UINT64_MAX ? 1000 : (int)((next - now) / 1000000 + 1);
+	}
+	return (int)((next - now) / 1000000 + 1);
 }
 
 int ft_seed_run(const struct ft_seed_plan *plan)
@@ -170,19 +164,16 @@ int ft_seed_run(const struct ft_seed_plan *plan)
 	if (ft_hygiene_seed(plan->hygiene, plan->parent, keep, FT_HYGIENE_KEEP))
 		return 2;
 	struct seed s = {.plan = plan, .idle_since_ns = monotonic_ns()};
-	start(&s, 0, 0);
+	start(&s, plan->request->flow_count, 0);
 	for (;;) {
 		int timeout = look_at_the_clock(&s);
 		if (timeout < 0)
 			break;
-		struct pollfd fds[3] = {{.fd = plan->control, .events = POLLIN}};
-		for (unsigned i = 0; i < 2; i++)
-			fds[i + 1] =
-			    (struct pollfd){.fd = s.runs[i].pid ? s.runs[i].pidfd : -1, .events = POLLIN};
-		if (poll(fds, 3, timeout) < 0 && errno != EINTR)
+		struct pollfd fds[2] = {{.fd = plan->control, .events = POLLIN},
+					{.fd = s.run.pid ? s.run.pidfd : -1, .events = POLLIN}};
+		if (poll(fds, 2, timeout) < 0 && errno != EINTR)
 			break;
-		reap(&s, 0);
-		reap(&s, 1);
+		reap(&s);
 		if (fds[0].revents && !take_order(&s))
 			break;
 	}

@@ -39,7 +39,7 @@ static void flush_answers(struct ft_slots *slots)
 	while (slots->answer_count && slots->events >= 0) {
 		struct ft_slots_answer *a = &slots->answers[slots->first_answer];
 		struct ft_report report;
-		ft_report_begin(&report, slots->events, FT_ROLE_SEED, a->event.hold);
+		ft_report_begin(&report, slots->events, FT_ROLE_SEED, a->event.trial);
 		report.wait = false;
 		/* A seed's writer is a short one: READY is its first record, GONE its second. */
 		report.sequence = a->event.type == FT_EVENT_SEED_GONE;
@@ -51,7 +51,7 @@ static void flush_answers(struct ft_slots *slots)
 	}
 }
 
-static void answer(struct ft_slots *slots, uint64_t hold, enum ft_event_type type, uint64_t value,
+static void answer(struct ft_slots *slots, uint64_t trial, enum ft_event_type type, uint64_t value,
 		   const char *detail)
 {
 	if (slots->events < 0 || slots->answer_count == FT_SLOTS_ANSWERS)
@@ -60,7 +60,7 @@ static void answer(struct ft_slots *slots, uint64_t hold, enum ft_event_type typ
 	struct ft_slots_answer *a =
 	    &slots->answers[(slots->first_answer + slots->answer_count++) % FT_SLOTS_ANSWERS];
 	a->event = (struct ft_event){.type = (uint16_t)type,
-				     .hold = hold,
+				     .trial = trial,
 				     .icount = m->icount,
 				     .pid = -1,
 				     .vtime_ns = ft_machine_vtime(m),
@@ -70,18 +70,18 @@ static void answer(struct ft_slots *slots, uint64_t hold, enum ft_event_type typ
 	snprintf(a->detail, sizeof(a->detail), "%s", detail);
 }
 
-static void refuse(struct ft_slots *slots, uint64_t hold, enum ft_seed_gone code, const char *detail)
+static void refuse(struct ft_slots *slots, uint64_t trial, enum ft_seed_gone code, const char *detail)
 {
 	slots->refused++;
-	answer(slots, hold, FT_EVENT_SEED_GONE, code, detail);
+	answer(slots, trial, FT_EVENT_SEED_GONE, code, detail);
 }
 
 /* ---- Seeds ---------------------------------------------------------------------------------------------------- */
 
-static struct ft_slot *find_slot(struct ft_slots *slots, uint64_t hold)
+static struct ft_slot *find_slot(struct ft_slots *slots, uint64_t trial)
 {
 	for (unsigned i = 0; i < FT_SLOTS_MAX; i++)
-		if (slots->slots[i].pid && slots->slots[i].hold == hold)
+		if (slots->slots[i].pid && slots->slots[i].trial == trial)
 			return &slots->slots[i];
 	return NULL;
 }
@@ -113,15 +113,15 @@ static int seed(struct ft_slots *slots, const struct ft_request *request, int co
 
 static void fork_seed(struct ft_slots *slots, const struct ft_request *request)
 {
-	uint64_t hold = request->begin.hold, began = monotonic_ns();
+	uint64_t trial = request->begin.trial, began = monotonic_ns();
 	struct ft_slot *slot = free_slot(slots);
 	int pair[2];
 	if (!slot) {
-		refuse(slots, hold, FT_SEED_BUSY, "all clone slots are taken");
+		refuse(slots, trial, FT_SEED_BUSY, "all clone slots are taken");
 		return;
 	}
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair)) {
-		refuse(slots, hold, FT_SEED_FAILED, strerror(errno));
+		refuse(slots, trial, FT_SEED_FAILED, strerror(errno));
 		return;
 	}
 	pid_t self = getpid(), pid = fork();
@@ -131,20 +131,20 @@ static void fork_seed(struct ft_slots *slots, const struct ft_request *request)
 	close(pair[1]);
 	if (pid < 0) {
 		close(pair[0]);
-		refuse(slots, hold, FT_SEED_FAILED, strerror(error));
+		refuse(slots, trial, FT_SEED_FAILED, strerror(error));
 		return;
 	}
-	*slot = (struct ft_slot){.pid = pid, .control = pair[0], .hold = hold};
+	*slot = (struct ft_slot){.pid = pid, .control = pair[0], .trial = trial};
 	slots->running++;
 	slots->forked++;
 	slots->last_pause_ns = monotonic_ns() - began;
 	ft_histogram_note(&slots->pauses, FT_HISTOGRAM_PAUSE, slots->last_pause_ns);
-	answer(slots, hold, FT_EVENT_SEED_READY, slots->last_pause_ns, "");
+	answer(slots, trial, FT_EVENT_SEED_READY, slots->last_pause_ns, "");
 }
 
-static void order(const struct ft_slot *slot, uint32_t kind, uint64_t until_vtime_ns)
+static void order(const struct ft_slot *slot, uint32_t kind, uint32_t flows, uint64_t until_vtime_ns)
 {
-	struct ft_seed_order message = {.kind = kind, .until_vtime_ns = until_vtime_ns};
+	struct ft_seed_order message = {.kind = kind, .flows = flows, .until_vtime_ns = until_vtime_ns};
 	/* A seed that takes no orders has idled away or hangs: both end with its death. */
 	if (send(slot->control, &message, sizeof(message), MSG_NOSIGNAL | MSG_DONTWAIT) != sizeof(message))
 		kill(slot->pid, SIGKILL);
@@ -166,7 +166,7 @@ static void bury(struct ft_slots *slots, struct ft_slot *slot, int status)
 	slots->died += code == FT_SEED_DIED;
 	slots->finished += code != FT_SEED_DIED;
 	close(slot->control);
-	answer(slots, slot->hold, FT_EVENT_SEED_GONE, code, detail);
+	answer(slots, slot->trial, FT_EVENT_SEED_GONE, code, detail);
 	*slot = (struct ft_slot){0};
 	slots->running--;
 }
@@ -211,59 +211,59 @@ static void make_ready(struct ft_slots *slots, struct ft_request *request)
 		}
 }
 
-static void finish(struct ft_slots *slots, uint64_t hold)
+static void finish(struct ft_slots *slots, uint64_t trial)
 {
-	struct ft_slot *slot = find_slot(slots, hold);
+	struct ft_slot *slot = find_slot(slots, trial);
 	if (slot) {
 		slot->stopped = true;
-		order(slot, FT_SEED_FINISH, 0);
+		order(slot, FT_SEED_FINISH, 0, 0);
 		return;
 	}
 	for (unsigned i = 0; i < FT_REQUESTS; i++) {
 		struct ft_request *r = &slots->requests.entries[i];
-		if (!r->used || r->begin.hold != hold)
+		if (!r->used || r->begin.trial != trial)
 			continue;
 		for (unsigned j = 0; j < FT_REQUESTS; j++)
 			if (slots->ready[j].request == r)
 				slots->ready[j].request = NULL;
 		ft_request_drop(r);
-		answer(slots, hold, FT_EVENT_SEED_GONE, FT_SEED_FINISHED, "");
+		answer(slots, trial, FT_EVENT_SEED_GONE, FT_SEED_FINISHED, "");
 	}
 }
 
 int ft_slots_command(struct ft_slots *slots, uint32_t kind, const void *data, size_t length)
 {
 	struct ft_request *request = NULL;
-	struct ft_trial_twin twin;
-	uint64_t hold = 0;
-	switch (ft_request_take(&slots->requests, kind, data, length, &request, &twin, &hold)) {
+	struct ft_trial_run run;
+	uint64_t trial = 0;
+	switch (ft_request_take(&slots->requests, kind, data, length, &request, &run, &trial)) {
 	case FT_REQUEST_NONE:
 		return 0;
 	case FT_REQUEST_READY:
-		if (find_slot(slots, request->begin.hold)) {
+		if (find_slot(slots, request->begin.trial)) {
 			ft_request_drop(request);
-			refuse(slots, hold, FT_SEED_REFUSED, "this hold has a seed already");
+			refuse(slots, trial, FT_SEED_REFUSED, "this request has a seed already");
 		} else if (!free_slot(slots)) {
 			ft_request_drop(request);
-			refuse(slots, hold, FT_SEED_BUSY, "all clone slots are taken");
+			refuse(slots, trial, FT_SEED_BUSY, "all clone slots are taken");
 		} else {
 			make_ready(slots, request);
 		}
 		return 0;
 	case FT_REQUEST_BAD:
-		refuse(slots, hold, FT_SEED_REFUSED, "the request contradicts itself");
+		refuse(slots, trial, FT_SEED_REFUSED, "the request contradicts itself");
 		return 0;
 	case FT_REQUEST_FULL:
-		refuse(slots, hold, FT_SEED_BUSY, "too many requests at a time");
+		refuse(slots, trial, FT_SEED_BUSY, "too many requests at a time");
 		return 0;
-	case FT_REQUEST_TWIN: {
-		struct ft_slot *slot = find_slot(slots, hold);
+	case FT_REQUEST_RUN: {
+		struct ft_slot *slot = find_slot(slots, trial);
 		if (slot)
-			order(slot, FT_SEED_TWIN, twin.until_vtime_ns);
+			order(slot, FT_SEED_RUN, run.flows, run.until_vtime_ns);
 		return 0;
 	}
 	case FT_REQUEST_FINISH:
-		finish(slots, hold);
+		finish(slots, trial);
 		return 0;
 	case FT_REQUEST_UNKNOWN:
 		break;
@@ -283,7 +283,7 @@ void ft_slots_work(struct ft_slots *slots, uint64_t rx_index, bool *fork_pending
 				*fork_pending = true;
 				continue;
 			}
-			refuse(slots, r->begin.hold, FT_SEED_REFUSED,
+			refuse(slots, r->begin.trial, FT_SEED_REFUSED,
 			       "frames that were to come before never came");
 		} else {
 			fork_seed(slots, r);

@@ -29,7 +29,7 @@ struct ft_slots_config {
 struct ft_slot {
 	pid_t pid; /* 0: free */
 	int control;
-	uint64_t hold;
+	uint64_t trial;
 	bool stopped; /* told to finish, or killed by us */
 };
 

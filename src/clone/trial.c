@@ -14,6 +14,7 @@ struct trial {
 	struct ft_machine *m;
 	const struct ft_trial_plan *plan;
 	const struct ft_trial_begin *begin;
+	const struct ft_trial_flow *flow;
 	struct ft_report report;
 	struct ft_outside outside;
 	struct ft_timer answers; /* when the outside speaks next */
@@ -87,17 +88,17 @@ static void entropy(void *context, size_t wanted)
 static void begin(struct trial *t)
 {
 	struct ft_machine *m = t->m;
-	ft_report_begin(&t->report, t->plan->events, t->plan->role, t->begin->hold);
+	ft_report_begin(&t->report, t->plan->events, t->plan->role, t->begin->trial);
 	crypto_generichash(t->key, sizeof(t->key), (const uint8_t *)&t->begin->seed, sizeof(t->begin->seed),
 			   NULL, 0);
-	ft_outside_begin(&t->outside, t->plan->outside, t->begin);
+	ft_outside_begin(&t->outside, t->plan->outside, t->flow);
 	m->backend =
 	    (struct ft_backend){.context = t, .net_tx = net_tx, .console = console, .entropy = entropy};
 	m->journal = NULL;
 	m->clock.mode = FT_CLOCK_FREE;
 	ft_timer_register(m, &t->answers, answers_due, t);
 	ft_witness_clone(t->witness, &t->report);
-	t->witness->observer.held = t->begin;
+	t->witness->observer.held = t->flow;
 	t->from_icount = m->icount;
 	t->from_ns = ft_machine_vtime(m);
 	t->from_dropped = m->frames_dropped;
@@ -139,14 +140,14 @@ static bool all_delivered(const struct trial *t)
  * and (at_rest) the guest then idle with no interrupt pending: it has run what it runs for received frames. */
 static uint32_t taken_bytes(const struct trial *t)
 {
-	if (t->begin->protocol == 6)
+	if (t->flow->protocol == 6)
 		return ft_outside_taken(&t->outside);
-	return all_delivered(t) ? t->begin->bytes : 0;
+	return all_delivered(t) ? t->flow->bytes : 0;
 }
 
 static uint32_t held_bytes(const struct trial *t)
 {
-	return t->begin->protocol == 6 ? t->begin->next_sequence - t->begin->first_sequence : t->begin->bytes;
+	return t->flow->protocol == 6 ? t->flow->next_sequence - t->flow->first_sequence : t->flow->bytes;
 }
 
 /* At rest (the guest is idle): has it taken everything, is no device or answer under way? */
@@ -287,6 +288,7 @@ int ft_trial_run(struct ft_witness *witness, const struct ft_trial_plan *plan, s
 	t->m = witness->m;
 	t->plan = plan;
 	t->begin = &plan->request->begin;
+	t->flow = &plan->request->flows[0];
 	t->result = result;
 	begin(t);
 	finish(t, run(t));

@@ -19,6 +19,7 @@ struct ft_trial_plan {
 	const struct ft_request *request;
 	const struct ft_outside_config *outside;
 	enum ft_event_role role; /* trial or twin */
+	uint32_t flows;          /* trial: how many of the request's flows get their frames */
 	uint64_t until_vtime_ns; /* twin: where to stop */
 	int events;              /* socket; -1: none */
 	uint64_t began_ns;       /* host CLOCK_MONOTONIC at which this clone began to be made */

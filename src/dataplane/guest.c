@@ -102,7 +102,7 @@ static void take_event(struct ft_gate *gate, struct ft_guest *guest, const uint8
 	}
 	if (event.type == FT_EVENT_LOST)
 		guest->lost_events += event.a[0];
-	if (event.hold)
+	if (event.trial)
 		ft_hold_event(gate, guest, &event, strings);
 	else if (event.role == FT_ROLE_LIVE)
 		ft_watch_event(guest->watch, &event, strings, on_correlation, gate);

@@ -535,7 +535,7 @@ static void check_handled(const struct ft_hold *hold, struct ft_event *event)
 
 void ft_hold_event(struct ft_gate *gate, struct ft_guest *guest, struct ft_event *event, const char *const *strings)
 {
-	struct ft_hold *hold = find(gate, event->hold);
+	struct ft_hold *hold = find(gate, event->trial);
 	/* Late words about a hold that is over, or a process that makes numbers up, or uses those of another guest. */
 	if (!hold || hold->guest != guest || hold->state < FT_HOLD_SEND || event->role == FT_ROLE_LIVE)
 		return;

@@ -22,8 +22,18 @@ static int begin(struct ft_gate *gate, struct ft_hold *hold)
 	const struct ft_flow *flow = hold->flow;
 	const struct ft_budgets *budgets = &gate->budgets;
 	struct ft_trial_begin message = {
-	    .hold = hold->id,
+	    .trial = hold->id,
 	    .rx_index = hold->guest->link.rx.index,
+	    .flows = 1,
+	    .frames = hold->pieces,
+	    .handling_instructions = budgets->handling_instructions,
+	    .horizon_ns = budgets->horizon_ns,
+	    .horizon_instructions = budgets->horizon_instructions,
+	    .wall_ns = budgets->wall_ns,
+	    .memory_pages = budgets->memory_pages,
+	};
+	struct ft_trial_flow held = {
+	    .trial = hold->id,
 	    .frames = hold->pieces,
 	    .bytes = hold->bytes,
 	    .client_ip = flow->key.client,
@@ -36,13 +46,8 @@ static int begin(struct ft_gate *gate, struct ft_hold *hold)
 	    .next_sequence = hold->next_sequence,
 	    .client_ack = flow->stream.client_ack,
 	    .client_window = ft_stream_client_window(&flow->stream),
-	    .handling_instructions = budgets->handling_instructions,
-	    .horizon_ns = budgets->horizon_ns,
-	    .horizon_instructions = budgets->horizon_instructions,
-	    .wall_ns = budgets->wall_ns,
-	    .memory_pages = budgets->memory_pages,
 	};
-	memcpy(message.client_mac, flow->ethernet + 6, 6);
+	memcpy(held.client_mac, flow->ethernet + 6, 6);
 	/* Another one for each trial, and not guessable by a guest that wants to know whether it is a clone. */
 	if (getrandom(&message.seed, sizeof(message.seed), 0) != sizeof(message.seed))
 		message.seed = gate->now ^ hold->id;
@@ -50,7 +55,8 @@ static int begin(struct ft_gate *gate, struct ft_hold *hold)
 	int error = put(hold->guest, FT_TRIAL_BEGIN, &part, 1);
 	if (!error)
 		hold->rx_index = message.rx_index;
-	return error;
+	part = (struct iovec){&held, sizeof(held)};
+	return error ? error : put(hold->guest, FT_TRIAL_FLOW, &part, 1);
 }
 
 int ft_trial_send(struct ft_gate *gate, struct ft_hold *hold)
@@ -78,21 +84,21 @@ int ft_trial_send(struct ft_gate *gate, struct ft_hold *hold)
 		}
 		hold->to_send_piece = 0;
 	}
-	struct ft_trial_go go = {.hold = id};
+	struct ft_trial_go go = {.trial = id};
 	struct iovec part = {&go, sizeof(go)};
 	return put(hold->guest, FT_TRIAL_GO, &part, 1);
 }
 
 int ft_trial_twin(struct ft_hold *hold, uint64_t until_vtime_ns)
 {
-	struct ft_trial_twin message = {.hold = hold->id, .until_vtime_ns = until_vtime_ns};
+	struct ft_trial_run message = {.trial = hold->id, .until_vtime_ns = until_vtime_ns};
 	struct iovec part = {&message, sizeof(message)};
-	return put(hold->guest, FT_TRIAL_TWIN, &part, 1);
+	return put(hold->guest, FT_TRIAL_RUN, &part, 1);
 }
 
 int ft_trial_finish(struct ft_hold *hold)
 {
-	struct ft_trial_go message = {.hold = hold->id};
+	struct ft_trial_go message = {.trial = hold->id};
 	struct iovec part = {&message, sizeof(message)};
 	return put(hold->guest, FT_TRIAL_FINISH, &part, 1);
 }

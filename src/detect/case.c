@@ -111,7 +111,7 @@ static void add_seed_event(struct ft_case *c, const struct ft_event *event, cons
 
 int ft_case_add(struct ft_case *c, const struct ft_event *event, const char *const *strings)
 {
-	if (event->hold != c->hold || c->judged)
+	if (event->trial != c->hold || c->judged)
 		return -EPROTO;
 	if (event->role == FT_ROLE_SEED) {
 		add_seed_event(c, event, strings);
@@ -152,7 +152,7 @@ void ft_case_abandon(struct ft_case *c, enum ft_trial_end end, const char *detai
 	struct ft_event event = {
 	    .type = FT_EVENT_TRIAL_END,
 	    .role = run == &c->trial ? FT_ROLE_TRIAL : FT_ROLE_TWIN,
-	    .hold = c->hold,
+	    .trial = c->hold,
 	    .vtime_ns = run->vtime_ns,
 	    .pid = -1,
 	    .strings = 1,

@@ -11,12 +11,12 @@
 static void a_record_survives_its_own_door(void **state)
 {
 	char buffer[FT_EVENT_MAX];
-	struct ft_event event = {.type = FT_EVENT_EXEC, .role = FT_ROLE_TRIAL, .hold = 7, .pid = 42, .a = {0}};
+	struct ft_event event = {.type = FT_EVENT_EXEC, .role = FT_ROLE_TRIAL, .trial = 7, .pid = 42, .a = {0}};
 	size_t n = ft_event_build(buffer, &event, "/bin/sh", "sh -c id");
 	struct ft_event got;
 	const char *strings[FT_EVENT_STRINGS];
 	assert_int_equal(ft_event_check(buffer, n, &got, strings), 0);
-	assert_int_equal(got.hold, 7);
+	assert_int_equal(got.trial, 7);
 	assert_string_equal(strings[0], "/bin/sh");
 	assert_string_equal(strings[1], "sh -c id");
 }

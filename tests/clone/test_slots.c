@@ -129,7 +129,7 @@ static void wait_for(enum ft_event_type type, uint64_t hold)
 			continue;
 		}
 		assert_int_equal(ft_event_check(record, (size_t)n, &event, strings), 0);
-		if (event.type == type && event.hold == hold) {
+		if (event.type == type && event.trial == hold) {
 			snprintf(detail, sizeof(detail), "%s", strings[0]);
 			return;
 		}

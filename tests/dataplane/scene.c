@@ -224,6 +224,8 @@ static void take_cmd(struct scene *scene)
 		if (kind == FT_TRIAL_BEGIN) {
 			memset(request, 0, sizeof(*request));
 			memcpy(&request->begin, buffer, sizeof(request->begin));
+		} else if (kind == FT_TRIAL_FLOW) {
+			memcpy(&request->flow, buffer, sizeof(request->flow));
 		} else if (kind == FT_TRIAL_FRAME) {
 			if (request->frames == 128)
 				abort();
@@ -234,7 +236,7 @@ static void take_cmd(struct scene *scene)
 			ft_frame_parse(&wire->frame, wire->data, wire->length, &why);
 		} else if (kind == FT_TRIAL_GO) {
 			fork_clone(scene);
-		} else if (kind == FT_TRIAL_TWIN) {
+		} else if (kind == FT_TRIAL_RUN) {
 			memcpy(&scene->twin_hold, buffer, 8);
 			scene->twins++;
 		} else if (kind == FT_TRIAL_FINISH) {
@@ -453,7 +455,7 @@ void scene_event(struct scene *scene, uint64_t hold, unsigned type, unsigned rol
 	uint8_t buffer[FT_EVENT_MAX];
 	struct ft_event event = {.type = (uint16_t)type,
 				 .role = (uint8_t)role,
-				 .hold = hold,
+				 .trial = hold,
 				 .sequence = scene->sequence++,
 				 .vtime_ns = scene->now,
 				 .pid = -1};
@@ -472,30 +474,30 @@ void scene_gone(struct scene *scene, uint64_t hold)
 
 void scene_answer(struct scene *scene, bool evil)
 {
-	const struct ft_trial_begin *begin = &scene->request.begin;
-	uint64_t held = begin->protocol == 6 ? begin->next_sequence - begin->first_sequence : begin->bytes;
-	int32_t numbers = (int32_t)(scene->request.clone.next - begin->first_sequence);
-	uint64_t taken = begin->protocol != 6 ? held : numbers < 0 ? 0 : (uint64_t)numbers;
+	const struct ft_trial_flow *flow = &scene->request.flow;
+	uint64_t held = flow->protocol == 6 ? flow->next_sequence - flow->first_sequence : flow->bytes;
+	int32_t numbers = (int32_t)(scene->request.clone.next - flow->first_sequence);
+	uint64_t taken = flow->protocol != 6 ? held : numbers < 0 ? 0 : (uint64_t)numbers;
 	if (taken > held)
 		taken = held;
 	scene->sequence = 0;
-	scene_event(scene, begin->hold, FT_EVENT_SEED_READY, FT_ROLE_SEED, NULL, NULL, NULL);
+	scene_event(scene, flow->trial, FT_EVENT_SEED_READY, FT_ROLE_SEED, NULL, NULL, NULL);
 	scene->sequence = 0;
-	scene_event(scene, begin->hold, FT_EVENT_TRIAL_HANDLED, FT_ROLE_TRIAL, (uint64_t[6]){taken, held, 1},
+	scene_event(scene, flow->trial, FT_EVENT_TRIAL_HANDLED, FT_ROLE_TRIAL, (uint64_t[6]){taken, held, 1},
 		    NULL, NULL);
 	if (evil)
-		scene_event(scene, begin->hold, FT_EVENT_EXEC, FT_ROLE_TRIAL, NULL, "/bin/sh", "sh -c id");
-	scene_event(scene, begin->hold, FT_EVENT_TRIAL_END, FT_ROLE_TRIAL,
+		scene_event(scene, flow->trial, FT_EVENT_EXEC, FT_ROLE_TRIAL, NULL, "/bin/sh", "sh -c id");
+	scene_event(scene, flow->trial, FT_EVENT_TRIAL_END, FT_ROLE_TRIAL,
 		    (uint64_t[6]){FT_TRIAL_END_HORIZON, 1, 2, 3, 1}, "", NULL);
 	unsigned twins = scene->twins;
 	scene_pass(scene, 0);
 	if (scene->twins != twins) {
 		scene->sequence = 0;
-		scene_event(scene, begin->hold, FT_EVENT_TRIAL_END, FT_ROLE_TWIN,
+		scene_event(scene, flow->trial, FT_EVENT_TRIAL_END, FT_ROLE_TWIN,
 			    (uint64_t[6]){FT_TRIAL_END_HORIZON, 1, 2, 3, 1}, "", NULL);
 		scene_pass(scene, 0);
 	}
-	scene_gone(scene, begin->hold);
+	scene_gone(scene, flow->trial);
 }
 
 const char *scene_taken(struct scene *scene)

@@ -37,6 +37,7 @@ struct receiver {
 
 struct request {
 	struct ft_trial_begin begin;
+	struct ft_trial_flow flow; /* the last one */
 	uint32_t frames;
 	struct wire list[128];
 	bool go;

@@ -32,14 +32,14 @@ static void suspicious_from(uint32_t host)
 
 static uint32_t host_of_trial(void)
 {
-	return ft_load32(s.request.begin.client_ip.bytes + 12) - 0x0a000209u;
+	return ft_load32(s.request.flow.client_ip.bytes + 12) - 0x0a000209u;
 }
 
 /* The running trial ends; the next one begins. */
 static void next_trial(void)
 {
 	unsigned before = s.requests;
-	scene_gone(&s, s.request.begin.hold);
+	scene_gone(&s, s.request.begin.trial);
 	scene_pass(&s, 0);
 	assert_int_equal(s.requests, before + 1);
 }
@@ -130,9 +130,9 @@ static void services_take_turns(void **state)
 	datagram(1111);
 	scene_pass(&s, 3 * MS);
 	next_trial();
-	if (s.request.begin.protocol != 17)
+	if (s.request.flow.protocol != 17)
 		next_trial();
-	assert_int_equal(s.request.begin.protocol, 17);
+	assert_int_equal(s.request.flow.protocol, 17);
 	close_scene();
 }
 
@@ -183,10 +183,10 @@ static void who_waits_goes_before_who_only_observes(void **state)
 	assert_int_equal(s.requests, 1);
 	suspicious_from(1);
 	assert_int_equal(number("web", "limits", "clones"), 1);
-	scene_gone(&s, s.request.begin.hold);
+	scene_gone(&s, s.request.begin.trial);
 	scene_pass(&s, 0);
 	assert_int_equal(s.requests, 2);
-	assert_int_equal(s.request.begin.protocol, 17);
+	assert_int_equal(s.request.flow.protocol, 17);
 	close_scene();
 }
 
@@ -294,7 +294,7 @@ static void what_the_feed_tells_is_limited(void **state)
 	assert_int_equal(number("web", "limits", "feed_limit"), 15);
 	assert_int_equal(number("web", "limits", "source_holds"), 20);
 	scene_pass(&s, 3 * MS);
-	s.request.clone.next = s.request.begin.next_sequence;
+	s.request.clone.next = s.request.flow.next_sequence;
 	scene_answer(&s, true);
 	assert_int_equal(records("hold", "verdict", "malicious"), 1);
 	assert_int_equal(records("event", "type", "feed-limit"), 0);
@@ -316,7 +316,7 @@ static void places_are_given_back(void **state)
 			suspicious_from(1);
 		scene_pass(&s, 3 * MS);
 		for (int i = 0; i < 3; i++) {
-			scene_gone(&s, s.request.begin.hold);
+			scene_gone(&s, s.request.begin.trial);
 			scene_pass(&s, 0);
 		}
 		assert_int_equal(number("web", NULL, "holds"), 0);

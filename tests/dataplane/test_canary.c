@@ -179,9 +179,9 @@ static void bytes_that_no_clone_took_fail_it(void **state)
 {
 	open_scene("\"mode\": \"enforce\"");
 	until_tried();
-	uint64_t hold = s.request.begin.hold;
+	uint64_t hold = s.request.begin.trial;
 	s.sequence = 0;
-	scene_event(&s, hold, FT_EVENT_TRIAL_HANDLED, FT_ROLE_TRIAL, (uint64_t[6]){1, s.request.begin.bytes, 1}, NULL, NULL);
+	scene_event(&s, hold, FT_EVENT_TRIAL_HANDLED, FT_ROLE_TRIAL, (uint64_t[6]){1, s.request.flow.bytes, 1}, NULL, NULL);
 	scene_event(&s, hold, FT_EVENT_TRIAL_END, FT_ROLE_TRIAL, (uint64_t[6]){FT_TRIAL_END_HORIZON, 1, 2, 3, 0}, "", NULL);
 	scene_pass(&s, 0);
 	assert_string_equal(result(), "failed");
@@ -302,7 +302,7 @@ static void its_hold_is_no_operators(void **state)
 	until_tried();
 	struct ft_refusal refusal;
 	json_t *order =
-	    json_pack("{s:s, s:I}", "what", "release", "hold", (json_int_t)s.request.begin.hold);
+	    json_pack("{s:s, s:I}", "what", "release", "hold", (json_int_t)s.request.begin.trial);
 	assert_null(ft_order(s.gate, order, &refusal));
 	json_decref(order);
 	/* Nor is it when all holds are released for a bypass, or the gateway stops. */
@@ -385,7 +385,7 @@ static void a_reload_does_not_stop_the_self_test(void **state)
 	}
 	assert_non_null(s.gate->retired);
 	size_t told = json_array_size(s.canary);
-	s.request.clone.next = s.request.begin.next_sequence;
+	s.request.clone.next = s.request.flow.next_sequence;
 	scene_answer(&s, false);
 	assert_int_equal(json_array_size(s.canary), told + 1);
 	assert_string_equal(result(), "ok");
@@ -393,7 +393,7 @@ static void a_reload_does_not_stop_the_self_test(void **state)
 	assert_null(s.gate->retired);
 	s.live = (struct receiver){0};
 	until_tried();
-	s.request.clone.next = s.request.begin.next_sequence;
+	s.request.clone.next = s.request.flow.next_sequence;
 	scene_answer(&s, false);
 	assert_int_equal(json_array_size(s.canary), told + 2);
 	assert_string_equal(result(), "ok");

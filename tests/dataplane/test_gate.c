@@ -94,9 +94,9 @@ static void held_dropped_and_reset(void)
 	scene_pass(&s, 10 * MS);
 	assert_true(s.request.go);
 	/* The trial names the flow as it is. */
-	assert_int_equal(ft_address_is_v4(&s.request.begin.client_ip), !s.six);
-	assert_int_equal(s.request.begin.tags.list[0], s.tags == 2 ? 7 | FT_TAG_SERVICE : s.tags ? 5 : 0);
-	assert_int_equal(s.request.begin.tags.list[1], s.tags == 2 ? 5 : 0);
+	assert_int_equal(ft_address_is_v4(&s.request.flow.client_ip), !s.six);
+	assert_int_equal(s.request.flow.tags.list[0], s.tags == 2 ? 7 | FT_TAG_SERVICE : s.tags ? 5 : 0);
+	assert_int_equal(s.request.flow.tags.list[1], s.tags == 2 ? 5 : 0);
 	scene_answer(&s, true);
 	assert_string_equal(scene_taken(&s), "hello");
 	/* Both ends get a reset at exactly the number that they expect, with the flow's tags. */
@@ -106,8 +106,8 @@ static void held_dropped_and_reset(void)
 	assert_true(to_client->frame.flags & FT_TCP_RST);
 	assert_int_equal(to_client->frame.sequence, GUEST_ISN + 3);
 	assert_int_equal(to_client->frame.ip, 14 + 4 * s.tags);
-	assert_memory_equal(&to_client->frame.tags, &s.request.begin.tags, sizeof(struct ft_tags));
-	assert_memory_equal(&to_guest->frame.tags, &s.request.begin.tags, sizeof(struct ft_tags));
+	assert_memory_equal(&to_client->frame.tags, &s.request.flow.tags, sizeof(struct ft_tags));
+	assert_memory_equal(&to_guest->frame.tags, &s.request.flow.tags, sizeof(struct ft_tags));
 	assert_memory_equal(to_client->data, "\2\0\0\0\0\x09", 6);
 	assert_int_equal(to_client->frame.kind, s.six ? FT_FRAME_IPV6 : FT_FRAME_IPV4);
 	const char *client = json_string_value(json_object_get(json_object_get(scene_record(&s, "hold"), "flow"), "client"));
@@ -294,7 +294,7 @@ static void a_large_datagram(void)
 	}
 	scene_pass(&s, 10 * MS);
 	assert_true(s.request.go);
-	assert_int_equal(s.request.begin.bytes, sizeof(bytes));
+	assert_int_equal(s.request.flow.bytes, sizeof(bytes));
 	assert_int_equal(s.request.begin.frames, 2);
 	assert_int_equal(s.request.frames, 2);
 	for (int i = 0; i < 2; i++) {

@@ -308,7 +308,7 @@ static void a_liar_costs_itself(void **state)
 	scene_connect(&s);
 	scene_text(&s, 1, "EVIL");
 	scene_pass(&s, 5 * MS);
-	uint64_t hold = s.request.begin.hold;
+	uint64_t hold = s.request.begin.trial;
 	/* Another guest's process speaks of web's hold: a verdict is not its to give. */
 	const struct {
 		unsigned type, role, sequence;
@@ -322,7 +322,7 @@ static void a_liar_costs_itself(void **state)
 		struct ft_event event = {.type = (uint16_t)forged[i].type,
 					 .role = (uint8_t)forged[i].role,
 					 .sequence = forged[i].sequence,
-					 .hold = hold,
+					 .trial = hold,
 					 .vtime_ns = s.now,
 					 .pid = -1};
 		memcpy(event.a, forged[i].a, sizeof(event.a));

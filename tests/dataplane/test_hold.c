@@ -74,9 +74,9 @@ static void a_clean_hold_is_released_exactly_once(void **state)
 	scene_pass(&s, 3 * MS);
 	assert_int_equal(s.requests, 1);
 	assert_int_equal(s.request.frames, 1);
-	assert_int_equal(s.request.begin.bytes, 22);
-	assert_int_equal(s.request.begin.first_sequence, CLIENT_ISN + 1);
-	assert_int_equal(s.request.begin.next_sequence, CLIENT_ISN + 23);
+	assert_int_equal(s.request.flow.bytes, 22);
+	assert_int_equal(s.request.flow.first_sequence, CLIENT_ISN + 1);
+	assert_int_equal(s.request.flow.next_sequence, CLIENT_ISN + 23);
 	assert_string_equal(scene_taken(&s), "");
 	scene_answer(&s, false);
 	assert_string_equal(scene_taken(&s), "GET /EVIL HTTP/1.1\r\n\r\n");
@@ -201,7 +201,7 @@ static void bytes_that_come_during_a_trial_are_the_next_trial(void **state)
 	scene_pass(&s, 3 * MS);
 	assert_int_equal(s.requests, 2);
 	assert_int_equal(s.request.frames, 2);
-	assert_int_equal(s.request.begin.first_sequence, CLIENT_ISN + 5);
+	assert_int_equal(s.request.flow.first_sequence, CLIENT_ISN + 5);
 	/* This clone was forked after the release. */
 	assert_int_equal(s.request.clone.length, 13);
 	scene_answer(&s, true);
@@ -261,7 +261,7 @@ static void one_byte_per_segment_is_gathered_into_one_trial(void **state)
 	scene_pass(&s, 2 * MS);
 	assert_int_equal(s.requests, 1);
 	assert_int_equal(s.request.frames, 14);
-	assert_int_equal(s.request.begin.bytes, 14);
+	assert_int_equal(s.request.flow.bytes, 14);
 	scene_answer(&s, false);
 	assert_string_equal(scene_taken(&s), text);
 }
@@ -304,9 +304,9 @@ static void other_bytes_under_passed_numbers_are_held(void **state)
 	scene_pass(&s, 3 * MS);
 	assert_int_equal(s.requests, 1);
 	/* The clone has to prove that it took them: they are what this is about. */
-	assert_int_equal(s.request.begin.bytes, 13);
-	assert_int_equal(s.request.begin.first_sequence, CLIENT_ISN + 1);
-	assert_int_equal(s.request.begin.next_sequence, CLIENT_ISN + 14);
+	assert_int_equal(s.request.flow.bytes, 13);
+	assert_int_equal(s.request.flow.first_sequence, CLIENT_ISN + 1);
+	assert_int_equal(s.request.flow.next_sequence, CLIENT_ISN + 14);
 	scene_answer(&s, true);
 	assert_string_equal(scene_taken(&s), "GET /harmless");
 	assert_string_equal(disposition(), "dropped");
@@ -323,9 +323,9 @@ static void only_what_the_guest_can_still_take_needs_a_proof(void **state)
 	s.strict = true;
 	scene_text(&s, 1, "GET /EVILxxxx");
 	scene_pass(&s, 3 * MS);
-	assert_int_equal(s.request.begin.bytes, 8);
-	assert_int_equal(s.request.begin.first_sequence, CLIENT_ISN + 6);
-	assert_int_equal(s.request.begin.next_sequence, CLIENT_ISN + 14);
+	assert_int_equal(s.request.flow.bytes, 8);
+	assert_int_equal(s.request.flow.first_sequence, CLIENT_ISN + 6);
+	assert_int_equal(s.request.flow.next_sequence, CLIENT_ISN + 14);
 }
 
 /* A guest discards a segment that acknowledges what it has not sent yet. A clone may not have sent it where the live guest
@@ -350,7 +350,7 @@ static void a_hold_has_each_byte_in_one_version(void **state)
 	}
 	assert_string_equal(bytes, "EVILmoreagain");
 	assert_true(s.request.list[s.request.frames - 1].frame.flags & FT_TCP_FIN);
-	assert_int_equal(s.request.begin.next_sequence, next + 1);
+	assert_int_equal(s.request.flow.next_sequence, next + 1);
 	/* The live guest goes on, and would take now what its clone discarded. */
 	char answer[200] = "";
 	scene_guest(&s, 1, 1, FT_TCP_ACK, answer, sizeof(answer));
@@ -385,7 +385,7 @@ static void overlap_with_new_bytes_behind_is_tried_as_it_is(void **state)
 	scene_text(&s, 3, "XYef"); /* X, Y differ from c, d; e, f are new */
 	scene_pass(&s, 3 * MS);
 	assert_int_equal(s.requests, 1);
-	assert_int_equal(s.request.begin.bytes, 4);
+	assert_int_equal(s.request.flow.bytes, 4);
 	assert_memory_equal(s.request.clone.bytes, "abcdef", 6);
 	scene_answer(&s, false);
 	assert_string_equal(scene_taken(&s), "abcdef");
@@ -469,7 +469,7 @@ static void a_clone_that_did_not_take_the_input_proves_nothing(void **state)
 	s.strict = true;
 	scene_text(&s, 1, "EVIL");
 	scene_pass(&s, 3 * MS);
-	uint64_t hold = s.request.begin.hold;
+	uint64_t hold = s.request.begin.trial;
 	scene_event(&s, hold, FT_EVENT_TRIAL_HANDLED, FT_ROLE_TRIAL, (uint64_t[6]){3, 4, 1}, NULL, NULL);
 	scene_event(&s, hold, FT_EVENT_TRIAL_END, FT_ROLE_TRIAL,
 		    (uint64_t[6]){FT_TRIAL_END_HORIZON, 1, 2, 3, 1}, "", NULL);
@@ -486,7 +486,7 @@ static void a_lie_about_how_much_was_held_proves_nothing(void **state)
 	s.strict = true;
 	scene_text(&s, 1, "EVIL");
 	scene_pass(&s, 3 * MS);
-	uint64_t hold = s.request.begin.hold;
+	uint64_t hold = s.request.begin.trial;
 	scene_event(&s, hold, FT_EVENT_TRIAL_HANDLED, FT_ROLE_TRIAL, (uint64_t[6]){5, 5, 1}, NULL, NULL);
 	scene_event(&s, hold, FT_EVENT_TRIAL_END, FT_ROLE_TRIAL,
 		    (uint64_t[6]){FT_TRIAL_END_HORIZON, 1, 2, 3, 1}, "", NULL);
@@ -499,7 +499,7 @@ static void an_ended_seed_or_silence_is_an_exception(void **state)
 	scene_connect(&s);
 	scene_text(&s, 1, "EVIL");
 	scene_pass(&s, 3 * MS);
-	scene_gone(&s, s.request.begin.hold);
+	scene_gone(&s, s.request.begin.trial);
 	assert_string_equal(reason(), "release.error");
 	assert_string_equal(scene_taken(&s), "EVIL");
 	scene_text(&s, 5, "EVIL");
@@ -627,8 +627,8 @@ static void a_fin_joins_the_hold_and_ends_the_stream(void **state)
 	scene_client(&s, 5, 1, FT_TCP_FIN | FT_TCP_ACK, "", 0);
 	scene_pass(&s, 3 * MS);
 	assert_int_equal(s.request.frames, 2);
-	assert_int_equal(s.request.begin.bytes, 4);
-	assert_int_equal(s.request.begin.next_sequence, CLIENT_ISN + 6);
+	assert_int_equal(s.request.flow.bytes, 4);
+	assert_int_equal(s.request.flow.next_sequence, CLIENT_ISN + 6);
 	scene_answer(&s, false);
 	assert_true(s.live.fin);
 	scene_text(&s, 6, "EVIL"); /* behind the end */
@@ -724,6 +724,7 @@ static void clones_are_limited_and_others_wait(void **state)
 	scene_text(&s, 1, "first");
 	scene_pass(&s, 3 * MS);
 	struct ft_trial_begin first = s.request.begin;
+	struct ft_trial_flow first_flow = s.request.flow;
 	s.client_port = 40001;
 	scene_connect(&s);
 	s.live.length = 0;
@@ -731,10 +732,11 @@ static void clones_are_limited_and_others_wait(void **state)
 	scene_pass(&s, 3 * MS);
 	assert_int_equal(s.requests, 1);
 	s.request.begin = first;
+	s.request.flow = first_flow;
 	scene_answer(&s, false);
 	scene_pass(&s, 0);
 	assert_int_equal(s.requests, 2);
-	assert_int_equal(s.request.begin.client_port, __builtin_bswap16(40001));
+	assert_int_equal(s.request.flow.client_port, __builtin_bswap16(40001));
 }
 
 static void a_hold_has_a_limit_and_the_rest_comes_again(void **state)
@@ -750,7 +752,7 @@ static void a_hold_has_a_limit_and_the_rest_comes_again(void **state)
 		scene_client(&s, 1 + i * 1000, 1, FT_TCP_ACK, block, sizeof(block));
 	assert_int_equal(scene_count(&s, FT_REASON_DROP_HOLD_LIMIT), 1);
 	scene_pass(&s, 3 * MS);
-	assert_int_equal(s.request.begin.bytes, 2000);
+	assert_int_equal(s.request.flow.bytes, 2000);
 	scene_answer(&s, false);
 	scene_client(&s, 2001, 1, FT_TCP_ACK, block, sizeof(block));
 	scene_pass(&s, 3 * MS);
@@ -887,8 +889,8 @@ static void datagrams_are_held_and_dropped_silently(void **state)
 	assert_int_equal(s.guest_count, 0);
 	scene_pass(&s, 3 * MS);
 	assert_int_equal(s.requests, 1);
-	assert_int_equal(s.request.begin.bytes, 4);
-	assert_int_equal(s.request.begin.protocol, IPPROTO_UDP);
+	assert_int_equal(s.request.flow.bytes, 4);
+	assert_int_equal(s.request.flow.protocol, IPPROTO_UDP);
 	scene_answer(&s, true);
 	assert_int_equal(s.guest_count, 0);
 	assert_int_equal(s.client_count, 0);

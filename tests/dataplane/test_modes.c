@@ -108,8 +108,8 @@ static void a_connection_that_was_observed_is_held_from_then_on(void **state)
 	assert_int_equal(s.client_count, 0); /* and is not reset */
 	scene_pass(&s, 3 * MS);
 	assert_int_equal(s.requests, 1);
-	assert_int_equal(s.request.begin.first_sequence, CLIENT_ISN + 106);
-	scene_gone(&s, s.request.begin.hold);
+	assert_int_equal(s.request.flow.first_sequence, CLIENT_ISN + 106);
+	scene_gone(&s, s.request.begin.trial);
 	assert_string_equal(text_of("hold", "disposition"), "dropped");
 	scene_close(&s);
 }
@@ -210,7 +210,7 @@ static void shadow_asks_policies_and_limits(void **state)
 	scene_text(&s, 1, "EVIL");
 	connect_anew();
 	scene_text(&s, 1, "EVIL"); /* no clone is free: enforce would have waited */
-	scene_gone(&s, s.request.begin.hold);
+	scene_gone(&s, s.request.begin.trial);
 	s.client_port--;
 	scene_text(&s, 5, "EVIL");
 	assert_int_equal(scene_count(&s, FT_REASON_PASS_SHADOW), 3);
@@ -284,7 +284,7 @@ static void bypass_releases_what_is_held_and_looks_at_nothing(void **state)
 	scene_connect(&s);
 	scene_text(&s, 1, "EVIL");
 	scene_pass(&s, 3 * MS);
-	uint64_t hold = s.request.begin.hold;
+	uint64_t hold = s.request.begin.trial;
 	scene_text(&s, 5, "more"); /* waits behind it */
 	json_t *result = set_bypass(true, "web");
 	assert_int_equal(number(result, NULL, "released"), 2);

@@ -35,10 +35,10 @@ static void end_trial(unsigned end)
 	scene_text(&s, 1, "EVIL");
 	scene_pass(&s, 3 * MS);
 	assert_int_equal(s.requests, 1);
-	scene_event(&s, s.request.begin.hold, FT_EVENT_TRIAL_END, FT_ROLE_TRIAL,
+	scene_event(&s, s.request.begin.trial, FT_EVENT_TRIAL_END, FT_ROLE_TRIAL,
 		    (uint64_t[6]){end, 1, 2, 3, 0}, "", NULL);
 	scene_pass(&s, 0);
-	scene_gone(&s, s.request.begin.hold);
+	scene_gone(&s, s.request.begin.trial);
 }
 
 static void time_runs_out(void)
@@ -72,7 +72,7 @@ static void the_slots_are_taken(void)
 {
 	scene_text(&s, 1, "EVIL");
 	scene_pass(&s, 3 * MS);
-	scene_event(&s, s.request.begin.hold, FT_EVENT_SEED_GONE, FT_ROLE_SEED, (uint64_t[6]){FT_SEED_BUSY},
+	scene_event(&s, s.request.begin.trial, FT_EVENT_SEED_GONE, FT_ROLE_SEED, (uint64_t[6]){FT_SEED_BUSY},
 		    "", NULL);
 	scene_pass(&s, 0);
 }
@@ -200,11 +200,11 @@ static void each_exception_is_tried_again_where_its_policy_says_so(void **state)
 			assert_string_equal(scene_taken(&s), "");
 			/* The sender heard nothing, so it sends that again: held anew, tried anew. */
 			unsigned requests = s.requests;
-			scene_gone(&s, s.request.begin.hold); /* whose clone it was */
+			scene_gone(&s, s.request.begin.trial); /* whose clone it was */
 			scene_text(&s, 1, "EVIL");
 			scene_pass(&s, 3 * MS);
 			assert_int_equal(s.requests, requests + 1);
-			assert_int_equal(s.request.begin.first_sequence, CLIENT_ISN + 1);
+			assert_int_equal(s.request.flow.first_sequence, CLIENT_ISN + 1);
 			scene_answer(&s, false);
 			assert_string_equal(scene_taken(&s), "EVIL");
 			assert_string_equal(text_of("disposition_reason"), "release.clean");
@@ -222,10 +222,10 @@ static void what_waits_behind_a_tempfail_comes_again_too(void **state)
 	scene_text(&s, 1, "EVIL");
 	scene_pass(&s, 3 * MS);
 	scene_client(&s, 5, 1, FT_TCP_ACK | FT_TCP_FIN, "more", 4);
-	scene_event(&s, s.request.begin.hold, FT_EVENT_TRIAL_END, FT_ROLE_TRIAL,
+	scene_event(&s, s.request.begin.trial, FT_EVENT_TRIAL_END, FT_ROLE_TRIAL,
 		    (uint64_t[6]){FT_TRIAL_END_KILLED, 1, 2, 3, 0}, "", NULL);
 	scene_pass(&s, 0);
-	scene_gone(&s, s.request.begin.hold);
+	scene_gone(&s, s.request.begin.trial);
 	assert_string_equal(text_of("disposition_reason"), "tempfail.behind");
 	assert_int_equal(scene_count(&s, FT_REASON_TEMPFAIL_BEHIND), 1);
 	scene_client(&s, 1, 1, FT_TCP_ACK | FT_TCP_FIN, "EVILLESS", 8);
@@ -245,7 +245,7 @@ static void a_client_that_gave_up_is_not_waited_for(void **state)
 	scene_text(&s, 1, "EVIL");
 	scene_client(&s, 5, 1, FT_TCP_RST | FT_TCP_ACK, "", 0);
 	scene_pass(&s, 3 * MS);
-	scene_gone(&s, s.request.begin.hold);
+	scene_gone(&s, s.request.begin.trial);
 	assert_string_equal(text_of("disposition"), "reset");
 	assert_int_equal(resets(s.to_guest, s.guest_count), 1);
 	assert_int_equal(s.to_guest[0].frame.sequence, CLIENT_ISN + 1); /* where the guest takes it */
@@ -283,7 +283,7 @@ static void suspicious(const char *policies)
 	open_with(policies);
 	scene_text(&s, 1, "EVIL");
 	scene_pass(&s, 3 * MS);
-	uint64_t hold = s.request.begin.hold;
+	uint64_t hold = s.request.begin.trial;
 	s.sequence = 0;
 	scene_event(&s, hold, FT_EVENT_TRIAL_HANDLED, FT_ROLE_TRIAL, (uint64_t[6]){4, 4, 1}, NULL, NULL);
 	scene_event(&s, hold, FT_EVENT_RESET, FT_ROLE_TRIAL, NULL, "", NULL);
@@ -335,7 +335,7 @@ static void an_operator_releases_an_open_hold(void **state)
 	open_with("\"on_exception\": \"drop\"");
 	scene_text(&s, 1, "EVIL");
 	scene_pass(&s, 3 * MS);
-	uint64_t hold = s.request.begin.hold;
+	uint64_t hold = s.request.begin.trial;
 	scene_text(&s, 5, "more");
 	assert_int_equal(decide("release", hold + 1), EX_TEMPFAIL); /* waits behind the first */
 	assert_int_equal(decide("release", hold + 7), EX_DATAERR);

@@ -52,7 +52,7 @@ static void vmm_says(void)
 {
 	if (!s.request.go)
 		return;
-	uint64_t hold = s.request.begin.hold;
+	uint64_t hold = s.request.begin.trial;
 	s.request.go = false;
 	switch (below(12)) {
 	case 0:

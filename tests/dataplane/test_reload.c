@@ -125,7 +125,7 @@ static void new_settings_hold_for_old_connections(void **state)
 	scene_text(&s, 11, "WICKED");
 	assert_string_equal(scene_taken(&s), "WICKEDEVIL");
 	scene_pass(&s, 3 * MS);
-	scene_gone(&s, s.request.begin.hold);
+	scene_gone(&s, s.request.begin.trial);
 	assert_string_equal(reason(), "release.error");
 	reload("\"risks\": \"none\", \"mode\": \"observe\"");
 	scene_text(&s, 17, "EVIL");
@@ -210,7 +210,7 @@ static void counts_go_on(void **state)
 	assert_int_equal(json_integer_value(json_object_get(web, "holds")), 1);
 	assert_int_equal(json_integer_value(json_object_get(web, "clones")), 1);
 	json_decref(status);
-	scene_gone(&s, s.request.begin.hold);
+	scene_gone(&s, s.request.begin.trial);
 	scene_pass(&s, 0);
 	status = ft_gate_status(s.gate, false);
 	web = json_object_get(json_object_get(status, "services"), "web");

@@ -14,7 +14,7 @@ struct scene_event *scene(struct scene_event *e, enum ft_event_type type, enum f
 {
 	struct ft_event event = {
 	    .type = (uint16_t)type, .role = (uint8_t)role, .vtime_ns = ms * 1000000, .pid = 100};
-	event.hold = role == FT_ROLE_LIVE ? 0 : SCENE_HOLD;
+	event.trial = role == FT_ROLE_LIVE ? 0 : SCENE_HOLD;
 	snprintf(event.process, sizeof(event.process), "%s", process ? process : "");
 	if (fields)
 		memcpy(event.a, fields, sizeof(event.a));

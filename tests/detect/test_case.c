@@ -423,12 +423,12 @@ static void strangers_are_ignored(void **state)
 	struct scene_event e;
 	begin(&court);
 	scene(&e, FT_EVENT_EXEC, FT_ROLE_TRIAL, 1, "a", "/bin/sh", "sh", FIELDS(0));
-	e.event.hold = SCENE_HOLD + 1;
+	e.event.trial = SCENE_HOLD + 1;
 	assert_int_equal(ft_case_add(court.c, &e.event, e.strings), -EPROTO);
 	assert_int_equal(add(&court, FT_EVENT_EXEC, FT_ROLE_TWIN, 1, "a", "/bin/sh", "sh", FIELDS(0)),
 			 -EPROTO);
 	scene(&e, FT_EVENT_EXEC, FT_ROLE_LIVE, 1, "a", "/bin/sh", "sh", FIELDS(0));
-	e.event.hold = SCENE_HOLD;
+	e.event.trial = SCENE_HOLD;
 	assert_int_equal(ft_case_add(court.c, &e.event, e.strings), -EPROTO);
 	handled(&court, 1, 1);
 	ended(&court, FT_ROLE_TRIAL, FT_TRIAL_END_HORIZON, true);

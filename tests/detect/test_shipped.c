@@ -455,7 +455,7 @@ static void watch(struct ft_watch *w, enum ft_event_type type, enum ft_event_rol
 {
 	struct scene_event e;
 	scene(&e, type, role, ms, "", "", NULL, fields);
-	e.event.hold = 0;
+	e.event.trial = 0;
 	assert_int_equal(ft_watch_event(w, &e.event, e.strings, count_sid, m), 0);
 }
 

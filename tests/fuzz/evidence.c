@@ -96,7 +96,7 @@ static size_t make(struct input *in, uint8_t *record)
 				 .vtime_ns = input16(in) * 10000000ull,
 				 .pid = how >> 5};
 	if (event.role == FT_ROLE_LIVE)
-		event.hold = 0;
+		event.trial = 0;
 	for (unsigned i = 0; i < 6; i++)
 		event.a[i] = how & 8 ? input64(in) : input8(in) % 5;
 	if (how & 16)

@@ -273,9 +273,9 @@ static bool take(struct stand *s, uint64_t hold_a, struct stand_trial *a, uint64
 	}
 	if (ft_event_check(record, (size_t)n, &event, strings))
 		give_up("a malformed event came");
-	if (event.hold == hold_a)
+	if (event.trial == hold_a)
 		keep(a, &event, strings);
-	else if (b && event.hold == hold_b)
+	else if (b && event.trial == hold_b)
 		keep(b, &event, strings);
 	return true;
 }

@@ -254,7 +254,7 @@ static void the_same_trial_twice_is_the_same(void **state)
 			j++;
 		assert_true(j < b.trial.count);
 		struct stand_event other = b.trial.events[j++];
-		other.event.hold = one->event.hold;
+		other.event.trial = one->event.trial;
 		if (one->event.type == FT_EVENT_TRIAL_END)
 			other.event.a[5] = one->event.a[5]; /* how fast the host was */
 		assert_memory_equal(&one->event, &other.event, sizeof(one->event));
