@@ -53,7 +53,7 @@ static int fresh(void **state)
 	struct ft_outside_config config = {
 	    .guest_ip = ip("10.0.2.15"), .tcp = FT_SINK_REFUSE, .delay_ns = DELAY};
 	config.guest_ip6 = ft_address_v6((const uint8_t[16]){0xfd, 0, 0, 2, [12] = 10, 0, 2, 15});
-	struct ft_trial_begin flow = {.client_ip = address("10.0.2.9"),
+	struct ft_trial_flow flow = {.client_ip = address("10.0.2.9"),
 				      .server_ip = address("10.0.2.15"),
 				      .tags = {{way.tags == 2 ? 7 | FT_TAG_SERVICE : way.tags ? 5 : 0,
 						way.tags == 2 ? 5 : 0}},

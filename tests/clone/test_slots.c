@@ -71,12 +71,11 @@ static int done(void **state)
 	return 0;
 }
 
-static struct ft_trial_begin usual(uint64_t hold)
+static struct ft_trial_begin usual(uint64_t trial)
 {
-	return (struct ft_trial_begin){.hold = hold,
+	return (struct ft_trial_begin){.trial = trial,
+				       .flows = 1,
 				       .frames = 1,
-				       .bytes = 10,
-				       .protocol = 17,
 				       .seed = 1234,
 				       .handling_instructions = 10000000,
 				       .horizon_ns = 1000000000,
@@ -88,24 +87,33 @@ static struct ft_trial_begin usual(uint64_t hold)
 static void ask(const struct ft_trial_begin *begin)
 {
 	uint8_t frame[8 + 60] = {0};
-	memcpy(frame, &begin->hold, 8);
-	struct ft_trial_go go = {.hold = begin->hold};
+	memcpy(frame, &begin->trial, 8);
+	struct ft_trial_go go = {.trial = begin->trial};
 	bool pending;
 	assert_int_equal(ft_slots_command(&slots, FT_TRIAL_BEGIN, begin, sizeof(*begin)), 0);
-	assert_int_equal(ft_slots_command(&slots, FT_TRIAL_FRAME, frame, sizeof(frame)), 0);
+	for (uint32_t i = 0; i < begin->flows; i++) {
+		struct ft_trial_flow flow = {.trial = begin->trial,
+					     .frames = 1,
+					     .bytes = 10,
+					     .protocol = 17,
+					     .client_port = (uint16_t)(1000 + i)};
+		assert_int_equal(ft_slots_command(&slots, FT_TRIAL_FLOW, &flow, sizeof(flow)), 0);
+	}
+	for (uint32_t i = 0; i < begin->flows; i++)
+		assert_int_equal(ft_slots_command(&slots, FT_TRIAL_FRAME, frame, sizeof(frame)), 0);
 	assert_int_equal(ft_slots_command(&slots, FT_TRIAL_GO, &go, sizeof(go)), 0);
 	ft_slots_work(&slots, 0, &pending);
 }
 
-static void order_twin(uint64_t hold, uint64_t until)
+static void order_run(uint64_t trial, uint32_t flows, uint64_t until)
 {
-	struct ft_trial_twin twin = {.hold = hold, .until_vtime_ns = until};
-	assert_int_equal(ft_slots_command(&slots, FT_TRIAL_TWIN, &twin, sizeof(twin)), 0);
+	struct ft_trial_run run = {.trial = trial, .flows = flows, .until_vtime_ns = until};
+	assert_int_equal(ft_slots_command(&slots, FT_TRIAL_RUN, &run, sizeof(run)), 0);
 }
 
-static void order_finish(uint64_t hold)
+static void order_finish(uint64_t trial)
 {
-	struct ft_trial_go go = {.hold = hold};
+	struct ft_trial_go go = {.trial = trial};
 	assert_int_equal(ft_slots_command(&slots, FT_TRIAL_FINISH, &go, sizeof(go)), 0);
 }
 
@@ -114,7 +122,7 @@ static char detail[256];
 static uint64_t others; /* records passed over */
 
 /* The next event of this type; the vmm's loop goes on meanwhile. */
-static void wait_for(enum ft_event_type type, uint64_t hold)
+static void wait_for(enum ft_event_type type, uint64_t trial)
 {
 	static uint8_t record[FT_EVENT_MAX];
 	const char *strings[FT_EVENT_STRINGS];
@@ -129,22 +137,22 @@ static void wait_for(enum ft_event_type type, uint64_t hold)
 			continue;
 		}
 		assert_int_equal(ft_event_check(record, (size_t)n, &event, strings), 0);
-		if (event.type == type && event.trial == hold) {
+		if (event.type == type && event.trial == trial) {
 			snprintf(detail, sizeof(detail), "%s", strings[0]);
 			return;
 		}
 		others++;
 	}
-	fail_msg("no %s came for hold %lu", ft_event_name(type), (unsigned long)hold);
+	fail_msg("no %s came for trial %lu", ft_event_name(type), (unsigned long)trial);
 }
 
-static void trial_ends(uint64_t hold, enum ft_trial_end end)
+static void trial_ends(uint64_t trial, enum ft_trial_end end)
 {
-	wait_for(FT_EVENT_TRIAL_END, hold);
+	wait_for(FT_EVENT_TRIAL_END, trial);
 	assert_string_equal(ft_trial_end_label((unsigned)event.a[0]), ft_trial_end_label(end));
 	struct ft_event ended = event;
-	order_finish(hold);
-	wait_for(FT_EVENT_SEED_GONE, hold);
+	order_finish(trial);
+	wait_for(FT_EVENT_SEED_GONE, trial);
 	assert_int_equal(event.a[0], FT_SEED_FINISHED);
 	event = ended;
 }
@@ -257,7 +265,7 @@ static void a_forbidden_system_call_kills_the_clone_alone(void **state)
 	assert_int_equal(event.a[0], FT_TRIAL_END_KILLED);
 	assert_string_equal(detail, "made a forbidden system call");
 	/* Its seed lives: a twin of a better mind can still be made. */
-	order_twin(1, 0);
+	order_run(1, 0, 0);
 	wait_for(FT_EVENT_TRIAL_END, 1);
 	assert_int_equal(event.role, FT_ROLE_TWIN);
 	order_finish(1);
@@ -283,14 +291,14 @@ static void the_same_trial_twice_is_the_same(void **state)
 	struct ft_event first[2];
 	uint64_t records[2];
 	script_set(machine, SCRIPT_DIRTY);
-	for (uint64_t hold = 1; hold <= 2; hold++) {
-		struct ft_trial_begin begin = usual(hold);
+	for (uint64_t trial = 1; trial <= 2; trial++) {
+		struct ft_trial_begin begin = usual(trial);
 		ask(&begin);
-		wait_for(FT_EVENT_TRIAL_END, hold);
-		first[hold - 1] = event;
-		records[hold - 1] = others;
-		order_finish(hold);
-		wait_for(FT_EVENT_SEED_GONE, hold);
+		wait_for(FT_EVENT_TRIAL_END, trial);
+		first[trial - 1] = event;
+		records[trial - 1] = others;
+		order_finish(trial);
+		wait_for(FT_EVENT_SEED_GONE, trial);
 	}
 	assert_int_equal(first[0].a[0], FT_TRIAL_END_NEVER_IDLE);
 	first[0].a[5] = first[1].a[5]; /* how fast the host was */
@@ -310,7 +318,7 @@ static void a_twin_stops_where_the_trial_did(void **state)
 	wait_for(FT_EVENT_TRIAL_END, 1);
 	uint64_t until = event.vtime_ns;
 	assert_true(until > 0);
-	order_twin(1, until);
+	order_run(1, 0, until);
 	wait_for(FT_EVENT_TRIAL_END, 1);
 	assert_int_equal(event.role, FT_ROLE_TWIN);
 	assert_int_equal(event.a[0], FT_TRIAL_END_HORIZON);
@@ -324,8 +332,8 @@ static void a_twin_stops_where_the_trial_did(void **state)
 static void more_than_the_slots_is_refused_as_busy(void **state)
 {
 	script_set(machine, SCRIPT_HANG);
-	for (uint64_t hold = 1; hold <= 3; hold++) {
-		struct ft_trial_begin begin = usual(hold);
+	for (uint64_t trial = 1; trial <= 3; trial++) {
+		struct ft_trial_begin begin = usual(trial);
 		ask(&begin);
 	}
 	wait_for(FT_EVENT_SEED_GONE, 3);
@@ -376,8 +384,8 @@ static void nonsense_is_refused(void **state)
 	assert_int_equal(event.a[0], FT_SEED_REFUSED);
 	assert_int_equal(ft_slots_command(&slots, 99, &begin, sizeof(begin)), -EPROTO);
 	assert_int_equal(ft_slots_command(&slots, FT_TRIAL_GO, &begin, sizeof(begin)), -EPROTO);
-	/* Orders for a hold that was never there. */
-	order_twin(77, 1);
+	/* Orders for a trial that was never there. */
+	order_run(77, 0, 1);
 	order_finish(77);
 }
 

@@ -15,7 +15,7 @@
 
 static struct stand s;
 static uint16_t next_port = 50000;
-static uint64_t next_hold = 1;
+static uint64_t next_trial = 1;
 static bool verbose;
 
 static int boot(void **state)
@@ -42,8 +42,8 @@ static int shut(void **state)
 struct attempt {
 	struct peer peer;
 	struct ft_trial_begin begin;
+	struct ft_trial_flow flow;
 	struct stand_frame frames[16];
-	uint32_t count;
 	struct stand_trial trial;
 };
 
@@ -55,17 +55,17 @@ static void prepare(struct attempt *a, const char *target)
 	assert_true(peer_connect(&a->peer));
 	int n = snprintf(request, sizeof(request), "GET %s HTTP/1.1\r\nHost: guest\r\n\r\n", target);
 	assert_in_range(n, 1, sizeof(request) - 1);
-	a->begin = stand_budgets(next_hold++);
-	peer_describe(&a->peer, a->peer.sequence, (uint32_t)n, &a->begin);
+	a->begin = stand_budgets(next_trial++);
+	a->flow = peer_flow(&a->peer, a->peer.sequence, (uint32_t)n, 0);
 	for (int at = 0; at < n; at += 1400)
 		peer_segment(&a->peer, request + at, (size_t)(n - at < 1400 ? n - at : 1400),
-			     &a->frames[a->count++]);
+			     &a->frames[a->flow.frames++]);
 }
 
 static void try(struct attempt *a)
 {
-	stand_ask(&s, &a->begin, a->frames, a->count);
-	stand_collect(&s, a->begin.hold, &a->trial, false, peer_meanwhile, &a->peer);
+	stand_ask(&s, &a->begin, &a->flow, 1, a->frames);
+	stand_collect(&s, a->begin.trial, &a->trial, false, peer_meanwhile, &a->peer);
 	if (verbose)
 		stand_print(&a->trial);
 	assert_non_null(a->trial.ready);
@@ -74,20 +74,20 @@ static void try(struct attempt *a)
 
 static void twin(struct attempt *a)
 {
-	stand_twin(&s, a->begin.hold, a->trial.end->event.vtime_ns);
-	stand_collect(&s, a->begin.hold, &a->trial, true, peer_meanwhile, &a->peer);
+	stand_run(&s, a->begin.trial, &a->trial, 0, a->trial.end->event.vtime_ns);
+	stand_collect(&s, a->begin.trial, &a->trial, true, peer_meanwhile, &a->peer);
 	assert_non_null(a->trial.twin_end);
 }
 
 static void finish(struct attempt *a)
 {
-	stand_finish(&s, a->begin.hold, &a->trial);
+	stand_finish(&s, a->begin.trial, &a->trial);
 	assert_int_equal(a->trial.gone->event.a[0], 0);
 	/* Whatever the clone answered: nothing of it came out. */
 	peer_run(&a->peer, 50, NULL);
 	assert_int_equal(a->peer.length, 0);
 	assert_false(a->peer.reset);
-	assert_int_equal(a->peer.acknowledged, a->begin.first_sequence);
+	assert_int_equal(a->peer.acknowledged, a->flow.first_sequence);
 	stand_trial_free(&a->trial);
 	peer_close(&a->peer);
 }
@@ -110,7 +110,7 @@ static void an_innocent_request_is_handled_and_shows_only_what_it_should(void **
 	prepare(&a, "/cgi-bin/lookup?host=localhost&note=a;touch+/var/www/touched/x");
 	try(&a);
 	ends(&a, FT_TRIAL_END_HORIZON, true);
-	assert_int_equal(a.trial.handled->event.a[0], a.begin.bytes);
+	assert_int_equal(a.trial.handled->event.a[0], a.flow.bytes);
 	assert_true(saw(&a, FT_EVENT_EXEC, "/usr/lib/cgi-bin/lookup"));
 	assert_true(saw(&a, FT_EVENT_EXEC, "/usr/bin/getent"));
 	assert_false(saw(&a, FT_EVENT_EXEC, "touch"));
@@ -228,13 +228,13 @@ static void fork_two(struct attempt *a, struct attempt *b)
 	for (int tries = 0; tries < 20; tries++) {
 		prepare(a, "/cgi-bin/lookup?host=localhost;touch+/var/www/touched/again");
 		*b = *a;
-		b->begin.hold = next_hold++;
-		stand_ask(&s, &a->begin, a->frames, a->count);
-		stand_ask(&s, &b->begin, b->frames, b->count);
-		stand_collect_two(&s, a->begin.hold, &a->trial, b->begin.hold, &b->trial);
+		b->begin.trial = next_trial++;
+		stand_ask(&s, &a->begin, &a->flow, 1, a->frames);
+		stand_ask(&s, &b->begin, &b->flow, 1, b->frames);
+		stand_collect_two(&s, a->begin.trial, &a->trial, b->begin.trial, &b->trial);
 		if (a->trial.ready->event.a[1] == b->trial.ready->event.a[1])
 			return;
-		stand_finish(&s, b->begin.hold, &b->trial);
+		stand_finish(&s, b->begin.trial, &b->trial);
 		stand_trial_free(&b->trial);
 		finish(a);
 	}
@@ -265,7 +265,7 @@ static void the_same_trial_twice_is_the_same(void **state)
 	assert_true(compared > 10);
 	assert_true(a.trial.end->event.a[1] != 0);
 	assert_int_equal(a.trial.end->event.a[1], b.trial.end->event.a[1]);
-	stand_finish(&s, b.begin.hold, &b.trial);
+	stand_finish(&s, b.begin.trial, &b.trial);
 	stand_trial_free(&b.trial);
 	finish(&a);
 }
@@ -275,7 +275,7 @@ static void a_clone_without_the_connection_proves_nothing(void **state)
 	struct attempt a;
 	prepare(&a, "/");
 	/* The frames of a connection that the guest never had. */
-	for (uint32_t i = 0; i < a.count; i++) {
+	for (uint32_t i = 0; i < a.flow.frames; i++) {
 		a.frames[i].bytes[34] ^= 0x20;
 		/* Incremental checksum: port changed by 0x2000 (RFC 1624). */
 		uint32_t sum = (uint32_t)(a.frames[i].bytes[50] << 8 | a.frames[i].bytes[51]);
@@ -285,7 +285,7 @@ static void a_clone_without_the_connection_proves_nothing(void **state)
 		a.frames[i].bytes[50] = (uint8_t)(sum >> 8);
 		a.frames[i].bytes[51] = (uint8_t)sum;
 	}
-	a.begin.client_port ^= 0x20;
+	a.flow.client_port ^= 0x20;
 	try(&a);
 	assert_null(a.trial.handled);
 	assert_int_equal(a.trial.end->event.a[4], 0);
@@ -334,7 +334,7 @@ static void a_request_in_many_segments_and_on_a_kept_connection(void **state)
 	struct attempt a;
 	prepare(&a, "/");
 	/* The first request is released: it goes to the live guest. */
-	for (uint32_t i = 0; i < a.count; i++)
+	for (uint32_t i = 0; i < a.flow.frames; i++)
 		peer_put(&a.peer, &a.frames[i]);
 	peer_run(&a.peer, 1000, NULL);
 	assert_true(a.peer.length > 0);
@@ -347,15 +347,15 @@ static void a_request_in_many_segments_and_on_a_kept_connection(void **state)
 	for (int i = 0; i < 10; i++)
 		peer_segment(&a.peer, request + i, 1, &frames[i]);
 	peer_segment(&a.peer, request + 10, sizeof(request) - 11, &frames[10]);
-	a.begin = stand_budgets(next_hold++);
-	peer_describe(&a.peer, from, sizeof(request) - 1, &a.begin);
-	stand_ask(&s, &a.begin, frames, 11);
-	stand_collect(&s, a.begin.hold, &a.trial, false, peer_meanwhile, &a.peer);
+	a.begin = stand_budgets(next_trial++);
+	a.flow = peer_flow(&a.peer, from, sizeof(request) - 1, 11);
+	stand_ask(&s, &a.begin, &a.flow, 1, frames);
+	stand_collect(&s, a.begin.trial, &a.trial, false, peer_meanwhile, &a.peer);
 	if (verbose)
 		stand_print(&a.trial);
 	ends(&a, FT_TRIAL_END_HORIZON, true);
 	assert_true(saw(&a, FT_EVENT_EXEC, "/touch"));
-	stand_finish(&s, a.begin.hold, &a.trial);
+	stand_finish(&s, a.begin.trial, &a.trial);
 	peer_run(&a.peer, 50, NULL);
 	assert_int_equal(a.peer.length, before);
 	assert_int_equal(a.peer.acknowledged, from);
