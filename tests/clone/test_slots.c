@@ -327,6 +327,89 @@ static void a_twin_stops_where_the_trial_did(void **state)
 	wait_for(FT_EVENT_SEED_GONE, 1);
 }
 
+/* ---- One run after the other -------------------------------------------------------------------------------------- */
+
+/* Ends as the next run of the request has to. */
+static void next_run_ends(uint64_t trial, enum ft_event_role role, enum ft_trial_end end)
+{
+	wait_for(FT_EVENT_TRIAL_END, trial);
+	assert_int_equal(event.role, role);
+	assert_string_equal(ft_trial_end_label((unsigned)event.a[0]), ft_trial_end_label(end));
+}
+
+static void a_seed_makes_one_run_after_the_other(void **state)
+{
+	struct ft_trial_begin begin = usual(1);
+	begin.flows = begin.frames = 3;
+	script_set(machine, SCRIPT_DIRTY);
+	ask(&begin);
+	next_run_ends(1, FT_ROLE_TRIAL, FT_TRIAL_END_NEVER_IDLE);
+	uint64_t hash = event.a[1];
+	for (uint32_t i = 0; i < 3; i++) {
+		/* At once: the process of the run before is still there. */
+		order_run(1, 3 - i, 0);
+		next_run_ends(1, FT_ROLE_TRIAL, FT_TRIAL_END_NEVER_IDLE);
+		assert_true(hash == event.a[1]);
+	}
+	order_run(1, 0, 5000);
+	next_run_ends(1, FT_ROLE_TWIN, FT_TRIAL_END_HORIZON);
+	assert_int_equal(event.vtime_ns, 5000);
+	order_finish(1);
+	wait_for(FT_EVENT_SEED_GONE, 1);
+	assert_int_equal(event.a[0], FT_SEED_FINISHED);
+}
+
+static void an_order_waits_for_the_run_and_a_second_one_makes_no_sense(void **state)
+{
+	struct ft_trial_begin begin = usual(1);
+	begin.wall_ns = 1;
+	script_set(machine, SCRIPT_HANG);
+	ask(&begin);
+	order_run(1, 0, 1);
+	next_run_ends(1, FT_ROLE_TRIAL, FT_TRIAL_END_WALL);
+	next_run_ends(1, FT_ROLE_TWIN, FT_TRIAL_END_WALL);
+	order_run(1, 1, 0);
+	order_run(1, 1, 0);
+	order_run(1, 1, 0);
+	wait_for(FT_EVENT_SEED_GONE, 1);
+	assert_int_equal(event.a[0], FT_SEED_REFUSED);
+	assert_string_equal(detail, "an order made no sense");
+}
+
+static void more_flows_than_there_are_or_too_many_runs_end_the_seed(void **state)
+{
+	struct ft_trial_begin begin = usual(1);
+	begin.flows = begin.frames = 2;
+	script_set(machine, SCRIPT_REBOOT);
+	ask(&begin);
+	next_run_ends(1, FT_ROLE_TRIAL, FT_TRIAL_END_RESET);
+	order_run(1, 3, 0);
+	wait_for(FT_EVENT_SEED_GONE, 1);
+	assert_int_equal(event.a[0], FT_SEED_REFUSED);
+	begin = usual(2);
+	ask(&begin);
+	for (unsigned i = 0; i < FT_SEED_RUNS; i++) {
+		next_run_ends(2, FT_ROLE_TRIAL, FT_TRIAL_END_RESET);
+		order_run(2, 1, 0);
+	}
+	wait_for(FT_EVENT_SEED_GONE, 2);
+	assert_int_equal(event.a[0], FT_SEED_REFUSED);
+	assert_int_equal(others, 0);
+}
+
+/* A link that is closed and a seed that is told to finish end a run that is under way, and what waits behind it. */
+static void the_end_of_a_request_ends_its_run_and_what_waits(void **state)
+{
+	struct ft_trial_begin begin = usual(1);
+	script_set(machine, SCRIPT_HANG);
+	ask(&begin);
+	order_run(1, 1, 0);
+	order_finish(1);
+	wait_for(FT_EVENT_SEED_GONE, 1);
+	assert_int_equal(event.a[0], FT_SEED_FINISHED);
+	assert_int_equal(others, 1); /* SEED_READY */
+}
+
 /* ---- Admission and account --------------------------------------------------------------------------------------- */
 
 static void more_than_the_slots_is_refused_as_busy(void **state)
@@ -517,6 +600,10 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(a_flood_of_events_is_bounded_and_said, fresh, done),
 	    cmocka_unit_test_setup_teardown(the_same_trial_twice_is_the_same, fresh, done),
 	    cmocka_unit_test_setup_teardown(a_twin_stops_where_the_trial_did, fresh, done),
+	    cmocka_unit_test_setup_teardown(a_seed_makes_one_run_after_the_other, fresh, done),
+	    cmocka_unit_test_setup_teardown(an_order_waits_for_the_run_and_a_second_one_makes_no_sense, fresh, done),
+	    cmocka_unit_test_setup_teardown(more_flows_than_there_are_or_too_many_runs_end_the_seed, fresh, done),
+	    cmocka_unit_test_setup_teardown(the_end_of_a_request_ends_its_run_and_what_waits, fresh, done),
 	    cmocka_unit_test_setup_teardown(more_than_the_slots_is_refused_as_busy, fresh, done),
 	    cmocka_unit_test_setup_teardown(a_request_waits_for_the_frames_before_it, fresh, done),
 	    cmocka_unit_test_setup_teardown(a_finished_request_is_never_forked, fresh, done),
