@@ -56,7 +56,6 @@ static int run_in_child(const struct seed *s, uint32_t flows, pid_t parent, uint
 		return 2;
 	struct ft_trial_plan plan = {.request = p->request,
 				     .outside = p->outside,
-				     .role = s->role,
 				     .flows = flows,
 				     .until_vtime_ns = until_vtime_ns,
 				     .events = p->events,

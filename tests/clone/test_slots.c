@@ -182,6 +182,9 @@ static void a_run_that_proves_nothing_ends_at_its_horizon(void **state)
 	struct ft_trial_begin begin = usual(1);
 	ask(&begin);
 	assert_true(slots.last_pause_ns > 0);
+	wait_for(FT_EVENT_TRIAL_ANSWERED, 1);
+	assert_int_equal(event.a[0], 1);
+	assert_int_equal(event.a[1], 0);
 	trial_ends(1, FT_TRIAL_END_HORIZON);
 	assert_int_equal(event.a[4], 0);
 	assert_int_equal(event.role, FT_ROLE_TRIAL);
@@ -351,8 +354,14 @@ static void a_seed_makes_one_run_after_the_other(void **state)
 		next_run_ends(1, FT_ROLE_TRIAL, FT_TRIAL_END_NEVER_IDLE);
 		assert_true(hash == event.a[1]);
 	}
+	order_run(1, 2, 0);
+	wait_for(FT_EVENT_TRIAL_ANSWERED, 1);
+	assert_int_equal(event.a[0], 2);
+	next_run_ends(1, FT_ROLE_TRIAL, FT_TRIAL_END_NEVER_IDLE);
+	/* The twin says nothing of answers: its end comes first. */
 	order_run(1, 0, 5000);
 	next_run_ends(1, FT_ROLE_TWIN, FT_TRIAL_END_HORIZON);
+	assert_int_equal(others, 0);
 	assert_int_equal(event.vtime_ns, 5000);
 	order_finish(1);
 	wait_for(FT_EVENT_SEED_GONE, 1);
@@ -560,7 +569,9 @@ static void a_clone_has_the_descriptors_and_maps_it_should_have(void **state)
 	} else {
 		assert_int_equal(descriptors(clone, what, sizeof(what)), 1);
 		assert_memory_equal(what, "socket:", 7);
-		/* Events, orders, and the clone's pidfd. */
+		/* Events, orders, and the clone's pidfd, which it may not have yet. */
+		for (int tries = 0; tries < PATIENCE_MS / 10 && descriptors(seed, what, sizeof(what)) < 3; tries++)
+			poll(NULL, 0, 10);
 		assert_int_equal(descriptors(seed, what, sizeof(what)), 3);
 		assert_false(file_has(clone, "maps", "foretaste-link"));
 		assert_false(file_has(clone, "maps", "rw-s"));
