@@ -235,10 +235,12 @@ void stand_ask(struct stand *s, struct ft_trial_begin *begin, struct ft_trial_fl
 void stand_run(struct stand *s, uint64_t number, struct stand_trial *t, uint32_t flows, uint64_t until_vtime_ns)
 {
 	struct ft_trial_run run = {.trial = number, .flows = flows, .until_vtime_ns = until_vtime_ns};
-	if (flows)
-		t->handled = t->end = NULL;
-	else
+	if (flows) {
+		t->handled = t->answered = t->end = NULL;
+		t->first = t->count;
+	} else {
 		t->twin_end = NULL;
+	}
 	command(s, FT_TRIAL_RUN, &run, sizeof(run), NULL, 0);
 	ft_ring_kick(&s->link.cmd);
 }
@@ -260,6 +262,8 @@ static void keep(struct stand_trial *t, const struct ft_event *event, const char
 		t->ready = e;
 	else if (event->type == FT_EVENT_TRIAL_HANDLED)
 		t->handled = e;
+	else if (event->type == FT_EVENT_TRIAL_ANSWERED)
+		t->answered = e;
 	else if (event->type == FT_EVENT_TRIAL_END && event->role == FT_ROLE_TRIAL)
 		t->end = e;
 	else if (event->type == FT_EVENT_TRIAL_END)
@@ -340,7 +344,7 @@ void stand_trial_free(struct stand_trial *t)
 const struct stand_event *stand_find(const struct stand_trial *t, enum ft_event_role role,
 				     enum ft_event_type type, const char *text)
 {
-	for (size_t i = 0; i < t->count; i++)
+	for (size_t i = t->first; i < t->count; i++)
 		if (t->events[i].event.role == role && t->events[i].event.type == type &&
 		    (!text || strstr(t->events[i].strings[0], text)))
 			return &t->events[i];

@@ -66,7 +66,8 @@ struct stand_event {
 struct stand_trial {
 	struct stand_event *events; /* of one request, in order of arrival */
 	size_t count;
-	const struct stand_event *ready, *handled, *end, *twin_end, *gone; /* NULL until seen; of the last run that told it */
+	size_t first; /* event of the last trial; those before are of the runs before it */
+	const struct stand_event *ready, *handled, *answered, *end, *twin_end, *gone; /* NULL until seen; of the last run that told it */
 };
 
 struct stand_frame {
@@ -94,7 +95,7 @@ void stand_run(struct stand *s, uint64_t number, struct stand_trial *trial, uint
 void stand_finish(struct stand *s, uint64_t number, struct stand_trial *trial);
 void stand_trial_free(struct stand_trial *trial);
 
-/* First event of the trial of this role and type whose first string contains text (NULL: any). */
+/* First event since the last trial of this role and type whose first string contains text (NULL: any). */
 const struct stand_event *stand_find(const struct stand_trial *trial, enum ft_event_role role,
 				     enum ft_event_type type, const char *text);
 void stand_print(const struct stand_trial *trial);
