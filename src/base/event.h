@@ -10,6 +10,8 @@
  * (a SYN without ACK, the first datagram of a flow that nobody sent it), else 0: rules on outgoing traffic need it,
  * since answers to clients are no news. file.link: path is a new name, hard or symbolic, of target. file.map: code that is
  * new since the fork is mapped to be run, by mmap or execve. `result` is what the system call returned: negative errno on failure.
+ * trial.answered: told by each trial, not by twins, right before its end: how many flows got their frames, and how many of
+ * them, counted from the first up to one that was not, the guest answered (base/trial.h).
  *
  * X(NAME, "name", strings, "names of a[0..], comma-separated; then the strings") */
 #ifndef FT_BASE_EVENT_H
@@ -23,6 +25,7 @@
 	/* life of a trial: written by the vmm side, never by guest action */                              \
 	X(SEED_READY, "seed.ready", 0, "pause_ns,fork_icount")                                             \
 	X(TRIAL_HANDLED, "trial.handled", 0, "taken_bytes,held_bytes,frames_taken")                        \
+	X(TRIAL_ANSWERED, "trial.answered", 0, "flows,answered")                                           \
 	X(TRIAL_END, "trial.end", 1, "end,state_hash,insns,pages_written,handled,first_insn_ns;detail")                  \
 	X(SEED_GONE, "seed.gone", 1, "code;detail")                                                        \
 	/* processes */                                                                                    \
@@ -109,7 +112,7 @@ struct ft_event {
 int ft_event_check(const void *record, size_t length, struct ft_event *event,
 		   const char *strings[FT_EVENT_STRINGS]);
 
-/* Builds a record from event (type, role, hold, a[], ... set by the caller; strings and length filled here) and its
+/* Builds a record from event (type, role, trial, a[], ... set by the caller; strings and length filled here) and its
  * strings, cutting strings that would not fit. NULL counts as "". Returns the record's length; buffer holds
  * FT_EVENT_MAX bytes. Async-signal-safe, no allocation: clones call it under a tight seccomp filter. */
 size_t ft_event_build(void *buffer, struct ft_event *event, const char *string0, const char *string1);

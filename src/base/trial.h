@@ -5,12 +5,20 @@
  * rx_index, forks one seed, and the seed forks the first run: the trial of all flows together.
  *
  * Later FT_TRIAL_RUN asks the same seed for another run, when the one before has ended: the trial of the first flows alone,
- * or the twin, which gets no frame. Finally FT_TRIAL_FINISH, always, exactly once.
+ * or the twin, which gets no frame. The frames of the other flows do not exist for it, and it is the same whatever ran before: a
+ * function of the live guest at the fork, the request's seed and budgets, and these flows. Finally FT_TRIAL_FINISH, always,
+ * exactly once. A request may be longer than the ring has place for: who writes it goes on when the vmm has taken some.
  *
- * Answers come as events with the request's number in `trial`: SEED_READY, evidence, TRIAL_HANDLED, TRIAL_END of each run in
- * turn (role trial or twin), SEED_GONE. The vmm answers every BEGIN..GO with SEED_GONE at the latest when the seed is gone,
- * whatever happened. SEED_READY comes from the live vmm and may arrive after the first evidence, which comes from the clone;
- * SEED_GONE is always the last. */
+ * Answers come as events with the request's number in `trial`: SEED_READY, then of each run in turn (role trial or twin)
+ * evidence, TRIAL_HANDLED, TRIAL_ANSWERED (not of twins), TRIAL_END, and in the end SEED_GONE. The vmm answers every BEGIN..GO
+ * with SEED_GONE at the latest when the seed is gone, whatever happened. SEED_READY comes from the live vmm and may arrive
+ * after the first evidence, which comes from the clone; SEED_GONE is always the last.
+ *
+ * TRIAL_HANDLED says that the guest's kernel took every held byte and came to rest; taken and held bytes are of all flows
+ * together, and equal only when they are equal of each. Of a flow behind another that keeps its server busy it does not say
+ * that the server looked at it. So TRIAL_ANSWERED says how many leading flows the guest answered: new data, FIN or reset on it
+ * (TCP) or a datagram (UDP) after its last held byte was delivered, and within the first 1/FT_TRIAL_ANSWERS of the horizon, so
+ * that what the input starts has the rest of it to show itself, and no proxy's time-out passes for an answer. */
 #ifndef FT_BASE_TRIAL_H
 #define FT_BASE_TRIAL_H
 
@@ -38,8 +46,9 @@ enum ft_seed_gone {
 	FT_SEED_STOPPED   /* the vmm stops, or the link was replaced */
 };
 
-#define FT_TRIAL_FRAMES 1024u /* most frames of one request */
-#define FT_TRIAL_FLOWS  128u  /* most flows of one request */
+#define FT_TRIAL_FRAMES  1024u /* most frames of one request */
+#define FT_TRIAL_FLOWS   128u  /* most flows of one request */
+#define FT_TRIAL_ANSWERS 10u
 
 struct ft_trial_begin {
 	uint64_t trial;    /* number of the request; no other of this link has it */

@@ -572,15 +572,21 @@ bool ft_observe_frame(const void *data, size_t length, bool received, uint64_t v
 	return true;
 }
 
-/* Is it an answer on the flow whose input is being tried? */
-static bool is_answer(const struct ft_trial_flow *held, const void *frame, size_t length)
+/* Is it an answer on a flow whose input is being tried? */
+static bool is_answer(const struct ft_observer *o, const void *frame, size_t length)
 {
 	struct ft_packet p;
 	uint16_t type;
-	return held && ft_packet_open(&p, frame, length, &type) && p.protocol == held->protocol && !p.piece &&
-	       p.size >= 4 && ft_address_same(&p.source, &held->server_ip) &&
-	       ft_address_same(&p.destination, &held->client_ip) && !memcmp(p.payload, &held->server_port, 2) &&
-	       !memcmp(p.payload + 2, &held->client_port, 2);
+	if (!o->held_count || !ft_packet_open(&p, frame, length, &type) || p.piece || p.size < 4)
+		return false;
+	for (uint32_t i = 0; i < o->held_count; i++) {
+		const struct ft_trial_flow *held = &o->held[i];
+		if (!memcmp(p.payload + 2, &held->client_port, 2) && !memcmp(p.payload, &held->server_port, 2) &&
+		    p.protocol == held->protocol && ft_address_same(&p.source, &held->server_ip) &&
+		    ft_address_same(&p.destination, &held->client_ip))
+			return true;
+	}
+	return false;
 }
 
 void ft_observe_net_tx(struct ft_observer *o, const void *frame, size_t length)
@@ -590,7 +596,7 @@ void ft_observe_net_tx(struct ft_observer *o, const void *frame, size_t length)
 	if (!o->clone || !ft_observe_frame(frame, length, false, values, text))
 		return;
 	/* A datagram shows nothing of who began; who answers the sender that is held does not. */
-	if (is_answer(o->held, frame, length))
+	if (values[5] && is_answer(o, frame, length))
 		values[5] = 0;
 	ft_observe_tell(o, FT_EVENT_NET_TX, values, 6, text, NULL);
 }

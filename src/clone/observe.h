@@ -57,7 +57,8 @@ struct ft_observer {
 	struct ft_observe_source source;
 	struct ft_report *report;
 	bool clone; /* tell everything */
-	const struct ft_trial_flow *held; /* clone: the flow whose input is tried, borrowed for the run; NULL: none */
+	const struct ft_trial_flow *held; /* clone: the flows whose input is tried, borrowed for the run */
+	uint32_t held_count;
 	uint64_t cr3;
 	bool user_seen; /* some user code has made a system call: the guest's userland is there */
 	struct ft_processes processes;

@@ -61,18 +61,39 @@ static uint16_t fold(uint32_t sum)
 	return (uint16_t)~sum;
 }
 
+/* In front of each answer; both are padded to its size. length 0: nothing more before the end, the next is at the front. */
+struct pending {
+	uint64_t due_ns;
+	uint64_t length;
+};
+_Static_assert(FT_OUTSIDE_PENDING % sizeof(struct pending) == 0, "there is always place for a header before the end");
+
+static uint32_t padded(size_t length)
+{
+	return (uint32_t)((sizeof(struct pending) + length + sizeof(struct pending) - 1) & ~(sizeof(struct pending) - 1));
+}
+
+static struct pending *pending_at(const struct ft_outside *o, uint32_t at)
+{
+	return (struct pending *)(void *)((uintptr_t)o->pending + at);
+}
+
 /* A place for an answer of `length` bytes, zeroed; NULL when there is none. */
 static uint8_t *answer(struct ft_outside *o, size_t length, uint64_t now_ns)
 {
-	if (o->count == FT_OUTSIDE_PENDING || length > FT_OUTSIDE_FRAME) {
+	uint32_t at = (o->first + o->used) % FT_OUTSIDE_PENDING, size = padded(length);
+	uint32_t skipped = size > FT_OUTSIDE_PENDING - at ? FT_OUTSIDE_PENDING - at : 0;
+	if (length > FT_OUTSIDE_FRAME || o->used + skipped + size > FT_OUTSIDE_PENDING) {
 		o->overflow++;
 		return NULL;
 	}
-	struct ft_outside_answer *a = &o->pending[(o->first + o->count++) % FT_OUTSIDE_PENDING];
-	a->due_ns = now_ns + o->config.delay_ns;
-	a->length = (uint16_t)length;
-	memset(a->frame, 0, length);
-	return a->frame;
+	if (skipped)
+		pending_at(o, at)->length = 0;
+	struct pending *p = pending_at(o, skipped ? 0 : at);
+	o->used += skipped + size;
+	p->due_ns = now_ns + o->config.delay_ns;
+	p->length = length;
+	return memset(p + 1, 0, length);
 }
 
 /* From whom the guest wrote to, back to the guest, with the same tags. */
@@ -127,6 +148,18 @@ static uint8_t *answer_ip(struct ft_outside *o, const struct ft_packet *from, un
 	return *ip + header;
 }
 
+/* Whoever is at that address: the sender of a held flow, or somebody out there who shares the first one's hardware address, which
+ * is the gateway's when the senders are far away. */
+static const uint8_t *mac_of(const struct ft_outside *o, const struct ft_packet *asked, const struct ft_address *address)
+{
+	for (uint32_t i = 0; i < o->count; i++) {
+		const struct ft_trial_flow *flow = o->senders[i].flow;
+		if (ft_address_same(&flow->client_ip, address) && !memcmp(&flow->tags, &asked->tags, sizeof(flow->tags)))
+			return flow->client_mac;
+	}
+	return o->mac;
+}
+
 static void take_arp(struct ft_outside *o, const struct ft_packet *p, uint64_t now_ns)
 {
 	const uint8_t *frame = p->frame;
@@ -142,9 +175,9 @@ static void take_arp(struct ft_outside *o, const struct ft_packet *p, uint64_t n
 	uint8_t *to = answer(o, p->ip + ARP, now_ns);
 	if (!to)
 		return;
-	/* Asked again by unicast, who was asked answers; else whoever is out there shares the sender's address, which
-	 * is the gateway's when the sender is far away. */
-	const uint8_t *mac = frame[0] & 1 ? o->client_mac : frame;
+	/* Asked again by unicast, who was asked answers. */
+	struct ft_address address = ft_address_v4(target);
+	const uint8_t *mac = frame[0] & 1 ? mac_of(o, p, &address) : frame;
 	turn_ethernet(to, p);
 	memcpy(to + 6, mac, 6);
 	uint8_t *arp_to = to + p->ip;
@@ -168,7 +201,8 @@ static void take_solicitation(struct ft_outside *o, const struct ft_packet *p, u
 	if (!icmp_to)
 		return;
 	/* As in ARP: who was asked by unicast answers. */
-	const uint8_t *mac = p->frame[0] & 1 ? o->client_mac : p->frame;
+	struct ft_address address = ft_address_v6(icmp + 8);
+	const uint8_t *mac = p->frame[0] & 1 ? mac_of(o, p, &address) : p->frame;
 	memcpy(ip_to - p->ip + 6, mac, 6);
 	ip_to[7] = 255; /* from this very link */
 	memcpy(ip_to + 8, icmp + 8, 16);
@@ -331,40 +365,55 @@ static void take_connect(struct ft_outside *o, const struct segment *s, uint64_t
 		send_segment(o, s, FLAG_SYN | FLAG_ACK, ~s->sequence, next, now_ns);
 }
 
-static void take_held(struct ft_outside *o, const struct segment *s, uint64_t now_ns)
+static void note_answer(struct ft_outside_sender *sender, uint64_t now_ns)
+{
+	if (sender->delivered && sender->answered_ns == UINT64_MAX)
+		sender->answered_ns = now_ns;
+}
+
+static void take_held(struct ft_outside *o, struct ft_outside_sender *sender, const struct segment *s, uint64_t now_ns)
 {
 	if (s->flags & FLAG_RST) {
-		o->reset = true;
+		sender->reset = true;
+		note_answer(sender, now_ns);
 		return;
 	}
-	if ((s->flags & FLAG_ACK) && later(s->acknowledged, o->taken) && !later(s->acknowledged, o->sent))
-		o->taken = s->acknowledged;
-	if (o->reset)
+	if ((s->flags & FLAG_ACK) && later(s->acknowledged, sender->taken) && !later(s->acknowledged, sender->sent))
+		sender->taken = s->acknowledged;
+	if (sender->reset)
 		return;
 	if (!s->length) {
 		/* Keep-alive and window probes ask from one byte back (RFC 9293 section 3.8.4). */
-		if (s->sequence == o->received - 1)
-			send_segment(o, s, FLAG_ACK, o->sent, o->received, now_ns);
+		if (s->sequence == sender->received - 1)
+			send_segment(o, s, FLAG_ACK, sender->sent, sender->received, now_ns);
 		return;
 	}
 	/* What was under way at the fork has arrived, too: this wire loses nothing. */
-	if (later(s->sequence + s->length, o->received))
-		o->received = s->sequence + s->length;
-	if ((s->flags & FLAG_FIN) && !o->closed) {
-		o->closed = true;
-		send_segment(o, s, FLAG_FIN | FLAG_ACK, o->sent++, o->received, now_ns);
+	if (later(s->sequence + s->length, sender->received)) {
+		sender->received = s->sequence + s->length;
+		note_answer(sender, now_ns);
+	}
+	if ((s->flags & FLAG_FIN) && !sender->closed) {
+		sender->closed = true;
+		send_segment(o, s, FLAG_FIN | FLAG_ACK, sender->sent++, sender->received, now_ns);
 	} else {
-		send_segment(o, s, FLAG_ACK, o->sent, o->received, now_ns);
+		send_segment(o, s, FLAG_ACK, sender->sent, sender->received, now_ns);
 	}
 }
 
-/* Is the packet of the guest's side of the held flow? */
-static bool is_held(const struct ft_outside *o, const struct ft_packet *p)
+/* Of the held flow that the guest's packet belongs to; NULL: of none. */
+static struct ft_outside_sender *find_sender(struct ft_outside *o, const struct ft_packet *p)
 {
 	const uint8_t *ports = p->payload;
-	return o->protocol == p->protocol && ft_address_same(&p->source, &o->server_ip) &&
-	       ft_address_same(&p->destination, &o->client_ip) && !memcmp(&p->tags, &o->tags, sizeof(o->tags)) &&
-	       !memcmp(ports, &o->server_port, 2) && !memcmp(ports + 2, &o->client_port, 2);
+	for (uint32_t i = 0; i < o->count && p->size >= 4; i++) {
+		const struct ft_trial_flow *flow = o->senders[i].flow;
+		if (!memcmp(ports + 2, &flow->client_port, 2) && !memcmp(ports, &flow->server_port, 2) &&
+		    flow->protocol == p->protocol && ft_address_same(&p->source, &flow->server_ip) &&
+		    ft_address_same(&p->destination, &flow->client_ip) &&
+		    !memcmp(&p->tags, &flow->tags, sizeof(flow->tags)))
+			return &o->senders[i];
+	}
+	return NULL;
 }
 
 static void take_tcp(struct ft_outside *o, const struct ft_packet *p, uint64_t now_ns)
@@ -381,8 +430,9 @@ static void take_tcp(struct ft_outside *o, const struct ft_packet *p, uint64_t n
 			    .flags = tcp[13]};
 	s.length = (uint32_t)(size - header) + !!(s.flags & FLAG_FIN);
 	parse_options(&s, header);
-	if (is_held(o, p)) {
-		take_held(o, &s, now_ns);
+	struct ft_outside_sender *sender = find_sender(o, p);
+	if (sender) {
+		take_held(o, sender, &s, now_ns);
 	} else if (s.flags & FLAG_RST) {
 		return;
 	} else if ((s.flags & (FLAG_SYN | FLAG_ACK)) == FLAG_SYN) {
@@ -398,6 +448,9 @@ static void take_tcp(struct ft_outside *o, const struct ft_packet *p, uint64_t n
 static void take_ip(struct ft_outside *o, const struct ft_packet *p, uint64_t now_ns)
 {
 	bool group = p->frame[0] & 1;
+	struct ft_outside_sender *sender = p->protocol == PROTO_UDP && !p->piece ? find_sender(o, p) : NULL;
+	if (sender)
+		note_answer(sender, now_ns);
 	if (p->piece || p->more)
 		return; /* fragments go nowhere */
 	if (p->protocol == (p->six ? PROTO_ICMP6 : PROTO_ICMP))
@@ -409,31 +462,28 @@ static void take_ip(struct ft_outside *o, const struct ft_packet *p, uint64_t no
 }
 
 void ft_outside_begin(struct ft_outside *o, const struct ft_outside_config *config,
-		      const struct ft_trial_flow *flow)
+		      const struct ft_trial_flow *flows, uint32_t count)
 {
 	o->config = *config;
-	o->client_ip = flow->client_ip;
-	o->server_ip = flow->server_ip;
-	o->tags = flow->tags;
-	o->client_port = flow->client_port;
-	o->server_port = flow->server_port;
-	o->protocol = flow->protocol;
-	memcpy(o->client_mac, flow->client_mac, sizeof(o->client_mac));
-	o->held_from = o->taken = flow->first_sequence;
-	o->held_to = flow->next_sequence;
-	o->sent = flow->first_sequence;
-	o->received = flow->client_ack;
-	o->closed = o->reset = false;
+	o->mac = flows[0].client_mac;
+	o->count = count;
+	for (uint32_t i = 0; i < count; i++)
+		o->senders[i] = (struct ft_outside_sender){.flow = &flows[i],
+							   .sent = flows[i].first_sequence,
+							   .taken = flows[i].first_sequence,
+							   .received = flows[i].client_ack,
+							   .answered_ns = UINT64_MAX};
 	o->overflow = 0;
-	o->first = o->count = 0;
+	o->first = o->used = 0;
 }
 
-void ft_outside_deliver(struct ft_outside *o, const void *data, size_t length)
+void ft_outside_deliver(struct ft_outside *o, uint32_t flow, const void *data, size_t length)
 {
+	struct ft_outside_sender *sender = &o->senders[flow];
 	struct ft_packet p;
 	uint16_t type;
-	if (!ft_packet_open(&p, data, length, &type) || o->protocol != PROTO_TCP || p.protocol != PROTO_TCP || p.piece ||
-	    p.more || p.size < TCP)
+	if (sender->flow->protocol != PROTO_TCP || !ft_packet_open(&p, data, length, &type) || p.protocol != PROTO_TCP ||
+	    p.piece || p.more || p.size < TCP)
 		return;
 	const uint8_t *tcp = p.payload;
 	size_t size = p.size;
@@ -442,17 +492,19 @@ void ft_outside_deliver(struct ft_outside *o, const void *data, size_t length)
 		return;
 	bool fin = tcp[13] & FLAG_FIN;
 	uint32_t end = get32(tcp + 4) + (uint32_t)(size - header) + fin;
-	if (later(end, o->sent))
-		o->sent = end;
-	o->closed |= fin;
-	if ((tcp[13] & FLAG_ACK) && later(get32(tcp + 8), o->received))
-		o->received = get32(tcp + 8);
+	if (later(end, sender->sent))
+		sender->sent = end;
+	sender->closed |= fin;
+	if ((tcp[13] & FLAG_ACK) && later(get32(tcp + 8), sender->received))
+		sender->received = get32(tcp + 8);
 }
 
-void ft_outside_delivered(struct ft_outside *o)
+void ft_outside_delivered(struct ft_outside *o, uint32_t flow)
 {
-	if (o->protocol == PROTO_TCP && later(o->held_to, o->sent))
-		o->sent = o->held_to;
+	struct ft_outside_sender *sender = &o->senders[flow];
+	sender->delivered = true;
+	if (sender->flow->protocol == PROTO_TCP && later(sender->flow->next_sequence, sender->sent))
+		sender->sent = sender->flow->next_sequence;
 }
 
 void ft_outside_take(struct ft_outside *o, const void *data, size_t length, uint64_t now_ns)
@@ -467,22 +519,41 @@ void ft_outside_take(struct ft_outside *o, const void *data, size_t length, uint
 
 uint64_t ft_outside_due(const struct ft_outside *o)
 {
-	return o->count ? o->pending[o->first].due_ns : UINT64_MAX;
+	if (!o->used)
+		return UINT64_MAX;
+	const struct pending *p = pending_at(o, o->first);
+	return (p->length ? p : pending_at(o, 0))->due_ns;
 }
 
 const uint8_t *ft_outside_next(struct ft_outside *o, uint64_t now_ns, size_t *length)
 {
 	if (ft_outside_due(o) > now_ns)
 		return NULL;
-	const struct ft_outside_answer *a = &o->pending[o->first];
-	o->first = (o->first + 1) % FT_OUTSIDE_PENDING;
-	o->count--;
-	*length = a->length;
-	return a->frame;
+	if (!pending_at(o, o->first)->length) {
+		o->used -= FT_OUTSIDE_PENDING - o->first;
+		o->first = 0;
+	}
+	const struct pending *p = pending_at(o, o->first);
+	uint32_t size = padded(p->length);
+	o->used -= size;
+	/* Empty, it begins at the front again: only as many pages become memory as were ever in use at once. */
+	o->first = o->used ? (o->first + size) % FT_OUTSIDE_PENDING : 0;
+	*length = p->length;
+	return (const uint8_t *)(p + 1);
 }
 
-uint32_t ft_outside_taken(const struct ft_outside *o)
+uint32_t ft_outside_taken(const struct ft_outside *o, uint32_t flow)
 {
-	uint32_t held = o->held_to - o->held_from, taken = o->taken - o->held_from;
+	const struct ft_outside_sender *sender = &o->senders[flow];
+	uint32_t first = sender->flow->first_sequence, held = sender->flow->next_sequence - first;
+	uint32_t taken = sender->taken - first;
 	return taken < held ? taken : held;
+}
+
+uint32_t ft_outside_answered(const struct ft_outside *o, uint64_t until_ns)
+{
+	for (uint32_t i = 0; i < o->count; i++)
+		if (o->senders[i].answered_ns == UINT64_MAX || o->senders[i].answered_ns > until_ns)
+			return i;
+	return o->count;
 }

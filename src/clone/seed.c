@@ -24,6 +24,7 @@ struct seed {
 	struct run run;
 	enum ft_event_role role; /* of the run, or of the last one */
 	unsigned runs;           /* so far */
+	struct ft_seed_order next; /* waits until the run has gone; kind 0: none */
 	uint64_t idle_since_ns;
 };
 
@@ -55,7 +56,6 @@ static int run_in_child(const struct seed *s, uint32_t flows, pid_t parent, uint
 		return 2;
 	struct ft_trial_plan plan = {.request = p->request,
 				     .outside = p->outside,
-				     .role = s->role,
 				     .flows = flows,
 				     .until_vtime_ns = until_vtime_ns,
 				     .events = p->events,
@@ -122,23 +122,32 @@ static void stop(struct seed *s)
 	}
 }
 
-/* False: no more is wanted of us, or what is wanted makes no sense. */
-static bool take_order(struct seed *s)
+enum orders { GO_ON, NO_MORE, SENSELESS };
+
+/* A run tells its end before its process is gone, so the next order may already be here: one waits. */
+static enum orders take_order(struct seed *s)
 {
 	struct ft_seed_order order;
 	ssize_t n = recv(s->plan->control, &order, sizeof(order), MSG_DONTWAIT);
 	if (n < 0)
-		return errno == EAGAIN || errno == EINTR;
-	if (n != sizeof(order) || order.kind != FT_SEED_RUN || order.flows > s->plan->request->flow_count)
-		return false;
-	if (s->runs == FT_SEED_RUNS)
-		return false;
-	reap(s);
-	if (s->run.pid)
-		return false;
+		return errno == EAGAIN || errno == EINTR ? GO_ON : NO_MORE;
+	if (n == 0 || (n == sizeof(order) && order.kind == FT_SEED_FINISH))
+		return NO_MORE;
+	if (n != sizeof(order) || order.kind != FT_SEED_RUN || order.flows > s->plan->request->flow_count ||
+	    s->next.kind || s->runs == FT_SEED_RUNS)
+		return SENSELESS;
+	s->next = order;
+	return GO_ON;
+}
+
+static void start_next(struct seed *s)
+{
+	struct ft_seed_order order = s->next;
+	if (s->run.pid || !order.kind)
+		return;
+	s->next.kind = 0;
 	s->idle_since_ns = monotonic_ns();
 	start(s, order.flows, order.until_vtime_ns);
-	return true;
 }
 
 /* Kills what is too late; milliseconds until the next thing to do. -1: the seed has idled away. */
@@ -165,7 +174,8 @@ int ft_seed_run(const struct ft_seed_plan *plan)
 		return 2;
 	struct seed s = {.plan = plan, .idle_since_ns = monotonic_ns()};
 	start(&s, plan->request->flow_count, 0);
-	for (;;) {
+	enum orders orders = GO_ON;
+	while (orders == GO_ON) {
 		int timeout = look_at_the_clock(&s);
 		if (timeout < 0)
 			break;
@@ -174,9 +184,10 @@ int ft_seed_run(const struct ft_seed_plan *plan)
 		if (poll(fds, 2, timeout) < 0 && errno != EINTR)
 			break;
 		reap(&s);
-		if (fds[0].revents && !take_order(&s))
-			break;
+		if (fds[0].revents)
+			orders = take_order(&s);
+		start_next(&s);
 	}
 	stop(&s);
-	return 0;
+	return orders == SENSELESS ? FT_SEED_SENSELESS : 0;
 }

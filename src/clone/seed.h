@@ -1,6 +1,7 @@
 /* A seed: the process forked from the live vmm for one request. It never runs guest code. It forks the trial of all flows at
- * once, then one run after the other as it is told (trials of fewer flows, twins), kills what outlives its wall-clock budget, tells the end of what died without telling, and ends when
- * told, when its parent dies, or when nobody has asked it anything for long. */
+ * once, then one run after the other as it is told (trials of fewer flows, twins), kills what outlives its wall-clock budget,
+ * tells the end of what died without telling, and ends when told, when its parent dies, when an order makes no sense, or when
+ * nobody has asked it anything for long. */
 #ifndef FT_CLONE_SEED_H
 #define FT_CLONE_SEED_H
 
@@ -11,10 +12,12 @@
 
 #define FT_SEED_WALL_MAX_NS 600000000000ull /* most wall-clock time that a request may ask for */
 #define FT_SEED_GRACE_NS    2000000000ull /* beyond its budget a trial that does not end by itself is killed */
-#define FT_SEED_RUNS        32u /* most runs of one seed: the search among 128 flows takes 8 with a twin each, and the first */
+/* Most runs of one seed. The first and its twin, then among 128 flows 7 halvings, each with a twin: 16. */
+#define FT_SEED_RUNS        32u
+#define FT_SEED_SENSELESS   4 /* exit status: an order made no sense */
 #define FT_SEED_IDLE_NS     60000000000ull /* without orders and without a run */
 
-/* Orders of the vmm, one a datagram. */
+/* Orders of the vmm, one a datagram. A run that is ordered while one is under way waits for it; a second one makes no sense. */
 enum ft_seed_order_kind { FT_SEED_RUN = 1, FT_SEED_FINISH };
 
 struct ft_seed_order {

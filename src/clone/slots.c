@@ -159,6 +159,9 @@ static void bury(struct ft_slots *slots, struct ft_slot *slot, int status)
 	} else if (WIFSIGNALED(status)) {
 		code = FT_SEED_DIED;
 		snprintf(detail, sizeof(detail), "killed by signal %d", WTERMSIG(status));
+	} else if (WEXITSTATUS(status) == FT_SEED_SENSELESS) {
+		code = FT_SEED_REFUSED;
+		snprintf(detail, sizeof(detail), "an order made no sense");
 	} else if (WEXITSTATUS(status)) {
 		code = FT_SEED_DIED;
 		snprintf(detail, sizeof(detail), "ended with status %d", WEXITSTATUS(status));

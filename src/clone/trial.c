@@ -14,18 +14,20 @@ struct trial {
 	struct ft_machine *m;
 	const struct ft_trial_plan *plan;
 	const struct ft_trial_begin *begin;
-	const struct ft_trial_flow *flow;
+	const struct ft_trial_flow *flows; /* of the run: the first plan->flows of the request */
 	struct ft_report report;
 	struct ft_outside outside;
 	struct ft_timer answers; /* when the outside speaks next */
 	uint8_t key[crypto_stream_chacha20_KEYBYTES];
 	uint64_t nonce;
-	uint32_t delivered; /* frames */
-	bool refused;       /* the guest's card did not take one: there is nothing to prove any more */
+	uint32_t flow;       /* whose frames are next; plan->flows: all were delivered */
+	uint32_t flow_frames; /* delivered of it */
+	uint32_t delivered;  /* frames of all flows */
+	bool refused;        /* the guest's card did not take one: there is nothing to prove any more */
 	size_t delivered_bytes;
 	uint64_t deadline_ns; /* host CLOCK_MONOTONIC */
 	uint64_t from_icount, from_ns, from_dropped;
-	uint64_t handled_icount, horizon_ns; /* horizon_ns: virtual time at which the run ends */
+	uint64_t handled_icount, handled_ns, horizon_ns; /* horizon_ns: virtual time at which the run ends */
 	const char *detail;
 	struct ft_trial_result *result;
 };
@@ -85,20 +87,26 @@ static void entropy(void *context, size_t wanted)
 	}
 }
 
+static bool is_trial(const struct trial *t)
+{
+	return t->plan->flows != 0;
+}
+
 static void begin(struct trial *t)
 {
 	struct ft_machine *m = t->m;
-	ft_report_begin(&t->report, t->plan->events, t->plan->role, t->begin->trial);
+	ft_report_begin(&t->report, t->plan->events, is_trial(t) ? FT_ROLE_TRIAL : FT_ROLE_TWIN, t->begin->trial);
 	crypto_generichash(t->key, sizeof(t->key), (const uint8_t *)&t->begin->seed, sizeof(t->begin->seed),
 			   NULL, 0);
-	ft_outside_begin(&t->outside, t->plan->outside, t->flow);
+	ft_outside_begin(&t->outside, t->plan->outside, t->flows, t->plan->flows);
 	m->backend =
 	    (struct ft_backend){.context = t, .net_tx = net_tx, .console = console, .entropy = entropy};
 	m->journal = NULL;
 	m->clock.mode = FT_CLOCK_FREE;
 	ft_timer_register(m, &t->answers, answers_due, t);
 	ft_witness_clone(t->witness, &t->report);
-	t->witness->observer.held = t->flow;
+	t->witness->observer.held = t->flows;
+	t->witness->observer.held_count = t->plan->flows;
 	t->from_icount = m->icount;
 	t->from_ns = ft_machine_vtime(m);
 	t->from_dropped = m->frames_dropped;
@@ -109,45 +117,51 @@ static void begin(struct trial *t)
 
 /* ---- Handling ------------------------------------------------------------------------------------------------ */
 
-static bool is_trial(const struct trial *t)
-{
-	return t->plan->role == FT_ROLE_TRIAL;
-}
-
-/* Hands held frames over, in order, a bounded number ahead of what the guest has taken. */
+/* Hands held frames over, flow by flow, in order, a bounded number ahead of what the guest has taken. */
 static void deliver(struct trial *t)
 {
 	const struct ft_request *r = t->plan->request;
-	while (is_trial(t) && t->delivered < r->frames && ft_machine_frames_waiting(t->m) < FRAMES_AHEAD) {
+	while (t->flow < t->plan->flows && ft_machine_frames_waiting(t->m) < FRAMES_AHEAD) {
 		const uint8_t *frame = r->bytes + t->delivered_bytes;
-		size_t length = r->lengths[t->delivered];
-		ft_outside_deliver(&t->outside, frame, length);
+		size_t length = r->lengths[t->delivered++];
+		ft_outside_deliver(&t->outside, t->flow, frame, length);
 		t->refused |= ft_machine_input(t->m, FT_INPUT_FRAME, 0, frame, length) != 0;
 		t->delivered_bytes += length;
-		if (++t->delivered == r->frames)
-			ft_outside_delivered(&t->outside);
+		if (++t->flow_frames == t->flows[t->flow].frames) {
+			ft_outside_delivered(&t->outside, t->flow++);
+			t->flow_frames = 0;
+		}
 	}
 }
 
 /* Every frame was put into a buffer of the guest's: none refused, none waiting, none that no buffer was large enough for. */
 static bool all_delivered(const struct trial *t)
 {
-	return t->delivered == t->plan->request->frames && !t->refused &&
-	       t->m->frames_dropped == t->from_dropped && ft_machine_frames_waiting(t->m) == 0;
+	return t->flow == t->plan->flows && !t->refused && t->m->frames_dropped == t->from_dropped &&
+	       ft_machine_frames_waiting(t->m) == 0;
 }
 
 /* The proof that the guest took the input. TCP: its own acknowledgement of the last held byte. UDP: every descriptor used,
- * and (at_rest) the guest then idle with no interrupt pending: it has run what it runs for received frames. */
-static uint32_t taken_bytes(const struct trial *t)
+ * and (at_rest) the guest then idle with no interrupt pending: it has run what it runs for received frames. Of no flow is
+ * more taken than held: it took all of each when it took all of them. */
+static uint64_t taken_bytes(const struct trial *t)
 {
-	if (t->flow->protocol == 6)
-		return ft_outside_taken(&t->outside);
-	return all_delivered(t) ? t->flow->bytes : 0;
+	uint64_t taken = 0;
+	for (uint32_t i = 0; i < t->plan->flows; i++)
+		taken += t->flows[i].protocol == 6 ? ft_outside_taken(&t->outside, i)
+			 : all_delivered(t)        ? t->flows[i].bytes
+						   : 0;
+	return taken;
 }
 
-static uint32_t held_bytes(const struct trial *t)
+static uint64_t held_bytes(const struct trial *t)
 {
-	return t->flow->protocol == 6 ? t->flow->next_sequence - t->flow->first_sequence : t->flow->bytes;
+	uint64_t held = 0;
+	for (uint32_t i = 0; i < t->plan->flows; i++) {
+		const struct ft_trial_flow *f = &t->flows[i];
+		held += f->protocol == 6 ? f->next_sequence - f->first_sequence : f->bytes;
+	}
+	return held;
 }
 
 /* At rest (the guest is idle): has it taken everything, is no device or answer under way? */
@@ -167,9 +181,18 @@ static void handled(struct trial *t)
 	struct ft_trial_result *r = t->result;
 	r->handled = true;
 	t->handled_icount = t->m->icount;
-	t->horizon_ns = later(ft_machine_vtime(t->m), t->begin->horizon_ns);
+	t->handled_ns = ft_machine_vtime(t->m);
+	t->horizon_ns = later(t->handled_ns, t->begin->horizon_ns);
 	uint64_t values[] = {taken_bytes(t), held_bytes(t), t->delivered};
 	ft_observe_tell(&t->witness->observer, FT_EVENT_TRIAL_HANDLED, values, 3, NULL, NULL);
+}
+
+static void tell_answered(struct trial *t)
+{
+	uint64_t until = t->result->handled ? later(t->handled_ns, t->begin->horizon_ns / FT_TRIAL_ANSWERS) : UINT64_MAX;
+	t->result->answered = ft_outside_answered(&t->outside, until);
+	uint64_t values[] = {t->plan->flows, t->result->answered};
+	ft_observe_tell(&t->witness->observer, FT_EVENT_TRIAL_ANSWERED, values, 2, NULL, NULL);
 }
 
 /* ---- The run -------------------------------------------------------------------------------------------------- */
@@ -263,7 +286,7 @@ static void finish(struct trial *t, enum ft_trial_end end)
 	struct ft_machine *m = t->m;
 	struct ft_trial_result *r = t->result;
 	ft_observe_end(&t->witness->observer);
-	t->witness->observer.held = NULL;
+	t->witness->observer.held_count = 0;
 	r->end = end;
 	r->instructions = m->icount - t->from_icount;
 	r->pages_written = m->ram.written;
@@ -273,6 +296,8 @@ static void finish(struct trial *t, enum ft_trial_end end)
 	/* What answers the outside still had is not the machine's state, the timer for them would be a stale pointer. */
 	ft_timer_disarm(m, &t->answers);
 	r->state_hash = ft_machine_hash_written(m);
+	if (is_trial(t))
+		tell_answered(t);
 	uint64_t values[] = {(uint64_t)end,    r->state_hash, r->instructions,
 			     r->pages_written, r->handled,    r->first_insn_ns};
 	ft_observe_tell(&t->witness->observer, FT_EVENT_TRIAL_END, values, 6, t->detail, NULL);
@@ -288,7 +313,7 @@ int ft_trial_run(struct ft_witness *witness, const struct ft_trial_plan *plan, s
 	t->m = witness->m;
 	t->plan = plan;
 	t->begin = &plan->request->begin;
-	t->flow = &plan->request->flows[0];
+	t->flows = plan->request->flows;
 	t->result = result;
 	begin(t);
 	finish(t, run(t));

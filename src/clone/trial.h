@@ -1,5 +1,6 @@
-/* One run of a clone: the trial, which takes the held frames, or its twin, which does not. Runs in a process of its own,
- * forked from the seed, on the machine it inherited.
+/* One run of a clone: a trial, which takes the held frames of the request's first flows, or the twin, which takes none. Runs in
+ * a process of its own, forked from the seed, on the machine it inherited. Flows whose frames it does not get do not exist for
+ * it: they are like any other connection of the guest.
  *
  * Handling: the frames are delivered and the guest runs until it has taken all held bytes and is idle with no device
  * work pending. Horizon: idle is skipped, timer by timer, for horizon_ns more. The run is a function of the machine's
@@ -18,19 +19,19 @@
 struct ft_trial_plan {
 	const struct ft_request *request;
 	const struct ft_outside_config *outside;
-	enum ft_event_role role; /* trial or twin */
-	uint32_t flows;          /* trial: how many of the request's flows get their frames */
+	uint32_t flows;          /* trial: how many of the request's flows get their frames; 0: twin */
 	uint64_t until_vtime_ns; /* twin: where to stop */
 	int events;              /* socket; -1: none */
 	uint64_t began_ns;       /* host CLOCK_MONOTONIC at which this clone began to be made */
 };
 
-/* What came out; the same as told by TRIAL_END. */
+/* What came out; the same as told by TRIAL_ANSWERED and TRIAL_END. */
 struct ft_trial_result {
 	enum ft_trial_end end;
 	bool handled;
 	uint64_t state_hash, instructions, pages_written, vtime_ns;
-	uint32_t taken_bytes, frames_taken;
+	uint64_t taken_bytes;
+	uint32_t frames_taken, answered;
 	uint64_t
 	    first_insn_ns; /* from began_ns to the first instruction; host time, so not part of what repeats */
 };

@@ -164,9 +164,9 @@ static bool measure_clone(struct stand *s, uint16_t port, uint64_t hold, uint64_
 	if (good) {
 		struct ft_trial_begin begin = stand_budgets(hold);
 		begin.horizon_ns = 1000000000;
-		peer_describe(&p, p.sequence, sizeof(request) - 1, &begin);
+		struct ft_trial_flow flow = peer_flow(&p, p.sequence, sizeof(request) - 1, 1);
 		peer_segment(&p, request, sizeof(request) - 1, &frame);
-		stand_ask(s, &begin, &frame, 1);
+		stand_ask(s, &begin, &flow, 1, &frame);
 		stand_collect(s, hold, &trial, false, peer_meanwhile, &p);
 		good = trial.ready && trial.end && trial.end->event.a[0] == FT_TRIAL_END_HORIZON &&
 		       trial.end->event.a[4];

@@ -83,10 +83,10 @@ static bool measure(struct stand *s, struct kind *kind, uint16_t port, uint64_t 
 		struct ft_trial_begin begin = stand_budgets(hold);
 		begin.horizon_ns = HORIZON_NS;
 		begin.handling_instructions = begin.horizon_instructions = INSTRUCTIONS;
-		peer_describe(&p, p.sequence, (uint32_t)length, &begin);
+		struct ft_trial_flow flow = peer_flow(&p, p.sequence, (uint32_t)length, 1);
 		peer_segment(&p, request, (size_t)length, &frame);
 		began = now_ns();
-		stand_ask(s, &begin, &frame, 1);
+		stand_ask(s, &begin, &flow, 1, &frame);
 		stand_collect(s, hold, &trial, false, peer_meanwhile, &p);
 		good = trial.ready && trial.handled && trial.end &&
 		       trial.end->event.a[0] == FT_TRIAL_END_HORIZON &&

@@ -15,6 +15,7 @@
 #include <netinet/in.h>
 #include <cmocka.h>
 
+#include "base/trial.h"
 #include "clone/observe.h"
 #include "vmm/memory.h"
 
@@ -762,6 +763,44 @@ static void frames_of_ipv6_and_vlans_are_described(void **state)
 	}
 }
 
+/* A datagram does not show who began: it is an answer when it goes back to a sender whose input is tried, whichever. */
+static void answers_to_held_flows_open_nothing(void **state)
+{
+	static uint8_t frame[60] = {[12] = 0x08, [14] = 0x45, [17] = 46, [22] = 64, [23] = 17};
+	struct ft_trial_flow held[3] = {0};
+	const uint8_t guest[4] = {10, 0, 2, 15}, client[4] = {10, 0, 2, 9};
+	memcpy(frame + 26, guest, 4);
+	memcpy(frame + 30, client, 4);
+	frame[34] = 5353 >> 8;
+	frame[35] = 5353 & 255;
+	for (unsigned i = 0; i < 3; i++)
+		held[i] = (struct ft_trial_flow){.client_ip = ft_address_v4(client),
+						 .server_ip = ft_address_v4(guest),
+						 .client_port = htons((uint16_t)(40000 + i)),
+						 .server_port = htons(5353),
+						 .protocol = 17};
+	held[1].protocol = 6;
+	observer.held = held;
+	observer.held_count = 3;
+	const bool opens[5] = {false, true, false, true, true};
+	for (unsigned i = 0; i < 5; i++) {
+		frame[36] = (uint8_t)((40000 + i) >> 8);
+		frame[37] = (uint8_t)(40000 + i);
+		if (i == 4) { /* not the client's address */
+			frame[37] -= 4;
+			frame[33]++;
+		}
+		ft_observe_net_tx(&observer, frame, sizeof(frame));
+		expect(FT_EVENT_NET_TX);
+		assert_int_equal(event.a[5], opens[i]);
+	}
+	frame[33]--;
+	observer.held_count = 0;
+	ft_observe_net_tx(&observer, frame, sizeof(frame));
+	expect(FT_EVENT_NET_TX);
+	assert_int_equal(event.a[5], 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -793,6 +832,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(console_lines_are_whole_and_a_panic_is_one, fresh, done),
 	    cmocka_unit_test_setup_teardown(the_live_guest_only_keeps_book, fresh, done),
 	    cmocka_unit_test_setup_teardown(a_random_guest_is_survived, fresh, done),
+	    cmocka_unit_test_setup_teardown(answers_to_held_flows_open_nothing, fresh, done),
 	    cmocka_unit_test_setup_teardown(frames_are_described, fresh, done),
 	    cmocka_unit_test_setup_teardown(frames_of_ipv6_and_vlans_are_described, fresh, done),
 	};

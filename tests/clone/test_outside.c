@@ -17,6 +17,7 @@
 #define DELAY 1000u
 
 static struct ft_outside outside;
+static struct ft_trial_flow flow;
 static const uint8_t guest_mac[6] = {0x02, 0, 0, 0, 0, 1}, client_mac[6] = {0x02, 0, 0, 0, 0, 9};
 static uint8_t frame[1514];
 static size_t frame_length;
@@ -53,7 +54,7 @@ static int fresh(void **state)
 	struct ft_outside_config config = {
 	    .guest_ip = ip("10.0.2.15"), .tcp = FT_SINK_REFUSE, .delay_ns = DELAY};
 	config.guest_ip6 = ft_address_v6((const uint8_t[16]){0xfd, 0, 0, 2, [12] = 10, 0, 2, 15});
-	struct ft_trial_begin flow = {.client_ip = address("10.0.2.9"),
+	flow = (struct ft_trial_flow){.client_ip = address("10.0.2.9"),
 				      .server_ip = address("10.0.2.15"),
 				      .tags = {{way.tags == 2 ? 7 | FT_TAG_SERVICE : way.tags ? 5 : 0,
 						way.tags == 2 ? 5 : 0}},
@@ -65,7 +66,7 @@ static int fresh(void **state)
 				      .client_ack = 7000};
 	memcpy(flow.client_mac, client_mac, 6);
 	memset(&outside, 0xee, sizeof(outside));
-	ft_outside_begin(&outside, &config, &flow);
+	ft_outside_begin(&outside, &config, &flow, 1);
 	now = 5000;
 	return 0;
 }
@@ -243,17 +244,17 @@ static void deliver_held(void)
 	tcp("10.0.2.9", 50000, "10.0.2.15", 80, 1000, 7000, ACK, 100);
 	size_t held_length;
 	const uint8_t *held = dressed(&held_length);
-	ft_outside_deliver(&outside, held, held_length);
+	ft_outside_deliver(&outside, 0, held, held_length);
 }
 
 static void the_guests_acknowledgement_is_the_proof(void **state)
 {
 	deliver_held();
-	assert_int_equal(ft_outside_taken(&outside), 0);
+	assert_int_equal(ft_outside_taken(&outside, 0), 0);
 	guest_sends(7000, 1040, ACK, 0);
-	assert_int_equal(ft_outside_taken(&outside), 40);
+	assert_int_equal(ft_outside_taken(&outside, 0), 40);
 	guest_sends(7000, 1100, ACK, 0);
-	assert_int_equal(ft_outside_taken(&outside), 100);
+	assert_int_equal(ft_outside_taken(&outside, 0), 100);
 	silent();
 }
 
@@ -261,27 +262,27 @@ static void a_reset_or_an_impossible_acknowledgement_proves_nothing(void **state
 {
 	deliver_held();
 	guest_sends(7000, 1100, RST | ACK, 0);
-	assert_int_equal(ft_outside_taken(&outside), 0);
+	assert_int_equal(ft_outside_taken(&outside, 0), 0);
 	fresh(NULL);
 	deliver_held();
 	guest_sends(7000, 5000, ACK, 0);
-	assert_int_equal(ft_outside_taken(&outside), 0);
+	assert_int_equal(ft_outside_taken(&outside, 0), 0);
 	/* Not delivered yet: nothing to acknowledge. */
 	fresh(NULL);
 	guest_sends(7000, 1100, ACK, 0);
-	assert_int_equal(ft_outside_taken(&outside), 0);
+	assert_int_equal(ft_outside_taken(&outside, 0), 0);
 }
 
 /* Held frames that repeat bytes under earlier numbers: the guest acknowledges up to what it had been given before. */
 static void what_was_sent_before_may_be_acknowledged_once_all_is_delivered(void **state)
 {
 	guest_sends(7000, 1100, ACK, 0);
-	assert_int_equal(ft_outside_taken(&outside), 0);
-	ft_outside_delivered(&outside);
+	assert_int_equal(ft_outside_taken(&outside, 0), 0);
+	ft_outside_delivered(&outside, 0);
 	guest_sends(7000, 1101, ACK, 0);
-	assert_int_equal(ft_outside_taken(&outside), 0);
+	assert_int_equal(ft_outside_taken(&outside, 0), 0);
 	guest_sends(7000, 1100, ACK, 0);
-	assert_int_equal(ft_outside_taken(&outside), 100);
+	assert_int_equal(ft_outside_taken(&outside, 0), 100);
 }
 
 static void what_the_guest_sends_is_acknowledged_after_the_delay(void **state)
@@ -323,7 +324,7 @@ static void a_closing_guest_gets_the_senders_fin_once(void **state)
 	assert_int_equal(get32(f + 42), 7006);
 	guest_sends(7006, 1101, ACK, 0);
 	silent();
-	assert_int_equal(ft_outside_taken(&outside), 100);
+	assert_int_equal(ft_outside_taken(&outside, 0), 100);
 	guest_sends(7000, 1100, FIN | ACK, 5);
 	f = answered(&length);
 	assert_int_equal(f[47], ACK);
@@ -336,9 +337,9 @@ static void a_held_fin_is_part_of_what_was_sent(void **state)
 	tcp("10.0.2.9", 50000, "10.0.2.15", 80, 1000, 7000, ACK | FIN, 100);
 	size_t held_length;
 	const uint8_t *held = dressed(&held_length);
-	ft_outside_deliver(&outside, held, held_length);
+	ft_outside_deliver(&outside, 0, held, held_length);
 	guest_sends(7000, 1101, ACK, 0);
-	assert_int_equal(ft_outside_taken(&outside), 100);
+	assert_int_equal(ft_outside_taken(&outside, 0), 100);
 	guest_sends(7000, 1101, FIN | ACK, 0);
 	const uint8_t *f = answered(&length);
 	assert_int_equal(f[47], ACK);
@@ -401,6 +402,11 @@ static void outgoing_connections_meet_what_is_configured(void **state)
 	silent();
 }
 
+#define SENDERS 3
+
+static struct ft_trial_flow flows[SENDERS];
+static void several(uint32_t count);
+
 static void arp(const char *sender, const char *target, bool broadcast)
 {
 	memset(frame, 0, sizeof(frame));
@@ -430,6 +436,15 @@ static void arp_is_answered_for_others_and_never_for_the_guest(void **state)
 	assert_memory_equal(f, guest_mac, 6);
 	arp("10.0.2.15", "10.0.2.1", false);
 	assert_memory_equal(answered(&length) + 22, "\x02\x00\x00\x00\x00\x77", 6);
+	/* A sender of a held flow is known by its own hardware address (IPv4 here alone), whoever else by the first one's. */
+	if (!way.six) {
+		several(SENDERS);
+		arp("10.0.2.15", "10.0.2.8", true);
+		assert_memory_equal(answered(&length) + 22, flows[2].client_mac, 6);
+		several(2);
+		arp("10.0.2.15", "10.0.2.8", true);
+		assert_memory_equal(answered(&length) + 22, client_mac, 6);
+	}
 	arp("0.0.0.0", "10.0.2.15", true);
 	arp("10.0.2.15", "10.0.2.15", true);
 	arp("0.0.0.0", "10.0.2.20", true);
@@ -491,16 +506,184 @@ static void echo_requests_are_answered(void **state)
 static void more_than_it_can_hold_is_counted_and_nothing_is_overwritten(void **state)
 {
 	size_t length;
-	for (unsigned i = 0; i < FT_OUTSIDE_PENDING + 10; i++)
-		guest_sends(7000 + i, 1000, ACK, 1);
-	assert_int_equal(outside.overflow, 10);
-	for (unsigned i = 0; i < FT_OUTSIDE_PENDING; i++) {
-		const uint8_t *f = ft_outside_next(&outside, now + DELAY, &length);
-		assert_non_null(f);
-		f = bare(f, &length);
-		assert_int_equal(get32(f + 42), 7001 + i);
+	/* From three beginnings, so that the end of its memory falls into other places of the answers. */
+	for (unsigned round = 0; round < 3; round++) {
+		unsigned fits = 0, sent = 0, taken = 0;
+		while (outside.overflow < 10) {
+			unsigned before = (unsigned)outside.overflow;
+			guest_sends(7000 + sent++, 1000, ACK, 1);
+			fits += outside.overflow == before;
+			/* Room comes free at the front, and is used again behind it. */
+			if (round && sent % 7 == 0 && taken < 400 * round && !outside.overflow) {
+				const uint8_t *f = ft_outside_next(&outside, now + DELAY, &length);
+				f = bare(f, &length);
+				assert_int_equal(get32(f + 42), 7001 + taken++);
+			}
+		}
+		assert_int_equal(sent, fits + 10);
+		/* An acknowledgement takes 16 bytes and its own, padded to 16. */
+		size_t each = 16 + (14 + 4 * way.tags + (way.six ? 60 : 40) + 15) / 16 * 16;
+		assert_true(fits - taken <= FT_OUTSIDE_PENDING / each);
+		assert_true(fits - taken >= FT_OUTSIDE_PENDING / each - 1);
+		assert_true(fits - taken >= 36 * FT_TRIAL_FLOWS);
+		while (taken < fits) {
+			const uint8_t *f = ft_outside_next(&outside, now + DELAY, &length);
+			assert_non_null(f);
+			f = bare(f, &length);
+			assert_int_equal(get32(f + 42), 7001 + taken++);
+		}
+		silent();
+		fresh(state);
 	}
+}
+
+/* ---- Several senders -------------------------------------------------------------------------------------------- */
+
+/* The usual flow, and others of other senders that differ from it as little as flows can. */
+static void several(uint32_t count)
+{
+	struct ft_outside_config config = outside.config;
+	for (uint32_t i = 0; i < SENDERS; i++) {
+		flows[i] = flow;
+		flows[i].client_port = htons((uint16_t)(50000 + i));
+		flows[i].first_sequence += 1000 * i;
+		flows[i].next_sequence += 1000 * i;
+		flows[i].client_ack += 100 * i;
+	}
+	flows[2].client_port = flow.client_port;
+	flows[2].client_ip = address("10.0.2.8");
+	flows[2].client_mac[5] = 8;
+	ft_outside_begin(&outside, &config, flows, count);
+}
+
+static void deliver_all_of(uint32_t i)
+{
+	size_t length;
+	tcp(i == 2 ? "10.0.2.8" : "10.0.2.9", ntohs(flows[i].client_port), "10.0.2.15", 80, flows[i].first_sequence,
+	    flows[i].client_ack, ACK, 100);
+	const uint8_t *held = dressed(&length);
+	ft_outside_deliver(&outside, i, held, length);
+	ft_outside_delivered(&outside, i);
+}
+
+/* The guest on flow i: so many bytes behind what the sender had of it, and so much of the held bytes acknowledged. */
+static void guest_answers(uint32_t i, uint32_t taken, int flags, size_t payload)
+{
+	tcp("10.0.2.15", 80, i == 2 ? "10.0.2.8" : "10.0.2.9", ntohs(flows[i].client_port), flows[i].client_ack,
+	    flows[i].first_sequence + taken, flags, payload);
+	guest_takes_the_wire();
+}
+
+static void each_sender_has_a_state_of_its_own(void **state)
+{
+	size_t length;
+	several(SENDERS);
+	for (uint32_t i = 0; i < SENDERS; i++)
+		deliver_all_of(i);
+	guest_answers(1, 100, ACK, 500);
+	guest_answers(2, 40, FIN | ACK, 7);
+	guest_answers(0, 60, RST | ACK, 0);
+	const uint32_t taken[SENDERS] = {0, 100, 40};
+	for (uint32_t i = 0; i < SENDERS; i++)
+		assert_int_equal(ft_outside_taken(&outside, i), taken[i]);
+	/* The answers, each of its own sender, with its own numbers. */
+	const uint8_t *f = answered(&length);
+	assert_int_equal(get16(f + 34), 50001);
+	assert_int_equal(get32(f + 38), 2100);
+	assert_int_equal(get32(f + 42), 7100 + 500);
+	assert_int_equal(f[47], ACK);
+	f = answered(&length);
+	assert_int_equal(get16(f + 34), 50000);
+	assert_memory_equal(f + 26, &(uint32_t){ip("10.0.2.8")}, 4);
+	assert_int_equal(get32(f + 38), 3100);
+	assert_int_equal(get32(f + 42), 7200 + 8);
+	assert_int_equal(f[47], FIN | ACK);
 	silent();
+	/* The reset one says nothing more, the others do. */
+	guest_answers(0, 100, ACK, 10);
+	silent();
+	guest_answers(1, 100, ACK, 510);
+	assert_int_equal(get32(answered(&length) + 42), 7100 + 510);
+}
+
+static void what_a_run_does_not_deliver_is_any_other_connection(void **state)
+{
+	size_t length;
+	several(2);
+	deliver_all_of(0);
+	deliver_all_of(1);
+	/* A held sender has more of the guest's than this segment; another connection's is answered by what it says. */
+	guest_answers(1, 100, ACK, 500);
+	guest_answers(1, 100, ACK, 10);
+	answered(&length);
+	assert_int_equal(get32(answered(&length) + 42), 7100 + 500);
+	guest_answers(2, 100, ACK, 500);
+	guest_answers(2, 100, ACK, 10);
+	answered(&length);
+	assert_int_equal(get32(answered(&length) + 42), 7200 + 10);
+	guest_answers(0, 100, ACK, 1);
+	answered(&length);
+	assert_int_equal(ft_outside_answered(&outside, UINT64_MAX), 2);
+	/* And for the twin each of them is. */
+	several(0);
+	guest_answers(0, 0, ACK, 500);
+	guest_answers(0, 0, ACK, 10);
+	answered(&length);
+	assert_int_equal(get32(answered(&length) + 42), 7000 + 10);
+	assert_int_equal(ft_outside_answered(&outside, UINT64_MAX), 0);
+}
+
+static void a_flow_is_answered_by_what_comes_after_all_of_it(void **state)
+{
+	several(SENDERS);
+	/* Before all was delivered: the rest of an answer to something older. */
+	guest_answers(0, 0, ACK, 20);
+	for (uint32_t i = 0; i < SENDERS; i++)
+		deliver_all_of(i);
+	assert_int_equal(ft_outside_answered(&outside, UINT64_MAX), 0);
+	/* Neither an acknowledgement, nor old data again, nor a probe says that anybody has looked at it. */
+	guest_answers(0, 100, ACK, 0);
+	guest_answers(0, 100, ACK, 20);
+	tcp("10.0.2.15", 80, "10.0.2.9", 50000, 7019, 1100, ACK, 0);
+	guest_takes_the_wire();
+	assert_int_equal(ft_outside_answered(&outside, UINT64_MAX), 0);
+	now = 6000;
+	guest_answers(0, 100, ACK, 21);
+	assert_int_equal(ft_outside_answered(&outside, 5999), 0);
+	assert_int_equal(ft_outside_answered(&outside, 6000), 1);
+	/* Only leading flows count. */
+	now = 7000;
+	guest_answers(2, 100, RST, 0);
+	assert_int_equal(ft_outside_answered(&outside, 7000), 1);
+	now = 8000;
+	guest_answers(1, 100, FIN | ACK, 0);
+	assert_int_equal(ft_outside_answered(&outside, 7000), 1);
+	assert_int_equal(ft_outside_answered(&outside, 8000), SENDERS);
+	/* It was answered once: what comes later does not make it later. */
+	now = 9000;
+	guest_answers(0, 100, ACK, 50);
+	assert_int_equal(ft_outside_answered(&outside, 8000), SENDERS);
+}
+
+static void a_datagram_back_answers_a_datagram(void **state)
+{
+	size_t length;
+	several(1);
+	flows[0].protocol = 17;
+	ip_header("10.0.2.9", "10.0.2.15", 17, 8 + 20);
+	const uint8_t *held = dressed(&length);
+	ft_outside_deliver(&outside, 0, held, length);
+	for (int delivered = 0; delivered < 2; delivered++) {
+		assert_int_equal(ft_outside_answered(&outside, UINT64_MAX), 0);
+		guest_answers(0, 0, ACK, 5); /* TCP with the same ports */
+		assert_int_equal(ft_outside_answered(&outside, UINT64_MAX), 0);
+		ip_header("10.0.2.15", "10.0.2.9", 17, 8 + 20);
+		put16(frame + 34, 80);
+		put16(frame + 36, 50000);
+		guest_takes_the_wire();
+		assert_int_equal(ft_outside_answered(&outside, UINT64_MAX), delivered);
+		ft_outside_delivered(&outside, 0);
+	}
 }
 
 /* A neighbour solicitation of the guest for this address. */
@@ -562,11 +745,11 @@ static void a_held_segment_behind_extension_headers_is_what_was_sent(void **stat
 	memcpy(wire + ip6 + 56, plain + ip6 + 40, length - ip6 - 40);
 	wire[ip6 + 6] = 60;
 	put16(wire + ip6 + 4, (unsigned)(length - ip6 - 40 + 16));
-	ft_outside_deliver(&outside, wire, length + 16);
+	ft_outside_deliver(&outside, 0, wire, length + 16);
 	/* The guest may acknowledge its FIN now, and gets no second one. */
 	guest_sends(7000, 1100, FIN | ACK, 0);
 	assert_int_equal(answered(&length)[47], ACK);
-	assert_int_equal(ft_outside_taken(&outside), 100);
+	assert_int_equal(ft_outside_taken(&outside, 0), 100);
 }
 
 static void the_same_ports_in_another_vlan_are_another_connection(void **state)
@@ -575,10 +758,10 @@ static void the_same_ports_in_another_vlan_are_another_connection(void **state)
 	struct way held = way;
 	way.tags = held.tags == 1 ? 2 : 1;
 	guest_sends(7000, 1100, ACK, 0);
-	assert_int_equal(ft_outside_taken(&outside), 0);
+	assert_int_equal(ft_outside_taken(&outside, 0), 0);
 	way = held;
 	guest_sends(7000, 1100, ACK, 0);
-	assert_int_equal(ft_outside_taken(&outside), 100);
+	assert_int_equal(ft_outside_taken(&outside, 0), 100);
 }
 
 /* Whatever bytes a guest sends: no access outside the frame (the sanitizers look), answers of possible sizes. */
@@ -604,7 +787,7 @@ static void garbage_is_survived(void **state)
 			}
 		}
 		ft_outside_take(&outside, exact, n, now);
-		ft_outside_deliver(&outside, exact, n);
+		ft_outside_deliver(&outside, 0, exact, n);
 		free(exact);
 		const uint8_t *f;
 		while ((f = ft_outside_next(&outside, now + DELAY, &length)))
@@ -646,6 +829,10 @@ int main(void)
 	    cmocka_unit_test_setup(echo_requests_are_answered, fresh),
 	    cmocka_unit_test_setup(more_than_it_can_hold_is_counted_and_nothing_is_overwritten, fresh),
 	    cmocka_unit_test_setup(arp_is_answered_for_others_and_never_for_the_guest, fresh),
+	    cmocka_unit_test_setup(each_sender_has_a_state_of_its_own, fresh),
+	    cmocka_unit_test_setup(what_a_run_does_not_deliver_is_any_other_connection, fresh),
+	    cmocka_unit_test_setup(a_flow_is_answered_by_what_comes_after_all_of_it, fresh),
+	    cmocka_unit_test_setup(a_datagram_back_answers_a_datagram, fresh),
 	    cmocka_unit_test_setup(the_same_ports_in_another_vlan_are_another_connection, fresh),
 	};
 	static struct way six[] = {{true, 0}, {true, 1}, {true, 2}};

@@ -71,12 +71,11 @@ static int done(void **state)
 	return 0;
 }
 
-static struct ft_trial_begin usual(uint64_t hold)
+static struct ft_trial_begin usual(uint64_t trial)
 {
-	return (struct ft_trial_begin){.hold = hold,
+	return (struct ft_trial_begin){.trial = trial,
+				       .flows = 1,
 				       .frames = 1,
-				       .bytes = 10,
-				       .protocol = 17,
 				       .seed = 1234,
 				       .handling_instructions = 10000000,
 				       .horizon_ns = 1000000000,
@@ -88,24 +87,33 @@ static struct ft_trial_begin usual(uint64_t hold)
 static void ask(const struct ft_trial_begin *begin)
 {
 	uint8_t frame[8 + 60] = {0};
-	memcpy(frame, &begin->hold, 8);
-	struct ft_trial_go go = {.hold = begin->hold};
+	memcpy(frame, &begin->trial, 8);
+	struct ft_trial_go go = {.trial = begin->trial};
 	bool pending;
 	assert_int_equal(ft_slots_command(&slots, FT_TRIAL_BEGIN, begin, sizeof(*begin)), 0);
-	assert_int_equal(ft_slots_command(&slots, FT_TRIAL_FRAME, frame, sizeof(frame)), 0);
+	for (uint32_t i = 0; i < begin->flows; i++) {
+		struct ft_trial_flow flow = {.trial = begin->trial,
+					     .frames = 1,
+					     .bytes = 10,
+					     .protocol = 17,
+					     .client_port = (uint16_t)(1000 + i)};
+		assert_int_equal(ft_slots_command(&slots, FT_TRIAL_FLOW, &flow, sizeof(flow)), 0);
+	}
+	for (uint32_t i = 0; i < begin->flows; i++)
+		assert_int_equal(ft_slots_command(&slots, FT_TRIAL_FRAME, frame, sizeof(frame)), 0);
 	assert_int_equal(ft_slots_command(&slots, FT_TRIAL_GO, &go, sizeof(go)), 0);
 	ft_slots_work(&slots, 0, &pending);
 }
 
-static void order_twin(uint64_t hold, uint64_t until)
+static void order_run(uint64_t trial, uint32_t flows, uint64_t until)
 {
-	struct ft_trial_twin twin = {.hold = hold, .until_vtime_ns = until};
-	assert_int_equal(ft_slots_command(&slots, FT_TRIAL_TWIN, &twin, sizeof(twin)), 0);
+	struct ft_trial_run run = {.trial = trial, .flows = flows, .until_vtime_ns = until};
+	assert_int_equal(ft_slots_command(&slots, FT_TRIAL_RUN, &run, sizeof(run)), 0);
 }
 
-static void order_finish(uint64_t hold)
+static void order_finish(uint64_t trial)
 {
-	struct ft_trial_go go = {.hold = hold};
+	struct ft_trial_go go = {.trial = trial};
 	assert_int_equal(ft_slots_command(&slots, FT_TRIAL_FINISH, &go, sizeof(go)), 0);
 }
 
@@ -114,7 +122,7 @@ static char detail[256];
 static uint64_t others; /* records passed over */
 
 /* The next event of this type; the vmm's loop goes on meanwhile. */
-static void wait_for(enum ft_event_type type, uint64_t hold)
+static void wait_for(enum ft_event_type type, uint64_t trial)
 {
 	static uint8_t record[FT_EVENT_MAX];
 	const char *strings[FT_EVENT_STRINGS];
@@ -129,22 +137,22 @@ static void wait_for(enum ft_event_type type, uint64_t hold)
 			continue;
 		}
 		assert_int_equal(ft_event_check(record, (size_t)n, &event, strings), 0);
-		if (event.type == type && event.trial == hold) {
+		if (event.type == type && event.trial == trial) {
 			snprintf(detail, sizeof(detail), "%s", strings[0]);
 			return;
 		}
 		others++;
 	}
-	fail_msg("no %s came for hold %lu", ft_event_name(type), (unsigned long)hold);
+	fail_msg("no %s came for trial %lu", ft_event_name(type), (unsigned long)trial);
 }
 
-static void trial_ends(uint64_t hold, enum ft_trial_end end)
+static void trial_ends(uint64_t trial, enum ft_trial_end end)
 {
-	wait_for(FT_EVENT_TRIAL_END, hold);
+	wait_for(FT_EVENT_TRIAL_END, trial);
 	assert_string_equal(ft_trial_end_label((unsigned)event.a[0]), ft_trial_end_label(end));
 	struct ft_event ended = event;
-	order_finish(hold);
-	wait_for(FT_EVENT_SEED_GONE, hold);
+	order_finish(trial);
+	wait_for(FT_EVENT_SEED_GONE, trial);
 	assert_int_equal(event.a[0], FT_SEED_FINISHED);
 	event = ended;
 }
@@ -174,6 +182,9 @@ static void a_run_that_proves_nothing_ends_at_its_horizon(void **state)
 	struct ft_trial_begin begin = usual(1);
 	ask(&begin);
 	assert_true(slots.last_pause_ns > 0);
+	wait_for(FT_EVENT_TRIAL_ANSWERED, 1);
+	assert_int_equal(event.a[0], 1);
+	assert_int_equal(event.a[1], 0);
 	trial_ends(1, FT_TRIAL_END_HORIZON);
 	assert_int_equal(event.a[4], 0);
 	assert_int_equal(event.role, FT_ROLE_TRIAL);
@@ -257,7 +268,7 @@ static void a_forbidden_system_call_kills_the_clone_alone(void **state)
 	assert_int_equal(event.a[0], FT_TRIAL_END_KILLED);
 	assert_string_equal(detail, "made a forbidden system call");
 	/* Its seed lives: a twin of a better mind can still be made. */
-	order_twin(1, 0);
+	order_run(1, 0, 0);
 	wait_for(FT_EVENT_TRIAL_END, 1);
 	assert_int_equal(event.role, FT_ROLE_TWIN);
 	order_finish(1);
@@ -283,14 +294,14 @@ static void the_same_trial_twice_is_the_same(void **state)
 	struct ft_event first[2];
 	uint64_t records[2];
 	script_set(machine, SCRIPT_DIRTY);
-	for (uint64_t hold = 1; hold <= 2; hold++) {
-		struct ft_trial_begin begin = usual(hold);
+	for (uint64_t trial = 1; trial <= 2; trial++) {
+		struct ft_trial_begin begin = usual(trial);
 		ask(&begin);
-		wait_for(FT_EVENT_TRIAL_END, hold);
-		first[hold - 1] = event;
-		records[hold - 1] = others;
-		order_finish(hold);
-		wait_for(FT_EVENT_SEED_GONE, hold);
+		wait_for(FT_EVENT_TRIAL_END, trial);
+		first[trial - 1] = event;
+		records[trial - 1] = others;
+		order_finish(trial);
+		wait_for(FT_EVENT_SEED_GONE, trial);
 	}
 	assert_int_equal(first[0].a[0], FT_TRIAL_END_NEVER_IDLE);
 	first[0].a[5] = first[1].a[5]; /* how fast the host was */
@@ -310,7 +321,7 @@ static void a_twin_stops_where_the_trial_did(void **state)
 	wait_for(FT_EVENT_TRIAL_END, 1);
 	uint64_t until = event.vtime_ns;
 	assert_true(until > 0);
-	order_twin(1, until);
+	order_run(1, 0, until);
 	wait_for(FT_EVENT_TRIAL_END, 1);
 	assert_int_equal(event.role, FT_ROLE_TWIN);
 	assert_int_equal(event.a[0], FT_TRIAL_END_HORIZON);
@@ -319,13 +330,102 @@ static void a_twin_stops_where_the_trial_did(void **state)
 	wait_for(FT_EVENT_SEED_GONE, 1);
 }
 
+/* ---- One run after the other -------------------------------------------------------------------------------------- */
+
+/* Ends as the next run of the request has to. */
+static void next_run_ends(uint64_t trial, enum ft_event_role role, enum ft_trial_end end)
+{
+	wait_for(FT_EVENT_TRIAL_END, trial);
+	assert_int_equal(event.role, role);
+	assert_string_equal(ft_trial_end_label((unsigned)event.a[0]), ft_trial_end_label(end));
+}
+
+static void a_seed_makes_one_run_after_the_other(void **state)
+{
+	struct ft_trial_begin begin = usual(1);
+	begin.flows = begin.frames = 3;
+	script_set(machine, SCRIPT_DIRTY);
+	ask(&begin);
+	next_run_ends(1, FT_ROLE_TRIAL, FT_TRIAL_END_NEVER_IDLE);
+	uint64_t hash = event.a[1];
+	for (uint32_t i = 0; i < 3; i++) {
+		/* At once: the process of the run before is still there. */
+		order_run(1, 3 - i, 0);
+		next_run_ends(1, FT_ROLE_TRIAL, FT_TRIAL_END_NEVER_IDLE);
+		assert_true(hash == event.a[1]);
+	}
+	order_run(1, 2, 0);
+	wait_for(FT_EVENT_TRIAL_ANSWERED, 1);
+	assert_int_equal(event.a[0], 2);
+	next_run_ends(1, FT_ROLE_TRIAL, FT_TRIAL_END_NEVER_IDLE);
+	/* The twin says nothing of answers: its end comes first. */
+	order_run(1, 0, 5000);
+	next_run_ends(1, FT_ROLE_TWIN, FT_TRIAL_END_HORIZON);
+	assert_int_equal(others, 0);
+	assert_int_equal(event.vtime_ns, 5000);
+	order_finish(1);
+	wait_for(FT_EVENT_SEED_GONE, 1);
+	assert_int_equal(event.a[0], FT_SEED_FINISHED);
+}
+
+static void an_order_waits_for_the_run_and_a_second_one_makes_no_sense(void **state)
+{
+	struct ft_trial_begin begin = usual(1);
+	begin.wall_ns = 1;
+	script_set(machine, SCRIPT_HANG);
+	ask(&begin);
+	order_run(1, 0, 1);
+	next_run_ends(1, FT_ROLE_TRIAL, FT_TRIAL_END_WALL);
+	next_run_ends(1, FT_ROLE_TWIN, FT_TRIAL_END_WALL);
+	order_run(1, 1, 0);
+	order_run(1, 1, 0);
+	order_run(1, 1, 0);
+	wait_for(FT_EVENT_SEED_GONE, 1);
+	assert_int_equal(event.a[0], FT_SEED_REFUSED);
+	assert_string_equal(detail, "an order made no sense");
+}
+
+static void more_flows_than_there_are_or_too_many_runs_end_the_seed(void **state)
+{
+	struct ft_trial_begin begin = usual(1);
+	begin.flows = begin.frames = 2;
+	script_set(machine, SCRIPT_REBOOT);
+	ask(&begin);
+	next_run_ends(1, FT_ROLE_TRIAL, FT_TRIAL_END_RESET);
+	order_run(1, 3, 0);
+	wait_for(FT_EVENT_SEED_GONE, 1);
+	assert_int_equal(event.a[0], FT_SEED_REFUSED);
+	begin = usual(2);
+	ask(&begin);
+	for (unsigned i = 0; i < FT_SEED_RUNS; i++) {
+		next_run_ends(2, FT_ROLE_TRIAL, FT_TRIAL_END_RESET);
+		order_run(2, 1, 0);
+	}
+	wait_for(FT_EVENT_SEED_GONE, 2);
+	assert_int_equal(event.a[0], FT_SEED_REFUSED);
+	assert_int_equal(others, 0);
+}
+
+/* A link that is closed and a seed that is told to finish end a run that is under way, and what waits behind it. */
+static void the_end_of_a_request_ends_its_run_and_what_waits(void **state)
+{
+	struct ft_trial_begin begin = usual(1);
+	script_set(machine, SCRIPT_HANG);
+	ask(&begin);
+	order_run(1, 1, 0);
+	order_finish(1);
+	wait_for(FT_EVENT_SEED_GONE, 1);
+	assert_int_equal(event.a[0], FT_SEED_FINISHED);
+	assert_int_equal(others, 1); /* SEED_READY */
+}
+
 /* ---- Admission and account --------------------------------------------------------------------------------------- */
 
 static void more_than_the_slots_is_refused_as_busy(void **state)
 {
 	script_set(machine, SCRIPT_HANG);
-	for (uint64_t hold = 1; hold <= 3; hold++) {
-		struct ft_trial_begin begin = usual(hold);
+	for (uint64_t trial = 1; trial <= 3; trial++) {
+		struct ft_trial_begin begin = usual(trial);
 		ask(&begin);
 	}
 	wait_for(FT_EVENT_SEED_GONE, 3);
@@ -376,8 +476,8 @@ static void nonsense_is_refused(void **state)
 	assert_int_equal(event.a[0], FT_SEED_REFUSED);
 	assert_int_equal(ft_slots_command(&slots, 99, &begin, sizeof(begin)), -EPROTO);
 	assert_int_equal(ft_slots_command(&slots, FT_TRIAL_GO, &begin, sizeof(begin)), -EPROTO);
-	/* Orders for a hold that was never there. */
-	order_twin(77, 1);
+	/* Orders for a trial that was never there. */
+	order_run(77, 0, 1);
 	order_finish(77);
 }
 
@@ -469,7 +569,9 @@ static void a_clone_has_the_descriptors_and_maps_it_should_have(void **state)
 	} else {
 		assert_int_equal(descriptors(clone, what, sizeof(what)), 1);
 		assert_memory_equal(what, "socket:", 7);
-		/* Events, orders, and the clone's pidfd. */
+		/* Events, orders, and the clone's pidfd, which it may not have yet. */
+		for (int tries = 0; tries < PATIENCE_MS / 10 && descriptors(seed, what, sizeof(what)) < 3; tries++)
+			poll(NULL, 0, 10);
 		assert_int_equal(descriptors(seed, what, sizeof(what)), 3);
 		assert_false(file_has(clone, "maps", "foretaste-link"));
 		assert_false(file_has(clone, "maps", "rw-s"));
@@ -509,6 +611,10 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(a_flood_of_events_is_bounded_and_said, fresh, done),
 	    cmocka_unit_test_setup_teardown(the_same_trial_twice_is_the_same, fresh, done),
 	    cmocka_unit_test_setup_teardown(a_twin_stops_where_the_trial_did, fresh, done),
+	    cmocka_unit_test_setup_teardown(a_seed_makes_one_run_after_the_other, fresh, done),
+	    cmocka_unit_test_setup_teardown(an_order_waits_for_the_run_and_a_second_one_makes_no_sense, fresh, done),
+	    cmocka_unit_test_setup_teardown(more_flows_than_there_are_or_too_many_runs_end_the_seed, fresh, done),
+	    cmocka_unit_test_setup_teardown(the_end_of_a_request_ends_its_run_and_what_waits, fresh, done),
 	    cmocka_unit_test_setup_teardown(more_than_the_slots_is_refused_as_busy, fresh, done),
 	    cmocka_unit_test_setup_teardown(a_request_waits_for_the_frames_before_it, fresh, done),
 	    cmocka_unit_test_setup_teardown(a_finished_request_is_never_forked, fresh, done),

@@ -29,7 +29,10 @@ static const char rules_text[] =
     "  \"any\": {\"event\": \"trial.end\", \"where\": {\"end\": [\"reset\", \"triple-fault\"]}}},"
     " {\"sid\": 5, \"name\": \"many\", \"text\": \"it removed many\", \"severity\": 3, \"verdict\": "
     "\"malicious\","
-    "  \"threshold\": {\"of\": {\"event\": \"file.remove\"}, \"count\": 3}}]";
+    "  \"threshold\": {\"of\": {\"event\": \"file.remove\"}, \"count\": 3}},"
+    " {\"sid\": 6, \"name\": \"answered\", \"text\": \"it answered\", \"severity\": 1, \"verdict\": "
+    "\"malicious\","
+    "  \"any\": {\"event\": \"trial.answered\"}}]";
 
 #define KEPT (FT_TRACE_EVENTS + FT_TRACE_EVENT_RESERVE)
 
@@ -440,6 +443,25 @@ static void strangers_are_ignored(void **state)
 	end(&court);
 }
 
+/* Not even for a rule that asks for it. */
+static void how_far_a_group_was_answered_is_no_evidence(void **state)
+{
+	struct court court;
+	begin(&court);
+	seed(&court);
+	handled(&court, 141, 141);
+	assert_int_equal(
+	    add(&court, FT_EVENT_TRIAL_ANSWERED, FT_ROLE_TRIAL, 120000, "", NULL, NULL, FIELDS(3, 2)), 0);
+	ended(&court, FT_ROLE_TRIAL, FT_TRIAL_END_HORIZON, true);
+	assert_int_equal(ft_case_step(court.c), FT_CASE_JUDGED);
+	assert_verdict(&court, FT_VERDICT_CLEAN, 4000001);
+	json_t *record = json_object();
+	assert_int_equal(ft_case_record(court.c, record), 0);
+	assert_int_equal(json_array_size(json_object_get(record, "evidence")), 2);
+	json_decref(record);
+	end(&court);
+}
+
 static void the_record_tells_the_story_in_order(void **state)
 {
 	struct court court;
@@ -505,6 +527,7 @@ int main(void)
 	    cmocka_unit_test(a_flood_of_parts_hides_nothing),
 	    cmocka_unit_test(abandoned_trials_and_twins_prove_nothing),
 	    cmocka_unit_test(strangers_are_ignored),
+	    cmocka_unit_test(how_far_a_group_was_answered_is_no_evidence),
 	    cmocka_unit_test(the_record_tells_the_story_in_order),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -255,17 +255,19 @@ bool peer_get(struct stand *s, uint16_t port, const char *path)
 	return good;
 }
 
-void peer_describe(const struct peer *p, uint32_t from, uint32_t bytes, struct ft_trial_begin *begin)
+struct ft_trial_flow peer_flow(const struct peer *p, uint32_t from, uint32_t bytes, uint32_t frames)
 {
-	begin->bytes = bytes;
-	begin->client_ip = ft_address_v4(&(uint32_t){htonl(p->ip)});
-	begin->server_ip = ft_address_v4(&(uint32_t){htonl(p->guest_ip)});
-	begin->client_port = htons(p->port);
-	begin->server_port = htons(p->guest_port);
-	begin->protocol = 6;
-	memcpy(begin->client_mac, p->mac, 6);
-	begin->first_sequence = from;
-	begin->next_sequence = from + bytes;
-	begin->client_ack = p->received_to;
-	begin->client_window = 0xffff;
+	struct ft_trial_flow flow = {.frames = frames,
+				     .bytes = bytes,
+				     .client_ip = ft_address_v4(&(uint32_t){htonl(p->ip)}),
+				     .server_ip = ft_address_v4(&(uint32_t){htonl(p->guest_ip)}),
+				     .client_port = htons(p->port),
+				     .server_port = htons(p->guest_port),
+				     .protocol = 6,
+				     .first_sequence = from,
+				     .next_sequence = from + bytes,
+				     .client_ack = p->received_to,
+				     .client_window = 0xffff};
+	memcpy(flow.client_mac, p->mac, 6);
+	return flow;
 }

@@ -35,7 +35,7 @@ void peer_put(struct peer *p, const struct stand_frame *frame);
 /* One request to the live guest and its whole answer (the guest closes). False: no answer. */
 bool peer_get(struct stand *s, uint16_t port, const char *path);
 
-/* The flow as a trial wants to know it: frames hold `bytes` bytes that begin at sequence from. */
-void peer_describe(const struct peer *p, uint32_t from, uint32_t bytes, struct ft_trial_begin *begin);
+/* The flow as a trial wants to know it: `frames` frames hold `bytes` bytes that begin at sequence from. */
+struct ft_trial_flow peer_flow(const struct peer *p, uint32_t from, uint32_t bytes, uint32_t frames);
 
 #endif

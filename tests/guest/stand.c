@@ -192,9 +192,9 @@ void stand_end(struct stand *s)
 
 /* ---- Trials ----------------------------------------------------------------------------------------------------- */
 
-struct ft_trial_begin stand_budgets(uint64_t hold)
+struct ft_trial_begin stand_budgets(uint64_t trial)
 {
-	return (struct ft_trial_begin){.hold = hold,
+	return (struct ft_trial_begin){.trial = trial,
 				       .seed = 0x5eed,
 				       .handling_instructions = 4000000000ull,
 				       .horizon_ns = 120000000000ull,
@@ -211,24 +211,37 @@ static void command(struct stand *s, uint32_t kind, const void *a, size_t a_leng
 		give_up("the command ring is full");
 }
 
-void stand_ask(struct stand *s, struct ft_trial_begin *begin, const struct stand_frame *frames,
-	       uint32_t count)
+void stand_ask(struct stand *s, struct ft_trial_begin *begin, struct ft_trial_flow *flows, uint32_t count,
+	       const struct stand_frame *frames)
 {
-	struct ft_trial_go go = {.hold = begin->hold};
+	struct ft_trial_go go = {.trial = begin->trial};
 	begin->rx_index = s->link.rx.index;
-	begin->frames = count;
-	command(s, FT_TRIAL_BEGIN, begin, sizeof(*begin), NULL, 0);
+	begin->flows = count;
+	begin->frames = 0;
 	for (uint32_t i = 0; i < count; i++)
-		command(s, FT_TRIAL_FRAME, &begin->hold, sizeof(begin->hold), frames[i].bytes,
+		begin->frames += flows[i].frames;
+	command(s, FT_TRIAL_BEGIN, begin, sizeof(*begin), NULL, 0);
+	for (uint32_t i = 0; i < count; i++) {
+		flows[i].trial = begin->trial;
+		command(s, FT_TRIAL_FLOW, &flows[i], sizeof(flows[i]), NULL, 0);
+	}
+	for (uint32_t i = 0; i < begin->frames; i++)
+		command(s, FT_TRIAL_FRAME, &begin->trial, sizeof(begin->trial), frames[i].bytes,
 			frames[i].length);
 	command(s, FT_TRIAL_GO, &go, sizeof(go), NULL, 0);
 	ft_ring_kick(&s->link.cmd);
 }
 
-void stand_twin(struct stand *s, uint64_t hold, uint64_t until_vtime_ns)
+void stand_run(struct stand *s, uint64_t number, struct stand_trial *t, uint32_t flows, uint64_t until_vtime_ns)
 {
-	struct ft_trial_twin twin = {.hold = hold, .until_vtime_ns = until_vtime_ns};
-	command(s, FT_TRIAL_TWIN, &twin, sizeof(twin), NULL, 0);
+	struct ft_trial_run run = {.trial = number, .flows = flows, .until_vtime_ns = until_vtime_ns};
+	if (flows) {
+		t->handled = t->answered = t->end = NULL;
+		t->first = t->count;
+	} else {
+		t->twin_end = NULL;
+	}
+	command(s, FT_TRIAL_RUN, &run, sizeof(run), NULL, 0);
 	ft_ring_kick(&s->link.cmd);
 }
 
@@ -249,6 +262,8 @@ static void keep(struct stand_trial *t, const struct ft_event *event, const char
 		t->ready = e;
 	else if (event->type == FT_EVENT_TRIAL_HANDLED)
 		t->handled = e;
+	else if (event->type == FT_EVENT_TRIAL_ANSWERED)
+		t->answered = e;
 	else if (event->type == FT_EVENT_TRIAL_END && event->role == FT_ROLE_TRIAL)
 		t->end = e;
 	else if (event->type == FT_EVENT_TRIAL_END)
@@ -258,7 +273,7 @@ static void keep(struct stand_trial *t, const struct ft_event *event, const char
 }
 
 /* Takes one event, if there is one within a moment; false: none. */
-static bool take(struct stand *s, uint64_t hold_a, struct stand_trial *a, uint64_t hold_b,
+static bool take(struct stand *s, uint64_t number_a, struct stand_trial *a, uint64_t number_b,
 		 struct stand_trial *b)
 {
 	static uint8_t record[FT_EVENT_MAX];
@@ -273,48 +288,48 @@ static bool take(struct stand *s, uint64_t hold_a, struct stand_trial *a, uint64
 	}
 	if (ft_event_check(record, (size_t)n, &event, strings))
 		give_up("a malformed event came");
-	if (event.trial == hold_a)
+	if (event.trial == number_a)
 		keep(a, &event, strings);
-	else if (b && event.trial == hold_b)
+	else if (b && event.trial == number_b)
 		keep(b, &event, strings);
 	return true;
 }
 
 /* Takes events until *until is set, or the seed is gone. A fast clone's events may come before SEED_READY, which the live
  * vmm sends: that is waited for, too. */
-static void collect(struct stand *s, uint64_t hold, struct stand_trial *t,
+static void collect(struct stand *s, uint64_t number, struct stand_trial *t,
 		    const struct stand_event *const *until, void (*meanwhile)(void *), void *context)
 {
 	for (int waited = 0; waited < STAND_PATIENCE_MS && (!*until || !t->ready) && !t->gone;) {
 		if (meanwhile)
 			meanwhile(context);
-		waited += take(s, hold, t, 0, NULL) ? 0 : 5;
+		waited += take(s, number, t, 0, NULL) ? 0 : 5;
 	}
 	if (!*until && !t->gone)
 		give_up("a trial never ended");
 }
 
-void stand_collect_two(struct stand *s, uint64_t hold_a, struct stand_trial *a, uint64_t hold_b,
+void stand_collect_two(struct stand *s, uint64_t number_a, struct stand_trial *a, uint64_t number_b,
 		       struct stand_trial *b)
 {
 	for (int waited = 0; waited < STAND_PATIENCE_MS && (!a->end || !b->end || !a->ready || !b->ready);)
-		waited += take(s, hold_a, a, hold_b, b) ? 0 : 5;
+		waited += take(s, number_a, a, number_b, b) ? 0 : 5;
 	if (!a->end || !b->end)
 		give_up("a trial never ended");
 }
 
-void stand_collect(struct stand *s, uint64_t hold, struct stand_trial *t, bool twin,
+void stand_collect(struct stand *s, uint64_t number, struct stand_trial *t, bool twin,
 		   void (*meanwhile)(void *), void *context)
 {
-	collect(s, hold, t, twin ? &t->twin_end : &t->end, meanwhile, context);
+	collect(s, number, t, twin ? &t->twin_end : &t->end, meanwhile, context);
 }
 
-void stand_finish(struct stand *s, uint64_t hold, struct stand_trial *t)
+void stand_finish(struct stand *s, uint64_t number, struct stand_trial *t)
 {
-	struct ft_trial_go go = {.hold = hold};
+	struct ft_trial_go go = {.trial = number};
 	command(s, FT_TRIAL_FINISH, &go, sizeof(go), NULL, 0);
 	ft_ring_kick(&s->link.cmd);
-	collect(s, hold, t, &t->gone, NULL, NULL);
+	collect(s, number, t, &t->gone, NULL, NULL);
 }
 
 void stand_trial_free(struct stand_trial *t)
@@ -329,7 +344,7 @@ void stand_trial_free(struct stand_trial *t)
 const struct stand_event *stand_find(const struct stand_trial *t, enum ft_event_role role,
 				     enum ft_event_type type, const char *text)
 {
-	for (size_t i = 0; i < t->count; i++)
+	for (size_t i = t->first; i < t->count; i++)
 		if (t->events[i].event.role == role && t->events[i].event.type == type &&
 		    (!text || strstr(t->events[i].strings[0], text)))
 			return &t->events[i];

@@ -64,9 +64,10 @@ struct stand_event {
 };
 
 struct stand_trial {
-	struct stand_event *events; /* of one hold, in order of arrival */
+	struct stand_event *events; /* of one request, in order of arrival */
 	size_t count;
-	const struct stand_event *ready, *handled, *end, *twin_end, *gone; /* NULL until seen */
+	size_t first; /* event of the last trial; those before are of the runs before it */
+	const struct stand_event *ready, *handled, *answered, *end, *twin_end, *gone; /* NULL until seen; of the last run that told it */
 };
 
 struct stand_frame {
@@ -75,23 +76,26 @@ struct stand_frame {
 };
 
 /* Budgets as generous as tests want them. */
-struct ft_trial_begin stand_budgets(uint64_t hold);
+struct ft_trial_begin stand_budgets(uint64_t trial);
 
-/* BEGIN, frames, GO. rx_index and frames are filled here. */
-void stand_ask(struct stand *s, struct ft_trial_begin *begin, const struct stand_frame *frames,
-	       uint32_t count);
+/* BEGIN, flows, frames, GO. frames: of all flows, one flow's behind the other's; each flow says how many are its own. What
+ * `begin` says of them and rx_index, and the number of the request in each flow, are filled here. */
+void stand_ask(struct stand *s, struct ft_trial_begin *begin, struct ft_trial_flow *flows, uint32_t count,
+	       const struct stand_frame *frames);
 
-/* Collects events of the hold until its trial (twin: its twin) has ended or the seed is gone. meanwhile may be NULL. */
-void stand_collect(struct stand *s, uint64_t hold, struct stand_trial *trial, bool twin,
+/* Collects events of the request until its trial (twin: its twin) has ended or the seed is gone. meanwhile may be NULL. */
+void stand_collect(struct stand *s, uint64_t number, struct stand_trial *trial, bool twin,
 		   void (*meanwhile)(void *), void *context);
 /* The same for two trials that run at one time. */
-void stand_collect_two(struct stand *s, uint64_t hold_a, struct stand_trial *a, uint64_t hold_b,
+void stand_collect_two(struct stand *s, uint64_t number_a, struct stand_trial *a, uint64_t number_b,
 		       struct stand_trial *b);
-void stand_twin(struct stand *s, uint64_t hold, uint64_t until_vtime_ns);
-void stand_finish(struct stand *s, uint64_t hold, struct stand_trial *trial);
+/* Another run of the same seed, once the one before has ended: of the first flows, or (0) the twin, up to that virtual time.
+ * What its kind of run told before is forgotten, its events are not. */
+void stand_run(struct stand *s, uint64_t number, struct stand_trial *trial, uint32_t flows, uint64_t until_vtime_ns);
+void stand_finish(struct stand *s, uint64_t number, struct stand_trial *trial);
 void stand_trial_free(struct stand_trial *trial);
 
-/* First event of the trial of this role and type whose first string contains text (NULL: any). */
+/* First event since the last trial of this role and type whose first string contains text (NULL: any). */
 const struct stand_event *stand_find(const struct stand_trial *trial, enum ft_event_role role,
 				     enum ft_event_type type, const char *text);
 void stand_print(const struct stand_trial *trial);

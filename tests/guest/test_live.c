@@ -150,14 +150,14 @@ static void a_trial_is_run_over_the_link(void **state)
 	struct stand_frame frame = {.length = 60};
 	start(&s, SCRIPT_SPIN);
 	struct ft_trial_begin begin = stand_budgets(5);
-	begin.protocol = 17;
+	struct ft_trial_flow flow = {.frames = 1, .protocol = 17};
 	begin.handling_instructions = 5000000;
-	stand_ask(&s, &begin, &frame, 1);
+	stand_ask(&s, &begin, &flow, 1, &frame);
 	stand_collect(&s, 5, &trial, false, NULL, NULL);
 	assert_non_null(trial.ready);
 	assert_non_null(trial.end);
 	assert_int_equal(trial.end->event.a[0], FT_TRIAL_END_NEVER_IDLE);
-	stand_twin(&s, 5, trial.end->event.vtime_ns);
+	stand_run(&s, 5, &trial, 0, trial.end->event.vtime_ns);
 	stand_collect(&s, 5, &trial, true, NULL, NULL);
 	assert_non_null(trial.twin_end);
 	stand_finish(&s, 5, &trial);
@@ -227,9 +227,9 @@ static void a_killed_vmm_leaves_no_process(void **state)
 	struct stand_frame frame = {.length = 60};
 	start(&s, SCRIPT_SPIN);
 	struct ft_trial_begin begin = stand_budgets(5);
-	begin.protocol = 17;
+	struct ft_trial_flow flow = {.frames = 1, .protocol = 17};
 	begin.handling_instructions = begin.horizon_instructions = UINT64_MAX;
-	stand_ask(&s, &begin, &frame, 1);
+	stand_ask(&s, &begin, &flow, 1, &frame);
 	pid_t seed = child_of(s.pid), clone = child_of(seed);
 	struct pollfd fds[2] = {{.fd = (int)syscall(SYS_pidfd_open, seed, 0), .events = POLLIN},
 				{.fd = (int)syscall(SYS_pidfd_open, clone, 0), .events = POLLIN}};

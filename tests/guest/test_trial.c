@@ -6,6 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -15,7 +18,7 @@
 
 static struct stand s;
 static uint16_t next_port = 50000;
-static uint64_t next_hold = 1;
+static uint64_t next_trial = 1;
 static bool verbose;
 
 static int boot(void **state)
@@ -42,8 +45,8 @@ static int shut(void **state)
 struct attempt {
 	struct peer peer;
 	struct ft_trial_begin begin;
+	struct ft_trial_flow flow;
 	struct stand_frame frames[16];
-	uint32_t count;
 	struct stand_trial trial;
 };
 
@@ -55,17 +58,17 @@ static void prepare(struct attempt *a, const char *target)
 	assert_true(peer_connect(&a->peer));
 	int n = snprintf(request, sizeof(request), "GET %s HTTP/1.1\r\nHost: guest\r\n\r\n", target);
 	assert_in_range(n, 1, sizeof(request) - 1);
-	a->begin = stand_budgets(next_hold++);
-	peer_describe(&a->peer, a->peer.sequence, (uint32_t)n, &a->begin);
+	a->begin = stand_budgets(next_trial++);
+	a->flow = peer_flow(&a->peer, a->peer.sequence, (uint32_t)n, 0);
 	for (int at = 0; at < n; at += 1400)
 		peer_segment(&a->peer, request + at, (size_t)(n - at < 1400 ? n - at : 1400),
-			     &a->frames[a->count++]);
+			     &a->frames[a->flow.frames++]);
 }
 
 static void try(struct attempt *a)
 {
-	stand_ask(&s, &a->begin, a->frames, a->count);
-	stand_collect(&s, a->begin.hold, &a->trial, false, peer_meanwhile, &a->peer);
+	stand_ask(&s, &a->begin, &a->flow, 1, a->frames);
+	stand_collect(&s, a->begin.trial, &a->trial, false, peer_meanwhile, &a->peer);
 	if (verbose)
 		stand_print(&a->trial);
 	assert_non_null(a->trial.ready);
@@ -74,20 +77,20 @@ static void try(struct attempt *a)
 
 static void twin(struct attempt *a)
 {
-	stand_twin(&s, a->begin.hold, a->trial.end->event.vtime_ns);
-	stand_collect(&s, a->begin.hold, &a->trial, true, peer_meanwhile, &a->peer);
+	stand_run(&s, a->begin.trial, &a->trial, 0, a->trial.end->event.vtime_ns);
+	stand_collect(&s, a->begin.trial, &a->trial, true, peer_meanwhile, &a->peer);
 	assert_non_null(a->trial.twin_end);
 }
 
 static void finish(struct attempt *a)
 {
-	stand_finish(&s, a->begin.hold, &a->trial);
+	stand_finish(&s, a->begin.trial, &a->trial);
 	assert_int_equal(a->trial.gone->event.a[0], 0);
 	/* Whatever the clone answered: nothing of it came out. */
 	peer_run(&a->peer, 50, NULL);
 	assert_int_equal(a->peer.length, 0);
 	assert_false(a->peer.reset);
-	assert_int_equal(a->peer.acknowledged, a->begin.first_sequence);
+	assert_int_equal(a->peer.acknowledged, a->flow.first_sequence);
 	stand_trial_free(&a->trial);
 	peer_close(&a->peer);
 }
@@ -110,7 +113,9 @@ static void an_innocent_request_is_handled_and_shows_only_what_it_should(void **
 	prepare(&a, "/cgi-bin/lookup?host=localhost&note=a;touch+/var/www/touched/x");
 	try(&a);
 	ends(&a, FT_TRIAL_END_HORIZON, true);
-	assert_int_equal(a.trial.handled->event.a[0], a.begin.bytes);
+	assert_int_equal(a.trial.handled->event.a[0], a.flow.bytes);
+	assert_int_equal(a.trial.answered->event.a[0], 1);
+	assert_int_equal(a.trial.answered->event.a[1], 1);
 	assert_true(saw(&a, FT_EVENT_EXEC, "/usr/lib/cgi-bin/lookup"));
 	assert_true(saw(&a, FT_EVENT_EXEC, "/usr/bin/getent"));
 	assert_false(saw(&a, FT_EVENT_EXEC, "touch"));
@@ -228,13 +233,13 @@ static void fork_two(struct attempt *a, struct attempt *b)
 	for (int tries = 0; tries < 20; tries++) {
 		prepare(a, "/cgi-bin/lookup?host=localhost;touch+/var/www/touched/again");
 		*b = *a;
-		b->begin.hold = next_hold++;
-		stand_ask(&s, &a->begin, a->frames, a->count);
-		stand_ask(&s, &b->begin, b->frames, b->count);
-		stand_collect_two(&s, a->begin.hold, &a->trial, b->begin.hold, &b->trial);
+		b->begin.trial = next_trial++;
+		stand_ask(&s, &a->begin, &a->flow, 1, a->frames);
+		stand_ask(&s, &b->begin, &b->flow, 1, b->frames);
+		stand_collect_two(&s, a->begin.trial, &a->trial, b->begin.trial, &b->trial);
 		if (a->trial.ready->event.a[1] == b->trial.ready->event.a[1])
 			return;
-		stand_finish(&s, b->begin.hold, &b->trial);
+		stand_finish(&s, b->begin.trial, &b->trial);
 		stand_trial_free(&b->trial);
 		finish(a);
 	}
@@ -265,7 +270,7 @@ static void the_same_trial_twice_is_the_same(void **state)
 	assert_true(compared > 10);
 	assert_true(a.trial.end->event.a[1] != 0);
 	assert_int_equal(a.trial.end->event.a[1], b.trial.end->event.a[1]);
-	stand_finish(&s, b.begin.hold, &b.trial);
+	stand_finish(&s, b.begin.trial, &b.trial);
 	stand_trial_free(&b.trial);
 	finish(&a);
 }
@@ -275,7 +280,7 @@ static void a_clone_without_the_connection_proves_nothing(void **state)
 	struct attempt a;
 	prepare(&a, "/");
 	/* The frames of a connection that the guest never had. */
-	for (uint32_t i = 0; i < a.count; i++) {
+	for (uint32_t i = 0; i < a.flow.frames; i++) {
 		a.frames[i].bytes[34] ^= 0x20;
 		/* Incremental checksum: port changed by 0x2000 (RFC 1624). */
 		uint32_t sum = (uint32_t)(a.frames[i].bytes[50] << 8 | a.frames[i].bytes[51]);
@@ -285,7 +290,7 @@ static void a_clone_without_the_connection_proves_nothing(void **state)
 		a.frames[i].bytes[50] = (uint8_t)(sum >> 8);
 		a.frames[i].bytes[51] = (uint8_t)sum;
 	}
-	a.begin.client_port ^= 0x20;
+	a.flow.client_port ^= 0x20;
 	try(&a);
 	assert_null(a.trial.handled);
 	assert_int_equal(a.trial.end->event.a[4], 0);
@@ -334,7 +339,7 @@ static void a_request_in_many_segments_and_on_a_kept_connection(void **state)
 	struct attempt a;
 	prepare(&a, "/");
 	/* The first request is released: it goes to the live guest. */
-	for (uint32_t i = 0; i < a.count; i++)
+	for (uint32_t i = 0; i < a.flow.frames; i++)
 		peer_put(&a.peer, &a.frames[i]);
 	peer_run(&a.peer, 1000, NULL);
 	assert_true(a.peer.length > 0);
@@ -347,20 +352,284 @@ static void a_request_in_many_segments_and_on_a_kept_connection(void **state)
 	for (int i = 0; i < 10; i++)
 		peer_segment(&a.peer, request + i, 1, &frames[i]);
 	peer_segment(&a.peer, request + 10, sizeof(request) - 11, &frames[10]);
-	a.begin = stand_budgets(next_hold++);
-	peer_describe(&a.peer, from, sizeof(request) - 1, &a.begin);
-	stand_ask(&s, &a.begin, frames, 11);
-	stand_collect(&s, a.begin.hold, &a.trial, false, peer_meanwhile, &a.peer);
+	a.begin = stand_budgets(next_trial++);
+	a.flow = peer_flow(&a.peer, from, sizeof(request) - 1, 11);
+	stand_ask(&s, &a.begin, &a.flow, 1, frames);
+	stand_collect(&s, a.begin.trial, &a.trial, false, peer_meanwhile, &a.peer);
 	if (verbose)
 		stand_print(&a.trial);
 	ends(&a, FT_TRIAL_END_HORIZON, true);
 	assert_true(saw(&a, FT_EVENT_EXEC, "/touch"));
-	stand_finish(&s, a.begin.hold, &a.trial);
+	stand_finish(&s, a.begin.trial, &a.trial);
 	peer_run(&a.peer, 50, NULL);
 	assert_int_equal(a.peer.length, before);
 	assert_int_equal(a.peer.acknowledged, from);
 	stand_trial_free(&a.trial);
 	peer_close(&a.peer);
+}
+
+/* ---- Groups ----------------------------------------------------------------------------------------------------- */
+
+#define GROUP 16u
+
+/* Requests on connections of their own, tried together; the live guest never sees them. */
+struct group {
+	struct peer peers[GROUP];
+	struct ft_trial_begin begin;
+	struct ft_trial_flow flows[GROUP];
+	struct stand_frame frames[GROUP];
+	uint32_t bytes[GROUP]; /* of the flows up to this one */
+	struct stand_trial trial;
+};
+
+static void gather(struct group *g, const char *const targets[GROUP])
+{
+	memset(g, 0, sizeof(*g));
+	g->begin = stand_budgets(next_trial++);
+	for (uint32_t i = 0; i < GROUP; i++) {
+		char request[1024];
+		peer_open(&g->peers[i], &s, next_port++);
+		assert_true(peer_connect(&g->peers[i]));
+		int n = snprintf(request, sizeof(request), "GET %s HTTP/1.1\r\nHost: guest\r\n\r\n", targets[i]);
+		g->flows[i] = peer_flow(&g->peers[i], g->peers[i].sequence, (uint32_t)n, 1);
+		peer_segment(&g->peers[i], request, (size_t)n, &g->frames[i]);
+		g->bytes[i] = (i ? g->bytes[i - 1] : 0) + (uint32_t)n;
+	}
+}
+
+static void collect_group(struct group *g)
+{
+	stand_collect(&s, g->begin.trial, &g->trial, false, peer_meanwhile, &g->peers[0]);
+	if (verbose)
+		stand_print(&g->trial);
+	assert_non_null(g->trial.end);
+}
+
+static void try_group(struct group *g)
+{
+	stand_ask(&s, &g->begin, g->flows, GROUP, g->frames);
+	collect_group(g);
+}
+
+static void try_first(struct group *g, uint32_t flows)
+{
+	stand_run(&s, g->begin.trial, &g->trial, flows, 0);
+	collect_group(g);
+}
+
+/* The last trial was of so many flows: it took them all, and answered so many. */
+static void took(const struct group *g, uint32_t flows, uint32_t answered)
+{
+	assert_string_equal(ft_trial_end_label((unsigned)g->trial.end->event.a[0]), "horizon");
+	assert_int_equal(g->trial.end->event.a[4], 1);
+	assert_int_equal(g->trial.handled->event.a[0], g->bytes[flows - 1]);
+	assert_int_equal(g->trial.handled->event.a[1], g->bytes[flows - 1]);
+	assert_int_equal(g->trial.handled->event.a[2], flows);
+	assert_int_equal(g->trial.answered->event.a[0], flows);
+	assert_int_equal(g->trial.answered->event.a[1], answered);
+	assert_null(stand_find(&g->trial, FT_ROLE_TRIAL, FT_EVENT_LOST, NULL));
+}
+
+static unsigned executed(const struct group *g, const char *program)
+{
+	unsigned count = 0;
+	for (size_t i = g->trial.first; i < g->trial.count; i++)
+		count += g->trial.events[i].event.role == FT_ROLE_TRIAL && g->trial.events[i].event.type == FT_EVENT_EXEC &&
+			 strstr(g->trial.events[i].strings[0], program);
+	return count;
+}
+
+static void disband(struct group *g)
+{
+	stand_finish(&s, g->begin.trial, &g->trial);
+	assert_int_equal(g->trial.gone->event.a[0], 0);
+	peer_run(&g->peers[0], 50, NULL);
+	for (uint32_t i = 0; i < GROUP; i++) {
+		assert_int_equal(g->peers[i].length, 0);
+		peer_close(&g->peers[i]);
+	}
+	stand_trial_free(&g->trial);
+}
+
+static void usual_targets(const char *targets[GROUP])
+{
+	for (uint32_t i = 0; i < GROUP; i++)
+		targets[i] = i % 4 == 0   ? "/"
+			     : i % 4 == 1 ? "/cgi-bin/health"
+			     : i % 4 == 2 ? "/nothing/here"
+					  : "/cgi-bin/lookup?host=localhost";
+}
+
+static void a_group_of_innocent_requests_is_taken_and_answered(void **state)
+{
+	static struct group g;
+	const char *targets[GROUP];
+	usual_targets(targets);
+	gather(&g, targets);
+	try_group(&g);
+	took(&g, GROUP, GROUP);
+	assert_int_equal(executed(&g, "/usr/lib/cgi-bin/health"), GROUP / 4);
+	assert_int_equal(executed(&g, "/usr/lib/cgi-bin/lookup"), GROUP / 4);
+	assert_null(stand_find(&g.trial, FT_ROLE_TRIAL, FT_EVENT_SIGNAL, NULL));
+	disband(&g);
+}
+
+static void the_guilty_one_of_a_group_is_found_by_halving(void **state)
+{
+	static struct group g;
+	const char *targets[GROUP];
+	usual_targets(targets);
+	targets[9] = "/cgi-bin/lookup?host=localhost;touch+/var/www/touched/group";
+	gather(&g, targets);
+	try_group(&g);
+	took(&g, GROUP, GROUP);
+	assert_int_equal(executed(&g, "/touch"), 1);
+	/* The smallest prefix that shows it: the first `good` are innocent, the first `bad` are not. */
+	uint32_t good = 0, bad = GROUP;
+	while (bad - good > 1) {
+		uint32_t middle = (good + bad) / 2;
+		try_first(&g, middle);
+		took(&g, middle, middle);
+		if (executed(&g, "/touch"))
+			bad = middle;
+		else
+			good = middle;
+	}
+	assert_int_equal(bad, 10);
+	/* And the twin has nothing of any. */
+	stand_run(&s, g.begin.trial, &g.trial, 0, g.trial.end->event.vtime_ns);
+	stand_collect(&s, g.begin.trial, &g.trial, true, peer_meanwhile, &g.peers[0]);
+	assert_non_null(g.trial.twin_end);
+	assert_null(stand_find(&g.trial, FT_ROLE_TWIN, FT_EVENT_EXEC, "/usr/lib/cgi-bin"));
+	disband(&g);
+}
+
+static pid_t child_of(pid_t parent)
+{
+	char path[300], line[64] = "";
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)parent);
+	DIR *tasks = opendir(path);
+	pid_t child = 0;
+	for (struct dirent *task; tasks && !child && (task = readdir(tasks));) {
+		snprintf(path, sizeof(path), "/proc/%d/task/%s/children", (int)parent, task->d_name);
+		int fd = open(path, O_RDONLY);
+		ssize_t n = fd < 0 ? 0 : read(fd, line, sizeof(line) - 1);
+		if (n > 0)
+			child = (pid_t)strtol(line, NULL, 10);
+		if (fd >= 0)
+			close(fd);
+	}
+	if (tasks)
+		closedir(tasks);
+	return child;
+}
+
+/* Stops the clone again and again while it runs, if it is told to. */
+struct disturbance {
+	struct peer *peer;
+	bool on;
+	unsigned times;
+};
+
+static void disturb(void *context)
+{
+	struct disturbance *d = context;
+	pid_t seed = d->on ? child_of(s.pid) : 0, clone = seed ? child_of(seed) : 0;
+	if (clone && !kill(clone, SIGSTOP)) {
+		poll(NULL, 0, 7);
+		d->times += !kill(clone, SIGCONT);
+	}
+	peer_meanwhile(d->peer);
+}
+
+/* The events of the last trial up to its end, in memory of their own. */
+static struct stand_event *last_trial(const struct group *g, size_t *count)
+{
+	struct stand_event *events = calloc(g->trial.count - g->trial.first, sizeof(*events));
+	*count = 0;
+	for (size_t i = g->trial.first; i < g->trial.count; i++)
+		if (g->trial.events[i].event.role == FT_ROLE_TRIAL)
+			events[(*count)++] = g->trial.events[i];
+	return events;
+}
+
+static void the_same_flows_of_a_seed_do_the_same_whatever_the_host_does(void **state)
+{
+	static struct group g;
+	const char *targets[GROUP];
+	usual_targets(targets);
+	targets[5] = "/cgi-bin/lookup?host=localhost;touch+/var/www/touched/same";
+	gather(&g, targets);
+	try_group(&g);
+	size_t count = 0, again;
+	struct stand_event *first = NULL;
+	/* The same prefix three times: at first, after a run of other flows, and on a clone that is stopped again and again. */
+	for (unsigned round = 0; round < 3; round++) {
+		struct disturbance d = {.peer = &g.peers[0], .on = round == 2};
+		if (round == 1)
+			try_first(&g, 3);
+		stand_run(&s, g.begin.trial, &g.trial, 8, 0);
+		stand_collect(&s, g.begin.trial, &g.trial, false, disturb, &d);
+		took(&g, 8, 8);
+		struct stand_event *events = last_trial(&g, &again);
+		assert_true(again > 50 && g.trial.end->event.a[1] != 0);
+		assert_true(!d.on || d.times > 0);
+		if (!first) {
+			first = events;
+			count = again;
+			continue;
+		}
+		assert_int_equal(count, again);
+		for (size_t i = 0; i < count; i++) {
+			if (events[i].event.type == FT_EVENT_TRIAL_END)
+				events[i].event.a[5] = first[i].event.a[5]; /* how fast the host was */
+			assert_memory_equal(&events[i].event, &first[i].event, sizeof(events[i].event));
+			assert_string_equal(events[i].strings[0], first[i].strings[0]);
+			assert_string_equal(events[i].strings[1], first[i].strings[1]);
+		}
+		free(events);
+	}
+	free(first);
+	disband(&g);
+}
+
+/* The guest has three CGI workers. Who keeps them busy past the horizon hides what the requests behind would do: their bytes
+ * are taken, the guest rests, nothing is seen. That they were not answered is. (The horizon is shorter than nginx's patience
+ * with a worker, a minute: then it answers itself, and the worker comes to the next.) */
+static void a_server_that_some_requests_keep_busy_is_noticed(void **state)
+{
+	static struct group g;
+	const char *targets[GROUP];
+	for (uint32_t i = 0; i < GROUP; i++)
+		targets[i] = "/cgi-bin/health";
+	for (uint32_t i = 5; i < 8; i++)
+		targets[i] = "/cgi-bin/lookup?host=localhost;sleep+1";
+	targets[9] = "/cgi-bin/lookup?host=localhost;touch+/var/www/touched/hidden";
+	gather(&g, targets);
+	g.begin.horizon_ns = 40000000000;
+	try_group(&g);
+	took(&g, GROUP, GROUP);
+	assert_int_equal(executed(&g, "/touch"), 1);
+	disband(&g);
+	for (uint32_t i = 5; i < 8; i++)
+		targets[i] = "/cgi-bin/lookup?host=localhost;sleep+130";
+	gather(&g, targets);
+	g.begin.horizon_ns = 40000000000;
+	try_group(&g);
+	took(&g, GROUP, 5);
+	assert_int_equal(executed(&g, "/touch"), 0);
+	try_first(&g, 5);
+	took(&g, 5, 5);
+	disband(&g);
+	/* A late answer counts for nothing either: what it starts has less time to show itself. */
+	for (uint32_t i = 5; i < 8; i++)
+		targets[i] = "/cgi-bin/lookup?host=localhost;sleep+5";
+	gather(&g, targets);
+	g.begin.horizon_ns = 40000000000;
+	try_group(&g);
+	took(&g, GROUP, 5);
+	assert_int_equal(executed(&g, "/touch"), 1);
+	disband(&g);
 }
 
 static void the_live_guest_still_serves(void **state)
@@ -395,6 +664,10 @@ int main(int argc, char **argv)
 	    cmocka_unit_test(budgets_end_what_would_not_end),
 	    cmocka_unit_test(a_twin_shows_what_would_have_happened_anyway),
 	    cmocka_unit_test(a_request_in_many_segments_and_on_a_kept_connection),
+	    cmocka_unit_test(a_group_of_innocent_requests_is_taken_and_answered),
+	    cmocka_unit_test(the_guilty_one_of_a_group_is_found_by_halving),
+	    cmocka_unit_test(the_same_flows_of_a_seed_do_the_same_whatever_the_host_does),
+	    cmocka_unit_test(a_server_that_some_requests_keep_busy_is_noticed),
 	    cmocka_unit_test(the_live_guest_still_serves),
 	};
 	if (argc > 1)
