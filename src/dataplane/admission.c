@@ -69,25 +69,8 @@ int ft_admission_enter(struct ft_gate *gate, struct ft_hold *hold)
 	return 0;
 }
 
-void ft_admission_close(struct ft_hold *hold)
+static void free_unused(struct ft_gate *gate, struct ft_source *source)
 {
-	hold->source->open--;
-	hold->tally->open--;
-}
-
-void ft_admission_leave(struct ft_gate *gate, struct ft_hold *hold)
-{
-	struct ft_source *source = hold->source;
-	if (hold->slot) {
-		hold->slot = false;
-		hold->tally->clone_ns += gate->now - hold->started;
-		if (hold->shadow_of)
-			hold->shadow_of->clone_ns += gate->now - hold->started;
-		hold->guest->clones--;
-		hold->tally->clones--;
-		source->clones--;
-	}
-	hold->source = NULL;
 	if (source->open || source->clones)
 		return;
 	for (struct ft_source **at = &gate->holds.sources; *at; at = &(*at)->next)
@@ -96,6 +79,15 @@ void ft_admission_leave(struct ft_gate *gate, struct ft_hold *hold)
 			free(source);
 			return;
 		}
+}
+
+void ft_admission_close(struct ft_gate *gate, struct ft_hold *hold)
+{
+	struct ft_source *source = hold->source;
+	source->open--;
+	hold->tally->open--;
+	hold->source = NULL;
+	free_unused(gate, source);
 }
 
 /* ---- limits ---- */
@@ -129,16 +121,42 @@ static bool may_have_clone(const struct ft_gate *gate, const struct ft_hold *hol
 	       hold->tally->clones < hold->flow->service->quotas.clones;
 }
 
-void ft_admission_start(struct ft_gate *gate, struct ft_hold *hold)
+static void add_source(struct ft_batch *batch, struct ft_source *source)
 {
-	hold->ready = false;
-	hold->slot = true;
-	hold->started = gate->now;
-	hold->guest->clones++;
-	hold->tally->clones++;
-	hold->source->clones++;
-	hold->tally->turn = ++gate->holds.turn;
-	hold->source->turn = ++gate->holds.turn;
+	for (unsigned i = 0; i < batch->source_count; i++)
+		if (batch->sources[i] == source)
+			return;
+	batch->sources[batch->source_count++] = source;
+	source->clones++;
+}
+
+void ft_admission_start(struct ft_gate *gate, struct ft_batch *batch)
+{
+	batch->started = gate->now;
+	batch->guest->clones++;
+	batch->tally->clones++;
+	batch->tally->turn = ++gate->holds.turn;
+	for (unsigned i = 0; i < batch->count; i++) {
+		struct ft_hold *hold = batch->members[i];
+		hold->ready = false;
+		hold->source->turn = ++gate->holds.turn;
+		add_source(batch, hold->source);
+	}
+}
+
+void ft_admission_leave(struct ft_gate *gate, struct ft_batch *batch)
+{
+	uint64_t ran = gate->now - batch->started;
+	batch->tally->clone_ns += ran;
+	if (batch->shadow_of)
+		batch->shadow_of->clone_ns += ran;
+	batch->guest->clones--;
+	batch->tally->clones--;
+	for (unsigned i = 0; i < batch->source_count; i++) {
+		batch->sources[i]->clones--;
+		free_unused(gate, batch->sources[i]);
+	}
+	batch->source_count = 0;
 }
 
 static bool is_before(const struct ft_hold *a, const struct ft_hold *b)

@@ -75,18 +75,19 @@ struct ft_source {
 struct ft_gate;
 struct ft_guest;
 struct ft_hold;
+struct ft_batch;
 struct ft_flow;
 
 /* A hold's place among those of its service and address: before it is counted as open, and at its end. -ENOMEM. */
 int ft_admission_enter(struct ft_gate *gate, struct ft_hold *hold);
-void ft_admission_close(struct ft_hold *hold);                       /* it holds nothing back any more */
-void ft_admission_leave(struct ft_gate *gate, struct ft_hold *hold); /* its clone is gone, too */
+void ft_admission_close(struct ft_gate *gate, struct ft_hold *hold); /* it holds nothing back any more */
 
 /* The limit that this hold, just entered, is beyond, or FT_LIMIT_COUNT. */
 enum ft_limit ft_admission_exceeds(const struct ft_gate *gate, const struct ft_hold *hold);
 
-/* Takes a clone for the hold. */
-void ft_admission_start(struct ft_gate *gate, struct ft_hold *hold);
+/* Takes a clone for the batch, and gives it back. */
+void ft_admission_start(struct ft_gate *gate, struct ft_batch *batch);
+void ft_admission_leave(struct ft_gate *gate, struct ft_batch *batch);
 
 /* The ready hold of this guest whose turn it is, or NULL: none waits, or those that do have all that they may have. */
 struct ft_hold *ft_admission_next(struct ft_gate *gate, const struct ft_guest *guest);

@@ -500,7 +500,7 @@ static json_t *guest_status(const struct ft_gate *gate, const struct ft_guest *g
 {
 	unsigned open = 0;
 	for (const struct ft_hold *hold = gate->holds.first; hold; hold = hold->next)
-		open += hold->guest == guest && hold->state < FT_HOLD_DEPART && !hold->flow->service->canary;
+		open += hold->guest == guest && hold->state < FT_HOLD_OVER && !hold->flow->service->canary;
 	return json_pack("{s:b, s:i, s:i, s:i, s:I, s:I}", "up", guest->up, "flows",
 			 (int)ft_flows_of(gate->flows, guest->index), "holds", (int)open, "clones",
 			 (int)guest->clones, "held_bytes", (json_int_t)guest->held, "events_lost",
@@ -675,6 +675,7 @@ static int load_flows(struct ft_gate *gate, const json_t *config, struct ft_erro
 				    MOST_FLOWS);
 	json_int_t first = json_integer_value(json_object_get(config, "first_hold"));
 	gate->holds.next_id = first > 0 ? (uint64_t)first : 1;
+	gate->holds.next_batch = 1;
 	return ft_flows_new((uint32_t)most, (uint32_t)most / gate->guest_count, &gate->flows, err);
 }
 

@@ -6,14 +6,10 @@
 #include <string.h>
 
 #include "base/channel.h"
-#include "base/trial.h"
+#include "dataplane/batch.h"
 #include "dataplane/cut.h"
 #include "dataplane/record.h"
 #include "dataplane/reset.h"
-#include "dataplane/trial.h"
-
-/* The vmm keeps the wall-clock budget; this much later we stop believing that it will answer. */
-#define GRACE_NS 3000000000ull
 
 #define NEVER UINT64_MAX
 
@@ -25,7 +21,8 @@ static struct ft_hold *open_hold(struct ft_gate *gate, struct ft_flow *flow, con
 	if (!hold)
 		return NULL;
 	hold->id = gate->holds.next_id;
-	hold->trial = ft_case_new(hold->id, gate->verdict_rules, flow->service->profile);
+	hold->profile = flow->service->profile;
+	hold->trial = ft_case_new(0, gate->verdict_rules, hold->profile);
 	hold->flow = flow;
 	hold->guest = flow->guest;
 	if (!hold->trial || ft_admission_enter(gate, hold)) {
@@ -57,21 +54,14 @@ static void free_frames(struct ft_hold *hold)
 		hold->tally->held -= sizeof(*held) + held->length;
 		free(held);
 	}
-	hold->last = hold->first = hold->to_send = hold->to_release = NULL;
-}
-
-/* Freed at the end of the next tick: callers up the stack may be on their way through the list. */
-static void end_hold(struct ft_gate *gate, struct ft_hold *hold)
-{
-	ft_admission_leave(gate, hold);
-	hold->state = FT_HOLD_OVER;
-	gate->holds.garbage = true;
-	gate->holds.due = 0;
+	hold->last = hold->first = hold->to_release = NULL;
 }
 
 static void collect_garbage(struct ft_gate *gate)
 {
-	for (struct ft_hold *hold = gate->holds.first, *next; gate->holds.garbage && hold; hold = next) {
+	if (!gate->holds.garbage)
+		return;
+	for (struct ft_hold *hold = gate->holds.first, *next; hold; hold = next) {
 		next = hold->next;
 		if (hold->state != FT_HOLD_OVER)
 			continue;
@@ -81,10 +71,19 @@ static void collect_garbage(struct ft_gate *gate)
 		hold->book->holds--;
 		free(hold);
 	}
+	ft_batch_collect(gate);
 	gate->holds.garbage = false;
 }
 
-/* The hold is decided and done: the flow goes on without it. It stays itself while its seed may still live. */
+/* The batch tries no longer: its members are on their own, and what they wait for is the caller's to say. */
+static void leave_batch(struct ft_gate *gate, struct ft_hold *hold)
+{
+	if (hold->batch)
+		ft_batch_end(gate, hold->batch);
+}
+
+/* The hold is decided and done: the flow goes on without it. Freed at the end of the next tick: callers up the stack may be
+ * on their way through the list. */
 static void detach(struct ft_gate *gate, struct ft_hold *hold)
 {
 	struct ft_flow *flow = hold->flow;
@@ -95,18 +94,14 @@ static void detach(struct ft_gate *gate, struct ft_hold *hold)
 		flow->later = NULL;
 	}
 	flow->observing -= hold->observed;
+	leave_batch(gate, hold);
 	hold->flow = NULL;
 	hold->ready = false;
 	free_frames(hold);
-	ft_admission_close(hold);
+	ft_admission_close(gate, hold);
+	hold->state = FT_HOLD_OVER;
+	gate->holds.garbage = true;
 	gate->holds.due = 0;
-	if (!hold->begun || hold->gone || !hold->guest->up) {
-		end_hold(gate, hold);
-		return;
-	}
-	ft_trial_finish(hold);
-	hold->state = FT_HOLD_DEPART;
-	hold->deadline = gate->now + GRACE_NS;
 }
 
 /* ---- collecting ---- */
@@ -349,6 +344,7 @@ static void release(struct ft_gate *gate, struct ft_hold *hold)
 
 static void start_release(struct ft_gate *gate, struct ft_hold *hold, enum ft_reason reason)
 {
+	leave_batch(gate, hold);
 	hold->state = FT_HOLD_RELEASE;
 	hold->outcome = reason;
 	hold->to_release = hold->first;
@@ -472,9 +468,18 @@ static void conclude(struct ft_gate *gate, struct ft_hold *hold)
 	do_it(gate, hold, what, reason);
 }
 
+/* What its trial has shown is what is known of the hold. */
+static void take_case(struct ft_hold *hold, struct ft_case *trial)
+{
+	ft_case_free(hold->trial);
+	hold->trial = ft_case_share(trial);
+}
+
 /* No more is to be learnt about the hold. */
 static void abandon(struct ft_hold *hold, enum ft_trial_end end, const char *why)
 {
+	if (hold->batch)
+		take_case(hold, hold->batch->trial);
 	ft_case_abandon(hold->trial, end, why);
 	/* Without a twin no rule can have the last word: the case says inconclusive. */
 	if (ft_case_step(hold->trial) == FT_CASE_TWIN)
@@ -498,69 +503,34 @@ static void give_up_at(struct ft_gate *gate, struct ft_hold *hold, enum ft_excep
 
 /* ---- events and time ---- */
 
-static struct ft_hold *find(const struct ft_gate *gate, uint64_t id)
+static void judged(struct ft_gate *gate, struct ft_batch *batch)
 {
-	for (struct ft_hold *hold = gate->holds.first; hold && hold->id <= id; hold = hold->next)
-		if (hold->id == id)
-			return hold;
-	return NULL;
-}
-
-static void step(struct ft_gate *gate, struct ft_hold *hold)
-{
-	switch (ft_case_step(hold->trial)) {
-	case FT_CASE_RUNNING:
-		return;
-	case FT_CASE_TWIN:
-		hold->twin = true;
-		hold->deadline = gate->now + gate->budgets.wall_ns + GRACE_NS;
-		if (hold->gone || ft_trial_twin(hold, ft_case_until(hold->trial)))
-			give_up(gate, hold, FT_EXCEPTION_ERROR, "the twin could not be asked for");
-		return;
-	case FT_CASE_JUDGED:
-		conclude(gate, hold);
-	}
-}
-
-/* What the guest's process says it took has to be about what was handed to it. */
-static void check_handled(const struct ft_hold *hold, struct ft_event *event)
-{
-	uint64_t numbers = hold->flow->key.protocol == IPPROTO_TCP
-			       ? hold->next_sequence - hold->first_sequence
-			       : hold->bytes;
-	if (event->a[1] != numbers)
-		event->a[0] = 0;
-	event->a[1] = numbers;
+	struct ft_hold *hold = batch->members[0];
+	if (batch->busy)
+		hold->exception = FT_EXCEPTION_OVERLOAD;
+	take_case(hold, batch->trial);
+	conclude(gate, hold);
 }
 
 void ft_hold_event(struct ft_gate *gate, struct ft_guest *guest, struct ft_event *event, const char *const *strings)
 {
-	struct ft_hold *hold = find(gate, event->trial);
-	/* Late words about a hold that is over, or a process that makes numbers up, or uses those of another guest. */
-	if (!hold || hold->guest != guest || hold->state < FT_HOLD_SEND || event->role == FT_ROLE_LIVE)
+	struct ft_batch *batch = ft_batch_find(guest, event->trial);
+	/* Late words about a batch that is over, or a process that makes numbers up, or uses those of another guest. */
+	if (!batch || event->role == FT_ROLE_LIVE)
 		return;
-	if (event->type == FT_EVENT_SEED_GONE && event->role == FT_ROLE_SEED) {
-		hold->gone = true;
-		gate->holds.due = 0;
-		if (event->a[0] == FT_SEED_BUSY && hold->state == FT_HOLD_TRY)
-			hold->exception = FT_EXCEPTION_OVERLOAD;
-	}
-	if (hold->state != FT_HOLD_TRY)
-		return;
-	if (event->type == FT_EVENT_TRIAL_HANDLED && event->role == FT_ROLE_TRIAL)
-		check_handled(hold, event);
-	ft_case_clock(hold->trial, gate->now);
-	ft_case_add(hold->trial, event, strings);
-	step(gate, hold);
+	if (ft_batch_event(gate, batch, event, strings) == FT_BATCH_JUDGED)
+		judged(gate, batch);
 }
 
 static void start_trial(struct ft_gate *gate, struct ft_hold *hold)
 {
-	ft_admission_start(gate, hold);
+	if (!ft_batch_open(gate, &hold, 1)) {
+		give_up(gate, hold, FT_EXCEPTION_ERROR, "no memory for a trial");
+		return;
+	}
 	hold->flow->trials++;
 	hold->flow->tried += hold->bytes;
-	hold->state = FT_HOLD_SEND;
-	hold->deadline = gate->now + gate->budgets.wall_ns + GRACE_NS;
+	hold->state = FT_HOLD_TRY;
 }
 
 /* Has it gathered what it may? */
@@ -627,42 +597,39 @@ static void tick_waiting(struct ft_gate *gate, struct ft_hold *hold)
 	}
 }
 
-static void tick_trial(struct ft_gate *gate, struct ft_hold *hold)
+static void tick_batch(struct ft_gate *gate, struct ft_batch *batch)
 {
-	if (hold->state == FT_HOLD_SEND) {
-		int error = ft_trial_send(gate, hold);
-		if (!error)
-			hold->state = FT_HOLD_TRY;
-		else if (error != -EAGAIN) {
-			ft_gate_link_broken(gate, hold->guest, "its command ring has an impossible index");
-			return; /* and with it this hold */
-		} else {
-			gate->holds.due = gate->now;
-		}
+	if (ft_batch_say(gate, batch) == -EPROTO) {
+		ft_gate_link_broken(gate, batch->guest, "its command ring has an impossible index");
+		return; /* and with it this batch */
 	}
+	if (batch->state == FT_BATCH_DEPART && (batch->gone || gate->now >= batch->deadline))
+		ft_batch_over(gate, batch);
+	else if (gate->now >= batch->deadline)
+		give_up(gate, batch->members[0], FT_EXCEPTION_TIMEOUT, "the guest's process did not answer in time");
+	else if (batch->deadline < gate->holds.due)
+		gate->holds.due = batch->deadline;
+}
+
+static void tick_batches(struct ft_gate *gate, struct ft_guest *guest)
+{
+	for (struct ft_batch *batch = guest->batches; batch; batch = batch->next)
+		if (batch->state != FT_BATCH_OVER)
+			tick_batch(gate, batch);
+}
+
+/* One that is decided, or being decided. */
+static void tick_held(struct ft_gate *gate, struct ft_hold *hold)
+{
 	if (hold->state == FT_HOLD_RELEASE) {
 		gate->holds.due = gate->now;
 		release(gate, hold);
-		return;
+	} else if (hold->state == FT_HOLD_TRY && !hold->observed) {
+		if (gate->now >= end_of_time(hold))
+			give_up_at(gate, hold, FT_EXCEPTION_TIMEOUT, FT_LIMIT_TIME);
+		else if (end_of_time(hold) < gate->holds.due)
+			gate->holds.due = end_of_time(hold);
 	}
-	if (hold->gone && hold->state == FT_HOLD_DEPART) {
-		end_hold(gate, hold);
-		return;
-	}
-	bool departs = hold->state == FT_HOLD_DEPART;
-	uint64_t end = departs || hold->observed ? NEVER : end_of_time(hold);
-	uint64_t due = hold->deadline < end ? hold->deadline : end;
-	if (gate->now < due) {
-		if (due < gate->holds.due)
-			gate->holds.due = due;
-		return;
-	}
-	if (departs)
-		end_hold(gate, hold);
-	else if (gate->now >= end)
-		give_up_at(gate, hold, FT_EXCEPTION_TIMEOUT, FT_LIMIT_TIME);
-	else
-		give_up(gate, hold, FT_EXCEPTION_TIMEOUT, "the guest's process did not answer in time");
 }
 
 void ft_holds_tick(struct ft_gate *gate)
@@ -678,8 +645,11 @@ void ft_holds_tick(struct ft_gate *gate)
 			start_trial(gate, hold);
 	for (struct ft_hold *hold = gate->holds.first; hold; hold = hold->next) {
 		gate->about = hold->guest;
-		if (hold->state > FT_HOLD_WAIT && hold->state < FT_HOLD_OVER)
-			tick_trial(gate, hold);
+		tick_held(gate, hold);
+	}
+	for (unsigned i = 0; i < gate->guest_count; i++) {
+		gate->about = &gate->guests[i];
+		tick_batches(gate, &gate->guests[i]);
 	}
 	gate->about = NULL;
 	collect_garbage(gate);
@@ -729,11 +699,9 @@ void ft_hold_observe(struct ft_gate *gate, struct ft_flow *flow, const struct ft
 		return;
 	}
 	start_trial(gate, hold);
-	if (ft_trial_send(gate, hold)) {
+	/* What is said later is of a guest that has taken the frame. */
+	if (hold->batch && ft_batch_say(gate, hold->batch))
 		give_up(gate, hold, FT_EXCEPTION_ERROR, "the guest's process does not take requests");
-		return;
-	}
-	hold->state = FT_HOLD_TRY;
 	gate->holds.due = 0;
 }
 
@@ -741,7 +709,9 @@ void ft_hold_observe(struct ft_gate *gate, struct ft_flow *flow, const struct ft
 
 int ft_hold_order(struct ft_gate *gate, uint64_t id, bool release_it, uint64_t *before)
 {
-	struct ft_hold *hold = find(gate, id);
+	struct ft_hold *hold = gate->holds.first;
+	while (hold && hold->id != id)
+		hold = hold->next;
 	if (!hold || hold->observed || !hold->flow || hold->state >= FT_HOLD_RELEASE || hold->flow->service->canary)
 		return -ENOENT;
 	if (hold->flow->hold != hold) {
@@ -815,11 +785,12 @@ void ft_holds_end(struct ft_gate *gate, struct ft_guest *guest, bool gone, const
 	for (struct ft_hold *hold = gate->holds.first; hold; hold = hold->next) {
 		if (hold->guest != guest)
 			continue;
-		if (hold->state < FT_HOLD_DEPART && hold->flow)
+		if (hold->flow)
 			end_by_policy(gate, hold, gone, why);
-		else if (hold->state == FT_HOLD_DEPART && gone)
-			end_hold(gate, hold);
 	}
+	for (struct ft_batch *batch = guest->batches; gone && batch; batch = batch->next)
+		if (batch->state == FT_BATCH_DEPART)
+			ft_batch_over(gate, batch);
 	gate->holds.due = 0;
 }
 
@@ -830,12 +801,12 @@ void ft_holds_end(struct ft_gate *gate, struct ft_guest *guest, bool gone, const
 
 json_t *ft_holds_list(const struct ft_gate *gate)
 {
-	static const char *const states[] = {"gathering", "waiting", "trial", "trial", "releasing", "", ""};
+	static const char *const states[] = {"gathering", "waiting", "trial", "releasing"};
 	json_t *list = json_array();
 	size_t bytes = 0;
 	json_int_t more = 0;
 	for (const struct ft_hold *hold = gate->holds.first; hold; hold = hold->next) {
-		if (hold->state >= FT_HOLD_DEPART || hold->flow->service->canary)
+		if (hold->state == FT_HOLD_OVER || hold->flow->service->canary)
 			continue;
 		if (more) {
 			more++;
@@ -844,7 +815,7 @@ json_t *ft_holds_list(const struct ft_gate *gate)
 		json_t *record = ft_record_hold(gate, hold);
 		json_object_del(record, "op");
 		json_object_del(record, "ended_ns");
-		json_object_set_new(record, "state", json_string(hold->twin ? "twin" : states[hold->state]));
+		json_object_set_new(record, "state", json_string(hold->batch && hold->batch->twin ? "twin" : states[hold->state]));
 		json_object_set_new(record, "frames", json_integer(hold->frames));
 		json_object_set_new(record, "bytes", json_integer(hold->bytes));
 		json_object_set_new(record, "age_ns", json_integer((json_int_t)(gate->now - hold->opened)));
