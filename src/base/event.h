@@ -23,6 +23,7 @@
 	/* life of a trial: written by the vmm side, never by guest action */                              \
 	X(SEED_READY, "seed.ready", 0, "pause_ns,fork_icount")                                             \
 	X(TRIAL_HANDLED, "trial.handled", 0, "taken_bytes,held_bytes,frames_taken")                        \
+	X(TRIAL_ANSWERED, "trial.answered", 0, "flows,answered")                                           \
 	X(TRIAL_END, "trial.end", 1, "end,state_hash,insns,pages_written,handled,first_insn_ns;detail")                  \
 	X(SEED_GONE, "seed.gone", 1, "code;detail")                                                        \
 	/* processes */                                                                                    \

@@ -63,6 +63,20 @@ struct ft_batch {
 	struct ft_case *trial;
 	unsigned flows; /* members whose frames it gets, the first ones */
 	bool twin;
+	unsigned answered; /* of them, the leading ones that the guest answered */
+	unsigned runs;     /* of the seed so far, twins included */
+	/* The search, of a batch of several: for the most members, from the first on, that a run has cleared all together; and
+	 * of those known not to be, the fewest. */
+	unsigned cleared, bad;
+	struct ft_case *clean; /* of the run that cleared them */
+};
+
+/* What a guest's batches were, counted. */
+#define FT_BATCH_SIZES 8u /* 1, 2, 3 to 4, ... 65 to 128 */
+struct ft_batch_counts {
+	uint64_t sizes[FT_BATCH_SIZES];
+	uint64_t runs, searches;
+	uint64_t dissolved; /* of several, whose runs decided nothing */
 };
 
 #endif

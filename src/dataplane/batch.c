@@ -2,11 +2,33 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "dataplane/trial.h"
 
+/* ---- budgets ---- */
+
+/* Inputs that handling_instructions are multiplied for, at most. */
+#define HANDLING_MOST 8u
+
+uint64_t ft_batch_wall(const struct ft_gate *gate, const struct ft_batch *batch)
+{
+	return batch->count > 1 ? gate->budgets.wall_ns / 4 : gate->budgets.wall_ns;
+}
+
+uint64_t ft_batch_handling(const struct ft_gate *gate, const struct ft_batch *batch)
+{
+	uint64_t one = gate->budgets.handling_instructions, inputs = batch->count < HANDLING_MOST ? batch->count : HANDLING_MOST;
+	return one > INT64_MAX / inputs ? INT64_MAX : one * inputs;
+}
+
 /* ---- making and freeing ---- */
+
+static unsigned class_of(unsigned count)
+{
+	return count > 1 ? 32u - (unsigned)__builtin_clz(count - 1) : 0;
+}
 
 struct ft_batch *ft_batch_open(struct ft_gate *gate, struct ft_hold *const *members, unsigned count)
 {
@@ -28,13 +50,15 @@ struct ft_batch *ft_batch_open(struct ft_gate *gate, struct ft_hold *const *memb
 	batch->tally = first->tally;
 	batch->shadow_of = first->shadow_of;
 	batch->count = batch->flows = count;
+	batch->bad = count + 1;
 	for (unsigned i = 0; i < count; i++) {
 		batch->members[i] = members[i];
 		members[i]->batch = batch;
 	}
-	batch->deadline = gate->now + gate->budgets.wall_ns + FT_BATCH_GRACE_NS;
+	batch->deadline = gate->now + ft_batch_wall(gate, batch) + FT_BATCH_GRACE_NS;
 	batch->next = guest->batches;
 	guest->batches = batch;
+	guest->batch_counts.sizes[class_of(count)]++;
 	ft_admission_start(gate, batch);
 	return batch;
 }
@@ -58,6 +82,7 @@ void ft_batch_collect(struct ft_gate *gate)
 			}
 			*at = batch->next;
 			ft_case_free(batch->trial);
+			ft_case_free(batch->clean);
 			batch->book->holds--;
 			free(batch);
 		}
@@ -119,9 +144,11 @@ static int say(struct ft_gate *gate, struct ft_batch *batch)
 		return 0;
 	case FT_BATCH_SAY_GO:
 		error = ft_trial_go(batch);
+		batch->runs += !error;
 		break;
 	case FT_BATCH_SAY_RUN:
 		error = ft_trial_run(batch, batch->twin ? 0 : batch->flows, ft_case_until(batch->trial));
+		batch->runs += !error;
 		break;
 	case FT_BATCH_SAY_FINISH:
 		error = ft_trial_finish(batch);
@@ -131,6 +158,7 @@ static int say(struct ft_gate *gate, struct ft_batch *batch)
 	}
 	if (error)
 		return error;
+	batch->guest->batch_counts.runs += batch->word != FT_BATCH_SAY_FINISH;
 	batch->word = FT_BATCH_SAY_NOTHING;
 	if (batch->state == FT_BATCH_ASK)
 		batch->state = FT_BATCH_RUN;
@@ -162,8 +190,57 @@ static void run(struct ft_gate *gate, struct ft_batch *batch)
 {
 	batch->state = FT_BATCH_ASK;
 	batch->word = FT_BATCH_SAY_RUN;
-	batch->deadline = gate->now + gate->budgets.wall_ns + FT_BATCH_GRACE_NS;
+	batch->deadline = gate->now + ft_batch_wall(gate, batch) + FT_BATCH_GRACE_NS;
 	ft_batch_say(gate, batch);
+}
+
+/* A budget is for one input; what a group uses up says nothing about any of them. */
+static bool is_spent(const struct ft_batch *batch, const struct ft_judgement *judgement)
+{
+	switch (judgement->verdict == FT_VERDICT_INCONCLUSIVE ? ft_case_end(batch->trial) : FT_TRIAL_END_HORIZON) {
+	case FT_TRIAL_END_WALL:
+	case FT_TRIAL_END_INSTRUCTIONS:
+	case FT_TRIAL_END_MEMORY:
+	case FT_TRIAL_END_NEVER_IDLE:
+	case FT_TRIAL_END_ERROR:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* A run of several is judged: what it says about them, and what is run next. */
+static enum ft_batch_step search(struct ft_gate *gate, struct ft_batch *batch)
+{
+	struct ft_judgement judgement;
+	ft_case_judge(batch->trial, &judgement);
+	bool straight = false;
+	if (judgement.verdict != FT_VERDICT_CLEAN) {
+		if (is_spent(batch, &judgement))
+			return FT_BATCH_FAILED;
+		batch->bad = batch->flows;
+	} else if (batch->answered < batch->flows) {
+		/* Nothing is wrong with those before the one without an answer, so most likely they are clean alone. */
+		batch->bad = (batch->answered > batch->cleared ? batch->answered : batch->cleared) + 1;
+		straight = true;
+	} else {
+		batch->cleared = batch->flows;
+		ft_case_free(batch->clean);
+		batch->clean = ft_case_share(batch->trial);
+	}
+	if (batch->bad - batch->cleared == 1)
+		return FT_BATCH_JUDGED;
+	struct ft_case *next = batch->gone ? NULL : ft_case_again(batch->trial);
+	if (!next)
+		return FT_BATCH_FAILED;
+	batch->guest->batch_counts.searches += batch->flows == batch->count;
+	ft_case_free(batch->trial);
+	batch->trial = next;
+	batch->flows = straight ? batch->bad - 1 : batch->cleared + (batch->bad - batch->cleared) / 2;
+	batch->answered = 0;
+	batch->twin = false;
+	run(gate, batch);
+	return FT_BATCH_RUNS;
 }
 
 static enum ft_batch_step step(struct ft_gate *gate, struct ft_batch *batch)
@@ -176,7 +253,9 @@ static enum ft_batch_step step(struct ft_gate *gate, struct ft_batch *batch)
 		batch->twin = true;
 		run(gate, batch);
 	}
-	return what == FT_CASE_JUDGED ? FT_BATCH_JUDGED : FT_BATCH_RUNS;
+	if (what != FT_CASE_JUDGED)
+		return FT_BATCH_RUNS;
+	return batch->count > 1 ? search(gate, batch) : FT_BATCH_JUDGED;
 }
 
 /* What the guest's process says it took has to be about what was handed to it. */
@@ -206,7 +285,23 @@ enum ft_batch_step ft_batch_event(struct ft_gate *gate, struct ft_batch *batch, 
 		return FT_BATCH_RUNS;
 	if (event->type == FT_EVENT_TRIAL_HANDLED && event->role == FT_ROLE_TRIAL)
 		check_handled(batch, event);
+	if (event->type == FT_EVENT_TRIAL_ANSWERED && event->role == FT_ROLE_TRIAL && !batch->twin)
+		batch->answered = event->a[0] == batch->flows && event->a[1] <= event->a[0] ? (unsigned)event->a[1] : 0;
 	ft_case_clock(batch->trial, gate->now);
 	ft_case_add(batch->trial, event, strings);
 	return step(gate, batch);
+}
+
+void ft_batch_tell(const struct ft_batch_counts *counts, json_t *object)
+{
+	json_t *sizes = json_object();
+	for (unsigned i = 0; i < FT_BATCH_SIZES; i++) {
+		char most[8];
+		snprintf(most, sizeof(most), "%u", 1u << i);
+		json_object_set_new(sizes, most, json_integer((json_int_t)counts->sizes[i]));
+	}
+	json_object_set_new(object, "batches", sizes);
+	json_object_set_new(object, "runs", json_integer((json_int_t)counts->runs));
+	json_object_set_new(object, "searches", json_integer((json_int_t)counts->searches));
+	json_object_set_new(object, "dissolved", json_integer((json_int_t)counts->dissolved));
 }

@@ -42,6 +42,10 @@ struct ft_guest {
 	uint64_t held;   /* bytes of its held frames */
 	uint32_t clones; /* slots of its vmm in use */
 	struct ft_batch *batches;
+	struct ft_batch_counts batch_counts;
+	struct ft_hold *releasing; /* decided, in the order in which their frames go into the ring */
+	struct ft_late *late;      /* resets that go behind them */
+	bool settling;             /* more will be released with those */
 };
 
 struct ft_gate {

@@ -34,6 +34,7 @@ static struct ft_hold *open_hold(struct ft_gate *gate, struct ft_flow *flow, con
 	hold->book = gate->book;
 	hold->book->holds++;
 	hold->refused = FT_LIMIT_COUNT;
+	hold->company = FT_TRIAL_FLOWS;
 	hold->exception = FT_EXCEPTION_COUNT;
 	hold->trigger = *trigger;
 	hold->opened = hold->last_at = gate->now;
@@ -75,11 +76,39 @@ static void collect_garbage(struct ft_gate *gate)
 	gate->holds.garbage = false;
 }
 
-/* The batch tries no longer: its members are on their own, and what they wait for is the caller's to say. */
+/* A member of a batch that is over, undecided: it is tried again. */
+static void wait_again(struct ft_gate *gate, struct ft_hold *hold)
+{
+	hold->state = FT_HOLD_WAIT;
+	hold->deadline = NEVER;
+	gate->holds.due = 0;
+}
+
+/* The hold is decided without its trial. What its batch shows is about all of its members together, so the others are tried
+ * again without it. */
 static void leave_batch(struct ft_gate *gate, struct ft_hold *hold)
 {
-	if (hold->batch)
-		ft_batch_end(gate, hold->batch);
+	struct ft_batch *batch = hold->batch;
+	if (!batch)
+		return;
+	struct ft_hold *members[FT_TRIAL_FLOWS];
+	unsigned count = batch->count;
+	memcpy(members, batch->members, count * sizeof(*members));
+	hold->guest->batch_counts.dissolved += count > 1;
+	ft_batch_end(gate, batch);
+	for (unsigned i = 0; i < count; i++)
+		if (members[i] != hold)
+			wait_again(gate, members[i]);
+}
+
+static void stop_releasing(struct ft_hold *hold)
+{
+	struct ft_hold **at = &hold->guest->releasing;
+	while (*at && *at != hold)
+		at = &(*at)->behind;
+	if (*at)
+		*at = hold->behind;
+	hold->behind = NULL;
 }
 
 /* The hold is decided and done: the flow goes on without it. Freed at the end of the next tick: callers up the stack may be
@@ -95,6 +124,8 @@ static void detach(struct ft_gate *gate, struct ft_hold *hold)
 	}
 	flow->observing -= hold->observed;
 	leave_batch(gate, hold);
+	if (hold->state == FT_HOLD_RELEASE)
+		stop_releasing(hold);
 	hold->flow = NULL;
 	hold->ready = false;
 	free_frames(hold);
@@ -166,6 +197,7 @@ static int keep(struct ft_gate *gate, struct ft_hold *hold, const struct ft_fram
 	hold->last = held;
 	hold->frames++;
 	hold->pieces += held->pieces;
+	hold->memory += sizeof(*held) + held->length;
 	hold->bytes += held->fresh_length;
 	hold->guest->held += sizeof(*held) + held->length;
 	hold->tally->held += sizeof(*held) + held->length;
@@ -233,6 +265,9 @@ static void report(struct ft_gate *gate, struct ft_hold *hold, const char *dispo
 	json_object_set_new(record, "disposition_reason", json_string(ft_reason_label(hold->outcome)));
 	json_object_set_new(record, "frames_done",
 			    json_integer(strcmp(disposition, "released") ? hold->frames : hold->released));
+	if (hold->group)
+		json_object_set_new(record, "group",
+				    json_pack("{s:i, s:i}", "size", (int)hold->group, "runs", (int)hold->runs));
 	if (hold->shadow_of)
 		json_object_set_new(record, "would",
 				    json_pack("{s:s, s:b, s:I}", "reason", ft_reason_label(hold->would), "tried",
@@ -313,16 +348,36 @@ static void drop(struct ft_gate *gate, struct ft_hold *hold, enum ft_reason reas
 		ft_flow_kill(gate, flow);
 }
 
-/* Puts what is left into the guest's ring; goes on at the next tick when the ring is full. */
-static void release(struct ft_gate *gate, struct ft_hold *hold)
+/* The client's reset is the end of its connection. It goes behind what is still to be released: of that a clone took one hold
+ * after the other, and might have taken it otherwise with a reset in between. */
+static void release_reset(struct ft_gate *gate, struct ft_flow *flow)
+{
+	struct ft_guest *guest = flow->guest;
+	struct ft_late *late = guest->releasing ? malloc(sizeof(*late)) : NULL;
+	flow->stream.state = FT_STREAM_CLOSED;
+	if (late) {
+		struct ft_late **last = &guest->late;
+		while (*last)
+			last = &(*last)->next;
+		*late = (struct ft_late){.frame = flow->reset, .length = flow->reset_length};
+		*last = late;
+	} else {
+		ft_gate_deliver(gate, guest, flow->reset, flow->reset_length);
+		free(flow->reset);
+	}
+	flow->reset = NULL;
+}
+
+/* The first one of those that are to be released. False: the ring is full. */
+static bool release(struct ft_gate *gate, struct ft_hold *hold)
 {
 	struct ft_flow *flow = hold->flow;
 	for (; hold->to_release; hold->to_release = hold->to_release->next) {
 		struct ft_held *held = hold->to_release;
 		if (!ft_gate_has_room(hold->guest, held->length))
-			return;
+			return false;
 		if (ft_gate_deliver(gate, hold->guest, held->data, held->length))
-			return; /* the link broke: whoever cuts it ends the holds */
+			return false; /* the link broke: whoever cuts it ends the holds */
 		hold->released++;
 		ft_gate_note(gate, hold->outcome);
 		if (held->has_timestamp) {
@@ -334,11 +389,24 @@ static void release(struct ft_gate *gate, struct ft_hold *hold)
 	flow->answered_from = flow->stream.guest_next;
 	report(gate, hold, "released");
 	detach(gate, hold);
-	if (!flow->hold && flow->reset) {
-		ft_gate_deliver(gate, flow->guest, flow->reset, flow->reset_length);
-		flow->stream.state = FT_STREAM_CLOSED;
-		free(flow->reset);
-		flow->reset = NULL;
+	if (!flow->hold && flow->reset)
+		release_reset(gate, flow);
+	return true;
+}
+
+/* Puts what is decided into the guest's ring; goes on at the next tick when the ring is full. */
+static void release_all(struct ft_gate *gate, struct ft_guest *guest)
+{
+	if (guest->settling)
+		return;
+	while (guest->releasing && release(gate, guest->releasing))
+		;
+	while (guest->late && !guest->releasing) {
+		struct ft_late *late = guest->late;
+		guest->late = late->next;
+		ft_gate_deliver(gate, guest, late->frame, late->length);
+		free(late->frame);
+		free(late);
 	}
 }
 
@@ -349,7 +417,12 @@ static void start_release(struct ft_gate *gate, struct ft_hold *hold, enum ft_re
 	hold->outcome = reason;
 	hold->to_release = hold->first;
 	gate->holds.due = 0; /* where the ring is full it goes on at the next tick */
-	release(gate, hold);
+	/* One after the other, so that what was tried together goes in its order whatever fits. */
+	struct ft_hold **last = &hold->guest->releasing;
+	while (*last)
+		last = &(*last)->behind;
+	*last = hold;
+	release_all(gate, hold->guest);
 }
 
 /* The sender is to try again later: see FT_POLICY_TEMPFAIL. */
@@ -461,6 +534,10 @@ static void conclude(struct ft_gate *gate, struct ft_hold *hold)
 	}
 	enum ft_reason reason;
 	enum ft_policy what = decide(hold, &reason);
+	/* Tried alone, since of a group only the clean are judged; and it was not the vmm that had no room. */
+	if (reason != FT_REASON_RELEASE_CLEAN && hold->batch && hold->batch->count == 1 &&
+	    hold->exception != FT_EXCEPTION_OVERLOAD)
+		ft_admission_suspect(gate, hold);
 	if (hold->observed) {
 		observed(gate, hold, what, reason);
 		return;
@@ -478,7 +555,7 @@ static void take_case(struct ft_hold *hold, struct ft_case *trial)
 /* No more is to be learnt about the hold. */
 static void abandon(struct ft_hold *hold, enum ft_trial_end end, const char *why)
 {
-	if (hold->batch)
+	if (hold->batch && hold->batch->count == 1)
 		take_case(hold, hold->batch->trial);
 	ft_case_abandon(hold->trial, end, why);
 	/* Without a twin no rule can have the last word: the case says inconclusive. */
@@ -503,13 +580,50 @@ static void give_up_at(struct ft_gate *gate, struct ft_hold *hold, enum ft_excep
 
 /* ---- events and time ---- */
 
+/* A hold that was tried alone. */
 static void judged(struct ft_gate *gate, struct ft_batch *batch)
 {
 	struct ft_hold *hold = batch->members[0];
+	struct ft_judgement judgement;
 	if (batch->busy)
 		hold->exception = FT_EXCEPTION_OVERLOAD;
+	ft_case_judge(batch->trial, &judgement);
+	ft_admission_learn(gate, batch->tally, 1, judgement.verdict == FT_VERDICT_CLEAN);
 	take_case(hold, batch->trial);
 	conclude(gate, hold);
+}
+
+/* A group test is over. */
+static void settle(struct ft_gate *gate, struct ft_batch *batch, bool failed)
+{
+	struct ft_guest *guest = batch->guest;
+	struct ft_hold *members[FT_TRIAL_FLOWS];
+	unsigned count = batch->count, cleared = batch->cleared, runs = batch->runs;
+	memcpy(members, batch->members, count * sizeof(*members));
+	ft_admission_learn(gate, batch->tally, count, cleared == count);
+	guest->batch_counts.dissolved += failed;
+	ft_batch_end(gate, batch);
+	for (unsigned i = cleared; i < count; i++) {
+		wait_again(gate, members[i]);
+		if (failed) /* soon it is alone, where what fails has its policy */
+			members[i]->company = count > 4 ? count / 4 : 1;
+	}
+	if (!failed && cleared < count) {
+		members[cleared]->company = 1;
+		members[cleared]->again = true;
+	}
+	guest->settling = true;
+	for (unsigned i = 0; i < cleared; i++) {
+		struct ft_hold *hold = members[i];
+		hold->group = cleared;
+		hold->runs = runs;
+		hold->flow->trials++;
+		hold->flow->tried += hold->bytes;
+		take_case(hold, batch->clean);
+		conclude(gate, hold);
+	}
+	guest->settling = false;
+	release_all(gate, guest);
 }
 
 void ft_hold_event(struct ft_gate *gate, struct ft_guest *guest, struct ft_event *event, const char *const *strings)
@@ -518,19 +632,28 @@ void ft_hold_event(struct ft_gate *gate, struct ft_guest *guest, struct ft_event
 	/* Late words about a batch that is over, or a process that makes numbers up, or uses those of another guest. */
 	if (!batch || event->role == FT_ROLE_LIVE)
 		return;
-	if (ft_batch_event(gate, batch, event, strings) == FT_BATCH_JUDGED)
+	enum ft_batch_step step = ft_batch_event(gate, batch, event, strings);
+	if (step == FT_BATCH_RUNS)
+		return;
+	if (batch->count == 1)
 		judged(gate, batch);
+	else
+		settle(gate, batch, step == FT_BATCH_FAILED);
 }
 
-static void start_trial(struct ft_gate *gate, struct ft_hold *hold)
+static void start_trial(struct ft_gate *gate, struct ft_hold *const *members, unsigned count)
 {
-	if (!ft_batch_open(gate, &hold, 1)) {
-		give_up(gate, hold, FT_EXCEPTION_ERROR, "no memory for a trial");
+	if (!ft_batch_open(gate, members, count)) {
+		give_up(gate, members[0], FT_EXCEPTION_ERROR, "no memory for a trial");
 		return;
 	}
-	hold->flow->trials++;
-	hold->flow->tried += hold->bytes;
-	hold->state = FT_HOLD_TRY;
+	for (unsigned i = 0; i < count; i++)
+		members[i]->state = FT_HOLD_TRY;
+	/* Of a group that is dissolved nobody has had a trial: see settle. */
+	if (count == 1) {
+		members[0]->flow->trials++;
+		members[0]->flow->tried += members[0]->bytes;
+	}
 }
 
 /* Has it gathered what it may? */
@@ -605,31 +728,33 @@ static void tick_batch(struct ft_gate *gate, struct ft_batch *batch)
 	}
 	if (batch->state == FT_BATCH_DEPART && (batch->gone || gate->now >= batch->deadline))
 		ft_batch_over(gate, batch);
+	else if (gate->now >= batch->deadline && batch->count > 1)
+		settle(gate, batch, true);
 	else if (gate->now >= batch->deadline)
 		give_up(gate, batch->members[0], FT_EXCEPTION_TIMEOUT, "the guest's process did not answer in time");
 	else if (batch->deadline < gate->holds.due)
 		gate->holds.due = batch->deadline;
 }
 
-static void tick_batches(struct ft_gate *gate, struct ft_guest *guest)
+static void tick_guest(struct ft_gate *gate, struct ft_guest *guest)
 {
+	if (guest->releasing) {
+		gate->holds.due = gate->now;
+		release_all(gate, guest);
+	}
 	for (struct ft_batch *batch = guest->batches; batch; batch = batch->next)
 		if (batch->state != FT_BATCH_OVER)
 			tick_batch(gate, batch);
 }
 
-/* One that is decided, or being decided. */
-static void tick_held(struct ft_gate *gate, struct ft_hold *hold)
+static void tick_trial(struct ft_gate *gate, struct ft_hold *hold)
 {
-	if (hold->state == FT_HOLD_RELEASE) {
-		gate->holds.due = gate->now;
-		release(gate, hold);
-	} else if (hold->state == FT_HOLD_TRY && !hold->observed) {
-		if (gate->now >= end_of_time(hold))
-			give_up_at(gate, hold, FT_EXCEPTION_TIMEOUT, FT_LIMIT_TIME);
-		else if (end_of_time(hold) < gate->holds.due)
-			gate->holds.due = end_of_time(hold);
-	}
+	if (hold->observed)
+		return;
+	if (gate->now >= end_of_time(hold))
+		give_up_at(gate, hold, FT_EXCEPTION_TIMEOUT, FT_LIMIT_TIME);
+	else if (end_of_time(hold) < gate->holds.due)
+		gate->holds.due = end_of_time(hold);
 }
 
 void ft_holds_tick(struct ft_gate *gate)
@@ -640,16 +765,20 @@ void ft_holds_tick(struct ft_gate *gate)
 		if (hold->state <= FT_HOLD_WAIT)
 			tick_waiting(gate, hold);
 	}
-	for (unsigned i = 0; i < gate->guest_count; i++)
-		for (struct ft_hold *hold; (hold = ft_admission_next(gate, &gate->guests[i]));)
-			start_trial(gate, hold);
+	for (unsigned i = 0; i < gate->guest_count; i++) {
+		struct ft_hold *members[FT_TRIAL_FLOWS];
+		gate->about = &gate->guests[i];
+		for (unsigned count; (count = ft_admission_next(gate, &gate->guests[i], members));)
+			start_trial(gate, members, count);
+	}
 	for (struct ft_hold *hold = gate->holds.first; hold; hold = hold->next) {
 		gate->about = hold->guest;
-		tick_held(gate, hold);
+		if (hold->state == FT_HOLD_TRY)
+			tick_trial(gate, hold);
 	}
 	for (unsigned i = 0; i < gate->guest_count; i++) {
 		gate->about = &gate->guests[i];
-		tick_batches(gate, &gate->guests[i]);
+		tick_guest(gate, &gate->guests[i]);
 	}
 	gate->about = NULL;
 	collect_garbage(gate);
@@ -698,7 +827,7 @@ void ft_hold_observe(struct ft_gate *gate, struct ft_flow *flow, const struct ft
 		give_up_at(gate, hold, exception, limit);
 		return;
 	}
-	start_trial(gate, hold);
+	start_trial(gate, &hold, 1);
 	/* What is said later is of a guest that has taken the frame. */
 	if (hold->batch && ft_batch_say(gate, hold->batch))
 		give_up(gate, hold, FT_EXCEPTION_ERROR, "the guest's process does not take requests");
@@ -765,23 +894,26 @@ static void end_by_policy(struct ft_gate *gate, struct ft_hold *hold, bool gone,
 		end_canary(gate, hold);
 		return;
 	}
-	if (hold->observed) {
+	if (hold->observed)
 		observed(gate, hold, policy, ft_policy_reason(FT_EXCEPTION_ERROR, policy));
-	} else if (gone && (releasing || policy == FT_POLICY_RELEASE)) {
+	else if (gone && (releasing || policy == FT_POLICY_RELEASE))
 		drop(gate, hold, FT_REASON_DROP_GUEST_DOWN);
-	} else if (releasing) {
-		release(gate, hold);
-	} else {
+	else
 		do_it(gate, hold, policy,
 		      gone ? ft_policy_reason(FT_EXCEPTION_ERROR, policy) : stopping[policy]);
-	}
-	/* A release that found the ring full: there is no later tick. */
-	if (hold->flow)
+	if (hold->flow) /* a release that found the ring full */
 		drop(gate, hold, FT_REASON_DROP_RING_FULL);
 }
 
 void ft_holds_end(struct ft_gate *gate, struct ft_guest *guest, bool gone, const char *why)
 {
+	/* For what does not fit now there is no later tick; and nothing goes in the place of what was to go before it. */
+	if (!gone)
+		release_all(gate, guest);
+	while (!gone && guest->releasing)
+		drop(gate, guest->releasing, FT_REASON_DROP_RING_FULL);
+	if (!gone)
+		release_all(gate, guest); /* resets */
 	for (struct ft_hold *hold = gate->holds.first; hold; hold = hold->next) {
 		if (hold->guest != guest)
 			continue;
@@ -791,6 +923,12 @@ void ft_holds_end(struct ft_gate *gate, struct ft_guest *guest, bool gone, const
 	for (struct ft_batch *batch = guest->batches; gone && batch; batch = batch->next)
 		if (batch->state == FT_BATCH_DEPART)
 			ft_batch_over(gate, batch);
+	while (gone && guest->late) {
+		struct ft_late *late = guest->late;
+		guest->late = late->next;
+		free(late->frame);
+		free(late);
+	}
 	gate->holds.due = 0;
 }
 

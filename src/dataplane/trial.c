@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "dataplane/batch.h"
 #include "dataplane/cut.h"
 
 static int put(struct ft_guest *guest, uint32_t kind, const struct iovec *parts, int count)
@@ -23,10 +24,10 @@ int ft_trial_begin(struct ft_gate *gate, const struct ft_batch *batch)
 	    .trial = batch->number,
 	    .rx_index = batch->guest->link.rx.index,
 	    .flows = batch->count,
-	    .handling_instructions = budgets->handling_instructions,
+	    .handling_instructions = ft_batch_handling(gate, batch),
 	    .horizon_ns = budgets->horizon_ns,
 	    .horizon_instructions = budgets->horizon_instructions,
-	    .wall_ns = budgets->wall_ns,
+	    .wall_ns = ft_batch_wall(gate, batch),
 	    .memory_pages = budgets->memory_pages,
 	};
 	for (unsigned i = 0; i < batch->count; i++)

@@ -80,6 +80,18 @@ struct ft_case *ft_case_new(uint64_t trial, const struct ft_rules *rules, const 
 	return c;
 }
 
+struct ft_case *ft_case_again(const struct ft_case *c)
+{
+	struct ft_case *again = ft_case_new(c->number, c->rules, c->profile);
+	if (!again)
+		return NULL;
+	again->forked = c->forked;
+	again->pause_ns = c->pause_ns;
+	again->fork_vtime_ns = c->fork_vtime_ns;
+	again->now_ns = again->trial.began_ns = c->now_ns;
+	return again;
+}
+
 struct ft_case *ft_case_share(struct ft_case *c)
 {
 	c->owners++;

@@ -68,6 +68,8 @@ struct ft_case;
 /* trial: the number in its events. rules and profile (may be NULL) are borrowed until ft_case_free. NULL when there is no
  * memory. */
 struct ft_case *ft_case_new(uint64_t trial, const struct ft_rules *rules, const struct ft_profile *profile);
+/* The case of another trial run of the same seed. NULL when there is no memory. */
+struct ft_case *ft_case_again(const struct ft_case *c);
 /* One more who frees it: holds that were tried together share their case. */
 struct ft_case *ft_case_share(struct ft_case *c);
 void ft_case_free(struct ft_case *c);
