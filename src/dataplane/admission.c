@@ -4,10 +4,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "dataplane/gate-t.h"
 
-#define MINUTE_NS 60000000000ull
+#define MINUTE_NS  60000000000ull
+#define SUSPECT_NS MINUTE_NS
+
+/* A batch older than this does not keep another from beginning. Several times what a group of innocent requests takes. */
+#define YOUNG_NS 250000000ull
+
+/* Of one batch, so that it and another fit the command ring. */
+#define BATCH_BYTES (3ull << 20)
+
+/* So many full clean batches in a row, and the service's groups may be twice as large. */
+#define CALM 4u
 
 static const struct {
 	const char *name, *text;
@@ -37,6 +48,27 @@ static void address_of(const struct ft_flow *flow, uint8_t address[16])
 		memset(address + 8, 0, 8);
 }
 
+static struct ft_suspect *suspect_place(struct ft_gate *gate, uint8_t guest, const uint8_t address[16])
+{
+	return &gate->holds.suspects[XXH3_64bits_withSeed(address, 16, gate->holds.salt + guest) % FT_SUSPECTS];
+}
+
+static uint64_t suspect_until(struct ft_gate *gate, uint8_t guest, const uint8_t address[16])
+{
+	const struct ft_suspect *suspect = suspect_place(gate, guest, address);
+	return suspect->guest == guest && !memcmp(suspect->address, address, 16) ? suspect->until : 0;
+}
+
+void ft_admission_suspect(struct ft_gate *gate, struct ft_hold *hold)
+{
+	struct ft_source *source = hold->source;
+	source->suspect_until = gate->now + SUSPECT_NS;
+	struct ft_suspect *suspect = suspect_place(gate, source->guest, source->address);
+	suspect->until = source->suspect_until;
+	suspect->guest = source->guest;
+	memcpy(suspect->address, source->address, 16);
+}
+
 static struct ft_source *find_source(struct ft_gate *gate, uint8_t guest, const uint8_t address[16])
 {
 	for (struct ft_source *source = gate->holds.sources; source; source = source->next)
@@ -47,6 +79,7 @@ static struct ft_source *find_source(struct ft_gate *gate, uint8_t guest, const 
 		return NULL;
 	source->guest = guest;
 	memcpy(source->address, address, 16);
+	source->suspect_until = suspect_until(gate, guest, address);
 	source->next = gate->holds.sources;
 	gate->holds.sources = source;
 	return source;
@@ -69,25 +102,8 @@ int ft_admission_enter(struct ft_gate *gate, struct ft_hold *hold)
 	return 0;
 }
 
-void ft_admission_close(struct ft_hold *hold)
+static void free_unused(struct ft_gate *gate, struct ft_source *source)
 {
-	hold->source->open--;
-	hold->tally->open--;
-}
-
-void ft_admission_leave(struct ft_gate *gate, struct ft_hold *hold)
-{
-	struct ft_source *source = hold->source;
-	if (hold->slot) {
-		hold->slot = false;
-		hold->tally->clone_ns += gate->now - hold->started;
-		if (hold->shadow_of)
-			hold->shadow_of->clone_ns += gate->now - hold->started;
-		hold->guest->clones--;
-		hold->tally->clones--;
-		source->clones--;
-	}
-	hold->source = NULL;
 	if (source->open || source->clones)
 		return;
 	for (struct ft_source **at = &gate->holds.sources; *at; at = &(*at)->next)
@@ -96,6 +112,15 @@ void ft_admission_leave(struct ft_gate *gate, struct ft_hold *hold)
 			free(source);
 			return;
 		}
+}
+
+void ft_admission_close(struct ft_gate *gate, struct ft_hold *hold)
+{
+	struct ft_source *source = hold->source;
+	source->open--;
+	hold->tally->open--;
+	hold->source = NULL;
+	free_unused(gate, source);
 }
 
 /* ---- limits ---- */
@@ -129,26 +154,54 @@ static bool may_have_clone(const struct ft_gate *gate, const struct ft_hold *hol
 	       hold->tally->clones < hold->flow->service->quotas.clones;
 }
 
-void ft_admission_start(struct ft_gate *gate, struct ft_hold *hold)
+static void add_source(struct ft_batch *batch, struct ft_source *source)
 {
-	hold->ready = false;
-	hold->slot = true;
-	hold->started = gate->now;
-	hold->guest->clones++;
-	hold->tally->clones++;
-	hold->source->clones++;
-	hold->tally->turn = ++gate->holds.turn;
-	hold->source->turn = ++gate->holds.turn;
+	for (unsigned i = 0; i < batch->source_count; i++)
+		if (batch->sources[i] == source)
+			return;
+	batch->sources[batch->source_count++] = source;
+	source->clones++;
+}
+
+void ft_admission_start(struct ft_gate *gate, struct ft_batch *batch)
+{
+	batch->started = gate->now;
+	batch->guest->clones++;
+	batch->tally->clones++;
+	batch->tally->turn = ++gate->holds.turn;
+	for (unsigned i = 0; i < batch->count; i++) {
+		struct ft_hold *hold = batch->members[i];
+		hold->ready = false;
+		hold->source->turn = ++gate->holds.turn;
+		add_source(batch, hold->source);
+	}
+}
+
+void ft_admission_leave(struct ft_gate *gate, struct ft_batch *batch)
+{
+	uint64_t ran = gate->now - batch->started;
+	batch->tally->clone_ns += ran;
+	if (batch->shadow_of)
+		batch->shadow_of->clone_ns += ran;
+	batch->guest->clones--;
+	batch->tally->clones--;
+	for (unsigned i = 0; i < batch->source_count; i++) {
+		batch->sources[i]->clones--;
+		free_unused(gate, batch->sources[i]);
+	}
+	batch->source_count = 0;
 }
 
 static bool is_before(const struct ft_hold *a, const struct ft_hold *b)
 {
+	if (a->again != b->again)
+		return a->again;
 	if (a->tally != b->tally)
 		return a->tally->turn < b->tally->turn;
 	return a->source != b->source ? a->source->turn < b->source->turn : a->id < b->id;
 }
 
-struct ft_hold *ft_admission_next(struct ft_gate *gate, const struct ft_guest *guest)
+static struct ft_hold *next_hold(const struct ft_gate *gate, const struct ft_guest *guest)
 {
 	struct ft_hold *next = NULL;
 	if (guest->clones >= gate->budgets.most)
@@ -158,6 +211,128 @@ struct ft_hold *ft_admission_next(struct ft_gate *gate, const struct ft_guest *g
 		    (!next || is_before(hold, next)))
 			next = hold;
 	return next;
+}
+
+/* May another batch of this guest begin? What only observes cannot wait, and keeps nobody waiting. */
+static bool may_begin(struct ft_gate *gate, const struct ft_guest *guest)
+{
+	unsigned young = 0;
+	uint64_t until = UINT64_MAX;
+	for (const struct ft_batch *batch = guest->batches; batch; batch = batch->next) {
+		if (!batch->count || batch->members[0]->observed || gate->now >= batch->started + YOUNG_NS)
+			continue;
+		young++;
+		if (batch->started + YOUNG_NS < until)
+			until = batch->started + YOUNG_NS;
+	}
+	if (young < gate->budgets.parallel)
+		return true;
+	if (until < gate->holds.due)
+		gate->holds.due = until;
+	return false;
+}
+
+/* ---- groups ---- */
+
+static bool may_have_company(const struct ft_gate *gate, const struct ft_hold *hold)
+{
+	return hold->company > 1 && !hold->flow->service->canary && gate->now >= hold->source->suspect_until;
+}
+
+/* Each address one, then each a second one, ... */
+static int compare_turns(const void *a, const void *b)
+{
+	const struct ft_hold *one = *(struct ft_hold *const *)a, *other = *(struct ft_hold *const *)b;
+	if (one->round != other->round)
+		return one->round < other->round ? -1 : 1;
+	if (one->source != other->source)
+		return one->source->turn < other->source->turn ? -1 : 1;
+	return one->id < other->id ? -1 : one->id > other->id;
+}
+
+static int compare_numbers(const void *a, const void *b)
+{
+	const struct ft_hold *one = *(struct ft_hold *const *)a, *other = *(struct ft_hold *const *)b;
+	return one->id < other->id ? -1 : one->id > other->id;
+}
+
+static bool is_kept_room(struct ft_holds *holds, size_t count)
+{
+	if (count < holds->waiting_room)
+		return true;
+	size_t room = holds->waiting_room ? 2 * holds->waiting_room : 256;
+	struct ft_hold **more = realloc(holds->waiting, room * sizeof(*more));
+	if (!more)
+		return false;
+	holds->waiting = more;
+	holds->waiting_room = room;
+	return true;
+}
+
+/* Those that could go with the first one, in the order of their turns. */
+static size_t find_company(struct ft_gate *gate, const struct ft_hold *first)
+{
+	size_t count = 0;
+	struct ft_holds *holds = &gate->holds;
+	for (struct ft_source *source = holds->sources; source; source = source->next)
+		source->round = 0;
+	first->source->round = 1;
+	for (struct ft_hold *hold = holds->first; hold; hold = hold->next) {
+		if (!hold->ready || hold == first || hold->tally != first->tally || hold->book != first->book ||
+		    hold->profile != first->profile || !may_have_company(gate, hold) || !may_have_clone(gate, hold))
+			continue;
+		if (!is_kept_room(holds, count))
+			break;
+		hold->round = hold->source->round++;
+		holds->waiting[count++] = hold;
+	}
+	if (count)
+		qsort(holds->waiting, count, sizeof(*holds->waiting), compare_turns);
+	return count;
+}
+
+unsigned ft_admission_next(struct ft_gate *gate, const struct ft_guest *guest, struct ft_hold **members)
+{
+	struct ft_hold *first = next_hold(gate, guest);
+	if (!first || !may_begin(gate, guest))
+		return 0;
+	unsigned count = 1, most = gate->budgets.group;
+	if (first->tally->group && first->tally->group < most)
+		most = first->tally->group;
+	if (first->company < most)
+		most = first->company;
+	members[0] = first;
+	size_t waiting = most > 1 && may_have_company(gate, first) ? find_company(gate, first) : 0;
+	uint64_t memory = first->memory;
+	uint32_t pieces = first->pieces;
+	for (size_t i = 0; i < waiting && count < most; i++) {
+		struct ft_hold *hold = gate->holds.waiting[i];
+		if (hold->company <= count || pieces + hold->pieces > FT_TRIAL_FRAMES ||
+		    memory + hold->memory > BATCH_BYTES)
+			continue;
+		memory += hold->memory;
+		pieces += hold->pieces;
+		if (hold->company < most)
+			most = hold->company;
+		members[count++] = hold;
+	}
+	qsort(members, count, sizeof(*members), compare_numbers);
+	return count;
+}
+
+void ft_admission_learn(const struct ft_gate *gate, struct ft_tally *tally, unsigned count, bool decided)
+{
+	uint32_t most = gate->budgets.group;
+	uint32_t size = tally->group && tally->group < most ? tally->group : most;
+	if (!decided && count == 1) {
+		tally->calm = 0;
+	} else if (!decided) {
+		tally->group = size > 1 ? size / 2 : 1;
+		tally->calm = 0;
+	} else if (size < most && count >= size && ++tally->calm >= CALM) {
+		tally->group = 2 * size;
+		tally->calm = 0;
+	}
 }
 
 bool ft_admission_at_once(const struct ft_gate *gate, const struct ft_hold *hold)

@@ -5,6 +5,15 @@
  * So before a waiting hold there is at most one trial for each other address that waited when it came, however many holds
  * these have, and an address may have no more than its number of clones at a time, and of holds.
  *
+ * With the hold whose turn it is others of its service go onto the same clone (a group test, dataplane/batch.h), each address
+ * one in turn, as long as they fit. A group counts as one clone of its service, and as one of each address that is in it. Alone is
+ * tried what a self-test sends, what a group test pointed at, and what comes from an address whose input lately was anything but
+ * clean: who sends what is bad shall not have others searched with it. A service's groups become smaller when they decide nothing
+ * or point at somebody, and larger again when they do not.
+ *
+ * A group forms of what waits, so not every free clone is taken at once: as many batches as clone.parallel begin, and further ones
+ * when these end or are no longer young. What takes long (be it made to) holds nobody up for longer than that.
+ *
  * Every limit that is reached is counted by its name. */
 #ifndef FT_DATAPLANE_ADMISSION_H
 #define FT_DATAPLANE_ADMISSION_H
@@ -53,6 +62,8 @@ struct ft_quotas {
 /* What it has, and what became of it. */
 struct ft_tally {
 	uint32_t open, clones;
+	uint32_t group; /* most members of its next batch; 0: as configured */
+	uint32_t calm;  /* full batches in a row that were clean */
 	uint64_t held;
 	uint64_t clone_ns; /* of all its clones so far */
 	uint64_t turn;     /* when it was served last, or began to wait */
@@ -70,26 +81,44 @@ struct ft_source {
 	uint8_t address[16];
 	uint32_t open, clones;
 	uint64_t turn;
+	uint64_t suspect_until;
+	unsigned round; /* scratch */
+};
+
+/* Addresses whose input was not clean, for longer than they have holds: each has one place, and a later one takes it over. */
+#define FT_SUSPECTS 4096u
+struct ft_suspect {
+	uint64_t until; /* 0: none */
+	uint8_t guest;
+	uint8_t address[16];
 };
 
 struct ft_gate;
 struct ft_guest;
 struct ft_hold;
+struct ft_batch;
 struct ft_flow;
 
 /* A hold's place among those of its service and address: before it is counted as open, and at its end. -ENOMEM. */
 int ft_admission_enter(struct ft_gate *gate, struct ft_hold *hold);
-void ft_admission_close(struct ft_hold *hold);                       /* it holds nothing back any more */
-void ft_admission_leave(struct ft_gate *gate, struct ft_hold *hold); /* its clone is gone, too */
+void ft_admission_close(struct ft_gate *gate, struct ft_hold *hold); /* it holds nothing back any more */
 
 /* The limit that this hold, just entered, is beyond, or FT_LIMIT_COUNT. */
 enum ft_limit ft_admission_exceeds(const struct ft_gate *gate, const struct ft_hold *hold);
 
-/* Takes a clone for the hold. */
-void ft_admission_start(struct ft_gate *gate, struct ft_hold *hold);
+/* Takes a clone for the batch, and gives it back. */
+void ft_admission_start(struct ft_gate *gate, struct ft_batch *batch);
+void ft_admission_leave(struct ft_gate *gate, struct ft_batch *batch);
 
-/* The ready hold of this guest whose turn it is, or NULL: none waits, or those that do have all that they may have. */
-struct ft_hold *ft_admission_next(struct ft_gate *gate, const struct ft_guest *guest);
+/* The ready holds of this guest whose turn it is to be tried together, in the order of their numbers: at most FT_TRIAL_FLOWS.
+ * Returns how many; 0: none waits, or those that do have all that they may have for now. */
+unsigned ft_admission_next(struct ft_gate *gate, const struct ft_guest *guest, struct ft_hold **members);
+
+/* The input of this hold's address, tried alone, was not clean. */
+void ft_admission_suspect(struct ft_gate *gate, struct ft_hold *hold);
+
+/* A batch of so many of this service is over. decided: it cleared them all. */
+void ft_admission_learn(const struct ft_gate *gate, struct ft_tally *tally, unsigned count, bool decided);
 
 /* May the hold, which does not wait, have a clone at once? */
 bool ft_admission_at_once(const struct ft_gate *gate, const struct ft_hold *hold);

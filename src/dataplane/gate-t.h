@@ -1,8 +1,9 @@
 /* The gate's inside, for the files that make it up: gate.c (which way a frame goes), tcp.c and udp.c (inspected
- * services), hold.c (what is kept back), trial.c (what the vmm is asked), guest.c (links, rings and events of the guests). */
+ * services), hold.c (what is kept back), batch.c and trial.c (what the vmm is asked), guest.c (links, rings and events of the guests). */
 #ifndef FT_DATAPLANE_GATE_T_H
 #define FT_DATAPLANE_GATE_T_H
 
+#include "dataplane/batch-t.h"
 #include "dataplane/canary.h"
 #include "dataplane/fdb.h"
 #include "dataplane/flow.h"
@@ -40,6 +41,11 @@ struct ft_guest {
 	uint64_t counts[FT_REASON_COUNT];
 	uint64_t held;   /* bytes of its held frames */
 	uint32_t clones; /* slots of its vmm in use */
+	struct ft_batch *batches;
+	struct ft_batch_counts batch_counts;
+	struct ft_hold *releasing; /* decided, in the order in which their frames go into the ring */
+	struct ft_late *late;      /* resets that go behind them */
+	bool settling;             /* more will be released with those */
 };
 
 struct ft_gate {

@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
+#include "dataplane/batch.h"
 #include "dataplane/cut.h"
 #include "dataplane/gate-t.h"
 #include "dataplane/hold.h"
@@ -500,11 +502,13 @@ static json_t *guest_status(const struct ft_gate *gate, const struct ft_guest *g
 {
 	unsigned open = 0;
 	for (const struct ft_hold *hold = gate->holds.first; hold; hold = hold->next)
-		open += hold->guest == guest && hold->state < FT_HOLD_DEPART && !hold->flow->service->canary;
-	return json_pack("{s:b, s:i, s:i, s:i, s:I, s:I}", "up", guest->up, "flows",
-			 (int)ft_flows_of(gate->flows, guest->index), "holds", (int)open, "clones",
-			 (int)guest->clones, "held_bytes", (json_int_t)guest->held, "events_lost",
-			 (json_int_t)guest->lost_events);
+		open += hold->guest == guest && hold->state < FT_HOLD_OVER && !hold->flow->service->canary;
+	json_t *status = json_pack("{s:b, s:i, s:i, s:i, s:I, s:I}", "up", guest->up, "flows",
+				   (int)ft_flows_of(gate->flows, guest->index), "holds", (int)open, "clones",
+				   (int)guest->clones, "held_bytes", (json_int_t)guest->held, "events_lost",
+				   (json_int_t)guest->lost_events);
+	ft_batch_tell(&guest->batch_counts, status);
+	return status;
 }
 
 static json_t *service_status(const struct ft_service *service)
@@ -675,6 +679,9 @@ static int load_flows(struct ft_gate *gate, const json_t *config, struct ft_erro
 				    MOST_FLOWS);
 	json_int_t first = json_integer_value(json_object_get(config, "first_hold"));
 	gate->holds.next_id = first > 0 ? (uint64_t)first : 1;
+	gate->holds.next_batch = 1;
+	if (getrandom(&gate->holds.salt, sizeof(gate->holds.salt), 0) != sizeof(gate->holds.salt))
+		gate->holds.salt = (uintptr_t)gate; /* as unknown outside */
 	return ft_flows_new((uint32_t)most, (uint32_t)most / gate->guest_count, &gate->flows, err);
 }
 
@@ -722,6 +729,7 @@ void ft_gate_free(struct ft_gate *gate)
 	ft_reassembly_free(gate->reassembly);
 	ft_suppressions_free(&gate->suppressions);
 	free(gate->guests);
+	free(gate->holds.waiting);
 	ft_reload_free(gate);
 	ft_inspect_free(gate->inspect);
 	free(gate);

@@ -6,14 +6,10 @@
 #include <string.h>
 
 #include "base/channel.h"
-#include "base/trial.h"
+#include "dataplane/batch.h"
 #include "dataplane/cut.h"
 #include "dataplane/record.h"
 #include "dataplane/reset.h"
-#include "dataplane/trial.h"
-
-/* The vmm keeps the wall-clock budget; this much later we stop believing that it will answer. */
-#define GRACE_NS 3000000000ull
 
 #define NEVER UINT64_MAX
 
@@ -25,7 +21,8 @@ static struct ft_hold *open_hold(struct ft_gate *gate, struct ft_flow *flow, con
 	if (!hold)
 		return NULL;
 	hold->id = gate->holds.next_id;
-	hold->trial = ft_case_new(hold->id, gate->verdict_rules, flow->service->profile);
+	hold->profile = flow->service->profile;
+	hold->trial = ft_case_new(0, gate->verdict_rules, hold->profile);
 	hold->flow = flow;
 	hold->guest = flow->guest;
 	if (!hold->trial || ft_admission_enter(gate, hold)) {
@@ -37,6 +34,7 @@ static struct ft_hold *open_hold(struct ft_gate *gate, struct ft_flow *flow, con
 	hold->book = gate->book;
 	hold->book->holds++;
 	hold->refused = FT_LIMIT_COUNT;
+	hold->company = FT_TRIAL_FLOWS;
 	hold->exception = FT_EXCEPTION_COUNT;
 	hold->trigger = *trigger;
 	hold->opened = hold->last_at = gate->now;
@@ -57,21 +55,14 @@ static void free_frames(struct ft_hold *hold)
 		hold->tally->held -= sizeof(*held) + held->length;
 		free(held);
 	}
-	hold->last = hold->first = hold->to_send = hold->to_release = NULL;
-}
-
-/* Freed at the end of the next tick: callers up the stack may be on their way through the list. */
-static void end_hold(struct ft_gate *gate, struct ft_hold *hold)
-{
-	ft_admission_leave(gate, hold);
-	hold->state = FT_HOLD_OVER;
-	gate->holds.garbage = true;
-	gate->holds.due = 0;
+	hold->last = hold->first = hold->to_release = NULL;
 }
 
 static void collect_garbage(struct ft_gate *gate)
 {
-	for (struct ft_hold *hold = gate->holds.first, *next; gate->holds.garbage && hold; hold = next) {
+	if (!gate->holds.garbage)
+		return;
+	for (struct ft_hold *hold = gate->holds.first, *next; hold; hold = next) {
 		next = hold->next;
 		if (hold->state != FT_HOLD_OVER)
 			continue;
@@ -81,10 +72,47 @@ static void collect_garbage(struct ft_gate *gate)
 		hold->book->holds--;
 		free(hold);
 	}
+	ft_batch_collect(gate);
 	gate->holds.garbage = false;
 }
 
-/* The hold is decided and done: the flow goes on without it. It stays itself while its seed may still live. */
+/* A member of a batch that is over, undecided: it is tried again. */
+static void wait_again(struct ft_gate *gate, struct ft_hold *hold)
+{
+	hold->state = FT_HOLD_WAIT;
+	hold->deadline = NEVER;
+	gate->holds.due = 0;
+}
+
+/* The hold is decided without its trial. What its batch shows is about all of its members together, so the others are tried
+ * again without it. */
+static void leave_batch(struct ft_gate *gate, struct ft_hold *hold)
+{
+	struct ft_batch *batch = hold->batch;
+	if (!batch)
+		return;
+	struct ft_hold *members[FT_TRIAL_FLOWS];
+	unsigned count = batch->count;
+	memcpy(members, batch->members, count * sizeof(*members));
+	hold->guest->batch_counts.dissolved += count > 1;
+	ft_batch_end(gate, batch);
+	for (unsigned i = 0; i < count; i++)
+		if (members[i] != hold)
+			wait_again(gate, members[i]);
+}
+
+static void stop_releasing(struct ft_hold *hold)
+{
+	struct ft_hold **at = &hold->guest->releasing;
+	while (*at && *at != hold)
+		at = &(*at)->behind;
+	if (*at)
+		*at = hold->behind;
+	hold->behind = NULL;
+}
+
+/* The hold is decided and done: the flow goes on without it. Freed at the end of the next tick: callers up the stack may be
+ * on their way through the list. */
 static void detach(struct ft_gate *gate, struct ft_hold *hold)
 {
 	struct ft_flow *flow = hold->flow;
@@ -95,18 +123,16 @@ static void detach(struct ft_gate *gate, struct ft_hold *hold)
 		flow->later = NULL;
 	}
 	flow->observing -= hold->observed;
+	leave_batch(gate, hold);
+	if (hold->state == FT_HOLD_RELEASE)
+		stop_releasing(hold);
 	hold->flow = NULL;
 	hold->ready = false;
 	free_frames(hold);
-	ft_admission_close(hold);
+	ft_admission_close(gate, hold);
+	hold->state = FT_HOLD_OVER;
+	gate->holds.garbage = true;
 	gate->holds.due = 0;
-	if (!hold->begun || hold->gone || !hold->guest->up) {
-		end_hold(gate, hold);
-		return;
-	}
-	ft_trial_finish(hold);
-	hold->state = FT_HOLD_DEPART;
-	hold->deadline = gate->now + GRACE_NS;
 }
 
 /* ---- collecting ---- */
@@ -171,6 +197,7 @@ static int keep(struct ft_gate *gate, struct ft_hold *hold, const struct ft_fram
 	hold->last = held;
 	hold->frames++;
 	hold->pieces += held->pieces;
+	hold->memory += sizeof(*held) + held->length;
 	hold->bytes += held->fresh_length;
 	hold->guest->held += sizeof(*held) + held->length;
 	hold->tally->held += sizeof(*held) + held->length;
@@ -238,6 +265,9 @@ static void report(struct ft_gate *gate, struct ft_hold *hold, const char *dispo
 	json_object_set_new(record, "disposition_reason", json_string(ft_reason_label(hold->outcome)));
 	json_object_set_new(record, "frames_done",
 			    json_integer(strcmp(disposition, "released") ? hold->frames : hold->released));
+	if (hold->group)
+		json_object_set_new(record, "group",
+				    json_pack("{s:i, s:i}", "size", (int)hold->group, "runs", (int)hold->runs));
 	if (hold->shadow_of)
 		json_object_set_new(record, "would",
 				    json_pack("{s:s, s:b, s:I}", "reason", ft_reason_label(hold->would), "tried",
@@ -318,16 +348,36 @@ static void drop(struct ft_gate *gate, struct ft_hold *hold, enum ft_reason reas
 		ft_flow_kill(gate, flow);
 }
 
-/* Puts what is left into the guest's ring; goes on at the next tick when the ring is full. */
-static void release(struct ft_gate *gate, struct ft_hold *hold)
+/* The client's reset is the end of its connection. It goes behind what is still to be released: of that a clone took one hold
+ * after the other, and might have taken it otherwise with a reset in between. */
+static void release_reset(struct ft_gate *gate, struct ft_flow *flow)
+{
+	struct ft_guest *guest = flow->guest;
+	struct ft_late *late = guest->releasing ? malloc(sizeof(*late)) : NULL;
+	flow->stream.state = FT_STREAM_CLOSED;
+	if (late) {
+		struct ft_late **last = &guest->late;
+		while (*last)
+			last = &(*last)->next;
+		*late = (struct ft_late){.frame = flow->reset, .length = flow->reset_length};
+		*last = late;
+	} else {
+		ft_gate_deliver(gate, guest, flow->reset, flow->reset_length);
+		free(flow->reset);
+	}
+	flow->reset = NULL;
+}
+
+/* The first one of those that are to be released. False: the ring is full. */
+static bool release(struct ft_gate *gate, struct ft_hold *hold)
 {
 	struct ft_flow *flow = hold->flow;
 	for (; hold->to_release; hold->to_release = hold->to_release->next) {
 		struct ft_held *held = hold->to_release;
 		if (!ft_gate_has_room(hold->guest, held->length))
-			return;
+			return false;
 		if (ft_gate_deliver(gate, hold->guest, held->data, held->length))
-			return; /* the link broke: whoever cuts it ends the holds */
+			return false; /* the link broke: whoever cuts it ends the holds */
 		hold->released++;
 		ft_gate_note(gate, hold->outcome);
 		if (held->has_timestamp) {
@@ -339,21 +389,40 @@ static void release(struct ft_gate *gate, struct ft_hold *hold)
 	flow->answered_from = flow->stream.guest_next;
 	report(gate, hold, "released");
 	detach(gate, hold);
-	if (!flow->hold && flow->reset) {
-		ft_gate_deliver(gate, flow->guest, flow->reset, flow->reset_length);
-		flow->stream.state = FT_STREAM_CLOSED;
-		free(flow->reset);
-		flow->reset = NULL;
+	if (!flow->hold && flow->reset)
+		release_reset(gate, flow);
+	return true;
+}
+
+/* Puts what is decided into the guest's ring; goes on at the next tick when the ring is full. */
+static void release_all(struct ft_gate *gate, struct ft_guest *guest)
+{
+	if (guest->settling)
+		return;
+	while (guest->releasing && release(gate, guest->releasing))
+		;
+	while (guest->late && !guest->releasing) {
+		struct ft_late *late = guest->late;
+		guest->late = late->next;
+		ft_gate_deliver(gate, guest, late->frame, late->length);
+		free(late->frame);
+		free(late);
 	}
 }
 
 static void start_release(struct ft_gate *gate, struct ft_hold *hold, enum ft_reason reason)
 {
+	leave_batch(gate, hold);
 	hold->state = FT_HOLD_RELEASE;
 	hold->outcome = reason;
 	hold->to_release = hold->first;
 	gate->holds.due = 0; /* where the ring is full it goes on at the next tick */
-	release(gate, hold);
+	/* One after the other, so that what was tried together goes in its order whatever fits. */
+	struct ft_hold **last = &hold->guest->releasing;
+	while (*last)
+		last = &(*last)->behind;
+	*last = hold;
+	release_all(gate, hold->guest);
 }
 
 /* The sender is to try again later: see FT_POLICY_TEMPFAIL. */
@@ -465,6 +534,10 @@ static void conclude(struct ft_gate *gate, struct ft_hold *hold)
 	}
 	enum ft_reason reason;
 	enum ft_policy what = decide(hold, &reason);
+	/* Tried alone, since of a group only the clean are judged; and it was not the vmm that had no room. */
+	if (reason != FT_REASON_RELEASE_CLEAN && hold->batch && hold->batch->count == 1 &&
+	    hold->exception != FT_EXCEPTION_OVERLOAD)
+		ft_admission_suspect(gate, hold);
 	if (hold->observed) {
 		observed(gate, hold, what, reason);
 		return;
@@ -472,9 +545,18 @@ static void conclude(struct ft_gate *gate, struct ft_hold *hold)
 	do_it(gate, hold, what, reason);
 }
 
+/* What its trial has shown is what is known of the hold. */
+static void take_case(struct ft_hold *hold, struct ft_case *trial)
+{
+	ft_case_free(hold->trial);
+	hold->trial = ft_case_share(trial);
+}
+
 /* No more is to be learnt about the hold. */
 static void abandon(struct ft_hold *hold, enum ft_trial_end end, const char *why)
 {
+	if (hold->batch && hold->batch->count == 1)
+		take_case(hold, hold->batch->trial);
 	ft_case_abandon(hold->trial, end, why);
 	/* Without a twin no rule can have the last word: the case says inconclusive. */
 	if (ft_case_step(hold->trial) == FT_CASE_TWIN)
@@ -498,69 +580,80 @@ static void give_up_at(struct ft_gate *gate, struct ft_hold *hold, enum ft_excep
 
 /* ---- events and time ---- */
 
-static struct ft_hold *find(const struct ft_gate *gate, uint64_t id)
+/* A hold that was tried alone. */
+static void judged(struct ft_gate *gate, struct ft_batch *batch)
 {
-	for (struct ft_hold *hold = gate->holds.first; hold && hold->id <= id; hold = hold->next)
-		if (hold->id == id)
-			return hold;
-	return NULL;
+	struct ft_hold *hold = batch->members[0];
+	struct ft_judgement judgement;
+	if (batch->busy)
+		hold->exception = FT_EXCEPTION_OVERLOAD;
+	ft_case_judge(batch->trial, &judgement);
+	ft_admission_learn(gate, batch->tally, 1, judgement.verdict == FT_VERDICT_CLEAN);
+	take_case(hold, batch->trial);
+	conclude(gate, hold);
 }
 
-static void step(struct ft_gate *gate, struct ft_hold *hold)
+/* A group test is over. */
+static void settle(struct ft_gate *gate, struct ft_batch *batch, bool failed)
 {
-	switch (ft_case_step(hold->trial)) {
-	case FT_CASE_RUNNING:
-		return;
-	case FT_CASE_TWIN:
-		hold->twin = true;
-		hold->deadline = gate->now + gate->budgets.wall_ns + GRACE_NS;
-		if (hold->gone || ft_trial_twin(hold, ft_case_until(hold->trial)))
-			give_up(gate, hold, FT_EXCEPTION_ERROR, "the twin could not be asked for");
-		return;
-	case FT_CASE_JUDGED:
+	struct ft_guest *guest = batch->guest;
+	struct ft_hold *members[FT_TRIAL_FLOWS];
+	unsigned count = batch->count, cleared = batch->cleared, runs = batch->runs;
+	memcpy(members, batch->members, count * sizeof(*members));
+	ft_admission_learn(gate, batch->tally, count, cleared == count);
+	guest->batch_counts.dissolved += failed;
+	ft_batch_end(gate, batch);
+	for (unsigned i = cleared; i < count; i++) {
+		wait_again(gate, members[i]);
+		if (failed) /* soon it is alone, where what fails has its policy */
+			members[i]->company = count > 4 ? count / 4 : 1;
+	}
+	if (!failed && cleared < count) {
+		members[cleared]->company = 1;
+		members[cleared]->again = true;
+	}
+	guest->settling = true;
+	for (unsigned i = 0; i < cleared; i++) {
+		struct ft_hold *hold = members[i];
+		hold->group = cleared;
+		hold->runs = runs;
+		hold->flow->trials++;
+		hold->flow->tried += hold->bytes;
+		take_case(hold, batch->clean);
 		conclude(gate, hold);
 	}
-}
-
-/* What the guest's process says it took has to be about what was handed to it. */
-static void check_handled(const struct ft_hold *hold, struct ft_event *event)
-{
-	uint64_t numbers = hold->flow->key.protocol == IPPROTO_TCP
-			       ? hold->next_sequence - hold->first_sequence
-			       : hold->bytes;
-	if (event->a[1] != numbers)
-		event->a[0] = 0;
-	event->a[1] = numbers;
+	guest->settling = false;
+	release_all(gate, guest);
 }
 
 void ft_hold_event(struct ft_gate *gate, struct ft_guest *guest, struct ft_event *event, const char *const *strings)
 {
-	struct ft_hold *hold = find(gate, event->trial);
-	/* Late words about a hold that is over, or a process that makes numbers up, or uses those of another guest. */
-	if (!hold || hold->guest != guest || hold->state < FT_HOLD_SEND || event->role == FT_ROLE_LIVE)
+	struct ft_batch *batch = ft_batch_find(guest, event->trial);
+	/* Late words about a batch that is over, or a process that makes numbers up, or uses those of another guest. */
+	if (!batch || event->role == FT_ROLE_LIVE)
 		return;
-	if (event->type == FT_EVENT_SEED_GONE && event->role == FT_ROLE_SEED) {
-		hold->gone = true;
-		gate->holds.due = 0;
-		if (event->a[0] == FT_SEED_BUSY && hold->state == FT_HOLD_TRY)
-			hold->exception = FT_EXCEPTION_OVERLOAD;
-	}
-	if (hold->state != FT_HOLD_TRY)
+	enum ft_batch_step step = ft_batch_event(gate, batch, event, strings);
+	if (step == FT_BATCH_RUNS)
 		return;
-	if (event->type == FT_EVENT_TRIAL_HANDLED && event->role == FT_ROLE_TRIAL)
-		check_handled(hold, event);
-	ft_case_clock(hold->trial, gate->now);
-	ft_case_add(hold->trial, event, strings);
-	step(gate, hold);
+	if (batch->count == 1)
+		judged(gate, batch);
+	else
+		settle(gate, batch, step == FT_BATCH_FAILED);
 }
 
-static void start_trial(struct ft_gate *gate, struct ft_hold *hold)
+static void start_trial(struct ft_gate *gate, struct ft_hold *const *members, unsigned count)
 {
-	ft_admission_start(gate, hold);
-	hold->flow->trials++;
-	hold->flow->tried += hold->bytes;
-	hold->state = FT_HOLD_SEND;
-	hold->deadline = gate->now + gate->budgets.wall_ns + GRACE_NS;
+	if (!ft_batch_open(gate, members, count)) {
+		give_up(gate, members[0], FT_EXCEPTION_ERROR, "no memory for a trial");
+		return;
+	}
+	for (unsigned i = 0; i < count; i++)
+		members[i]->state = FT_HOLD_TRY;
+	/* Of a group that is dissolved nobody has had a trial: see settle. */
+	if (count == 1) {
+		members[0]->flow->trials++;
+		members[0]->flow->tried += members[0]->bytes;
+	}
 }
 
 /* Has it gathered what it may? */
@@ -627,42 +720,41 @@ static void tick_waiting(struct ft_gate *gate, struct ft_hold *hold)
 	}
 }
 
+static void tick_batch(struct ft_gate *gate, struct ft_batch *batch)
+{
+	if (ft_batch_say(gate, batch) == -EPROTO) {
+		ft_gate_link_broken(gate, batch->guest, "its command ring has an impossible index");
+		return; /* and with it this batch */
+	}
+	if (batch->state == FT_BATCH_DEPART && (batch->gone || gate->now >= batch->deadline))
+		ft_batch_over(gate, batch);
+	else if (gate->now >= batch->deadline && batch->count > 1)
+		settle(gate, batch, true);
+	else if (gate->now >= batch->deadline)
+		give_up(gate, batch->members[0], FT_EXCEPTION_TIMEOUT, "the guest's process did not answer in time");
+	else if (batch->deadline < gate->holds.due)
+		gate->holds.due = batch->deadline;
+}
+
+static void tick_guest(struct ft_gate *gate, struct ft_guest *guest)
+{
+	if (guest->releasing) {
+		gate->holds.due = gate->now;
+		release_all(gate, guest);
+	}
+	for (struct ft_batch *batch = guest->batches; batch; batch = batch->next)
+		if (batch->state != FT_BATCH_OVER)
+			tick_batch(gate, batch);
+}
+
 static void tick_trial(struct ft_gate *gate, struct ft_hold *hold)
 {
-	if (hold->state == FT_HOLD_SEND) {
-		int error = ft_trial_send(gate, hold);
-		if (!error)
-			hold->state = FT_HOLD_TRY;
-		else if (error != -EAGAIN) {
-			ft_gate_link_broken(gate, hold->guest, "its command ring has an impossible index");
-			return; /* and with it this hold */
-		} else {
-			gate->holds.due = gate->now;
-		}
-	}
-	if (hold->state == FT_HOLD_RELEASE) {
-		gate->holds.due = gate->now;
-		release(gate, hold);
+	if (hold->observed)
 		return;
-	}
-	if (hold->gone && hold->state == FT_HOLD_DEPART) {
-		end_hold(gate, hold);
-		return;
-	}
-	bool departs = hold->state == FT_HOLD_DEPART;
-	uint64_t end = departs || hold->observed ? NEVER : end_of_time(hold);
-	uint64_t due = hold->deadline < end ? hold->deadline : end;
-	if (gate->now < due) {
-		if (due < gate->holds.due)
-			gate->holds.due = due;
-		return;
-	}
-	if (departs)
-		end_hold(gate, hold);
-	else if (gate->now >= end)
+	if (gate->now >= end_of_time(hold))
 		give_up_at(gate, hold, FT_EXCEPTION_TIMEOUT, FT_LIMIT_TIME);
-	else
-		give_up(gate, hold, FT_EXCEPTION_TIMEOUT, "the guest's process did not answer in time");
+	else if (end_of_time(hold) < gate->holds.due)
+		gate->holds.due = end_of_time(hold);
 }
 
 void ft_holds_tick(struct ft_gate *gate)
@@ -673,13 +765,20 @@ void ft_holds_tick(struct ft_gate *gate)
 		if (hold->state <= FT_HOLD_WAIT)
 			tick_waiting(gate, hold);
 	}
-	for (unsigned i = 0; i < gate->guest_count; i++)
-		for (struct ft_hold *hold; (hold = ft_admission_next(gate, &gate->guests[i]));)
-			start_trial(gate, hold);
+	for (unsigned i = 0; i < gate->guest_count; i++) {
+		struct ft_hold *members[FT_TRIAL_FLOWS];
+		gate->about = &gate->guests[i];
+		for (unsigned count; (count = ft_admission_next(gate, &gate->guests[i], members));)
+			start_trial(gate, members, count);
+	}
 	for (struct ft_hold *hold = gate->holds.first; hold; hold = hold->next) {
 		gate->about = hold->guest;
-		if (hold->state > FT_HOLD_WAIT && hold->state < FT_HOLD_OVER)
+		if (hold->state == FT_HOLD_TRY)
 			tick_trial(gate, hold);
+	}
+	for (unsigned i = 0; i < gate->guest_count; i++) {
+		gate->about = &gate->guests[i];
+		tick_guest(gate, &gate->guests[i]);
 	}
 	gate->about = NULL;
 	collect_garbage(gate);
@@ -728,12 +827,10 @@ void ft_hold_observe(struct ft_gate *gate, struct ft_flow *flow, const struct ft
 		give_up_at(gate, hold, exception, limit);
 		return;
 	}
-	start_trial(gate, hold);
-	if (ft_trial_send(gate, hold)) {
+	start_trial(gate, &hold, 1);
+	/* What is said later is of a guest that has taken the frame. */
+	if (hold->batch && ft_batch_say(gate, hold->batch))
 		give_up(gate, hold, FT_EXCEPTION_ERROR, "the guest's process does not take requests");
-		return;
-	}
-	hold->state = FT_HOLD_TRY;
 	gate->holds.due = 0;
 }
 
@@ -741,7 +838,9 @@ void ft_hold_observe(struct ft_gate *gate, struct ft_flow *flow, const struct ft
 
 int ft_hold_order(struct ft_gate *gate, uint64_t id, bool release_it, uint64_t *before)
 {
-	struct ft_hold *hold = find(gate, id);
+	struct ft_hold *hold = gate->holds.first;
+	while (hold && hold->id != id)
+		hold = hold->next;
 	if (!hold || hold->observed || !hold->flow || hold->state >= FT_HOLD_RELEASE || hold->flow->service->canary)
 		return -ENOENT;
 	if (hold->flow->hold != hold) {
@@ -795,30 +894,40 @@ static void end_by_policy(struct ft_gate *gate, struct ft_hold *hold, bool gone,
 		end_canary(gate, hold);
 		return;
 	}
-	if (hold->observed) {
+	if (hold->observed)
 		observed(gate, hold, policy, ft_policy_reason(FT_EXCEPTION_ERROR, policy));
-	} else if (gone && (releasing || policy == FT_POLICY_RELEASE)) {
+	else if (gone && (releasing || policy == FT_POLICY_RELEASE))
 		drop(gate, hold, FT_REASON_DROP_GUEST_DOWN);
-	} else if (releasing) {
-		release(gate, hold);
-	} else {
+	else
 		do_it(gate, hold, policy,
 		      gone ? ft_policy_reason(FT_EXCEPTION_ERROR, policy) : stopping[policy]);
-	}
-	/* A release that found the ring full: there is no later tick. */
-	if (hold->flow)
+	if (hold->flow) /* a release that found the ring full */
 		drop(gate, hold, FT_REASON_DROP_RING_FULL);
 }
 
 void ft_holds_end(struct ft_gate *gate, struct ft_guest *guest, bool gone, const char *why)
 {
+	/* For what does not fit now there is no later tick; and nothing goes in the place of what was to go before it. */
+	if (!gone)
+		release_all(gate, guest);
+	while (!gone && guest->releasing)
+		drop(gate, guest->releasing, FT_REASON_DROP_RING_FULL);
+	if (!gone)
+		release_all(gate, guest); /* resets */
 	for (struct ft_hold *hold = gate->holds.first; hold; hold = hold->next) {
 		if (hold->guest != guest)
 			continue;
-		if (hold->state < FT_HOLD_DEPART && hold->flow)
+		if (hold->flow)
 			end_by_policy(gate, hold, gone, why);
-		else if (hold->state == FT_HOLD_DEPART && gone)
-			end_hold(gate, hold);
+	}
+	for (struct ft_batch *batch = guest->batches; gone && batch; batch = batch->next)
+		if (batch->state == FT_BATCH_DEPART)
+			ft_batch_over(gate, batch);
+	while (gone && guest->late) {
+		struct ft_late *late = guest->late;
+		guest->late = late->next;
+		free(late->frame);
+		free(late);
 	}
 	gate->holds.due = 0;
 }
@@ -830,12 +939,12 @@ void ft_holds_end(struct ft_gate *gate, struct ft_guest *guest, bool gone, const
 
 json_t *ft_holds_list(const struct ft_gate *gate)
 {
-	static const char *const states[] = {"gathering", "waiting", "trial", "trial", "releasing", "", ""};
+	static const char *const states[] = {"gathering", "waiting", "trial", "releasing"};
 	json_t *list = json_array();
 	size_t bytes = 0;
 	json_int_t more = 0;
 	for (const struct ft_hold *hold = gate->holds.first; hold; hold = hold->next) {
-		if (hold->state >= FT_HOLD_DEPART || hold->flow->service->canary)
+		if (hold->state == FT_HOLD_OVER || hold->flow->service->canary)
 			continue;
 		if (more) {
 			more++;
@@ -844,7 +953,7 @@ json_t *ft_holds_list(const struct ft_gate *gate)
 		json_t *record = ft_record_hold(gate, hold);
 		json_object_del(record, "op");
 		json_object_del(record, "ended_ns");
-		json_object_set_new(record, "state", json_string(hold->twin ? "twin" : states[hold->state]));
+		json_object_set_new(record, "state", json_string(hold->batch && hold->batch->twin ? "twin" : states[hold->state]));
 		json_object_set_new(record, "frames", json_integer(hold->frames));
 		json_object_set_new(record, "bytes", json_integer(hold->bytes));
 		json_object_set_new(record, "age_ns", json_integer((json_int_t)(gate->now - hold->opened)));

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/trial.h"
 #include "dataplane/risk.h"
 
 #define DEFAULT_GATHER_NS       2000000ull
@@ -229,7 +230,7 @@ int ft_services_profile(const json_t *services, const char *guest, struct ft_pro
 
 int ft_budgets_load(const json_t *clone, struct ft_budgets *to, struct ft_error *err)
 {
-	uint64_t memory, most, source;
+	uint64_t memory, most, source, group, parallel;
 	const uint64_t any = INT64_MAX;
 	int error =
 	    integer(clone, "handling_instructions", 20000000000ull, any, &to->handling_instructions, err);
@@ -246,6 +247,10 @@ int ft_budgets_load(const json_t *clone, struct ft_budgets *to, struct ft_error 
 		error = integer(clone, "max", 2, 1024, &most, err);
 	if (!error)
 		error = integer(clone, "source", 3, 1024, &source, err);
+	if (!error)
+		error = integer(clone, "group", 64, FT_TRIAL_FLOWS, &group, err);
+	if (!error)
+		error = integer(clone, "parallel", 2, 1024, &parallel, err);
 	if (error) {
 		ft_error_prefix(err, "clone");
 		return error;
@@ -253,6 +258,8 @@ int ft_budgets_load(const json_t *clone, struct ft_budgets *to, struct ft_error 
 	to->memory_pages = memory / 4096;
 	to->most = most ? (uint32_t)most : 1;
 	to->source = source ? (uint32_t)source : 1;
+	to->group = group ? (uint32_t)group : 1;
+	to->parallel = parallel ? (uint32_t)parallel : 1;
 	return 0;
 }
 

@@ -64,6 +64,8 @@ struct ft_budgets {
 	uint64_t handling_instructions, horizon_ns, horizon_instructions, wall_ns, memory_pages;
 	uint32_t most;
 	uint32_t source; /* of them, most of one client address */
+	uint32_t group;    /* most holds that are tried on one clone, 1 to FT_TRIAL_FLOWS */
+	uint32_t parallel; /* young batches of one guest at a time */
 };
 
 /* services: {NAME: {...}}, budgets: {...} as the supervisor sends them. The caller frees with

@@ -29,7 +29,8 @@ struct run {
 };
 
 struct ft_case {
-	uint64_t hold;
+	uint64_t number; /* in its events */
+	unsigned owners;
 	const struct ft_rules *rules;
 	const struct ft_profile *profile;
 	struct run trial, twin;
@@ -67,20 +68,39 @@ static const enum outcome end_outcomes[FT_TRIAL_END_COUNT] = {
     [FT_TRIAL_END_KILLED] = OUTCOME_KILLED, [FT_TRIAL_END_ERROR] = OUTCOME_ERROR,
 };
 
-struct ft_case *ft_case_new(uint64_t hold, const struct ft_rules *rules, const struct ft_profile *profile)
+struct ft_case *ft_case_new(uint64_t trial, const struct ft_rules *rules, const struct ft_profile *profile)
 {
 	struct ft_case *c = calloc(1, sizeof(*c));
 	if (!c)
 		return NULL;
-	c->hold = hold;
+	c->number = trial;
+	c->owners = 1;
 	c->rules = rules;
 	c->profile = profile;
 	return c;
 }
 
+struct ft_case *ft_case_again(const struct ft_case *c)
+{
+	struct ft_case *again = ft_case_new(c->number, c->rules, c->profile);
+	if (!again)
+		return NULL;
+	again->forked = c->forked;
+	again->pause_ns = c->pause_ns;
+	again->fork_vtime_ns = c->fork_vtime_ns;
+	again->now_ns = again->trial.began_ns = c->now_ns;
+	return again;
+}
+
+struct ft_case *ft_case_share(struct ft_case *c)
+{
+	c->owners++;
+	return c;
+}
+
 void ft_case_free(struct ft_case *c)
 {
-	if (!c)
+	if (!c || --c->owners)
 		return;
 	ft_trace_free(&c->trial.trace);
 	ft_trace_free(&c->twin.trace);
@@ -111,7 +131,7 @@ static void add_seed_event(struct ft_case *c, const struct ft_event *event, cons
 
 int ft_case_add(struct ft_case *c, const struct ft_event *event, const char *const *strings)
 {
-	if (event->trial != c->hold || c->judged)
+	if (event->trial != c->number || c->judged)
 		return -EPROTO;
 	if (event->role == FT_ROLE_SEED) {
 		add_seed_event(c, event, strings);
@@ -155,7 +175,7 @@ void ft_case_abandon(struct ft_case *c, enum ft_trial_end end, const char *detai
 	struct ft_event event = {
 	    .type = FT_EVENT_TRIAL_END,
 	    .role = run == &c->trial ? FT_ROLE_TRIAL : FT_ROLE_TWIN,
-	    .trial = c->hold,
+	    .trial = c->number,
 	    .vtime_ns = run->vtime_ns,
 	    .pid = -1,
 	    .strings = 1,

@@ -1,6 +1,6 @@
-/* The case for or against one hold's input: takes what the trial and its twin showed, and judges.
+/* The case for or against the input of one trial: takes what the trial and its twin showed, and judges.
  *
- * Use, all from one thread: ft_case_new; ft_case_add for every event that names the hold; after the trial's TRIAL_END
+ * Use, all from one thread: ft_case_new; ft_case_add for every event that names the trial; after the trial's TRIAL_END
  * (or SEED_GONE) ft_case_step says what to do next: ask for the twin, or the verdict is there. ft_case_record fills
  * the hold's record.
  *
@@ -65,11 +65,16 @@ enum ft_case_step {
 
 struct ft_case;
 
-/* rules and profile (may be NULL) are borrowed until ft_case_free. NULL when there is no memory. */
-struct ft_case *ft_case_new(uint64_t hold, const struct ft_rules *rules, const struct ft_profile *profile);
+/* trial: the number in its events. rules and profile (may be NULL) are borrowed until ft_case_free. NULL when there is no
+ * memory. */
+struct ft_case *ft_case_new(uint64_t trial, const struct ft_rules *rules, const struct ft_profile *profile);
+/* The case of another trial run of the same seed. NULL when there is no memory. */
+struct ft_case *ft_case_again(const struct ft_case *c);
+/* One more who frees it: holds that were tried together share their case. */
+struct ft_case *ft_case_share(struct ft_case *c);
 void ft_case_free(struct ft_case *c);
 
-/* event, strings as ft_event_check gave them. 0, -EPROTO (not of this hold, a live event, a second TRIAL_END, ...:
+/* event, strings as ft_event_check gave them. 0, -EPROTO (not of this trial, a live event, a second TRIAL_END, ...:
  * ignored) or -ENOMEM (counted as lost: the case cannot be clean any more). */
 int ft_case_add(struct ft_case *c, const struct ft_event *event, const char *const *strings);
 

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/un.h>
 #include <sysexits.h>
+#include <unistd.h>
 
 #include "base/units.h"
 #include "gateway/keys.h"
@@ -460,7 +461,11 @@ json_t *ft_config_dataplane(const struct ft_config *config)
 	json_object_set_new(all, "clone",
 			    part(ft_config_get(config, "clone"),
 				 (const char *[]){"handling_instructions", "horizon", "horizon_instructions",
-						  "wall", "memory", "max", "source", NULL}));
+						  "wall", "memory", "max", "source", "group", "parallel", NULL}));
+	/* The dataplane is confined, and may have been put onto one processor. */
+	json_t *clone = json_object_get(all, "clone");
+	if (!json_object_get(clone, "parallel"))
+		json_object_set_new(clone, "parallel", json_integer(sysconf(_SC_NPROCESSORS_ONLN)));
 	json_object_set(all, "rules", json_object_get(config->rules, "patterns"));
 	json_object_set(all, "verdict_rules", json_object_get(config->rules, "verdicts"));
 	json_object_set(all, "correlation_rules", json_object_get(config->rules, "correlations"));

@@ -19,7 +19,8 @@ static const char *const changeable[] = {
     "services",         "clone.handling_instructions",
     "clone.horizon",    "clone.horizon_instructions",
     "clone.wall",       "clone.memory",
-    "clone.source",     "verdict_rules",
+    "clone.source",     "clone.group",
+    "clone.parallel",   "verdict_rules",
     "feed.quota",       "correlation_rules",
     "quarantine.quota",
 };

@@ -32,7 +32,7 @@ static const char config_text[] =
     "            \"verdict\": \"suspicious\", \"any\": {\"event\": \"reset\"}}],"
     " \"correlation_rules\": [{\"sid\": 3000002, \"name\": \"panic\", \"text\": \"it panicked\", \"severity\": 1,"
     "            \"any\": {\"event\": \"panic\"}}],"
-    " \"clone\": {\"wall\": 1000000000, %s}, \"flows\": 256%s}";
+    " \"clone\": {\"wall\": 1000000000, \"group\": 1, \"parallel\": 32, %s}, \"flows\": 256%s}";
 
 const char *scene_clones = "\"max\": 1";
 const char *scene_guest_keys = "", *scene_keys = "";
