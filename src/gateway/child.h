@@ -50,7 +50,8 @@ struct ft_child {
 	bool unwanted;       /* an operator stopped it, or its policy leaves it down: it is not started again */
 	bool again;          /* STOPPING: to be started when it is gone */
 	unsigned cpu;        /* percent of one processor, 0: no bound */
-	char cpu_why[512];   /* why that is not in force, "": it is */
+	unsigned cpu_weight; /* in proportion to the others' */
+	char cpu_why[512];   /* why these are not in force, "": they are, or nothing was asked for */
 	bool running; /* vmm: its guest is up */
 	uint64_t boot_ns;
 	int failed_code; /* what it said when it could not start, 0: nothing */

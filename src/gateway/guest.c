@@ -22,6 +22,7 @@ void ft_guest_settings(const struct ft_config *config, struct ft_child *vmm)
 	vmm->backoff_first = (uint64_t)json_integer_value(setting(config, vmm->guest, "backoff.first"));
 	vmm->backoff_most = (uint64_t)json_integer_value(setting(config, vmm->guest, "backoff.most"));
 	vmm->cpu = (unsigned)json_integer_value(setting(config, vmm->guest, "cpu"));
+	vmm->cpu_weight = (unsigned)json_integer_value(setting(config, vmm->guest, "cpu_weight"));
 }
 
 static const char *state_of(const struct ft_child *vmm)
@@ -51,7 +52,9 @@ json_t *ft_guest_json(const struct ft_supervisor *s, const struct ft_child *vmm)
 	}
 	if (vmm->cpu)
 		json_object_set_new(json, "cpu_percent", json_integer(vmm->cpu));
-	if (vmm->cpu && *vmm->cpu_why)
+	if (vmm->cpu_weight != FT_CGROUP_WEIGHT)
+		json_object_set_new(json, "cpu_weight", json_integer(vmm->cpu_weight));
+	if (*vmm->cpu_why)
 		json_object_set_new(json, "cpu_not_in_force", json_string(vmm->cpu_why));
 	return json;
 }

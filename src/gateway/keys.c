@@ -70,8 +70,11 @@ const struct ft_key ft_keys[] = {
      "Guests of one VLAN talk to each other here, through the same inspection."},
     {"guests.*.cpu", FT_KEY_PERCENT, "1..6400", NONE, NULL,
      "Most processor time of the guest and its clones together, 100 % being one processor, or none. Needs the cpu "
-     "controller of cgroup v2 (systemd: Delegate=cpu and ProtectControlGroups=no); without it the gateway runs, and says that nothing is "
+     "controller of cgroup v2 (systemd: Delegate=cpu); without it the gateway runs, and says that nothing is "
      "bounded."},
+    {"guests.*.cpu_weight", FT_KEY_WHOLE, "1..10000", "100", NULL,
+     "Its part of the processors when they are short, clones included, in proportion to the other guests' and to the gateway's "
+     "own processes, which have 100 together. Needs what cpu needs."},
     {"guests.*.restart", FT_KEY_CHOICE, "always|on-crash|never", "always", NULL,
      "What happens when it ends: always starts it again, on-crash does not after it powered off, never leaves "
      "it down until `foretaste guest start`."},

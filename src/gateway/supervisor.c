@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/confine.h"
 #include "base/link.h"
 #include "base/printable.h"
 #include "gateway/answer.h"
@@ -180,19 +181,34 @@ static uint64_t backoff(const struct ft_child *child)
 	return wait < child->backoff_most ? wait : child->backoff_most;
 }
 
+/* Does it ask for more than the kernel gives to anybody? */
+static bool wants_share(const struct ft_child *vmm)
+{
+	return vmm->kind == FT_CHILD_VMM && (vmm->cpu || vmm->cpu_weight != FT_CGROUP_WEIGHT);
+}
+
+static void lacks_share(struct ft_supervisor *s, struct ft_child *vmm, const char *why)
+{
+	char bound[32] = "", weight[32] = "";
+	snprintf(vmm->cpu_why, sizeof(vmm->cpu_why), "%s", why);
+	if (vmm->cpu)
+		snprintf(bound, sizeof(bound), "cpu: %u %%", vmm->cpu);
+	if (vmm->cpu_weight != FT_CGROUP_WEIGHT)
+		snprintf(weight, sizeof(weight), "%scpu_weight: %u", *bound ? " and " : "", vmm->cpu_weight);
+	ft_supervisor_record(s, "cpu-unbounded", vmm->guest, NULL, "guest %s: %s%s is not in force: %s", vmm->guest, bound,
+			     weight, why);
+}
+
 /* Before it gets its configuration, and so before its guest or a clone runs. A share that cannot be had is said, and
  * stops nothing: traffic comes first. */
-static void bound_cpu(struct ft_supervisor *s, struct ft_child *child)
+static void give_share(struct ft_supervisor *s, struct ft_child *child)
 {
 	struct ft_error err = {0};
-	if (child->kind != FT_CHILD_VMM || !child->cpu || s->cgroup.own < 0)
+	if (child->kind != FT_CHILD_VMM || s->cgroup.own < 0)
 		return;
 	child->cpu_why[0] = 0;
-	if (!ft_cgroup_put(&s->cgroup, child->guest, child->cpu, child->pid, &err))
-		return;
-	snprintf(child->cpu_why, sizeof(child->cpu_why), "%s", err.text);
-	ft_supervisor_record(s, "cpu-unbounded", child->guest, NULL, "guest %s: cpu: %u %% is not in force: %s",
-			     child->guest, child->cpu, err.text);
+	if (ft_cgroup_put(&s->cgroup, child->guest, child->cpu, child->cpu_weight, child->pid, &err) && wants_share(child))
+		lacks_share(s, child, err.text);
 }
 
 void ft_supervisor_start(struct ft_supervisor *s, struct ft_child *child)
@@ -208,7 +224,7 @@ void ft_supervisor_start(struct ft_supervisor *s, struct ft_child *child)
 		child->retry_at = UINT64_MAX;
 		ft_loop_add(&s->loop, &child->channel, EPOLLIN);
 		ft_loop_add(&s->loop, &child->output, EPOLLIN);
-		bound_cpu(s, child);
+		give_share(s, child);
 		error = send_config(s, child, &err);
 		/* Without a configuration it is of no use; its death is dealt with like any other. */
 		if (error)
@@ -778,11 +794,11 @@ static void add_child(struct ft_supervisor *s, enum ft_child_kind kind, const ch
 
 static int open_all(struct ft_supervisor *s, struct ft_error *err)
 {
-	if (geteuid() != 0)
+	if (!ft_confine_may_become())
 		return ft_error_set(
 		    err, -EPERM,
-		    "the gateway has to be started by root: it opens ports and gives each of its "
-		    "processes a uid of its own");
+		    "the gateway has to be started by root, or with the capabilities that its unit has: it opens "
+		    "ports and gives each of its processes a uid of its own");
 	/* Before anything else happens: what is missing now would be missing later, with half a gateway running. */
 	int error = ft_files_check(s->config, err);
 	if (error)
@@ -817,22 +833,18 @@ static int open_all(struct ft_supervisor *s, struct ft_error *err)
 	return error;
 }
 
-/* Only who wants a share moves a process. */
+/* Without a wish for a share no process is moved; with one each guest has a group, for a weight is one among others. */
 static void open_shares(struct ft_supervisor *s)
 {
 	struct ft_error err = {0};
 	bool wanted = false;
 	for (unsigned i = 0; i < s->count; i++)
-		wanted |= s->children[i].cpu;
+		wanted |= wants_share(&s->children[i]);
 	if (!wanted || !ft_cgroup_open(&s->cgroup, &err))
 		return;
 	for (unsigned i = 0; i < s->count; i++) {
-		struct ft_child *vmm = &s->children[i];
-		if (!vmm->cpu)
-			continue;
-		snprintf(vmm->cpu_why, sizeof(vmm->cpu_why), "%s", err.text);
-		ft_supervisor_record(s, "cpu-unbounded", vmm->guest, NULL,
-				     "guest %s: cpu: %u %% is not in force: %s", vmm->guest, vmm->cpu, err.text);
+		if (wants_share(&s->children[i]))
+			lacks_share(s, &s->children[i], err.text);
 	}
 }
 

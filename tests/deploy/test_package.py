@@ -98,13 +98,14 @@ def everything_is_there():
         require(path in files, path + " is not in the package")
         require("not found" not in inside("ldd", path), path + " lacks a library: " + inside("ldd", path))
     for path in (CONFIG, "/etc/foretaste/rules", "/etc/logrotate.d/foretaste", "/lib/systemd/system/foretaste.service",
-                 "/usr/share/foretaste/rules/web.yaml", "/usr/share/man/man1/foretaste.1.gz", "/usr/share/man/man8/foretasted.8.gz",
-                 "/usr/share/man/man5/foretaste.yaml.5.gz", "/usr/share/bash-completion/completions/foretaste"):
+                 "/usr/lib/sysusers.d/foretaste.conf", "/usr/share/foretaste/rules/web.yaml", "/usr/share/man/man1/foretaste.1.gz",
+                 "/usr/share/man/man8/foretasted.8.gz", "/usr/share/man/man5/foretaste.yaml.5.gz", "/usr/share/bash-completion/completions/foretaste"):
         require(path in files, path + " is not in the package")
     require(read("/usr/share/bash-completion/completions/foretaste") == inside("foretaste", "completion", "bash"),
             "the completion is another program's")
     enabled = [path for path, _, names in os.walk(root + "/etc/systemd") for name in names if "foretaste" in name]
     require(not enabled, "the service is enabled: %s" % enabled)
+    require(re.search(r"^foretaste:x:\d+:\d+:[^:]*:/var/lib/foretaste:/usr/sbin/nologin$", read("/etc/passwd"), re.M), "there is no user")
     said = inside("systemd-analyze", "verify", "--man=no", "/lib/systemd/system/foretaste.service")
     require("foretaste" not in said, "systemd-analyze verify: " + said)
 
@@ -162,7 +163,8 @@ def it_runs_as_its_unit_confines_it():
         wait_for("WATCHDOG=1")
         status = run("nsenter", "--mount", "--target", child_of(service.pid), "chroot", root, "foretaste", "status")
         require("web" in status and "dataplane" in status, status)
-        require(os.stat(root + "/var/lib/foretaste/feed.json").st_mode & 0o777 == 0o640, "the feed's mode")
+        st, adm = os.stat(root + "/var/lib/foretaste/feed.json"), re.search(r"^adm:x:(\d+)", read("/etc/group"), re.M)[1]
+        require(st.st_mode & 0o777 == 0o640 and st.st_uid and st.st_gid == int(adm), "the feed is for its group: %s" % (st,))
         os.kill(int(child_of(service.pid)), signal.SIGTERM)
         wait_for("STOPPING=1")
         require(service.wait(PATIENCE) == 0, "it did not stop well: %s" % service.returncode)
