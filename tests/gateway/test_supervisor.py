@@ -194,7 +194,11 @@ class Gateway:
     def stop(self, how=signal.SIGTERM):
         if self.process.poll() is None:
             self.process.send_signal(how)
-        return self.process.wait(PATIENCE)
+        try:
+            return self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise Failure("the supervisor does not stop: " + self.said()[-1000:])
 
     def __enter__(self):
         return self
