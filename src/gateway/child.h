@@ -30,6 +30,8 @@ enum ft_child_restart { FT_RESTART_ALWAYS, FT_RESTART_ON_CRASH, FT_RESTART_NEVER
 #define FT_CHILD_LINE  400u /* bytes of one line of its standard error that are kept */
 #define FT_CHILD_LINES 50u  /* lines a second that are logged */
 
+#define FT_CHILD_STOP_TIMEOUT 5000000000ull /* ns; one that is told to stop, or that has hung up, is killed then */
+
 struct ft_child {
 	void *owner; /* for the watches' callbacks */
 	enum ft_child_kind kind;

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sysexits.h>
 
+#include "gateway/life.h"
 #include "gateway/suggest.h"
 
 static const json_t *setting(const struct ft_config *config, const char *guest, const char *key)
@@ -119,8 +120,8 @@ static void tell(struct ft_supervisor *s, uint64_t connection, const struct ft_c
 static void end(struct ft_supervisor *s, struct ft_child *vmm)
 {
 	/* The dataplane first: what is held ends by policy, and no packet goes where nobody takes it. */
-	ft_supervisor_guest_down(s, vmm, "an operator stops the guest");
-	ft_supervisor_stop(vmm);
+	ft_life_guest_down(s, vmm, "an operator stops the guest");
+	ft_life_stop(vmm);
 }
 
 static void begin(struct ft_supervisor *s, struct ft_child *vmm)
@@ -130,7 +131,7 @@ static void begin(struct ft_supervisor *s, struct ft_child *vmm)
 		vmm->again = true;
 	} else if (vmm->state == FT_CHILD_DOWN) {
 		vmm->failures = 0;
-		ft_supervisor_start(s, vmm);
+		ft_life_start(s, vmm);
 	}
 }
 
