@@ -109,6 +109,7 @@ bool ft_canaries_note(struct ft_canaries *canaries, const json_t *message, uint6
 			continue;
 		state->result = (enum ft_canary_result)result;
 		state->counts[result]++;
+		state->heard = now;
 		ft_printable(state->why, sizeof(state->why), why, strnlen(why, 256));
 		if (result == FT_CANARY_OK) {
 			state->last_ok = now;
@@ -200,10 +201,26 @@ bool ft_canaries_live(const struct ft_canaries *canaries, uint64_t now)
 {
 	for (size_t i = 0; i < canaries->count; i++) {
 		const struct ft_canary_state *state = &canaries->list[i];
-		if (state->last_ok && state->result != FT_CANARY_BUSY && is_overdue(canaries, state, now))
+		bool excused = state->result == FT_CANARY_BUSY || state->result == FT_CANARY_SILENT;
+		bool told = now <= state->heard + canaries->recent_ns;
+		if (state->last_ok && !(excused && told) && is_overdue(canaries, state, now))
 			return false;
 	}
 	return true;
+}
+
+bool ft_canaries_hung(const struct ft_canaries *canaries, const char *guest, uint64_t now)
+{
+	bool hung = false;
+	for (size_t i = 0; i < canaries->count; i++) {
+		const struct ft_canary_state *state = &canaries->list[i];
+		if (strcmp(state->guest, guest))
+			continue;
+		if (state->last_ok && !is_overdue(canaries, state, now))
+			return false;
+		hung |= state->last_ok && state->result == FT_CANARY_SILENT;
+	}
+	return hung;
 }
 
 json_t *ft_canaries_json(const struct ft_canaries *canaries, uint64_t now)

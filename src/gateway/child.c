@@ -146,7 +146,7 @@ int ft_child_spawn(struct ft_child *child, const char *program, struct ft_error 
 	child->output.fd = output[0];
 	child->line_length = 0;
 	child->failed_code = 0;
-	child->running = false;
+	child->running = child->hung = false;
 	return 0;
 }
 

@@ -55,6 +55,9 @@ struct ft_child {
 	unsigned cpu_weight; /* in proportion to the others' */
 	char cpu_why[512];   /* why these are not in force, "": they are, or nothing was asked for */
 	bool running; /* vmm: its guest is up */
+	bool hung;           /* killed, for its guest answered no self-test any more */
+	unsigned hangs;      /* in a row */
+	uint64_t hung_at, hung_next; /* when that was last, and before when it is not done again */
 	uint64_t boot_ns;
 	int failed_code; /* what it said when it could not start, 0: nothing */
 	char failed_text[512];

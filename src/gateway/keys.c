@@ -226,7 +226,7 @@ const struct ft_key ft_keys[] = {
      "The self-test: for each TCP service that holds input, a client of the gateway's own connects now and then from a "
      "reserved address, with harmless input that has to be found suspicious, held, tried on a clone and judged clean. The "
      "guest sees a connection that is opened and reset. When it fails, the feed, the metrics, /readyz and the service "
-     "manager's watchdog say so. Each costs one trial."},
+     "manager's watchdog say so, and a guest that hangs is started anew. Each costs one trial."},
     {"canary.every", FT_KEY_DURATION, "0 s..24 h", "30 s", NULL, "Time from one test of a service to the next; 0 s: none."},
 
     {"metrics", FT_KEY_MAP, NULL, NULL, NULL,

@@ -24,6 +24,8 @@
 #define READY_TIMEOUT (60 * SECOND)
 #define STABLE        (30 * SECOND) /* a child that ran this long starts with a clean record */
 
+#define HUNG_MOST     (3600 * SECOND) /* until a guest that hangs is ended again */
+
 #define GUEST_POWEROFF 11 /* exit status of a vmm */
 
 /* ---- Starting --------------------------------------------------------------------------------------------------- */
@@ -205,6 +207,28 @@ void ft_life_stop(struct ft_child *child)
 		ft_child_kill(child);
 }
 
+uint64_t ft_life_unhang(struct ft_supervisor *s, struct ft_child *vmm, uint64_t now)
+{
+	if (vmm->state != FT_CHILD_READY || vmm->hung || vmm->restart == FT_RESTART_NEVER ||
+	    !ft_canaries_hung(&s->canaries, vmm->guest, now))
+		return UINT64_MAX;
+	if (now < vmm->hung_next)
+		return vmm->hung_next;
+	/* One that did well for as long as it had to wait begins anew. */
+	vmm->hangs = now - vmm->hung_next > vmm->hung_next - vmm->hung_at ? 1 : vmm->hangs + 1;
+	uint64_t wait = s->canaries.recent_ns;
+	for (unsigned i = 1; i < vmm->hangs && wait < HUNG_MOST; i++)
+		wait *= 2;
+	vmm->hung_at = now;
+	vmm->hung_next = now + (wait < HUNG_MOST ? wait : HUNG_MOST);
+	vmm->hung = true;
+	ft_supervisor_record(s, "guest-hung", vmm->guest, NULL,
+			     "guest %s answers no self-test any more: it is started anew, and not again for %.0f s", vmm->guest,
+			     (double)(vmm->hung_next - now) / 1e9);
+	ft_child_kill(vmm);
+	return UINT64_MAX;
+}
+
 /* ---- Deaths -------------------------------------------------------------------------------------------------- */
 
 /* How a vmm says what became of its guest (gateway/protocol.md). */
@@ -224,7 +248,9 @@ static const char *death_text(const struct ft_child *child, int status, char tex
 		if (child->kind == FT_CHILD_VMM && WIFEXITED(status) &&
 		    WEXITSTATUS(status) == guest_ends[i].status)
 			snprintf(text, 80, "%s", guest_ends[i].text);
-	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS)
+	if (child->hung)
+		snprintf(text, 80, "was killed: its guest answers no self-test any more");
+	else if (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS)
 		snprintf(text, 80, "was killed by its seccomp filter");
 	else if (WIFSIGNALED(status))
 		snprintf(text, 80, "was killed by signal %d (%s)", WTERMSIG(status),

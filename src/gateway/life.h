@@ -14,6 +14,11 @@ void ft_life_ready(struct ft_supervisor *s, struct ft_child *child);
 /* Its process has been reaped, with this status of wait(2). */
 void ft_life_died(struct ft_supervisor *s, struct ft_child *child, int status);
 
+/* Kills the vmm of a guest that hangs (ft_canaries_hung), so that it is replaced; the others stay. A guest that hangs again and
+ * again is left hanging for a time that doubles, and one whose policy is never to be restarted is left as it is, for whoever
+ * wants to look at it. Returns when to ask again if nothing else happens. */
+uint64_t ft_life_unhang(struct ft_supervisor *s, struct ft_child *vmm, uint64_t now);
+
 /* The guest takes no packets from now on. */
 void ft_life_guest_down(struct ft_supervisor *s, const struct ft_child *vmm, const char *why);
 

@@ -174,6 +174,11 @@ static uint64_t serve_canaries(struct ft_supervisor *s, uint64_t now)
 	if (s->phase != FT_PHASE_RUNNING)
 		return UINT64_MAX;
 	uint64_t next = ft_canaries_serve(&s->canaries, now, tell_canary, s);
+	for (unsigned i = 0; i < s->count; i++) {
+		uint64_t again = s->children[i].kind == FT_CHILD_VMM ? ft_life_unhang(s, &s->children[i], now) : UINT64_MAX;
+		if (again < next)
+			next = again;
+	}
 	bool live = ft_canaries_live(&s->canaries, now);
 	if (!live && !s->notify.withheld)
 		ft_supervisor_say("error", "the service manager's watchdog gets no sign of life: input is not inspected any more");

@@ -95,6 +95,20 @@ def a_vmm_that_stands_still():
         broken(stand, lambda: os.kill(live, signal.SIGSTOP), lambda: os.kill(live, signal.SIGCONT))
 
 
+def a_guest_that_hangs_is_started_anew_alone():
+    with Tested(clone={"wall": "2 s"}) as stand:
+        stand.wait_ready()
+        others = stand.processes("foretaste-dataplane") + stand.processes("foretaste-ledger") + stand.processes("foretaste-metrics")
+        live = stand.processes("foretaste-vmm")[0][0]
+        os.kill(live, signal.SIGSTOP)
+        until(lambda: stand.events("answers no self-test any more: it is started anew"), "it is seen", PATIENCE)
+        stand.wait_ready()
+        require(live not in dict(stand.processes("foretaste-vmm")), "it is still there")
+        require(stand.processes("foretaste-dataplane") + stand.processes("foretaste-ledger") + stand.processes("foretaste-metrics") == others,
+                "others were started anew, too")
+        require(stand.get("/")[0] == 200, "no service")
+
+
 def a_dataplane_that_stands_still():
     with Tested(clone={"wall": "2 s"}) as stand:
         stand.wait_for_guest()
@@ -113,4 +127,4 @@ def clones_that_can_do_nothing():
 
 
 if __name__ == "__main__":
-    main([it_passes_and_leaves_no_trace, a_vmm_that_stands_still, a_dataplane_that_stands_still, clones_that_can_do_nothing])
+    main([it_passes_and_leaves_no_trace, a_vmm_that_stands_still, a_guest_that_hangs_is_started_anew_alone, a_dataplane_that_stands_still, clones_that_can_do_nothing])
