@@ -16,6 +16,7 @@
 #include <cmocka.h>
 
 #include "clone/observe.h"
+#include "clone/pulse.h"
 #include "vmm/memory.h"
 
 #define SHELL 0x1000u
@@ -762,6 +763,45 @@ static void frames_of_ipv6_and_vlans_are_described(void **state)
 	}
 }
 
+/* A datagram between the guest, 10.0.2.15:port, and 192.0.2.peer:5000, as the pulse of the live guest sees it. What it tells
+ * `opens`; -1: nothing was told. */
+static int datagram(struct ft_pulse *pulse, uint8_t peer, uint16_t port, bool received)
+{
+	uint8_t frame[60] = {[12] = 8, [14] = 0x45, [17] = 46, [23] = IPPROTO_UDP};
+	uint8_t guest[] = {10, 0, 2, 15}, other[] = {192, 0, 2, peer};
+	uint8_t ports[2][2] = {{(uint8_t)(port >> 8), (uint8_t)port}, {5000 >> 8, 5000 & 0xff}};
+	memcpy(frame + 26, received ? other : guest, 4);
+	memcpy(frame + 30, received ? guest : other, 4);
+	memcpy(frame + 34, ports[received], 2);
+	memcpy(frame + 36, ports[!received], 2);
+	ft_pulse_frame(pulse, frame, sizeof(frame), received);
+	if (!next() || received)
+		return -1;
+	assert_int_equal(event.type, FT_EVENT_NET_TX);
+	return (int)event.a[5];
+}
+
+static void an_answer_to_a_datagram_opens_nothing(void **state)
+{
+	struct ft_pulse pulse;
+	ft_pulse_begin(&pulse, &observer, 0);
+	assert_int_equal(datagram(&pulse, 1, 5353, false), 1);
+	assert_int_equal(datagram(&pulse, 2, 5353, true), -1);
+	assert_int_equal(datagram(&pulse, 2, 5353, false), 0);
+	/* That one asked does not excuse what goes to others, or to the same one from elsewhere. */
+	assert_int_equal(datagram(&pulse, 3, 5353, false), 1);
+	assert_int_equal(datagram(&pulse, 2, 40000, false), 1);
+	/* Servers have more clients than are kept, one after the other. */
+	for (unsigned round = 0; round < 3; round++)
+		for (unsigned peer = 10; peer < 250; peer++) {
+			ft_pulse_ran(&pulse, 0, (uint64_t)(round * 1000 + peer) * 2 * FT_PULSE_WINDOW_NS);
+			while (next())
+				;
+			datagram(&pulse, (uint8_t)peer, 5353, true);
+			assert_int_equal(datagram(&pulse, (uint8_t)peer, 5353, false), 0);
+		}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -794,6 +834,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(the_live_guest_only_keeps_book, fresh, done),
 	    cmocka_unit_test_setup_teardown(a_random_guest_is_survived, fresh, done),
 	    cmocka_unit_test_setup_teardown(frames_are_described, fresh, done),
+	    cmocka_unit_test_setup_teardown(an_answer_to_a_datagram_opens_nothing, fresh, done),
 	    cmocka_unit_test_setup_teardown(frames_of_ipv6_and_vlans_are_described, fresh, done),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
