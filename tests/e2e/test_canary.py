@@ -123,6 +123,8 @@ def clones_that_can_do_nothing():
         until(lambda: any("its harmless input was judged" in p for p in stand.ready()[1]), "it is noticed", PATIENCE)
         require(stand.ask("/healthz")[0] == 200, "its processes are well")
         require(stand.get("/cgi-bin/lookup?host=localhost&note=a;b")[0] == 200, "input is released untried")
+        stand.wait_alerts(1)
+        require([verdict for verdict, _ in stand.verdicts()] == ["inconclusive"], "what is cut short proves nothing: %s" % stand.alerts())
         require(stand.metric("foretaste_ready") == 0 and stand.metric("foretaste_canary_ok") == 0, "the metrics say that all is well")
 
 
