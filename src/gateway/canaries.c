@@ -37,7 +37,7 @@ int ft_canaries_open(struct ft_canaries *canaries, const struct ft_config *confi
 	json_object_foreach(services, name, service)
 	{
 		const char *guest = json_string_value(json_object_get(service, "guest"));
-		if (!is(service, "protocol", "tcp") || !is(service, "canary", "on"))
+		if (!is(service, "canary", "on"))
 			continue;
 		struct ft_canary_state *state = &canaries->list[canaries->count++];
 		*state = (struct ft_canary_state){.service = strdup(name),

@@ -148,11 +148,11 @@ const struct ft_key ft_keys[] = {
     {"services.*.quarantine", FT_KEY_SIZE, "64 KiB..1 TiB", NONE, NULL,
      "Most space of its packets in the quarantine; its own oldest files go first. none: as quarantine.quota says."},
     {"services.*.canary", FT_KEY_CHOICE, "on|off", "on", NULL,
-     "Whether the service is tested by the gateway itself (see canary); TCP only. off: when it does not bear a line of "
+     "Whether the service is tested by the gateway itself (see canary). off: when it does not bear a line of "
      "text that it does not understand."},
     {"services.*.canary_attack", FT_KEY_TEXT, NULL, NONE, NULL,
      "Input of at most 1024 bytes that is known to be caught, as \"GET /cgi-bin/x?a=;id HTTP/1.0\\r\\n\\r\\n\": the "
-     "self-test brings it, too, on a second connection, and fails when a clone is not compromised by it."},
+     "self-test brings it, too, on a second connection or in a second datagram, and fails when a clone is not compromised by it."},
     {"services.*.normal", FT_KEY_MAP, NULL, NULL, NULL,
      "What the service does when nothing is wrong. Anything else that a clone does is evidence against the "
      "input."},
@@ -223,7 +223,7 @@ const struct ft_key ft_keys[] = {
      "goes without its evidence, or as a line that names it, still whole JSON; the file has all of it."},
 
     {"canary", FT_KEY_MAP, NULL, NULL, NULL,
-     "The self-test: for each TCP service that holds input, a client of the gateway's own connects now and then from a "
+     "The self-test: for each service that holds input, a client of the gateway's own connects now and then from a "
      "reserved address, with harmless input that has to be found suspicious, held, tried on a clone and judged clean. The "
      "guest sees a connection that is opened and reset. When it fails, the feed, the metrics, /readyz and the service "
      "manager's watchdog say so, and a guest that hangs is started anew. Each costs one trial."},

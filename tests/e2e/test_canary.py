@@ -15,11 +15,13 @@ RESERVED = "10.0.2.200"  # of the guest's network, and nobody has it
 ATTACK = "GET /cgi-bin/lookup?host=localhost;touch$IFS/var/www/touched/canary HTTP/1.0\r\n\r\n"
 PATIENCE = 120
 ETH_P_ALL = 3
+UDP_PORT = 5353
 
 
 class Tested(Stand):
-    def __init__(self, service=None, **top):
-        super().__init__(sys.argv, guest={"canary": RESERVED}, service=service, top=dict(canary={"every": "1 s"}, **top))
+    def __init__(self, service=None, cmdline="", **top):
+        super().__init__(sys.argv, guest={"canary": RESERVED}, service=service, cmdline=cmdline,
+                         top=dict(canary={"every": "1 s"}, **top))
         self.endpoint = os.path.join(self.directory, "metrics.sock")
         self.config["metrics"] = {"listen": self.endpoint}
 
@@ -40,8 +42,8 @@ class Tested(Stand):
         return sum(float(line.rsplit(" ", 1)[1]) for line in self.ask("/metrics")[1].splitlines()
                    if line.startswith(name + "{") or line.startswith(name + " "))
 
-    def passed(self):
-        return self.cli("status")["canary"]["services"]["http"]["results"]["ok"]
+    def passed(self, service="http"):
+        return self.cli("status")["canary"]["services"][service]["results"]["ok"]
 
     def events(self, kind):
         return [line for line in self.feed() if line.get("event_type") == "engine" and kind in json.dumps(line)]
@@ -73,6 +75,18 @@ def it_passes_and_leaves_no_trace():
             seen += 1
             require(socket.inet_aton(RESERVED) not in frame, "a frame with the reserved address on the wire: %s" % frame.hex())
         require(seen > 10, "nothing was seen on the wire")
+
+
+def a_udp_service_is_tested_as_well():
+    stand = Tested(service={"canary": "off"}, cmdline="foretaste.udp=%d" % UDP_PORT, clone={"wall": "50 s"})
+    stand.config["services"]["udp"] = {"guest": "web", "protocol": "udp", "port": UDP_PORT, "mode": "enforce", "screen": "all",
+                                       "rules": [], "canary_attack": "run:touch /var/www/touched/canary\n",
+                                       "normal": stand.config["services"]["http"]["normal"]}
+    with stand:
+        stand.wait_ready()
+        before = stand.passed("udp")
+        until(lambda: stand.passed("udp") >= before + 2, "it passes again and again", PATIENCE)
+        require(not stand.alerts() and not stand.touched("canary"), "the live guest was touched, or the feed has it")
 
 
 def broken(stand, stop, go_on):
@@ -129,4 +143,4 @@ def clones_that_can_do_nothing():
 
 
 if __name__ == "__main__":
-    main([it_passes_and_leaves_no_trace, a_vmm_that_stands_still, a_guest_that_hangs_is_started_anew_alone, a_dataplane_that_stands_still, clones_that_can_do_nothing])
+    main([it_passes_and_leaves_no_trace, a_udp_service_is_tested_as_well, a_vmm_that_stands_still, a_guest_that_hangs_is_started_anew_alone, a_dataplane_that_stands_still, clones_that_can_do_nothing])

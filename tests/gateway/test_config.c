@@ -194,7 +194,6 @@ static const struct mistake mistakes[] = {
      "path of a socket"},
     {"address: 10.0.2.15", "address: 10.0.2.15\n    canary: 10.0.2.15",
      "t.yaml:9:13: canary is the address of guest \"web\", expected one that nobody has"},
-    {"mode: enforce", "protocol: udp\n    canary_attack: x", "t.yaml:14:20: canary_attack: only TCP services are tested"},
     {"horizon: 60 s", "link: {dns: no}",
      "t.yaml:17:15: dns is \"no\", expected an IPv4 address such as 10.0.2.15, or refuse"},
     {"52:54:00:00:02:0f", "53:54:00:00:02:0f",
