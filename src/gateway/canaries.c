@@ -43,7 +43,8 @@ int ft_canaries_open(struct ft_canaries *canaries, const struct ft_config *confi
 		*state = (struct ft_canary_state){.service = strdup(name),
 						  .guest = strdup(guest ? guest : ""),
 						  .result = FT_CANARY_RESULT_COUNT,
-						  .since = now};
+						  .since = now,
+						  .udp = is(service, "protocol", "udp")};
 		if (!state->service || !state->guest)
 			error = -ENOMEM;
 	}
@@ -152,10 +153,10 @@ static bool is_ok(const struct ft_canaries *canaries, const struct ft_canary_sta
 	       (state->result == FT_CANARY_OK && !is_overdue(canaries, state, now));
 }
 
-/* Worth an alarm? While a service starts, that it is silent is not. */
+/* Worth an alarm? While a service starts, that it is silent is not; nor that a booting guest does more than its service does. */
 static bool is_failing(const struct ft_canaries *canaries, const struct ft_canary_state *state, uint64_t now)
 {
-	return state->result == FT_CANARY_FAILED || (state->result == FT_CANARY_SILENT && state->last_ok) ||
+	return (state->result == FT_CANARY_FAILED && (state->last_ok || !state->udp)) || (state->result == FT_CANARY_SILENT && state->last_ok) ||
 	       is_overdue(canaries, state, now);
 }
 

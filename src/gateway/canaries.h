@@ -29,6 +29,7 @@ struct ft_canary_state {
 	uint64_t took_ns; /* the last that passed */
 	uint64_t counts[FT_CANARY_RESULT_COUNT];
 	bool failing; /* as was told */
+	bool udp;     /* its guest answers before the service is there (dataplane/canary.h) */
 };
 
 struct ft_canaries {

@@ -86,7 +86,8 @@ def a_udp_service_is_tested_as_well():
         stand.wait_ready()
         before = stand.passed("udp")
         until(lambda: stand.passed("udp") >= before + 2, "it passes again and again", PATIENCE)
-        require(not stand.alerts() and not stand.touched("canary"), "the live guest was touched, or the feed has it")
+        held = [a for a in stand.alerts() if "hold" in a["alert"]["context"]["foretaste"]]
+        require(not held and not stand.touched("canary"), "the live guest was touched, or the feed has it: %s" % held)
 
 
 def broken(stand, stop, go_on):
@@ -143,4 +144,5 @@ def clones_that_can_do_nothing():
 
 
 if __name__ == "__main__":
-    main([it_passes_and_leaves_no_trace, a_udp_service_is_tested_as_well, a_vmm_that_stands_still, a_guest_that_hangs_is_started_anew_alone, a_dataplane_that_stands_still, clones_that_can_do_nothing])
+    main([it_passes_and_leaves_no_trace, a_udp_service_is_tested_as_well, a_vmm_that_stands_still,
+          a_guest_that_hangs_is_started_anew_alone, a_dataplane_that_stands_still, clones_that_can_do_nothing])

@@ -108,6 +108,19 @@ static void a_failure_is_told_at_once_and_bites_when_it_stays(void **state)
 	assert_int_equal(told, 1);
 }
 
+static void a_udp_service_has_time_to_start(void **state)
+{
+	states[0].udp = true;
+	comes("failed", 1010);
+	assert_int_equal(alarms, 0);
+	assert_false(ready(1010));
+	comes("failed", 1101);
+	assert_int_equal(alarms, 1);
+	comes("ok", 1110);
+	comes("failed", 1120);
+	assert_int_equal(alarms, 2);
+}
+
 static void a_guest_that_starts_is_no_alarm_unless_it_takes_for_ever(void **state)
 {
 	comes("silent", 1010);
@@ -206,6 +219,7 @@ int main(void)
 	    cmocka_unit_test_setup(ready_is_who_passed_lately, reset),
 	    cmocka_unit_test_setup(a_test_that_does_not_come_any_more_is_an_alarm_and_stops_the_watchdog, reset),
 	    cmocka_unit_test_setup(a_failure_is_told_at_once_and_bites_when_it_stays, reset),
+	    cmocka_unit_test_setup(a_udp_service_has_time_to_start, reset),
 	    cmocka_unit_test_setup(a_guest_that_starts_is_no_alarm_unless_it_takes_for_ever, reset),
 	    cmocka_unit_test_setup(a_guest_that_falls_silent_hangs_but_not_the_gateway, reset),
 	    cmocka_unit_test_setup(a_guest_that_passes_for_another_service_does_not_hang, reset),
