@@ -12,6 +12,8 @@ import sys
 import tempfile
 import time
 
+import machine
+
 SOURCE, IMAGE = map(os.path.abspath, sys.argv[1:3])
 CACHE = os.environ.get("FORETASTE_CACHE", "/var/cache/foretaste")
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -182,6 +184,42 @@ def it_runs_as_its_unit_confines_it():
     write(CONFIG, shipped)
 
 
+def it_runs_under_systemd_itself():
+    """On a machine of its own, with control groups of its own: no root, and a guest's share of the processor in force."""
+    config = read(CONFIG)
+    guest = config.replace("iface=eth1", "iface=lo").replace("    cpu: none", "    cpu: 50 %").replace("    cpu_weight: 100", "    cpu_weight: 300")
+    # Compiling patterns takes long where each instruction is interpreted.
+    guest = guest.replace("    screen: suspicious", "    screen: all").replace("rules: [rules/web.yaml]", "rules: []")
+    require(guest.count("50 %") == 1 and "cpu_weight: 300" in guest and "rules: []" in guest, "the configuration is not understood")
+    write(CONFIG, guest)
+    write("/etc/systemd/system/foretaste.service.d/slow.conf", "[Service]\nTimeoutStartSec=%d\nWatchdogSec=%d\n" % (PATIENCE, PATIENCE))
+    said = machine.boot(root, work, IMAGE, """
+systemctl start foretaste; echo "start: $?"
+systemctl show foretaste -p ActiveState -p User
+group=/sys/fs/cgroup/system.slice/foretaste.service
+for pid in $(cat $group/*/cgroup.procs); do echo "process $(cat /proc/$pid/comm): $(grep ^Uid /proc/$pid/status)"; done
+echo "most: $(cat $group/*-guest-web/cpu.max)"
+echo "weight: $(cat $group/*-guest-web/cpu.weight)"
+nsenter --mount --target $(systemctl show -P MainPID foretaste) touch /sys/fs/cgroup/x /sys/fs/cgroup/system.slice/x /etc/x
+foretaste guests
+systemctl reload foretaste; echo "reload: $?"
+systemctl stop foretaste; echo "stop: $?"
+systemctl show foretaste -p Result
+journalctl -u foretaste -o cat --no-pager
+""", 4 * PATIENCE)
+    for wanted in ("start: 0", "ActiveState=active", "User=foretaste", "most: 50000 100000", "weight: 300", "reload: 0", "stop: 0",
+                   "Result=success"):
+        require(wanted + "\n" in said, "no \"%s\":\n%s" % (wanted, said[-6000:]))
+    for name in ("foretasted", "foretaste-datap", "foretaste-vmm", "foretaste-ledge"):
+        require(re.search(r"^process %s: Uid:\t([1-9]\d*)(\t\1){3}$" % name, said, re.M), "%s is root, or missing:\n%s" % (name, said))
+    require(said.count("Read-only file system") == 3, "it can write where it should not:\n" + said)
+    require("not in force" not in said, said)
+    write(CONFIG, config)
+    for path in ("/probe", "/etc/systemd/system/probe.service", "/etc/systemd/system/foretaste.service.d/slow.conf"):
+        os.unlink(root + path)
+    os.rmdir(root + "/etc/systemd/system/foretaste.service.d")
+
+
 def child_of(pid):
     with open("/proc/%d/task/%d/children" % (pid, pid)) as f:
         return f.read().split()[0]
@@ -233,7 +271,7 @@ if os.geteuid() != 0:
     skip("a fresh Debian needs root")
 if subprocess.run(["unshare", "--mount", "--pid", "--net", "--fork", "true"], stderr=subprocess.DEVNULL, check=False).returncode:
     skip("no namespaces here")
-for program in ("mmdebstrap", "dpkg-buildpackage", "lintian", "dh", "systemd-analyze"):
+for program in ("mmdebstrap", "dpkg-buildpackage", "lintian", "dh", "systemd-analyze", "qemu-system-x86_64"):
     if not shutil.which(program):
         skip("there is no %s here" % program)
 require(os.path.exists(os.path.join(IMAGE, "vmlinuz")), "there is no guest image in %s (deploy/guest/build web)" % IMAGE)
@@ -254,6 +292,8 @@ try:
     a_fresh_configuration_is_checked()
     say("a run as the unit confines it")
     it_runs_as_its_unit_confines_it()
+    say("a run under systemd itself, on a machine of its own")
+    it_runs_under_systemd_itself()
     say("upgrades")
     an_upgrade_keeps_what_was_changed(packages[0])
     say("removal")
