@@ -77,7 +77,7 @@ const struct ft_key ft_keys[] = {
      "own processes, which have 100 together. Needs what cpu needs."},
     {"guests.*.restart", FT_KEY_CHOICE, "always|on-crash|never", "always", NULL,
      "What happens when it ends: always starts it again, on-crash does not after it powered off, never leaves "
-     "it down until `foretaste guest start`."},
+     "it down until `foretaste guest start`. One that answers no self-test any more (see canary) is ended first, unless never."},
     {"guests.*.backoff", FT_KEY_MAP, NULL, NULL, NULL,
      "The pause before it is started again, when it did not run for 30 s: it doubles with each time."},
     {"guests.*.backoff.first", FT_KEY_DURATION, "1 ms..10 min", "200 ms", NULL, "The shortest."},
