@@ -75,6 +75,19 @@ static int change_ids(uid_t uid, gid_t gid)
 	return getgroups(0, NULL) == 0 ? 0 : -EPERM;
 }
 
+bool ft_confine_may_become(void)
+{
+	static const cap_value_t needed[] = {CAP_SETUID, CAP_SETGID};
+	cap_t have = cap_get_proc();
+	bool may = have;
+	for (size_t i = 0; i < sizeof(needed) / sizeof(*needed); i++) {
+		cap_flag_value_t set = CAP_CLEAR;
+		may = may && !cap_get_flag(have, needed[i], CAP_EFFECTIVE, &set) && set == CAP_SET;
+	}
+	cap_free(have);
+	return may;
+}
+
 int ft_confine_identity(uid_t uid, gid_t gid, unsigned options, struct ft_error *err)
 {
 	if (uid == 0 || gid == 0 || uid == (uid_t)-1 || gid == (gid_t)-1)

@@ -34,6 +34,9 @@ enum ft_confine_option {
  * parent-death signal, which the kernel clears on a change of ids, is armed again if it was. */
 int ft_confine_identity(uid_t uid, gid_t gid, unsigned options, struct ft_error *err);
 
+/* May this process become another uid and gid, and start others as such (CAP_SETUID, CAP_SETGID)? */
+bool ft_confine_may_become(void);
+
 /* The kernel sends us `signal` when `parent`, who forked us, dies. Closes the race with a parent that died
  * before the call: then -ESRCH, and the caller ends. To be called by the child itself, after fork.
  * Async-signal-safe. */

@@ -279,7 +279,7 @@ void ft_print_guests(FILE *file, const json_t *guests)
 			ft_print_text(guest, "address", address, sizeof(address)), (int)whole(guest, "restarts"),
 			(int)whole(guest, "flows"), (int)whole(guest, "holds"));
 		if (json_object_get(guest, "cpu_not_in_force"))
-			fprintf(file, "    cpu: %d %% is not in force: %s\n", (int)whole(guest, "cpu_percent"),
+			fprintf(file, "    its processor share is not in force: %s\n",
 				ft_print_text(guest, "cpu_not_in_force", why, sizeof(why)));
 	}
 }

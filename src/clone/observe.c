@@ -16,6 +16,7 @@
 #define PTE_WRITABLE 2u
 #define PROT_EXECUTE 4u
 #define VECTOR_PF    14u
+#define RESOLVED_NS 1000000000u /* virtual; a page from the disk is there after 20 us (virtio_blk.c), behind others a little later */
 
 void ft_observe_begin(struct ft_observer *o, const struct ft_observe_source *source, struct ft_report *report,
 		      uint64_t cr3)
@@ -633,8 +634,16 @@ void ft_observe_console(struct ft_observer *o, const char *bytes, size_t length)
 	}
 }
 
-void ft_observe_end(struct ft_observer *o)
+/* Is the fault so young that the kernel may still be about to resolve it? */
+static bool is_pending(const struct ft_process *process, uint64_t now_ns)
 {
+	return process->faulted && process->fault_vector == VECTOR_PF && now_ns - process->fault_ns < RESOLVED_NS;
+}
+
+void ft_observe_end(struct ft_observer *o, bool cut)
+{
+	uint64_t icount, now_ns;
+	o->source.now(o->source.context, &icount, &now_ns);
 	end_line(o);
 	for (unsigned i = 0; i < FT_OBSERVE_CALLS; i++) {
 		struct ft_observe_call *call = &o->calls[i];
@@ -644,6 +653,6 @@ void ft_observe_end(struct ft_observer *o)
 				   (uint64_t[]){0}, 1, call->first, call->second);
 	}
 	for (unsigned i = 0; i < FT_PROCESS_BUCKETS * FT_PROCESS_WAYS; i++)
-		if (o->processes.entries[i].cr3)
+		if (o->processes.entries[i].cr3 && !(cut && is_pending(&o->processes.entries[i], now_ns)))
 			ft_tell_end(o, &o->processes.entries[i]);
 }

@@ -82,8 +82,9 @@ void ft_observe_begin(struct ft_observer *o, const struct ft_observe_source *sou
 void ft_observe_become_clone(struct ft_observer *o, struct ft_report *report);
 
 /* Tells what is known only once no more is to come: calls under way that may have succeeded, unresolved faults, the
- * rest of a console line. */
-void ft_observe_end(struct ft_observer *o);
+ * rest of a console line. cut: the guest was stopped in the middle of its work, so that a page fault of this moment is no
+ * death: its page may have been on the way. */
+void ft_observe_end(struct ft_observer *o, bool cut);
 
 /* The hooks, as in vmm/machine.h. */
 void ft_observe_syscall(struct ft_observer *o, uint64_t nr, const uint64_t args[6], uint64_t rip,

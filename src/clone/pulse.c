@@ -19,12 +19,25 @@ static bool is_new(struct ft_pulse *pulse, uint64_t key)
 	return true;
 }
 
+/* A datagram alone does not show who began (see ft_observe_frame); what came before it does. */
+static void note_datagram(struct ft_pulse *pulse, uint64_t values[6], bool received)
+{
+	uint64_t peer = values[2] << 32 | values[3] << 16 | values[4];
+	uint64_t *place = &pulse->peers[(peer * 0x9e3779b97f4a7c15u) >> 32 & (FT_PULSE_PEERS - 1)];
+	if (received)
+		*place = peer;
+	else if (*place == peer)
+		values[5] = 0;
+}
+
 void ft_pulse_frame(struct ft_pulse *pulse, const void *frame, size_t length, bool received)
 {
 	uint64_t values[6];
 	char text[64];
 	if (!ft_observe_frame(frame, length, received, values, text))
 		return;
+	if (values[1] == 17)
+		note_datagram(pulse, values, received);
 	/* Of what came in, that it came matters; of what goes out, where to. */
 	uint64_t port = received ? values[4] : values[3];
 	uint64_t address = received ? 0 : values[2];

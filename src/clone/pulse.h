@@ -7,6 +7,7 @@
 
 #define FT_PULSE_WINDOW_NS 1000000000ull
 #define FT_PULSE_SEEN      256u /* different records of a kind in one window */
+#define FT_PULSE_PEERS     256u /* places for who sent datagrams; 2^n */
 
 struct ft_pulse {
 	struct ft_observer *observer;
@@ -15,6 +16,10 @@ struct ft_pulse {
 	uint64_t missed;    /* records that the window had no room for */
 	unsigned seen_count;
 	uint64_t seen[FT_PULSE_SEEN];
+	/* Address, port and the guest's port of who sent it a datagram: what goes back there is an answer and opens nothing. Each
+	 * has one place, and the last one there counts: a peer that is forgotten makes an answer look like an opening, as all
+	 * did without this; never the reverse. */
+	uint64_t peers[FT_PULSE_PEERS];
 };
 
 void ft_pulse_begin(struct ft_pulse *pulse, struct ft_observer *observer, uint64_t wall_ns);

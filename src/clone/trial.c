@@ -281,11 +281,17 @@ static enum ft_trial_end run(struct trial *t)
 	}
 }
 
+/* Ends that come in the middle of the guest's work. */
+static bool is_cut(enum ft_trial_end end)
+{
+	return end != FT_TRIAL_END_HORIZON && end != FT_TRIAL_END_RESET && end != FT_TRIAL_END_TRIPLE_FAULT;
+}
+
 static void finish(struct trial *t, enum ft_trial_end end)
 {
 	struct ft_machine *m = t->m;
 	struct ft_trial_result *r = t->result;
-	ft_observe_end(&t->witness->observer);
+	ft_observe_end(&t->witness->observer, is_cut(end));
 	t->witness->observer.held_count = 0;
 	r->end = end;
 	r->instructions = m->icount - t->from_icount;

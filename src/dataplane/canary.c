@@ -12,14 +12,18 @@
 #include "dataplane/gate-t.h"
 #include "dataplane/hold.h"
 
-#define AGAIN_NS    1000000000ull  /* until a SYN without an answer is sent again */
+#define AGAIN_NS    1000000000ull  /* until a call without an answer is sent again */
 #define SOON_NS     5000000000ull  /* until the next test after one that did not pass */
 #define LOOK_NS     1000000000ull  /* while there is nothing to test */
 #define GRACE_NS    10000000000ull /* after everything that bounds a hold */
 #define FIRST_PORT  1024u
 #define ARP_LENGTH  28u
 #define TCP_MSS_LEN 4u
+#define UDP_LENGTH  8u
 #define FRAME_MOST  (FT_FRAME_HEADER + 20u + 20u + TCP_MSS_LEN + FT_CANARY_INPUT)
+
+/* Ethernet, IPv4, request. */
+static const uint8_t arp_request[8] = {0, 1, 8, 0, 6, 4, 0, 1}, arp_reply[8] = {0, 1, 8, 0, 6, 4, 0, 2};
 
 static const uint8_t own_mac[6] = {0x02, 'c', 'a', 'n', 'r', 'y'}; /* locally administered */
 
@@ -87,8 +91,7 @@ int ft_canary_open(struct ft_gate *gate, const json_t *config, struct ft_error *
 		const char *wanted = json_string_value(json_object_get(
 		    json_object_get(json_object_get(config, "services"), service->name), "canary"));
 		/* A guest that has no MAC gets every frame, so it is not known under which one it would take ours. */
-		if (service->protocol != IPPROTO_TCP || (wanted && !strcmp(wanted, "off")) ||
-		    gate->guests[service->guest_index].any_mac)
+		if ((wanted && !strcmp(wanted, "off")) || gate->guests[service->guest_index].any_mac)
 			continue;
 		int error = open_test(gate, &canary->tests[canary->count++], service, config, err);
 		if (error)
@@ -127,25 +130,55 @@ void ft_canary_close(struct ft_canary *canary)
 
 /* ---- Its frames ------------------------------------------------------------------------------------------------- */
 
-/* Sends a segment as if it had come from the guest's uplink. */
-static void inject(struct ft_gate *gate, struct ft_canary_test *test, unsigned flags, const void *payload, size_t length)
+/* Sends a frame (4 bytes are free in front of it) as if it had come from the guest's uplink. */
+static void arrive(struct ft_gate *gate, struct ft_canary_test *test, uint8_t *data, size_t all, uint16_t type)
 {
-	uint8_t room[4 + FRAME_MOST] = {0}, *data = room + 4, *ip = data + FT_FRAME_HEADER, *tcp = ip + 20;
-	size_t options = flags & FT_TCP_SYN ? TCP_MSS_LEN : 0, header = 20 + options;
-	uint32_t sequence = test->isn + !(flags & FT_TCP_SYN);
 	memcpy(data, test->guest->mac, 6);
 	memcpy(data + 6, own_mac, 6);
-	ft_store16(data + 12, 0x0800);
+	ft_store16(data + 12, type);
+	uint16_t vlan = test->guest->vlan;
+	if (vlan != FT_FDB_UNTAGGED && vlan != FT_FDB_TRUNK)
+		data = ft_fdb_tag(data, &all, vlan);
+	gate->canary.injecting = test;
+	ft_gate_wire(gate, test->guest->uplink, data, all);
+	gate->canary.injecting = NULL;
+}
+
+/* An IPv4 packet whose transport header, of this length, is filled in but for its checksum. */
+static void inject(struct ft_gate *gate, struct ft_canary_test *test, uint8_t *data, size_t header, const void *payload,
+		   size_t length)
+{
+	uint8_t *ip = data + FT_FRAME_HEADER, *transport = ip + 20;
+	size_t all = FT_FRAME_HEADER + 20 + header + length;
 	ip[0] = 0x45;
 	ft_store16(ip + 2, (uint16_t)(20 + header + length));
 	ft_store16(ip + 6, 0x4000); /* do not fragment: and so no identification is needed (RFC 6864) */
 	ip[8] = 64;
-	ip[9] = IPPROTO_TCP;
+	ip[9] = test->service->protocol;
 	memcpy(ip + 12, test->address.bytes + 12, 4);
 	memcpy(ip + 16, &test->server, 4);
-	ft_store16(tcp, test->port);
-	ft_store16(tcp + 2, test->service->port);
-	ft_store32(tcp + 4, sequence);
+	ft_store16(transport, test->port);
+	ft_store16(transport + 2, test->service->port);
+	if (length)
+		memcpy(transport + header, payload, length);
+	struct ft_frame frame = {.data = data,
+				 .length = (uint32_t)all,
+				 .kind = FT_FRAME_IPV4,
+				 .transport = true,
+				 .protocol = test->service->protocol,
+				 .ip = FT_FRAME_HEADER,
+				 .l4 = FT_FRAME_HEADER + 20,
+				 .payload = (uint32_t)(all - length),
+				 .payload_length = (uint32_t)length};
+	ft_frame_seal(&frame, data);
+	arrive(gate, test, data, all, 0x0800);
+}
+
+static void send_segment(struct ft_gate *gate, struct ft_canary_test *test, unsigned flags, const void *payload, size_t length)
+{
+	uint8_t room[4 + FRAME_MOST] = {0}, *tcp = room + 4 + FT_FRAME_HEADER + 20;
+	size_t options = flags & FT_TCP_SYN ? TCP_MSS_LEN : 0, header = 20 + options;
+	ft_store32(tcp + 4, test->isn + !(flags & FT_TCP_SYN));
 	ft_store32(tcp + 8, flags & FT_TCP_ACK ? test->guest_isn + 1 : 0);
 	tcp[12] = (uint8_t)(header << 2);
 	tcp[13] = (uint8_t)flags;
@@ -155,25 +188,40 @@ static void inject(struct ft_gate *gate, struct ft_canary_test *test, unsigned f
 		tcp[21] = 4;
 		ft_store16(tcp + 22, 1460);
 	}
-	if (length)
-		memcpy(tcp + header, payload, length);
-	size_t all = FT_FRAME_HEADER + 20 + header + length;
-	struct ft_frame frame = {.data = data,
-				 .length = (uint32_t)all,
-				 .kind = FT_FRAME_IPV4,
-				 .transport = true,
-				 .protocol = IPPROTO_TCP,
-				 .ip = FT_FRAME_HEADER,
-				 .l4 = FT_FRAME_HEADER + 20,
-				 .payload = (uint32_t)(all - length),
-				 .payload_length = (uint32_t)length};
-	ft_frame_seal(&frame, data);
-	uint16_t vlan = test->guest->vlan;
-	if (vlan != FT_FDB_UNTAGGED && vlan != FT_FDB_TRUNK)
-		data = ft_fdb_tag(data, &all, vlan);
-	gate->canary.injecting = test;
-	ft_gate_wire(gate, test->guest->uplink, data, all);
-	gate->canary.injecting = NULL;
+	inject(gate, test, room + 4, header, payload, length);
+}
+
+static void send_datagram(struct ft_gate *gate, struct ft_canary_test *test, const void *payload, size_t length)
+{
+	uint8_t room[4 + FRAME_MOST] = {0};
+	ft_store16(room + 4 + FT_FRAME_HEADER + 20 + 4, (uint16_t)(UDP_LENGTH + length));
+	inject(gate, test, room + 4, UDP_LENGTH, payload, length);
+}
+
+/* Asks the guest for its own address (RFC 826): who answers is there, though a datagram would have no answer. */
+static void send_arp(struct ft_gate *gate, struct ft_canary_test *test)
+{
+	uint8_t room[4 + FT_FRAME_HEADER + ARP_LENGTH] = {0}, *arp = room + 4 + FT_FRAME_HEADER;
+	memcpy(arp, arp_request, sizeof(arp_request));
+	memcpy(arp + 8, own_mac, 6);
+	memcpy(arp + 14, test->address.bytes + 12, 4);
+	memcpy(arp + 24, &test->server, 4);
+	arrive(gate, test, room + 4, FT_FRAME_HEADER + ARP_LENGTH, 0x0806);
+}
+
+static bool is_udp(const struct ft_canary_test *test)
+{
+	return test->service->protocol == IPPROTO_UDP;
+}
+
+/* What the guest answers, where it is alive: a SYN, or, where the service itself has no handshake, a question for its address. */
+static void call(struct ft_gate *gate, struct ft_canary_test *test)
+{
+	test->again = gate->now + AGAIN_NS;
+	if (is_udp(test))
+		send_arp(gate, test);
+	else
+		send_segment(gate, test, FT_TCP_SYN, NULL, 0);
 }
 
 const struct ft_service *ft_canary_service(const struct ft_gate *gate, const struct ft_service *service)
@@ -195,23 +243,38 @@ bool ft_canary_is_forged(const struct ft_gate *gate, const struct ft_guest *gues
 
 /* ---- What the guest sends to it --------------------------------------------------------------------------------- */
 
-/* "Who has the reserved address?" gets its answer from us. */
+/* The guest says where it is: it answers. */
+static void hear_arp(struct ft_gate *gate, const struct ft_guest *guest, const uint8_t *arp)
+{
+	for (size_t i = 0; i < gate->canary.count; i++) {
+		struct ft_canary_test *test = &gate->canary.tests[i];
+		if (test->guest != guest || !is_udp(test) || test->phase != FT_CANARY_CONNECT || memcmp(arp + 14, &test->server, 4))
+			continue;
+		test->answered = true;
+		gate->canary.due = 0;
+	}
+}
+
+/* "Who has the reserved address?" gets its answer from us, and what it gets as an answer is for us. */
 static bool takes_arp(struct ft_gate *gate, struct ft_guest *guest, const struct ft_frame *frame)
 {
-	static const uint8_t request[8] = {0, 1, 8, 0, 6, 4, 0, 1};
 	const uint8_t *arp = frame->data + FT_FRAME_HEADER;
-	if (frame->length < FT_FRAME_HEADER + ARP_LENGTH || ft_load16(frame->data + 12) != 0x0806 ||
-	    memcmp(arp, request, sizeof(request)))
+	if (frame->length < FT_FRAME_HEADER + ARP_LENGTH || ft_load16(frame->data + 12) != 0x0806)
 		return false;
 	struct ft_address address = ft_address_v4(arp + 24);
-	if (!is_reserved(guest, &address))
+	bool request = !memcmp(arp, arp_request, sizeof(arp_request)), reply = !memcmp(arp, arp_reply, sizeof(arp_reply));
+	if (!is_reserved(guest, &address) || (!request && !reply))
 		return false;
+	if (reply) {
+		ft_gate_note(gate, FT_REASON_DROP_CANARY);
+		hear_arp(gate, guest, arp);
+		return true;
+	}
 	uint8_t answer[FT_FRAME_HEADER + ARP_LENGTH], *to = answer + FT_FRAME_HEADER;
 	memcpy(answer, frame->data + 6, 6);
 	memcpy(answer + 6, own_mac, 6);
 	ft_store16(answer + 12, 0x0806);
-	memcpy(to, request, sizeof(request));
-	to[7] = 2;
+	memcpy(to, arp_reply, sizeof(arp_reply));
 	memcpy(to + 8, own_mac, 6);
 	memcpy(to + 14, arp + 24, 4);
 	memcpy(to + 18, arp + 8, 10);
@@ -290,7 +353,7 @@ static struct ft_flow *flow_of(const struct ft_gate *gate, const struct ft_canar
 				  .server = ft_address_v4(&test->server),
 				  .client_port = test->port,
 				  .server_port = test->service->port,
-				  .protocol = IPPROTO_TCP,
+				  .protocol = test->service->protocol,
 				  .guest = test->guest->index};
 	return ft_flows_find(gate->flows, &key);
 }
@@ -304,9 +367,8 @@ static void connect_again(struct ft_gate *gate, struct ft_canary_test *test, boo
 	test->answered = test->refused = false;
 	test->wrong[0] = 0;
 	test->phase = FT_CANARY_CONNECT;
-	test->again = gate->now + AGAIN_NS;
 	test->deadline = gate->now + gate->budgets.wall_ns;
-	inject(gate, test, FT_TCP_SYN, NULL, 0);
+	call(gate, test);
 }
 
 /* Anything to test? Only changes are told. */
@@ -348,11 +410,15 @@ static void send_input(struct ft_gate *gate, struct ft_canary_test *test)
 {
 	char text[128];
 	size_t length = (size_t)snprintf(text, sizeof(text), "%s\r\n\r\n", gate->canary.token);
-	inject(gate, test, FT_TCP_ACK, NULL, 0);
+	const char *input = test->attacking ? test->attack : text;
 	if (test->attacking)
-		inject(gate, test, FT_TCP_ACK | FT_TCP_PSH, test->attack, strlen(test->attack));
-	else
-		inject(gate, test, FT_TCP_ACK | FT_TCP_PSH, text, length);
+		length = strlen(input);
+	if (is_udp(test)) {
+		send_datagram(gate, test, input, length);
+	} else {
+		send_segment(gate, test, FT_TCP_ACK, NULL, 0);
+		send_segment(gate, test, FT_TCP_ACK | FT_TCP_PSH, input, length);
+	}
 	if (test->phase == FT_CANARY_CONNECT)
 		check_hold(gate, test);
 }
@@ -378,8 +444,7 @@ static void tick(struct ft_gate *gate, struct ft_canary_test *test)
 	} else if (gate->now >= test->deadline) {
 		finish(gate, test, FT_CANARY_SILENT, "the guest does not answer it");
 	} else if (gate->now >= test->again) {
-		test->again = gate->now + AGAIN_NS;
-		inject(gate, test, FT_TCP_SYN, NULL, 0);
+		call(gate, test);
 	}
 }
 

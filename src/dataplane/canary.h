@@ -1,4 +1,4 @@
-/* The self-test: for each TCP service that holds input, a client of our own comes every now and then, through the very way of
+/* The self-test: for each service that holds input, a client of our own comes every now and then, through the very way of
  * frames from the wire, with input that has to be held, tried on a clone and judged. So a gateway that is active but does not
  * inspect does not stay unnoticed. Its failures are told over outlet.canary; who makes an alarm of them is the supervisor,
  * since the worst failure is that this file does not run any more.
@@ -6,13 +6,16 @@
  * One test is: SYN from an address that is reserved for it, the guest's SYN-ACK (which never gets to a port), ACK with input that
  * the service's own pattern matcher has to find, hold, seed, trial, verdict. Expected is `clean` with every byte taken. Where the
  * operator knows input that has to be caught, a second connection brings that, and is expected to be. In the end the connection
- * is reset: nothing but the handshake and the reset ever reaches the live guest.
+ * is reset: nothing but the handshake and the reset ever reaches the live guest. A UDP service has no handshake; there an ARP request
+ * for the guest's own address shows that it is alive, then one datagram brings the input, and the live guest gets nothing at all.
  *
  * What universal input is: a line of text with a token that nobody else knows. A service that does not understand it may
  * say so or hang up; a clone takes its bytes in any case.
  *
  * In shadow mode nothing of a client is held, but the test's connections are: they use a copy of the service that enforces.
  * They have no alert, no record and no place in the lists and tallies of holds; the packets are counted as drop.canary.
+ *
+ * It comes over IPv4 alone: what inspects is the same for both families.
  *
  * Costs, for each service and run: one handshake, one fork and one trial, and a slot of clone.max meanwhile. */
 #ifndef FT_DATAPLANE_CANARY_H
@@ -48,7 +51,7 @@ struct ft_canary_test {
 	bool answered, refused;
 	uint64_t due;      /* idle: when the next test begins */
 	uint64_t began;    /* the test */
-	uint64_t again;    /* when the SYN is sent again */
+	uint64_t again;    /* when it is called again */
 	uint64_t deadline; /* of the phase */
 	char wrong[128];   /* what was wrong before the verdict came; "" is nothing */
 	enum ft_canary_result last;

@@ -125,8 +125,11 @@ static int parse_transport(struct ft_frame *frame, uint32_t end, enum ft_reason 
 		frame->window = ft_load16(p + 14);
 		frame->payload = frame->l4 + header;
 		frame->payload_length = length - header;
-		if (parse_tcp_options(frame, frame->payload) || frame->payload > FT_FRAME_HEADERS)
-			return refuse(why, FT_REASON_DROP_MALFORMED);
+		frame->odd_options = frame->payload > FT_FRAME_HEADERS || parse_tcp_options(frame, frame->payload);
+		if (frame->odd_options) {
+			frame->window_scale = -1;
+			frame->timestamp = 0;
+		}
 	} else if (frame->protocol == IPPROTO_UDP) {
 		if (length < UDP_HEADER)
 			return refuse(why, FT_REASON_DROP_RUNT);

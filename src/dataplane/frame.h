@@ -68,6 +68,9 @@ struct ft_frame {
 	uint8_t flags;
 	int8_t window_scale; /* -1: no such option */
 	uint16_t timestamp;  /* offset of TSval, 0: no such option */
+	/* Options that run over their end, or more than FT_FRAME_HEADERS bytes in front of the payload: none was read. A stack may
+	 * take the bytes all the same, so such a segment is nothing for who follows the connection. */
+	bool odd_options;
 };
 
 /* Parses data (borrowed). 0, or -EPROTO with *why set to FT_REASON_DROP_RUNT, _DROP_MALFORMED, _DROP_CHECKSUM
@@ -106,8 +109,8 @@ struct ft_frame_bare {
 	uint32_t timestamp; /* TSval */
 };
 
-/* Copies a TCP frame without its payload into to (frame->payload bytes are enough; ft_frame_parse lets no more than
- * FT_FRAME_HEADERS of them through), with other sequence number, flags and timestamp and right checksums. TCP options and
+/* Copies a TCP frame without its payload into to (frame->payload bytes are enough; without odd_options these are at
+ * most FT_FRAME_HEADERS), with other sequence number, flags and timestamp and right checksums. TCP options and
  * everything below are kept. Returns its length. */
 size_t ft_frame_bare(const struct ft_frame *frame, const struct ft_frame_bare *change, uint8_t *to);
 

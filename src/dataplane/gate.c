@@ -227,6 +227,14 @@ static void handle(struct ft_gate *gate, struct ft_guest *guest, struct ft_frame
 			return;
 		}
 	}
+	if (service && frame->odd_options) {
+		/* Who follows a connection cannot follow such a segment; where nobody does, it is the guest's business. */
+		if (service->acting != FT_MODE_BYPASS)
+			ft_gate_note(gate, FT_REASON_DROP_MALFORMED);
+		else
+			pass_on(gate, guest, frame, datagram, ft_service_unlooked(service));
+		return;
+	}
 	/* A receiver takes the byte that the urgent pointer names out of the stream (RFC 6093 section 3), so what patterns
 	 * saw would not be what the server reads. Without the pointer the byte stays where it was seen. */
 	if (service && service->acting == FT_MODE_ENFORCE && ft_frame_calm(frame, data))

@@ -478,8 +478,12 @@ bool ft_tcp_guest(struct ft_gate *gate, struct ft_guest *guest, const struct ft_
 	if (!flow)
 		return true; /* not an inspected service's, or one that was forgotten */
 	bool bypass = flow->service->acting == FT_MODE_BYPASS;
-	if (flow->dead && bypass)
+	if (bypass && (flow->dead || frame->odd_options))
 		return true;
+	if (frame->odd_options) {
+		ft_gate_note(gate, FT_REASON_DROP_MALFORMED);
+		return false;
+	}
 	if (flow->dead) {
 		ft_gate_note(gate, FT_REASON_DROP_FLOW_DEAD);
 		answer_with_reset(gate, guest, frame, false);

@@ -37,13 +37,14 @@ int ft_canaries_open(struct ft_canaries *canaries, const struct ft_config *confi
 	json_object_foreach(services, name, service)
 	{
 		const char *guest = json_string_value(json_object_get(service, "guest"));
-		if (!is(service, "protocol", "tcp") || !is(service, "canary", "on"))
+		if (!is(service, "canary", "on"))
 			continue;
 		struct ft_canary_state *state = &canaries->list[canaries->count++];
 		*state = (struct ft_canary_state){.service = strdup(name),
 						  .guest = strdup(guest ? guest : ""),
 						  .result = FT_CANARY_RESULT_COUNT,
-						  .since = now};
+						  .since = now,
+						  .udp = is(service, "protocol", "udp")};
 		if (!state->service || !state->guest)
 			error = -ENOMEM;
 	}
@@ -109,6 +110,7 @@ bool ft_canaries_note(struct ft_canaries *canaries, const json_t *message, uint6
 			continue;
 		state->result = (enum ft_canary_result)result;
 		state->counts[result]++;
+		state->heard = now;
 		ft_printable(state->why, sizeof(state->why), why, strnlen(why, 256));
 		if (result == FT_CANARY_OK) {
 			state->last_ok = now;
@@ -151,10 +153,10 @@ static bool is_ok(const struct ft_canaries *canaries, const struct ft_canary_sta
 	       (state->result == FT_CANARY_OK && !is_overdue(canaries, state, now));
 }
 
-/* Worth an alarm? While a service starts, that it is silent is not. */
+/* Worth an alarm? While a service starts, that it is silent is not; nor that a booting guest does more than its service does. */
 static bool is_failing(const struct ft_canaries *canaries, const struct ft_canary_state *state, uint64_t now)
 {
-	return state->result == FT_CANARY_FAILED || (state->result == FT_CANARY_SILENT && state->last_ok) ||
+	return (state->result == FT_CANARY_FAILED && (state->last_ok || !state->udp)) || (state->result == FT_CANARY_SILENT && state->last_ok) ||
 	       is_overdue(canaries, state, now);
 }
 
@@ -200,10 +202,26 @@ bool ft_canaries_live(const struct ft_canaries *canaries, uint64_t now)
 {
 	for (size_t i = 0; i < canaries->count; i++) {
 		const struct ft_canary_state *state = &canaries->list[i];
-		if (state->last_ok && state->result != FT_CANARY_BUSY && is_overdue(canaries, state, now))
+		bool excused = state->result == FT_CANARY_BUSY || state->result == FT_CANARY_SILENT;
+		bool told = now <= state->heard + canaries->recent_ns;
+		if (state->last_ok && !(excused && told) && is_overdue(canaries, state, now))
 			return false;
 	}
 	return true;
+}
+
+bool ft_canaries_hung(const struct ft_canaries *canaries, const char *guest, uint64_t now)
+{
+	bool hung = false;
+	for (size_t i = 0; i < canaries->count; i++) {
+		const struct ft_canary_state *state = &canaries->list[i];
+		if (strcmp(state->guest, guest))
+			continue;
+		if (state->last_ok && !is_overdue(canaries, state, now))
+			return false;
+		hung |= state->last_ok && state->result == FT_CANARY_SILENT;
+	}
+	return hung;
 }
 
 json_t *ft_canaries_json(const struct ft_canaries *canaries, uint64_t now)

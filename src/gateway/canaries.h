@@ -5,9 +5,10 @@
  * A test is recent for twice as long as the time from one to the next and what a slow one may take.
  *
  * Ready is who passed and is recent. The watchdog is stricter with its reasons, for it ends every guest: it bites only where a
- * test had passed since the service was there, is not recent any more, and failed or fell silent meanwhile. A service that
- * nobody listens for, a guest that is down or clones that others have all taken are no reason to end the gateway: a flood of
- * suspicious input could bring that about. */
+ * test had passed since the service was there, is not recent any more, and failed meanwhile, or where the dataplane tells
+ * nothing of it any more. A service that nobody listens for, a guest that is down or silent, or clones that others have all
+ * taken are no reason to end the gateway: a flood of suspicious input could bring that about. A guest that is silent is a
+ * reason to start that guest anew. */
 #ifndef FT_GATEWAY_CANARIES_H
 #define FT_GATEWAY_CANARIES_H
 
@@ -24,9 +25,11 @@ struct ft_canary_state {
 	char why[300];
 	uint64_t since;   /* since when one could have passed */
 	uint64_t last_ok; /* 0: never since then */
+	uint64_t heard;   /* when anything was said of it last */
 	uint64_t took_ns; /* the last that passed */
 	uint64_t counts[FT_CANARY_RESULT_COUNT];
 	bool failing; /* as was told */
+	bool udp;     /* its guest answers before the service is there (dataplane/canary.h) */
 };
 
 struct ft_canaries {
@@ -53,6 +56,9 @@ uint64_t ft_canaries_serve(struct ft_canaries *canaries, uint64_t now,
 
 /* May the watchdog be told that all is well? */
 bool ft_canaries_live(const struct ft_canaries *canaries, uint64_t now);
+
+/* Has a guest that had passed answered nothing for so long that it hangs? One that passes for another of its services does not. */
+bool ft_canaries_hung(const struct ft_canaries *canaries, const char *guest, uint64_t now);
 
 /* {"every_s", "recent_s", "services": {NAME: {guest, ok, result, why, age_s, took_s, results}}}; NULL when there is no
  * self-test. A new reference. */

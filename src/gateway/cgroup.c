@@ -153,18 +153,31 @@ int ft_cgroup_open(struct ft_cgroup *cgroup, struct ft_error *err)
 	return error;
 }
 
-int ft_cgroup_put(struct ft_cgroup *cgroup, const char *guest, unsigned percent, pid_t pid,
+/* One setting of a group. */
+static int set(const struct ft_cgroup *cgroup, const char *group, const char *file, const char *value)
+{
+	char path[96];
+	snprintf(path, sizeof(path), "%s/%s", group, file);
+	return write_text(cgroup->own, path, value);
+}
+
+int ft_cgroup_put(struct ft_cgroup *cgroup, const char *guest, unsigned percent, unsigned weight, pid_t pid,
 		  struct ft_error *err)
 {
-	char what[48], name[64], file[96], text[32];
+	char what[48], name[64], file[96], most[32], part[16];
 	/* No guest's name makes this one that of our own leaf. */
 	snprintf(what, sizeof(what), "guest-%s", guest);
 	group_name(name, getpid(), what);
 	int error = mkdirat(cgroup->own, name, 0755) && errno != EEXIST ? -errno : 0;
-	snprintf(file, sizeof(file), "%s/cpu.max", name);
-	snprintf(text, sizeof(text), "%u %u", percent * (PERIOD_US / 100), PERIOD_US);
+	if (percent)
+		snprintf(most, sizeof(most), "%u %u", percent * (PERIOD_US / 100), PERIOD_US);
+	else
+		snprintf(most, sizeof(most), "max");
+	snprintf(part, sizeof(part), "%u", weight);
 	if (!error)
-		error = write_text(cgroup->own, file, text);
+		error = set(cgroup, name, "cpu.max", most);
+	if (!error)
+		error = set(cgroup, name, "cpu.weight", part);
 	snprintf(file, sizeof(file), "%s/cgroup.procs", name);
 	if (!error)
 		error = write_pid(cgroup->own, file, pid);

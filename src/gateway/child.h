@@ -30,6 +30,8 @@ enum ft_child_restart { FT_RESTART_ALWAYS, FT_RESTART_ON_CRASH, FT_RESTART_NEVER
 #define FT_CHILD_LINE  400u /* bytes of one line of its standard error that are kept */
 #define FT_CHILD_LINES 50u  /* lines a second that are logged */
 
+#define FT_CHILD_STOP_TIMEOUT 5000000000ull /* ns; one that is told to stop, or that has hung up, is killed then */
+
 struct ft_child {
 	void *owner; /* for the watches' callbacks */
 	enum ft_child_kind kind;
@@ -50,8 +52,12 @@ struct ft_child {
 	bool unwanted;       /* an operator stopped it, or its policy leaves it down: it is not started again */
 	bool again;          /* STOPPING: to be started when it is gone */
 	unsigned cpu;        /* percent of one processor, 0: no bound */
-	char cpu_why[512];   /* why that is not in force, "": it is */
+	unsigned cpu_weight; /* in proportion to the others' */
+	char cpu_why[512];   /* why these are not in force, "": they are, or nothing was asked for */
 	bool running; /* vmm: its guest is up */
+	bool hung;           /* killed, for its guest answered no self-test any more */
+	unsigned hangs;      /* in a row */
+	uint64_t hung_at, hung_next; /* when that was last, and before when it is not done again */
 	uint64_t boot_ns;
 	int failed_code; /* what it said when it could not start, 0: nothing */
 	char failed_text[512];

@@ -68,6 +68,18 @@ static int join(char path[PATH_LENGTH], const char *parent, const char *name, co
 	return 0;
 }
 
+/* Did only one of the two names stand in the file (name_uplink)? */
+static bool is_wrapped(const struct ft_yaml *outer, const struct ft_yaml *inner)
+{
+	return inner->key_line && inner->key_line == outer->key_line && inner->key_column == outer->key_column;
+}
+
+const char *ft_config_written(const struct ft_config *config, const char *path)
+{
+	const struct ft_yaml *outer = ft_yaml_get(config->tree, "uplinks"), *inner = ft_yaml_get(outer, "uplink");
+	return inner && is_wrapped(outer, inner) && !strncmp(path, "uplinks.uplink", 14) ? path + strlen("uplinks.") : path;
+}
+
 /* guests.*, services.*: the operator's names. */
 static int walk_named(const struct ft_key *key, const char *path, const struct ft_yaml *node, json_t *out,
 		      struct ft_error *err)
@@ -83,7 +95,7 @@ static int walk_named(const struct ft_key *key, const char *path, const struct f
 			    entry->key, FT_CONFIG_NAME - 1);
 		json_t *map = json_object();
 		json_object_set_new(out, entry->key, map);
-		int error = join(below, path, entry->key, entry, err);
+		int error = join(below, is_wrapped(node, entry) ? "" : path, entry->key, entry, err);
 		if (!error)
 			error = walk(key, below, entry, entry, map, err);
 		if (error)

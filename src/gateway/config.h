@@ -38,6 +38,9 @@ void ft_config_free(struct ft_config *config);
 const json_t *ft_config_get(const struct ft_config *config, const char *path);
 const char *ft_config_text(const struct ft_config *config, const char *path); /* NULL when null or no text */
 
+/* The path as the file has it: `uplink: {...}` is the uplink named "uplink" of `uplinks`. A part of path. */
+const char *ft_config_written(const struct ft_config *config, const char *path);
+
 /* Where a key was written, or the closest thing to it; for errors found later. */
 const struct ft_yaml *ft_config_where(const struct ft_config *config, const char *path);
 

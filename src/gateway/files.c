@@ -179,8 +179,11 @@ static int open_image(const struct ft_config *config, const char *guest, const c
 static int open_log(const struct ft_config *config, const char *path, const char *what, struct ft_error *err)
 {
 	const char *file = ft_config_text(config, path);
+	/* Who collects logs is of our group, whatever the umask is for all else. */
+	mode_t mask = umask(0);
 	int fd =
 	    open(file, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK, 0640);
+	umask(mask);
 	struct stat st;
 	if (fd < 0)
 		return named_error(config, path, what, file, errno, err);
@@ -222,8 +225,28 @@ int ft_files_log(const struct ft_config *config, const char *guest, struct ft_er
 	return open_log(config, path, guest ? "console log" : "feed", err);
 }
 
-/* A directory that belongs to uid. Only one that we make is given away: a name that is wrong by accident ("/tmp") must
- * not cost a directory its owner. */
+/* Makes the directory with the ledger's group, opens it. In that group while it lasts, which is what lets its owner give it
+ * away without a capability that would let us give away any file. */
+static int open_in_group(const char *path, gid_t gid, struct stat *st)
+{
+	gid_t own = getegid();
+	if (setegid(gid))
+		return -errno;
+	bool made = !mkdir(path, 0770);
+	int error = made || errno == EEXIST ? 0 : -errno;
+	int fd = error ? -1 : open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	/* Whatever the umask, and though a directory above may pass its own group on. */
+	if (!error && (fd < 0 || (made && (fchown(fd, (uid_t)-1, gid) || fchmod(fd, 0770))) || fstat(fd, st)))
+		error = -errno;
+	if (setegid(own) && !error)
+		error = -errno;
+	if (error && fd >= 0)
+		close(fd);
+	return error ? error : fd;
+}
+
+/* A directory that the ledger may write to: of its group, or its own. Only one that we make is given away: a name that is
+ * wrong by accident ("/tmp") must not be opened to another process. */
 static int open_own_directory(const char *path, uid_t uid, struct ft_error *err)
 {
 	char above[PATH_MAX];
@@ -235,23 +258,17 @@ static int open_own_directory(const char *path, uid_t uid, struct ft_error *err)
 	int error = slash == above ? 0 : ft_files_directory(above, 0755, err);
 	if (error)
 		return error;
-	bool made = !mkdir(path, 0700);
-	if (!made && errno != EEXIST)
-		return ft_error_set(err, -errno, "cannot make the directory %s: %s", path, strerror(errno));
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	struct stat st;
-	if (fd < 0 || (made && fchown(fd, uid, uid)) || fstat(fd, &st)) {
-		error = ft_error_set(err, -errno, "cannot use the directory %s: %s", path, strerror(errno));
-	} else if (st.st_uid != uid) {
-		error = ft_error_set(
-		    err, -EACCES,
-		    "the directory %s belongs to uid %u, but the ledger runs as uid %u (uid_base): "
-		    "give it that owner, or name a new directory",
-		    path, (unsigned)st.st_uid, (unsigned)uid);
-	}
-	if (error && fd >= 0)
-		close(fd);
-	return error ? error : fd;
+	int fd = open_in_group(path, uid, &st);
+	if (fd >= 0 && (st.st_uid == uid || (st.st_gid == uid && (st.st_mode & S_IRWXG) == S_IRWXG)))
+		return fd;
+	if (fd < 0 && (fd != -EACCES || stat(path, &st)))
+		return ft_error_set(err, fd, "cannot use the directory %s: %s", path, strerror(-fd));
+	ft_files_close(&fd, 1);
+	return ft_error_set(err, -EACCES,
+			    "the directory %s belongs to uid %u and gid %u, but the ledger runs as uid and gid %u (uid_base): "
+			    "give it that group and mode 0770 (and what is in it that owner), or name a new directory",
+			    path, (unsigned)st.st_uid, (unsigned)st.st_gid, (unsigned)uid);
 }
 
 int ft_files_ledger(const struct ft_config *config, uid_t uid, int fds[FT_FILES_LEDGER], struct ft_error *err)

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sysexits.h>
 
+#include "gateway/life.h"
 #include "gateway/suggest.h"
 
 static const json_t *setting(const struct ft_config *config, const char *guest, const char *key)
@@ -22,6 +23,7 @@ void ft_guest_settings(const struct ft_config *config, struct ft_child *vmm)
 	vmm->backoff_first = (uint64_t)json_integer_value(setting(config, vmm->guest, "backoff.first"));
 	vmm->backoff_most = (uint64_t)json_integer_value(setting(config, vmm->guest, "backoff.most"));
 	vmm->cpu = (unsigned)json_integer_value(setting(config, vmm->guest, "cpu"));
+	vmm->cpu_weight = (unsigned)json_integer_value(setting(config, vmm->guest, "cpu_weight"));
 }
 
 static const char *state_of(const struct ft_child *vmm)
@@ -51,7 +53,9 @@ json_t *ft_guest_json(const struct ft_supervisor *s, const struct ft_child *vmm)
 	}
 	if (vmm->cpu)
 		json_object_set_new(json, "cpu_percent", json_integer(vmm->cpu));
-	if (vmm->cpu && *vmm->cpu_why)
+	if (vmm->cpu_weight != FT_CGROUP_WEIGHT)
+		json_object_set_new(json, "cpu_weight", json_integer(vmm->cpu_weight));
+	if (*vmm->cpu_why)
 		json_object_set_new(json, "cpu_not_in_force", json_string(vmm->cpu_why));
 	return json;
 }
@@ -116,8 +120,8 @@ static void tell(struct ft_supervisor *s, uint64_t connection, const struct ft_c
 static void end(struct ft_supervisor *s, struct ft_child *vmm)
 {
 	/* The dataplane first: what is held ends by policy, and no packet goes where nobody takes it. */
-	ft_supervisor_guest_down(s, vmm, "an operator stops the guest");
-	ft_supervisor_stop(vmm);
+	ft_life_guest_down(s, vmm, "an operator stops the guest");
+	ft_life_stop(vmm);
 }
 
 static void begin(struct ft_supervisor *s, struct ft_child *vmm)
@@ -127,7 +131,7 @@ static void begin(struct ft_supervisor *s, struct ft_child *vmm)
 		vmm->again = true;
 	} else if (vmm->state == FT_CHILD_DOWN) {
 		vmm->failures = 0;
-		ft_supervisor_start(s, vmm);
+		ft_life_start(s, vmm);
 	}
 }
 

@@ -70,11 +70,14 @@ const struct ft_key ft_keys[] = {
      "Guests of one VLAN talk to each other here, through the same inspection."},
     {"guests.*.cpu", FT_KEY_PERCENT, "1..6400", NONE, NULL,
      "Most processor time of the guest and its clones together, 100 % being one processor, or none. Needs the cpu "
-     "controller of cgroup v2 (systemd: Delegate=cpu and ProtectControlGroups=no); without it the gateway runs, and says that nothing is "
+     "controller of cgroup v2 (systemd: Delegate=cpu); without it the gateway runs, and says that nothing is "
      "bounded."},
+    {"guests.*.cpu_weight", FT_KEY_WHOLE, "1..10000", "100", NULL,
+     "Its part of the processors when they are short, clones included, in proportion to the other guests' and to the gateway's "
+     "own processes, which have 100 together. Needs what cpu needs."},
     {"guests.*.restart", FT_KEY_CHOICE, "always|on-crash|never", "always", NULL,
      "What happens when it ends: always starts it again, on-crash does not after it powered off, never leaves "
-     "it down until `foretaste guest start`."},
+     "it down until `foretaste guest start`. One that answers no self-test any more (see canary) is ended first, unless never."},
     {"guests.*.backoff", FT_KEY_MAP, NULL, NULL, NULL,
      "The pause before it is started again, when it did not run for 30 s: it doubles with each time."},
     {"guests.*.backoff.first", FT_KEY_DURATION, "1 ms..10 min", "200 ms", NULL, "The shortest."},
@@ -145,11 +148,11 @@ const struct ft_key ft_keys[] = {
     {"services.*.quarantine", FT_KEY_SIZE, "64 KiB..1 TiB", NONE, NULL,
      "Most space of its packets in the quarantine; its own oldest files go first. none: as quarantine.quota says."},
     {"services.*.canary", FT_KEY_CHOICE, "on|off", "on", NULL,
-     "Whether the service is tested by the gateway itself (see canary); TCP only. off: when it does not bear a line of "
+     "Whether the service is tested by the gateway itself (see canary). off: when it does not bear a line of "
      "text that it does not understand."},
     {"services.*.canary_attack", FT_KEY_TEXT, NULL, NONE, NULL,
      "Input of at most 1024 bytes that is known to be caught, as \"GET /cgi-bin/x?a=;id HTTP/1.0\\r\\n\\r\\n\": the "
-     "self-test brings it, too, on a second connection, and fails when a clone is not compromised by it."},
+     "self-test brings it, too, on a second connection or in a second datagram, and fails when a clone is not compromised by it."},
     {"services.*.normal", FT_KEY_MAP, NULL, NULL, NULL,
      "What the service does when nothing is wrong. Anything else that a clone does is evidence against the "
      "input."},
@@ -226,10 +229,10 @@ const struct ft_key ft_keys[] = {
      "goes without its evidence, or as a line that names it, still whole JSON; the file has all of it."},
 
     {"canary", FT_KEY_MAP, NULL, NULL, NULL,
-     "The self-test: for each TCP service that holds input, a client of the gateway's own connects now and then from a "
+     "The self-test: for each service that holds input, a client of the gateway's own connects now and then from a "
      "reserved address, with harmless input that has to be found suspicious, held, tried on a clone and judged clean. The "
      "guest sees a connection that is opened and reset. When it fails, the feed, the metrics, /readyz and the service "
-     "manager's watchdog say so. Each costs one trial."},
+     "manager's watchdog say so, and a guest that hangs is started anew. Each costs one trial."},
     {"canary.every", FT_KEY_DURATION, "0 s..24 h", "30 s", NULL, "Time from one test of a service to the next; 0 s: none."},
 
     {"metrics", FT_KEY_MAP, NULL, NULL, NULL,

@@ -329,9 +329,6 @@ static int check_canaries(const struct ft_config *config, struct ft_error *err)
 		size_t length = json_string_length(json_object_get(service, "canary_attack"));
 		if (length > 1024)
 			return place(config, err, "canary_attack is longer than 1024 bytes", "services.%s.canary_attack", name);
-		if (length && strcmp(text_of(service, "protocol"), "tcp"))
-			return place(config, err, "canary_attack: only TCP services are tested", "services.%s.canary_attack",
-				     name);
 	}
 	return 0;
 }

@@ -64,7 +64,8 @@ int ft_reload_check(const struct ft_config *from, const struct ft_config *to, st
 	if (!find_change(from->values, to->values, "", path))
 		return 0;
 	ft_error_set(err, -EINVAL,
-		     "%s cannot change while the gateway runs: restart it, or leave the key as it was", path);
+		     "%s cannot change while the gateway runs: restart it, or leave the key as it was",
+		     ft_config_written(to, path));
 	ft_config_place(to, path, err);
 	return -EINVAL;
 }

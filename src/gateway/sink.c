@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -81,9 +82,21 @@ static int dial(const struct ft_sink_link *link)
 	return error;
 }
 
+/* What keeps us from connecting. Of a socket that is not for us, whom it is for: the operator can then choose a group. */
+static void explain(const struct ft_sink_link *link, int error, char text[160])
+{
+	struct stat st;
+	if (error == -EACCES && !stat(link->path, &st))
+		snprintf(text, 160, "%s: it is for uid %u and gid %u (mode %04o), the gateway has uid %u and gid %u", strerror(EACCES),
+			 (unsigned)st.st_uid, (unsigned)st.st_gid, (unsigned)st.st_mode & 07777u, (unsigned)geteuid(),
+			 (unsigned)getegid());
+	else
+		snprintf(text, 160, "%s", error == -EPROTOTYPE ? "it is a socket of another type" : strerror(-error));
+}
+
 static void try(struct ft_sink_link *link, struct ft_child *ledger, ft_sinks_say *say)
 {
-	char text[300];
+	char text[400], why[160];
 	int fd = dial(link), error;
 	if (fd >= 0) {
 		error =
@@ -100,8 +113,8 @@ static void try(struct ft_sink_link *link, struct ft_child *ledger, ft_sinks_say
 		snprintf(text, sizeof(text), "feed.%s: the ledger does not take its connection: %s",
 			 link->name, strerror(-error));
 	} else {
-		snprintf(text, sizeof(text), "feed.%s: cannot connect to %s: %s", link->name, link->path,
-			 fd == -EPROTOTYPE ? "it is a socket of another type" : strerror(-fd));
+		explain(link, fd, why);
+		snprintf(text, sizeof(text), "feed.%s: cannot connect to %s: %s", link->name, link->path, why);
 		/* The ledger may be too busy to be told; then it says in its status what it knows. */
 		ft_child_send(ledger,
 			      json_pack("{s:s, s:s, s:s}", "op", "sink", "name", link->name, "error",

@@ -51,13 +51,13 @@ int ft_supervisor_run(struct ft_config *config, struct ft_error *err);
 void ft_supervisor_record(struct ft_supervisor *s, const char *type, const char *guest, const char *process,
 			  const char *format, ...) __attribute__((format(printf, 5, 6)));
 
-void ft_supervisor_start(struct ft_supervisor *s, struct ft_child *child); /* one that is down */
-void ft_supervisor_stop(struct ft_child *child);                          /* one that is not */
+/* One line on standard error; level may be "". */
+void ft_supervisor_say(const char *level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Ends the run because of an error; the first one counts. */
+void ft_supervisor_fail(struct ft_supervisor *s, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 struct ft_child *ft_supervisor_ledger(struct ft_supervisor *s);
 struct ft_child *ft_supervisor_dataplane(struct ft_supervisor *s);
-
-/* The guest takes no packets from now on. */
-void ft_supervisor_guest_down(struct ft_supervisor *s, const struct ft_child *vmm, const char *why);
 
 #endif

@@ -17,6 +17,7 @@
 
 #include "base/trial.h"
 #include "clone/observe.h"
+#include "clone/pulse.h"
 #include "vmm/memory.h"
 
 #define SHELL 0x1000u
@@ -33,6 +34,8 @@ static int pair[2];
 static struct ft_observer observer;
 static struct ft_report report;
 
+static uint64_t moment = 2; /* virtual time, ns */
+
 static size_t peek(void *context, uint64_t cr3, uint64_t va, void *to, size_t length)
 {
 	if (va < BASE || va >= BASE + sizeof(memory))
@@ -46,7 +49,7 @@ static size_t peek(void *context, uint64_t cr3, uint64_t va, void *to, size_t le
 static void now(void *context, uint64_t *icount, uint64_t *vtime_ns)
 {
 	*icount = 1;
-	*vtime_ns = 2;
+	*vtime_ns = moment;
 }
 
 static uint64_t place(const void *bytes, size_t length)
@@ -162,7 +165,7 @@ static void execve_is_told_when_the_new_program_starts(void **state)
 	assert_string_equal(strings[0], "/bin/sh");
 	assert_string_equal(strings[1], "sh -c id; true");
 	assert_false(next());
-	ft_observe_end(&observer);
+	ft_observe_end(&observer, false);
 	assert_false(next());
 }
 
@@ -170,7 +173,7 @@ static void an_execve_that_was_not_seen_to_end_is_told_at_the_end(void **state)
 {
 	call(SYS_execve, text("/bin/sh"), arguments("sh", NULL, NULL), 0, 0);
 	switch_to(NEWER);
-	ft_observe_end(&observer);
+	ft_observe_end(&observer, false);
 	expect(FT_EVENT_EXEC);
 	assert_int_equal(event.a[0], 0);
 }
@@ -188,7 +191,7 @@ static void an_execve_whose_old_address_space_is_reused_meanwhile_is_still_found
 	expect(FT_EVENT_EXEC);
 	assert_string_equal(strings[0], "bin/tool");
 	assert_int_equal(event.pid, 31);
-	ft_observe_end(&observer);
+	ft_observe_end(&observer, false);
 	assert_false(next());
 }
 
@@ -548,7 +551,7 @@ static void other_exceptions_are_told_at_once(void **state)
 	assert_int_equal(event.a[3], 0x401234);
 	/* Its handler runs: no death. */
 	ft_observe_sysret(&observer, 0, 0x405000, 0x6f00);
-	ft_observe_end(&observer);
+	ft_observe_end(&observer, false);
 	assert_false(next());
 }
 
@@ -571,11 +574,35 @@ static void a_death_that_nobody_waits_for_is_told(void **state)
 	/* And one whose address space stays unused. */
 	ft_observe_fault(&observer, 14, 6, 0, 0x402000);
 	switch_to(SHELL);
-	ft_observe_end(&observer);
+	ft_observe_end(&observer, false);
 	expect(FT_EVENT_FAULT);
 	expect(FT_EVENT_SIGNAL);
 	assert_int_equal(event.a[0], SIGSEGV);
 	assert_false(next());
+}
+
+/* A budget ends a trial wherever it is: the page that somebody waits for just then is no crash. */
+static void a_page_fault_when_time_is_up_is_no_death(void **state)
+{
+	switch_to(CHILD);
+	ft_observe_fault(&observer, 14, 6, 0x8000, 0x402000);
+	switch_to(SHELL);
+	moment += 1000000;
+	ft_observe_end(&observer, true);
+	assert_false(next());
+	/* One that has been waited for in vain. */
+	moment += 1000000000;
+	ft_observe_end(&observer, true);
+	expect(FT_EVENT_FAULT);
+	expect(FT_EVENT_SIGNAL);
+	assert_false(next());
+	/* Other exceptions kill at once. */
+	switch_to(CHILD);
+	ft_observe_fault(&observer, 6, 0, 0, 0x401234);
+	expect(FT_EVENT_FAULT);
+	ft_observe_end(&observer, true);
+	expect(FT_EVENT_SIGNAL);
+	moment = 2;
 }
 
 /* Two processes of one program fork at the same place, and the first child's text is not in memory yet: when it comes back
@@ -593,7 +620,7 @@ static void a_child_back_from_its_first_page_fault_is_no_sibling(void **state)
 	back(0);
 	switch_to(NEWER);
 	back(0);
-	ft_observe_end(&observer);
+	ft_observe_end(&observer, false);
 	assert_false(next());
 }
 
@@ -633,7 +660,7 @@ static void console_lines_are_whole_and_a_panic_is_one(void **state)
 	expect(FT_EVENT_CONSOLE);
 	assert_string_equal(strings[0], "Kernel panic - not syncing: \\x1b[1m");
 	expect(FT_EVENT_PANIC);
-	ft_observe_end(&observer);
+	ft_observe_end(&observer, false);
 	expect(FT_EVENT_CONSOLE);
 	assert_string_equal(strings[0], "next");
 }
@@ -698,7 +725,7 @@ static void a_random_guest_is_survived(void **state)
 		while (next())
 			records++;
 	}
-	ft_observe_end(&observer);
+	ft_observe_end(&observer, false);
 	assert_true(records > 10000);
 }
 
@@ -801,6 +828,45 @@ static void answers_to_held_flows_open_nothing(void **state)
 	assert_int_equal(event.a[5], 1);
 }
 
+/* A datagram between the guest, 10.0.2.15:port, and 192.0.2.peer:5000, as the pulse of the live guest sees it. What it tells
+ * `opens`; -1: nothing was told. */
+static int datagram(struct ft_pulse *pulse, uint8_t peer, uint16_t port, bool received)
+{
+	uint8_t frame[60] = {[12] = 8, [14] = 0x45, [17] = 46, [23] = IPPROTO_UDP};
+	uint8_t guest[] = {10, 0, 2, 15}, other[] = {192, 0, 2, peer};
+	uint8_t ports[2][2] = {{(uint8_t)(port >> 8), (uint8_t)port}, {5000 >> 8, 5000 & 0xff}};
+	memcpy(frame + 26, received ? other : guest, 4);
+	memcpy(frame + 30, received ? guest : other, 4);
+	memcpy(frame + 34, ports[received], 2);
+	memcpy(frame + 36, ports[!received], 2);
+	ft_pulse_frame(pulse, frame, sizeof(frame), received);
+	if (!next() || received)
+		return -1;
+	assert_int_equal(event.type, FT_EVENT_NET_TX);
+	return (int)event.a[5];
+}
+
+static void an_answer_to_a_datagram_opens_nothing(void **state)
+{
+	struct ft_pulse pulse;
+	ft_pulse_begin(&pulse, &observer, 0);
+	assert_int_equal(datagram(&pulse, 1, 5353, false), 1);
+	assert_int_equal(datagram(&pulse, 2, 5353, true), -1);
+	assert_int_equal(datagram(&pulse, 2, 5353, false), 0);
+	/* That one asked does not excuse what goes to others, or to the same one from elsewhere. */
+	assert_int_equal(datagram(&pulse, 3, 5353, false), 1);
+	assert_int_equal(datagram(&pulse, 2, 40000, false), 1);
+	/* Servers have more clients than are kept, one after the other. */
+	for (unsigned round = 0; round < 3; round++)
+		for (unsigned peer = 10; peer < 250; peer++) {
+			ft_pulse_ran(&pulse, 0, (uint64_t)(round * 1000 + peer) * 2 * FT_PULSE_WINDOW_NS);
+			while (next())
+				;
+			datagram(&pulse, (uint8_t)peer, 5353, true);
+			assert_int_equal(datagram(&pulse, (uint8_t)peer, 5353, false), 0);
+		}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -825,6 +891,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(a_segmentation_fault_is_told_when_it_kills, fresh, done),
 	    cmocka_unit_test_setup_teardown(other_exceptions_are_told_at_once, fresh, done),
 	    cmocka_unit_test_setup_teardown(a_death_that_nobody_waits_for_is_told, fresh, done),
+	    cmocka_unit_test_setup_teardown(a_page_fault_when_time_is_up_is_no_death, fresh, done),
 	    cmocka_unit_test_setup_teardown(a_child_back_from_its_first_page_fault_is_no_sibling, fresh,
 					    done),
 	    cmocka_unit_test_setup_teardown(a_way_around_system_calls_is_told, fresh, done),
@@ -834,6 +901,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(a_random_guest_is_survived, fresh, done),
 	    cmocka_unit_test_setup_teardown(answers_to_held_flows_open_nothing, fresh, done),
 	    cmocka_unit_test_setup_teardown(frames_are_described, fresh, done),
+	    cmocka_unit_test_setup_teardown(an_answer_to_a_datagram_opens_nothing, fresh, done),
 	    cmocka_unit_test_setup_teardown(frames_of_ipv6_and_vlans_are_described, fresh, done),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -22,7 +22,7 @@ static const char config_text[] =
     " \"services\": {\"web\": {\"guest\": \"web\", \"protocol\": \"tcp\", \"port\": 80, \"rules\": "
     "[1000001], %s},"
     "               \"dns\": {\"guest\": \"web\", \"protocol\": \"udp\", \"port\": 53, \"rules\": [1000001],"
-    "                         \"risks\": \"none\", \"mode\": \"enforce\"}%s},"
+    "                         \"risks\": \"none\", \"mode\": \"enforce\", \"canary\": \"off\"}%s},"
     " \"rules\": [{\"sid\": 1000001, \"name\": \"evil\", \"text\": \"an evil word\", \"severity\": 1,"
     "            \"pattern\": \"EVIL\"}],"
     " \"verdict_rules\": [{\"sid\": 3000001, \"name\": \"exec\", \"text\": \"it started a program\", "

@@ -403,6 +403,104 @@ static void a_reload_does_not_stop_the_self_test(void **state)
 	scene_close(&s);
 }
 
+/* ---- UDP ---- */
+
+#define SIP ", \"sip\": {\"guest\": \"web\", \"protocol\": \"udp\", \"port\": 5060, \"rules\": [1000001], \"risks\": \"none\", %s}"
+
+static void open_udp(const char *keys)
+{
+	char services[300];
+	snprintf(services, sizeof(services), SIP, keys);
+	scene_guest_keys = ", \"canary\": \"10.0.2.200\"";
+	scene_keys = ", \"canary\": {\"every\": 1000000000}";
+	scene_open_with(&s, "\"mode\": \"enforce\", \"canary\": \"off\"", "", services);
+	s.client_host = HOST;
+}
+
+/* The guest was asked for its own address by the reserved one. */
+static bool was_asked(void)
+{
+	static const uint8_t question[] = {8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 'c', 'a', 'n', 'r', 'y', 10, 0, 2, 200, 0, 0, 0, 0, 0, 0, 10, 0, 2, 15};
+	for (unsigned i = 0; i < s.guest_count; i++)
+		if (s.to_guest[i].length >= 42 && !memcmp(s.to_guest[i].data + 12, question, sizeof(question)))
+			return true;
+	return false;
+}
+
+static void guest_says_where_it_is(const uint8_t address[4])
+{
+	uint8_t frame[60] = {2, 'c', 'a', 'n', 'r', 'y', 2, 0, 0, 0, 0, 1, 8, 6, 0, 1, 8, 0, 6, 4, 0, 2, 2, 0, 0, 0, 0, 1};
+	memcpy(frame + 28, address, 4);
+	memcpy(frame + 32, "\x02" "canry\x0a\x00\x02\xc8", 10);
+	struct iovec part = {frame, sizeof(frame)};
+	assert_int_equal(ft_ring_put(&s.vmm.tx, FT_LINK_FRAME, &part, 1), 0);
+	scene_pass(&s, 0);
+}
+
+static const uint8_t guest_address[4] = {10, 0, 2, 15};
+
+/* Up to the request for a trial. */
+static void until_a_datagram_is_tried(void)
+{
+	unsigned requests = s.requests;
+	scene_pass(&s, 0);
+	assert_true(was_asked());
+	guest_says_where_it_is(guest_address);
+	scene_pass(&s, 10 * MS);
+	assert_int_equal(s.requests, requests + 1);
+	assert_int_equal(s.client_count, 0); /* the answer went to nobody */
+}
+
+static void a_datagram_goes_the_whole_way_and_leaves_nothing(void **state)
+{
+	open_udp("\"mode\": \"enforce\"");
+	until_a_datagram_is_tried();
+	assert_int_equal(s.request.frames, 1);
+	assert_int_equal(s.request.begin.protocol, 17);
+	assert_int_equal(s.request.list[0].frame.destination_port, 5060);
+	assert_int_equal(ft_frame_checksum(&s.request.list[0].frame), FT_CHECKSUM_GOOD);
+	assert_int_equal(scene_count(&s, FT_REASON_HOLD_RULE), 1);
+	scene_answer(&s, false);
+	assert_string_equal(result(), "ok");
+	nobody_else_noticed();
+	scene_forget(&s);
+	scene_pass(&s, EVERY - 100 * MS);
+	assert_false(was_asked());
+	scene_pass(&s, 100 * MS);
+	until_a_datagram_is_tried();
+	scene_answer(&s, true);
+	assert_string_equal(result(), "failed");
+	scene_close(&s);
+}
+
+static void a_datagram_that_has_to_be_caught(void **state)
+{
+	open_udp("\"mode\": \"shadow\", \"canary_attack\": \"EVIL\"");
+	until_a_datagram_is_tried();
+	scene_forget(&s);
+	scene_answer(&s, false);
+	assert_string_equal(result(), "none");
+	until_a_datagram_is_tried();
+	scene_answer(&s, true);
+	assert_string_equal(result(), "ok");
+	nobody_else_noticed();
+	scene_close(&s);
+}
+
+static void a_guest_that_is_not_there_gets_no_datagram(void **state)
+{
+	open_udp("\"mode\": \"enforce\"");
+	scene_pass(&s, 0);
+	assert_true(was_asked());
+	/* Another address of its, or of somebody else, is no answer. */
+	guest_says_where_it_is((uint8_t[]){10, 0, 2, 16});
+	for (int i = 0; i < 15; i++)
+		scene_pass(&s, 100 * MS);
+	assert_string_equal(result(), "silent");
+	assert_int_equal(s.requests, 0);
+	scene_close(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -422,6 +520,9 @@ int main(void)
 	    cmocka_unit_test(the_guest_is_told_where_it_is),
 	    cmocka_unit_test(nothing_to_it_gets_to_a_wire),
 	    cmocka_unit_test(a_reload_does_not_stop_the_self_test),
+	    cmocka_unit_test(a_datagram_goes_the_whole_way_and_leaves_nothing),
+	    cmocka_unit_test(a_datagram_that_has_to_be_caught),
+	    cmocka_unit_test(a_guest_that_is_not_there_gets_no_datagram),
 	};
 	return cmocka_run_group_tests(tests, start, NULL);
 }

@@ -46,6 +46,22 @@ static size_t segment(uint16_t port, size_t payload)
 	return length;
 }
 
+/* The same with a timestamp option that says to be longer than the header. */
+static size_t odd_segment(uint16_t port, size_t payload)
+{
+	struct ft_frame parsed;
+	enum ft_reason why;
+	s.timestamps = true;
+	size_t length = segment(port, payload);
+	s.timestamps = false;
+	assert_int_equal(ft_frame_parse(&parsed, frame, length, &why), 0);
+	assert_true(parsed.timestamp);
+	frame[parsed.timestamp - 1] = 41;
+	assert_int_equal(ft_frame_parse(&parsed, frame, length, &why), 0);
+	ft_frame_seal(&parsed, frame);
+	return length;
+}
+
 /* The scene's buffers end at 2048 bytes, so what passes is only counted. */
 static void expect(size_t length, enum ft_reason reason)
 {
@@ -58,6 +74,36 @@ static void expect(size_t length, enum ft_reason reason)
 	uint32_t kind;
 	if (passed)
 		assert_int_equal(ft_ring_get(&s.vmm.rx, &kind, buffer, sizeof(buffer)), (long)length);
+}
+
+static void odd_options_are_the_guests_business_where_nothing_is_inspected(void **state)
+{
+	expect(odd_segment(8080, 100), FT_REASON_PASS_UNINSPECTED);
+	expect(odd_segment(80, 100), FT_REASON_DROP_MALFORMED);
+	expect(odd_segment(80, 0), FT_REASON_DROP_MALFORMED);
+	/* On a connection: neither the client's bytes nor the guest's. */
+	scene_connect(&s);
+	scene_text(&s, 1, "hello");
+	expect(odd_segment(80, 100), FT_REASON_DROP_MALFORMED);
+	struct ft_frame parsed;
+	enum ft_reason why;
+	s.timestamps = true;
+	size_t length = scene_build(&s, false, 1, 6, FT_TCP_ACK, "hi", 2, frame);
+	s.timestamps = false;
+	assert_int_equal(ft_frame_parse(&parsed, frame, length, &why), 0);
+	frame[parsed.timestamp - 1] = 41;
+	struct iovec part = {frame, length};
+	uint64_t before = scene_count(&s, FT_REASON_DROP_MALFORMED);
+	ft_ring_put(&s.vmm.tx, FT_LINK_FRAME, &part, 1);
+	scene_pass(&s, 0);
+	assert_int_equal(scene_count(&s, FT_REASON_DROP_MALFORMED), before + 1);
+	ft_store16(frame + 34, 8080);
+	assert_int_equal(ft_frame_parse(&parsed, frame, length, &why), 0);
+	ft_frame_seal(&parsed, frame);
+	before = scene_count(&s, FT_REASON_PASS_OUTBOUND);
+	ft_ring_put(&s.vmm.tx, FT_LINK_FRAME, &part, 1);
+	scene_pass(&s, 0);
+	assert_int_equal(scene_count(&s, FT_REASON_PASS_OUTBOUND), before + 1);
 }
 
 static void count_wire(size_t length, enum ft_reason reason)
@@ -645,6 +691,7 @@ int main(void)
 	    T(another_address_of_the_guest_is_no_way_around),
 	    T(frames_for_others_are_not_delivered),
 	    T(broken_frames_have_their_reasons),
+	    T(odd_options_are_the_guests_business_where_nothing_is_inspected),
 	    T(a_guest_that_does_not_take_frames_costs_only_itself),
 	    T(a_flooding_guest_is_taken_in_portions),
 	    T(a_flood_of_connections_shuts_nobody_out),

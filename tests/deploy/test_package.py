@@ -12,6 +12,8 @@ import sys
 import tempfile
 import time
 
+import machine
+
 SOURCE, IMAGE = map(os.path.abspath, sys.argv[1:3])
 CACHE = os.environ.get("FORETASTE_CACHE", "/var/cache/foretaste")
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -98,13 +100,14 @@ def everything_is_there():
         require(path in files, path + " is not in the package")
         require("not found" not in inside("ldd", path), path + " lacks a library: " + inside("ldd", path))
     for path in (CONFIG, "/etc/foretaste/rules", "/etc/logrotate.d/foretaste", "/lib/systemd/system/foretaste.service",
-                 "/usr/share/foretaste/rules/web.yaml", "/usr/share/man/man1/foretaste.1.gz", "/usr/share/man/man8/foretasted.8.gz",
-                 "/usr/share/man/man5/foretaste.yaml.5.gz", "/usr/share/bash-completion/completions/foretaste"):
+                 "/usr/lib/sysusers.d/foretaste.conf", "/usr/share/foretaste/rules/web.yaml", "/usr/share/man/man1/foretaste.1.gz",
+                 "/usr/share/man/man8/foretasted.8.gz", "/usr/share/man/man5/foretaste.yaml.5.gz", "/usr/share/bash-completion/completions/foretaste"):
         require(path in files, path + " is not in the package")
     require(read("/usr/share/bash-completion/completions/foretaste") == inside("foretaste", "completion", "bash"),
             "the completion is another program's")
     enabled = [path for path, _, names in os.walk(root + "/etc/systemd") for name in names if "foretaste" in name]
     require(not enabled, "the service is enabled: %s" % enabled)
+    require(re.search(r"^foretaste:x:\d+:\d+:[^:]*:/var/lib/foretaste:/usr/sbin/nologin$", read("/etc/passwd"), re.M), "there is no user")
     said = inside("systemd-analyze", "verify", "--man=no", "/lib/systemd/system/foretaste.service")
     require("foretaste" not in said, "systemd-analyze verify: " + said)
 
@@ -133,6 +136,7 @@ def it_runs_as_its_unit_confines_it():
     write(CONFIG, config)
     manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     manager.bind(root + "/run/notify")
+    os.chmod(root + "/run/notify", 0o777)  # as systemd's own: a service need not be root
     manager.settimeout(0.1)
     with open(os.path.join(work, "said"), "w") as said:
         service = subprocess.Popen(
@@ -162,7 +166,8 @@ def it_runs_as_its_unit_confines_it():
         wait_for("WATCHDOG=1")
         status = run("nsenter", "--mount", "--target", child_of(service.pid), "chroot", root, "foretaste", "status")
         require("web" in status and "dataplane" in status, status)
-        require(os.stat(root + "/var/lib/foretaste/feed.json").st_mode & 0o777 == 0o640, "the feed's mode")
+        st, adm = os.stat(root + "/var/lib/foretaste/feed.json"), re.search(r"^adm:x:(\d+)", read("/etc/group"), re.M)[1]
+        require(st.st_mode & 0o777 == 0o640 and st.st_uid and st.st_gid == int(adm), "the feed is for its group: %s" % (st,))
         os.kill(int(child_of(service.pid)), signal.SIGTERM)
         wait_for("STOPPING=1")
         require(service.wait(PATIENCE) == 0, "it did not stop well: %s" % service.returncode)
@@ -177,6 +182,42 @@ def it_runs_as_its_unit_confines_it():
     feed = read("/var/lib/foretaste/feed.json")
     require("the gateway has started" in feed and "the gateway stops" in feed, "the feed: " + feed[-1000:])
     write(CONFIG, shipped)
+
+
+def it_runs_under_systemd_itself():
+    """On a machine of its own, with control groups of its own: no root, and a guest's share of the processor in force."""
+    config = read(CONFIG)
+    guest = config.replace("iface=eth1", "iface=lo").replace("    cpu: none", "    cpu: 50 %").replace("    cpu_weight: 100", "    cpu_weight: 300")
+    # Compiling patterns takes long where each instruction is interpreted.
+    guest = guest.replace("    screen: suspicious", "    screen: all").replace("rules: [rules/web.yaml]", "rules: []")
+    require(guest.count("50 %") == 1 and "cpu_weight: 300" in guest and "rules: []" in guest, "the configuration is not understood")
+    write(CONFIG, guest)
+    write("/etc/systemd/system/foretaste.service.d/slow.conf", "[Service]\nTimeoutStartSec=%d\nWatchdogSec=%d\n" % (PATIENCE, PATIENCE))
+    said = machine.boot(root, work, IMAGE, """
+systemctl start foretaste; echo "start: $?"
+systemctl show foretaste -p ActiveState -p User
+group=/sys/fs/cgroup/system.slice/foretaste.service
+for pid in $(cat $group/*/cgroup.procs); do echo "process $(cat /proc/$pid/comm): $(grep ^Uid /proc/$pid/status)"; done
+echo "most: $(cat $group/*-guest-web/cpu.max)"
+echo "weight: $(cat $group/*-guest-web/cpu.weight)"
+nsenter --mount --target $(systemctl show -P MainPID foretaste) touch /sys/fs/cgroup/x /sys/fs/cgroup/system.slice/x /etc/x
+foretaste guests
+systemctl reload foretaste; echo "reload: $?"
+systemctl stop foretaste; echo "stop: $?"
+systemctl show foretaste -p Result
+journalctl -u foretaste -o cat --no-pager
+""", 4 * PATIENCE)
+    for wanted in ("start: 0", "ActiveState=active", "User=foretaste", "most: 50000 100000", "weight: 300", "reload: 0", "stop: 0",
+                   "Result=success"):
+        require(wanted + "\n" in said, "no \"%s\":\n%s" % (wanted, said[-6000:]))
+    for name in ("foretasted", "foretaste-datap", "foretaste-vmm", "foretaste-ledge"):
+        require(re.search(r"^process %s: Uid:\t([1-9]\d*)(\t\1){3}$" % name, said, re.M), "%s is root, or missing:\n%s" % (name, said))
+    require(said.count("Read-only file system") == 3, "it can write where it should not:\n" + said)
+    require("not in force" not in said, said)
+    write(CONFIG, config)
+    for path in ("/probe", "/etc/systemd/system/probe.service", "/etc/systemd/system/foretaste.service.d/slow.conf"):
+        os.unlink(root + path)
+    os.rmdir(root + "/etc/systemd/system/foretaste.service.d")
 
 
 def child_of(pid):
@@ -230,7 +271,7 @@ if os.geteuid() != 0:
     skip("a fresh Debian needs root")
 if subprocess.run(["unshare", "--mount", "--pid", "--net", "--fork", "true"], stderr=subprocess.DEVNULL, check=False).returncode:
     skip("no namespaces here")
-for program in ("mmdebstrap", "dpkg-buildpackage", "lintian", "dh", "systemd-analyze"):
+for program in ("mmdebstrap", "dpkg-buildpackage", "lintian", "dh", "systemd-analyze", "qemu-system-x86_64"):
     if not shutil.which(program):
         skip("there is no %s here" % program)
 require(os.path.exists(os.path.join(IMAGE, "vmlinuz")), "there is no guest image in %s (deploy/guest/build web)" % IMAGE)
@@ -251,6 +292,8 @@ try:
     a_fresh_configuration_is_checked()
     say("a run as the unit confines it")
     it_runs_as_its_unit_confines_it()
+    say("a run under systemd itself, on a machine of its own")
+    it_runs_under_systemd_itself()
     say("upgrades")
     an_upgrade_keeps_what_was_changed(packages[0])
     say("removal")

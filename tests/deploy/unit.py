@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 """Runs the program of a systemd unit as the unit confines it, without systemd: for test_package.py. What matters to the gateway
-is done with the same kernel features that systemd uses: bounding set, no_new_privs, system call filter with its groups as
+is done with the same kernel features that systemd uses: user and group, bounding and ambient sets, no_new_privs, system call filter with its groups as
 systemd-analyze lists them, address families, a read-only tree with the unit's own directories, its own /dev, /tmp and /proc.
 
     unshare --mount --pid --net --fork --kill-child  unit.py UNIT ROOT [NAME=VALUE]...
@@ -19,7 +19,7 @@ import sys
 SECCOMP = ctypes.CDLL("libseccomp.so.2", use_errno=True)
 SECCOMP.seccomp_init.restype = ctypes.c_void_p
 ALLOW, ERRNO_EPERM = 0x7FFF0000, 0x00050000 | 1
-PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 23, 24, 38
+PR_SET_KEEPCAPS, PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 8, 23, 24, 38, 47, 2
 FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_PACKET": 17}
 LIBC = ctypes.CDLL(None, use_errno=True)
 CAPABILITIES = """CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE
@@ -65,6 +65,22 @@ def mount(*arguments):
     subprocess.run(["mount", *arguments], check=True)
 
 
+def identity(unit, root):
+    """Numbers of User= and Group=, as the tree has them."""
+    def number(path, name):
+        with open(root + path) as f:
+            return int([line.split(":")[2] for line in f if line.startswith(name + ":")][0])
+    return number("/etc/passwd", unit["User"][0]), number("/etc/group", unit["Group"][0])
+
+
+def give(directory, uid, gid):
+    """The unit's directories belong to its user; what is in one that did not, too."""
+    st = os.stat(directory)
+    if (st.st_uid, st.st_gid) != (uid, gid):
+        subprocess.run(["chown", "-hR", "%d:%d" % (uid, gid), directory], check=True)
+    os.chmod(directory, 0o750)
+
+
 def filesystem(unit, root):
     """strict: nothing can be written but what the unit names; its own /dev, /tmp and /proc."""
     require(unit["ProtectSystem"] == ["strict"] and unit["PrivateTmp"] == ["yes"] and unit["PrivateDevices"] == ["yes"],
@@ -74,6 +90,7 @@ def filesystem(unit, root):
     for name in (unit["StateDirectory"][0], unit["RuntimeDirectory"][0]):
         for above in ("/var/lib/", "/run/"):
             os.makedirs(root + above + name, exist_ok=True)
+            give(root + above + name, *identity(unit, root))
             mount("--bind", root + above + name, root + above + name)
     mount("-o", "remount,bind,ro", root)
     mount("-t", "tmpfs", "tmpfs", root + "/dev", "-o", "mode=0755,nosuid,noexec")
@@ -112,10 +129,20 @@ def drop_capabilities(unit, besides):
         if number not in kept:
             require(LIBC.prctl(PR_CAPBSET_DROP, number, 0, 0, 0) == 0, "cannot drop capability %d" % number)
         number += 1
-    mask = sum(1 << n for n in kept)
+    return sum(1 << n for n in kept)
+
+
+def become(uid, gid, mask):
+    """Keeps the capabilities through the change of the uid, and through the program's execution."""
+    require(LIBC.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) == 0, "cannot keep capabilities")
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
     low, high = mask & 0xFFFFFFFF, mask >> 32
-    require(LIBC.capset(header, (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)) == 0, "cannot set capabilities")
+    require(LIBC.capset(header, (ctypes.c_uint32 * 6)(low, low, low, high, high, high)) == 0, "cannot set capabilities")
+    for number in range(mask.bit_length()):
+        if mask >> number & 1:
+            require(LIBC.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number, 0, 0) == 0, "cannot raise capability %d" % number)
 
 
 def load_filter(calls, families):
@@ -141,6 +168,8 @@ def main():
     calls = allowed_calls(unit)
     command = unit["ExecStart"][0].split()
     require("socket" in calls and "execve" in calls and len(calls) > 100, "the filter is not understood")
+    require(unit["AmbientCapabilities"] == unit["CapabilityBoundingSet"], "the unit gives other capabilities than it bounds")
+    ids = identity(unit, root)
     filesystem(unit, root)
     child = os.fork()
     if not child:
@@ -149,7 +178,7 @@ def main():
         os.setgroups([])
         os.umask(int(unit["UMask"][0], 8))
         instead = limits(unit)
-        drop_capabilities(unit, instead)
+        become(*ids, drop_capabilities(unit, instead))
         LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         load_filter(calls, unit["RestrictAddressFamilies"][0].split())
         os.execve(command[0], command, environment)

@@ -158,6 +158,9 @@ static void attacks_are_noticed_wherever_they_stand(void **state)
 	    {1000016, "POST / HTTP/1.1\nContent-Length: 4\nTransfer-Encoding: chunked\n\n"},
 	    {1000002, POST("host=localhost;id")},
 	    {1000002, POST("a=1&host=localhost%26%26id")},
+	    {1000002, "GET /form HTTP/1.1\r\nContent-Length : 8\r\nHost: x\r\n\r\na=;reboot"},
+	    {1000002, "GET /form HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n8;x\r\na=;reboot"},
+	    {1000002, "POST /form HTTP/1.0\r\nX: a\rb\r\n\r\na=;reboot"},
 	    {1000003, POST("a=1|/bin/sh -i")},
 	    {1000003, GET("/x?a=$(uname+-a)")},
 	    {1000004, "GET / HTTP/1.1\r\nHost: x\r\nCookie: () { :;}; /bin/sh\r\n\r\n"},
@@ -183,6 +186,12 @@ static void attacks_are_noticed_wherever_they_stand(void **state)
 	    {1000014, POST("code=<?php echo 1;")},
 	    {1000014, GET("/?x=system(1)")},
 	    {1000015, "GET / HTTP/1.1\r\nX-Long: " HUGE "\r\n\r\n"},
+	    {1000017, POST("file=../../x")},
+	    {1000017, POST("a=1&file=..%2f..%2fx")},
+	    {1000018, POST("name=" LONG)},
+	    {1000018, POST("a=1&name=" LONG "&b=1")},
+	    {1000019, POST("name=a%00b")},
+	    {1000020, POST("name=%90%90%90%90%cc")},
 	    {1000016,
 	     "POST / HTTP/1.1\r\nContent-Length: 4\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"},
 	};
@@ -201,6 +210,33 @@ static void attacks_are_noticed_wherever_they_stand(void **state)
 		if (!has(&m, attacks[i].sid))
 			fail_msg("%u does not match behind a body: %s", attacks[i].sid, attacks[i].text);
 	}
+}
+
+/* What follows the headers of a request without a body is the next request, and no form. */
+static void a_request_is_not_taken_for_a_form(void **state)
+{
+	static const char *const second[] = {
+	    GET("/a=b;c"),
+	    GET("/cgi-bin/lookup?host=localhost;id"),
+	    GET("/x?y=../../z"),
+	    GET("/cgi-bin/greet?name=a%00b%90%90%90%90" LONG),
+	};
+	static const char *const first[] = {
+	    plain,
+	    "GET / HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
+	    "HEAD /post HTTP/1.1\nHost: x\n\n",
+	};
+	for (size_t i = 0; i < sizeof(second) / sizeof(*second); i++)
+		for (size_t k = 0; k < sizeof(first) / sizeof(*first); k++) {
+			const char *texts[] = {first[k], second[i]};
+			struct matches m;
+			scan(*state, texts, 2, 1 << 20, &m);
+			for (unsigned sid = 1000017; sid <= 1000020; sid++)
+				if (has(&m, sid))
+					fail_msg("%u takes a request for a form: %s", sid, second[i]);
+			if (has(&m, 1000002))
+				fail_msg("1000002 takes a request for a form: %s", second[i]);
+		}
 }
 
 /* Not because a match would do harm, but because holding everyday traffic would make the rules useless. */
@@ -537,6 +573,7 @@ int main(int argc, char **argv)
 	}
 	const struct CMUnitTest tests[] = {
 	    ONE(attacks_are_noticed_wherever_they_stand), ONE(everyday_requests_pass_without_a_match),
+	    ONE(a_request_is_not_taken_for_a_form),
 	    ONE(each_verdict_rule_sees_its_case),         ONE(what_the_twin_tried_in_vain_excuses_nothing),
 	    ONE(repetition_has_rules_of_its_own),
 	    ONE(a_normal_day_of_the_service_is_clean),    ONE(a_burst_to_many_destinations_is_one_finding),

@@ -15,11 +15,13 @@ RESERVED = "10.0.2.200"  # of the guest's network, and nobody has it
 ATTACK = "GET /cgi-bin/lookup?host=localhost;touch$IFS/var/www/touched/canary HTTP/1.0\r\n\r\n"
 PATIENCE = 120
 ETH_P_ALL = 3
+UDP_PORT = 5353
 
 
 class Tested(Stand):
-    def __init__(self, service=None, **top):
-        super().__init__(sys.argv, guest={"canary": RESERVED}, service=service, top=dict(canary={"every": "1 s"}, **top))
+    def __init__(self, service=None, cmdline="", **top):
+        super().__init__(sys.argv, guest={"canary": RESERVED}, service=service, cmdline=cmdline,
+                         top=dict(canary={"every": "1 s"}, **top))
         self.endpoint = os.path.join(self.directory, "metrics.sock")
         self.config["metrics"] = {"listen": self.endpoint}
 
@@ -40,8 +42,8 @@ class Tested(Stand):
         return sum(float(line.rsplit(" ", 1)[1]) for line in self.ask("/metrics")[1].splitlines()
                    if line.startswith(name + "{") or line.startswith(name + " "))
 
-    def passed(self):
-        return self.cli("status")["canary"]["services"]["http"]["results"]["ok"]
+    def passed(self, service="http"):
+        return self.cli("status")["canary"]["services"][service]["results"]["ok"]
 
     def events(self, kind):
         return [line for line in self.feed() if line.get("event_type") == "engine" and kind in json.dumps(line)]
@@ -75,6 +77,19 @@ def it_passes_and_leaves_no_trace():
         require(seen > 10, "nothing was seen on the wire")
 
 
+def a_udp_service_is_tested_as_well():
+    stand = Tested(service={"canary": "off"}, cmdline="foretaste.udp=%d" % UDP_PORT, clone={"wall": "50 s"})
+    stand.config["services"]["udp"] = {"guest": "web", "protocol": "udp", "port": UDP_PORT, "mode": "enforce", "screen": "all",
+                                       "rules": [], "canary_attack": "run:touch /var/www/touched/canary\n",
+                                       "normal": stand.config["services"]["http"]["normal"]}
+    with stand:
+        stand.wait_ready()
+        before = stand.passed("udp")
+        until(lambda: stand.passed("udp") >= before + 2, "it passes again and again", PATIENCE)
+        held = [a for a in stand.alerts() if "hold" in a["alert"]["context"]["foretaste"]]
+        require(not held and not stand.touched("canary"), "the live guest was touched, or the feed has it: %s" % held)
+
+
 def broken(stand, stop, go_on):
     """Breaks the inspection of a gateway that is ready, and mends it again."""
     stand.wait_ready()
@@ -95,6 +110,20 @@ def a_vmm_that_stands_still():
         broken(stand, lambda: os.kill(live, signal.SIGSTOP), lambda: os.kill(live, signal.SIGCONT))
 
 
+def a_guest_that_hangs_is_started_anew_alone():
+    with Tested(clone={"wall": "2 s"}) as stand:
+        stand.wait_ready()
+        others = stand.processes("foretaste-dataplane") + stand.processes("foretaste-ledger") + stand.processes("foretaste-metrics")
+        live = stand.processes("foretaste-vmm")[0][0]
+        os.kill(live, signal.SIGSTOP)
+        until(lambda: stand.events("answers no self-test any more: it is started anew"), "it is seen", PATIENCE)
+        stand.wait_ready()
+        require(live not in dict(stand.processes("foretaste-vmm")), "it is still there")
+        require(stand.processes("foretaste-dataplane") + stand.processes("foretaste-ledger") + stand.processes("foretaste-metrics") == others,
+                "others were started anew, too")
+        require(stand.get("/")[0] == 200, "no service")
+
+
 def a_dataplane_that_stands_still():
     with Tested(clone={"wall": "2 s"}) as stand:
         stand.wait_for_guest()
@@ -109,8 +138,11 @@ def clones_that_can_do_nothing():
         until(lambda: any("its harmless input was judged" in p for p in stand.ready()[1]), "it is noticed", PATIENCE)
         require(stand.ask("/healthz")[0] == 200, "its processes are well")
         require(stand.get("/cgi-bin/lookup?host=localhost&note=a;b")[0] == 200, "input is released untried")
+        stand.wait_alerts(1)
+        require([verdict for verdict, _ in stand.verdicts()] == ["inconclusive"], "what is cut short proves nothing: %s" % stand.alerts())
         require(stand.metric("foretaste_ready") == 0 and stand.metric("foretaste_canary_ok") == 0, "the metrics say that all is well")
 
 
 if __name__ == "__main__":
-    main([it_passes_and_leaves_no_trace, a_vmm_that_stands_still, a_dataplane_that_stands_still, clones_that_can_do_nothing])
+    main([it_passes_and_leaves_no_trace, a_udp_service_is_tested_as_well, a_vmm_that_stands_still,
+          a_guest_that_hangs_is_started_anew_alone, a_dataplane_that_stands_still, clones_that_can_do_nothing])

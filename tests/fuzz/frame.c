@@ -13,7 +13,8 @@ static void check_places(const struct ft_frame *f, size_t length)
 	if (!f->transport)
 		return;
 	MUST(f->protocol == IPPROTO_TCP || f->protocol == IPPROTO_UDP);
-	MUST(f->protocol != IPPROTO_TCP || f->payload <= FT_FRAME_HEADERS);
+	MUST(f->protocol != IPPROTO_TCP || f->odd_options || f->payload <= FT_FRAME_HEADERS);
+	MUST(!f->odd_options || (f->protocol == IPPROTO_TCP && !f->timestamp && f->window_scale == -1));
 	MUST(f->payload > f->l4 && f->payload <= f->length && f->payload_length <= f->length - f->payload);
 	if (f->timestamp)
 		MUST(f->timestamp > f->l4 && f->timestamp + 8u <= f->payload);

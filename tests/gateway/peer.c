@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/channel.h"
+#include "base/confine.h"
 
 static const char *own_name;
 static char mode[64];
@@ -55,9 +56,23 @@ static void open_files(const char *name)
 	close(fd);
 }
 
+/* Is it one of the words of our mode? */
 static int is(const char *what)
 {
-	return !strcmp(mode, what);
+	size_t length = strlen(what);
+	for (const char *word = mode; *word; word += strcspn(word, " "), word += strspn(word, " "))
+		if (strcspn(word, " ") == length && !strncmp(word, what, length))
+			return 1;
+	return 0;
+}
+
+/* Becomes whom it is told to be, as the real ones do. */
+static void confine(const json_t *message)
+{
+	struct ft_error err = {0};
+	if (ft_confine_identity((uid_t)json_integer_value(json_object_get(message, "uid")),
+				(gid_t)json_integer_value(json_object_get(message, "gid")), FT_CONFINE_UNDUMPABLE, &err))
+		say(json_pack("{s:s, s:i, s:s}", "op", "failed", "code", 77, "text", err.text));
 }
 
 /* The test's own answer to a question, in NAME.WHAT.json; NULL: there is none. */
@@ -178,6 +193,8 @@ int main(int argc, char **argv)
 		if (!strcmp(op, "config")) {
 			if (!strcmp(name, "foretaste-ledger"))
 				polls[1].fd = records = fds[0];
+			if (is("confined"))
+				confine(message);
 			if (is("fail")) {
 				say(json_pack("{s:s, s:i, s:s}", "op", "failed", "code", 66, "text",
 					      "there is no\x1b such port"));

@@ -108,6 +108,19 @@ static void a_failure_is_told_at_once_and_bites_when_it_stays(void **state)
 	assert_int_equal(told, 1);
 }
 
+static void a_udp_service_has_time_to_start(void **state)
+{
+	states[0].udp = true;
+	comes("failed", 1010);
+	assert_int_equal(alarms, 0);
+	assert_false(ready(1010));
+	comes("failed", 1101);
+	assert_int_equal(alarms, 1);
+	comes("ok", 1110);
+	comes("failed", 1120);
+	assert_int_equal(alarms, 2);
+}
+
 static void a_guest_that_starts_is_no_alarm_unless_it_takes_for_ever(void **state)
 {
 	comes("silent", 1010);
@@ -121,13 +134,37 @@ static void a_guest_that_starts_is_no_alarm_unless_it_takes_for_ever(void **stat
 	assert_true(live(1121) && live(9999)); /* but it never worked, so a restart is no remedy */
 }
 
-static void a_guest_that_falls_silent_is(void **state)
+static bool hung(uint64_t seconds)
 {
+	return ft_canaries_hung(&canaries, "web", seconds * S);
+}
+
+static void a_guest_that_falls_silent_hangs_but_not_the_gateway(void **state)
+{
+	comes("silent", 1005);
+	assert_false(hung(9999)); /* it never passed: it may be booting, or nobody there */
 	comes("ok", 1010);
 	comes("silent", 1020);
 	assert_int_equal(alarms, 1);
-	assert_true(live(1110));
-	assert_false(live(1111));
+	comes("silent", 1110);
+	assert_false(hung(1110));
+	assert_true(hung(1111));
+	assert_false(ft_canaries_hung(&canaries, "mail", 1111 * S));
+	assert_true(live(1111) && live(1210));
+	/* Unless the one who says so falls silent itself. */
+	assert_false(live(1211));
+	comes("down", 1212);
+	assert_false(hung(1212));
+}
+
+static void a_guest_that_passes_for_another_service_does_not_hang(void **state)
+{
+	states[1].result = FT_CANARY_OK;
+	states[1].last_ok = states[1].heard = 1100 * S;
+	comes("ok", 1010);
+	comes("silent", 1020);
+	assert_false(hung(1111) || hung(1200));
+	assert_true(hung(1201));
 }
 
 static void what_is_no_fault_of_the_gateway_does_not_stop_the_watchdog(void **state)
@@ -137,6 +174,7 @@ static void what_is_no_fault_of_the_gateway_does_not_stop_the_watchdog(void **st
 		reset(NULL);
 		comes("ok", 1010);
 		comes(innocent[i], 1020);
+		comes(innocent[i], 4950);
 		assert_true(live(1020) && live(5000));
 		assert_int_equal(ready(1020), !strcmp(innocent[i], "off"));
 	}
@@ -181,8 +219,10 @@ int main(void)
 	    cmocka_unit_test_setup(ready_is_who_passed_lately, reset),
 	    cmocka_unit_test_setup(a_test_that_does_not_come_any_more_is_an_alarm_and_stops_the_watchdog, reset),
 	    cmocka_unit_test_setup(a_failure_is_told_at_once_and_bites_when_it_stays, reset),
+	    cmocka_unit_test_setup(a_udp_service_has_time_to_start, reset),
 	    cmocka_unit_test_setup(a_guest_that_starts_is_no_alarm_unless_it_takes_for_ever, reset),
-	    cmocka_unit_test_setup(a_guest_that_falls_silent_is, reset),
+	    cmocka_unit_test_setup(a_guest_that_falls_silent_hangs_but_not_the_gateway, reset),
+	    cmocka_unit_test_setup(a_guest_that_passes_for_another_service_does_not_hang, reset),
 	    cmocka_unit_test_setup(what_is_no_fault_of_the_gateway_does_not_stop_the_watchdog, reset),
 	    cmocka_unit_test_setup(another_dataplane_starts_anew, reset),
 	    cmocka_unit_test_setup(what_makes_no_sense_is_refused, reset),

@@ -105,18 +105,67 @@ def signs_of_life_come_again_and_again():
         gateway.stop()
 
 
+class Tested(Gateway):
+    """Its dataplane says what the test wants of self-tests, which are recent for some 10 s."""
+
+    def __init__(self):
+        super().__init__()
+        self.config["canary"] = {"every": "10 ms"}
+        self.config["clone"] = {"wall": "20 ms"}
+
+    def tell(self, *results):
+        say = self.path("foretaste-dataplane.say.json")
+        with open(say + ".new", "w") as f:
+            json.dump([{"op": "canary", "service": "http", "result": result, "why": "", "took_ns": 1} for result in results], f)
+        os.rename(say + ".new", say)
+        until(lambda: self.status() and not os.path.exists(say), "it has been said")
+
+
+def a_guest_that_hangs_is_started_anew_and_nobody_else():
+    gateway = Tested()
+    gateway.add_guest("other")
+    try:
+        manager = managed(gateway, watchdog=200000)
+        manager.until(lambda line: line == "STATUS=running: 2 of 2 guests up")
+        others = {name: gateway.pid(name) for name in ("ledger", "dataplane", "vmm other")}
+        for wait in (10, 20):
+            pid = gateway.pid("vmm web")
+            gateway.tell("ok")
+            time.sleep(5)  # half the time that it is recent for: what is said next is recent when this is not any more
+            gateway.tell("silent")
+            gateway.up_as("web", other_than=pid)
+            until(lambda: any(r["type"] == "guest-hung" and r["guest"] == "web" and "not again for %d s" % wait in r["text"]
+                              for r in gateway.records()), "the feed says so: %s" % gateway.records())
+            gateway.tell("down")  # as a dataplane does, whose guest it was
+        require({name: gateway.pid(name) for name in others} == others, "somebody else was ended, too")
+        require(any(r["type"] == "restart" and "its guest answers no self-test any more" in r["text"] for r in gateway.records()), "why")
+        manager.until(lambda line: line == "WATCHDOG=1", len(manager.listen()))
+        require("gets no sign of life" not in gateway.said(), gateway.said())
+    finally:
+        gateway.stop()
+
+
+def a_guest_that_is_never_restarted_is_left_to_be_looked_at():
+    gateway = Tested()
+    gateway.config["guests"]["web"]["restart"] = "never"
+    try:
+        managed(gateway)
+        gateway.up()
+        pid = gateway.pid("vmm web")
+        gateway.tell("ok", "silent")
+        until(lambda: any(r["type"] == "self-test-failed" for r in gateway.records()), "it is seen")
+        time.sleep(12)  # in which one of another policy would have been ended
+        require(gateway.pid("vmm web") == pid and not any(r["type"] == "guest-hung" for r in gateway.records()), "it was ended")
+    finally:
+        gateway.stop()
+
+
 def no_sign_of_life_while_nothing_is_inspected():
     """A dataplane whose self-test passed, and then is never heard of again."""
-    gateway = Gateway()
-    gateway.config["canary"] = {"every": "10 ms"}
-    gateway.config["clone"] = {"wall": "20 ms"}
-    say = gateway.path("foretaste-dataplane.say.json")
+    gateway = Tested()
 
     def passes():
-        with open(say + ".new", "w") as f:
-            json.dump([{"op": "canary", "service": "http", "result": "ok", "why": "", "took_ns": 1}], f)
-        os.rename(say + ".new", say)
-        until(lambda: gateway.status() and not os.path.exists(say), "it has been said")
+        gateway.tell("ok")
 
     try:
         manager = managed(gateway, watchdog=200000)
@@ -149,7 +198,8 @@ def a_manager_that_makes_no_sense_is_said_and_no_more():
 TESTS = [
     ready_comes_with_the_last_child_and_stopping_with_the_stop, a_start_that_fails_is_never_ready,
     the_status_names_what_is_down, signs_of_life_come_again_and_again,
-    no_sign_of_life_while_nothing_is_inspected, a_manager_that_makes_no_sense_is_said_and_no_more,
+    no_sign_of_life_while_nothing_is_inspected, a_guest_that_hangs_is_started_anew_and_nobody_else,
+    a_guest_that_is_never_restarted_is_left_to_be_looked_at, a_manager_that_makes_no_sense_is_said_and_no_more,
 ]
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ LEDGER = os.path.join(os.path.dirname(FORETASTED), "..", "log", "foretaste-ledge
 SOURCE = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 NAMES = ("ledger", "dataplane", "vmm")
 LIBC, PR_SET_PDEATHSIG = ctypes.CDLL(None), 1  # a gateway does not outlive its test
+SERVICE = 64990  # in place of the user of the unit
 PATIENCE = 60  # seconds until a test says that something does not happen; never a measure of speed
 
 
@@ -42,6 +43,19 @@ def until(condition, what):
         if time.monotonic() > end:
             raise Failure("does not happen: " + what)
         time.sleep(0.01)
+
+
+def as_service(groups):
+    """setpriv and its arguments: who and what a process of the unit is, from the unit itself."""
+    with open(os.path.join(SOURCE, "deploy", "systemd", "foretaste.service.in")) as f:
+        unit = f.read()
+    require(re.search("^UMask=0077$", unit, re.M) and re.search("^User=foretaste$", unit, re.M), "the unit is another one")
+    kept = re.search("^AmbientCapabilities=(.*)$", unit, re.M)[1]
+    require(re.search("^CapabilityBoundingSet=(.*)$", unit, re.M)[1] == kept, "what the unit bounds is not what it gives")
+    capabilities = ",".join(["-all"] + [name.lower().replace("cap_", "+") for name in kept.split()])
+    return ["setpriv", "--reuid=%d" % SERVICE, "--regid=%d" % SERVICE,
+            "--groups=" + ",".join(map(str, groups)) if groups else "--clear-groups", "--no-new-privs",
+            "--pdeathsig=TERM", "--bounding-set=" + capabilities, "--inh-caps=" + capabilities, "--ambient-caps=" + capabilities]
 
 
 class Gateway:
@@ -72,13 +86,18 @@ class Gateway:
         with open(self.path("foretaste-" + name + ".mode"), "w") as f:
             f.write(mode)
 
-    def start(self, *arguments, user=None):
+    def start(self, *arguments, user=None, groups=None):
+        """As user, or, when groups are given, as the unit does: as SERVICE with these besides and the unit's capabilities."""
         with open(self.path("t.yaml"), "w") as f:
             json.dump(self.config, f, indent=1)
         environment = dict(os.environ, FORETASTE_LIBEXEC=self.directory, FORETASTE_PEERS=self.directory, SECRET="x")
         with open(self.path("said"), "ab") as said:
-            self.process = subprocess.Popen([FORETASTED, "--config", self.path("t.yaml"), *arguments], stdin=subprocess.DEVNULL,
-                                            stdout=said, stderr=said, env=environment, cwd=self.directory, user=user,
+            command = [FORETASTED, "--config", self.path("t.yaml"), *arguments]
+            if groups is not None:
+                os.chown(self.directory, SERVICE, SERVICE)
+                command = as_service(groups) + command
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=environment,
+                                            cwd=self.directory, user=user, umask=-1 if groups is None else 0o077,
                                             preexec_fn=lambda: LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM))
         return self.process
 
@@ -175,7 +194,11 @@ class Gateway:
     def stop(self, how=signal.SIGTERM):
         if self.process.poll() is None:
             self.process.send_signal(how)
-        return self.process.wait(PATIENCE)
+        try:
+            return self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise Failure("the supervisor does not stop: " + self.said()[-1000:])
 
     def __enter__(self):
         return self
@@ -215,7 +238,7 @@ def each_child_gets_what_it_needs_and_nothing_else():
             require(names[:4] == [0, 1, 2, 3] and len(names) <= 10, "descriptors of a child: %s" % names)
             require(os.getsid(pid) == pid, "a child shares the terminal's session")
         st = os.stat(g.path("state/quarantine"))
-        require(st.st_uid == 64000 and st.st_mode & 0o777 == 0o700, "the quarantine is the ledger's own")
+        require(st.st_gid == 64000 and st.st_mode & 0o777 == 0o770, "the quarantine is for the ledger")
         require(os.stat(g.control).st_mode & 0o777 == 0o600, "the control socket is root's alone")
 
 
@@ -316,7 +339,7 @@ def what_is_missing_or_forbidden_is_said():
     case(lambda g: (os.unlink(g.path("vmlinuz")), os.mkfifo(g.path("vmlinuz"))), 78, r"kernel: .* is no file")
     case(lambda g: os.makedirs(g.path("state/feed.json")), 66, r"feed: cannot open .*: Is a directory")
     case(lambda g: (os.mkdir(g.path("state")), os.symlink("/etc/passwd", g.path("state/feed.json"))), 71, "feed: cannot open")
-    case(lambda g: os.makedirs(g.path("state/quarantine")), 77, "quarantine belongs to uid 0, but the ledger runs as uid 64000")
+    case(lambda g: os.makedirs(g.path("state/quarantine")), 77, "quarantine belongs to uid 0 and gid 0, but the ledger runs as uid and gid 64000")
     case(lambda g: open(g.path("state"), "w").close(), 66, r"t\.yaml:2:\d+: .*state.*: (Not a directory|File exists)")
     case(lambda g: open(g.control, "w").close(), 71, "exists and is no socket")
     case(lambda g: None, 77, "has to be started by root", user=65534)
@@ -335,6 +358,54 @@ def a_stop_is_in_order_and_complete():
         g.start()
         g.up()
         require(g.stop() == 0 and "did not stop in time, it is killed" in g.said(), "a child that does not stop is killed")
+
+
+def it_needs_no_root():
+    """As its unit starts it: each child has another uid than the supervisor, and is ended all the same."""
+    with Gateway(dataplane="confined stubborn", vmm="confined") as g:
+        os.remove(g.path("foretaste-ledger"))
+        os.symlink(LEDGER, g.path("foretaste-ledger"))
+        g.start(groups=[])
+        g.up()
+        for index, name in enumerate(NAMES):
+            with open("/proc/%d/status" % g.pid(name)) as f:
+                status = f.read()
+            require(re.search(r"^Uid:\t(\d+)\t\1\t\1\t\1$", status, re.M)[1] == str(64000 + index), name + " has another uid")
+            require(re.search(r"^CapPrm:\t0+$", status, re.M) and re.search(r"^CapBnd:\t0+$", status, re.M), name + " has capabilities")
+        for name in ("quarantine", "ledger"):
+            st = os.stat(g.path("state/" + name))
+            require((st.st_uid, st.st_gid, st.st_mode & 0o777) == (SERVICE, 64000, 0o770), "%s is for the ledger: %s" % (name, st))
+        require(os.stat(g.path("state/feed.json")).st_mode & 0o777 == 0o640, "the feed is not for the group")
+        g.kill("vmm")
+        require(g.stop() == 0 and "the dataplane process did not stop in time, it is killed" in g.said(), g.said())
+        with open(g.path("state/feed.json")) as f:
+            require("the gateway stops" in f.read(), "the ledger wrote it down")
+        os.chown(g.path("state/quarantine"), 64000, 64000)
+        os.chmod(g.path("state/quarantine"), 0o700)  # as an older one has left it
+        g.mode("dataplane", "confined")
+        g.start(groups=[]).wait(PATIENCE)
+        require("/quarantine belongs to uid 64000 and gid 64000, but the ledger runs" in g.said(), g.said())
+
+
+def a_shipper_of_another_user_lets_the_gateway_in_by_a_group():
+    with Gateway(ledger="confined") as g:
+        path, group = g.path("shipper.sock"), SERVICE + 2
+        g.config["feed"] = {"socket": path}
+        shipper = Shipper(path)
+        os.chown(path, SERVICE + 1, group)
+        os.chmod(path, 0o660)
+        g.start(groups=[])
+        g.up()
+        until(lambda: "feed.socket: cannot connect to %s: Permission denied: it is for uid %d and gid %d (mode 0660), the gateway "
+              "has uid %d" % (path, SERVICE + 1, group, SERVICE) in g.said(), "it is said: " + g.said())
+        g.stop()
+        g.start(groups=[group])
+        g.up()
+        shipper.accept()
+        until(lambda: g.ops("ledger", "sink")[-1]["fds"] == 1, "the ledger has the connection")
+        g.stop()
+        shipper.hang_up()
+        shipper.close()
 
 
 def lies_cost_the_liar_alone():
@@ -482,7 +553,7 @@ def a_guest_that_ended_follows_its_policy():
 
 def a_processor_share_is_in_force_or_declared():
     with Gateway() as g:
-        g.config["guests"]["web"]["cpu"] = "50 %"
+        g.config["guests"]["web"].update(cpu="50 %", cpu_weight=300)
         g.add_guest("free")
         g.start()
         g.up()
@@ -492,13 +563,15 @@ def a_processor_share_is_in_force_or_declared():
         with open("/proc/%d/cgroup" % g.pid("vmm web")) as f:
             group = [line.strip().split("::")[1] for line in f if line.startswith("0::")]
         if "cpu_not_in_force" in web:  # a machine, or a service, without the controller
-            require(told == ["guest web: cpu: 50 % is not in force: " + web["cpu_not_in_force"]], "the feed says so: %s" % told)
+            require(told == ["guest web: cpu: 50 % and cpu_weight: 300 is not in force: " + web["cpu_not_in_force"]], "the feed says so: %s" % told)
             require("is not in force" in g.cli("guests")[1], "so does the list")
             return
         require(not told and group[0].endswith("-guest-web"), "it is in a group of its own: %s %s" % (told, group))
         mount = [line.split()[4] for line in open("/proc/self/mountinfo") if " - cgroup2 " in line][0]
         with open(mount + group[0] + "/cpu.max") as f:
             require(f.read().split() == ["50000", "100000"], "its bound")
+        with open(mount + group[0] + "/cpu.weight") as f:
+            require(f.read().split() == ["300"], "its weight")
         require(g.stop() == 0 and not os.path.exists(mount + group[0]), "the group is gone with the gateway")
 
 
@@ -953,7 +1026,8 @@ TESTS = [
     each_child_gets_what_it_needs_and_nothing_else, a_dead_vmm_is_replaced_and_declared,
     a_dead_dataplane_is_replaced_and_linked, records_wait_for_a_new_ledger, a_start_that_fails_says_why_and_leaves_nothing,
     a_killed_supervisor_leaves_nothing_and_its_socket_is_taken_over, what_is_in_use_is_said,
-    what_is_missing_or_forbidden_is_said, a_stop_is_in_order_and_complete, lies_cost_the_liar_alone, chatter_is_bounded,
+    what_is_missing_or_forbidden_is_said, a_stop_is_in_order_and_complete, it_needs_no_root,
+    a_shipper_of_another_user_lets_the_gateway_in_by_a_group, lies_cost_the_liar_alone, chatter_is_bounded,
     the_silent_are_named, the_control_socket_is_bounded, a_crash_loop_slows_down, the_command_line_shows_it,
     the_feed_goes_to_who_listens_now_or_later, who_does_not_listen_is_tried_again_and_named_once,
     a_reader_that_hangs_up_at_once_is_not_tried_without_end,
