@@ -456,7 +456,7 @@ static void a_datagram_goes_the_whole_way_and_leaves_nothing(void **state)
 	open_udp("\"mode\": \"enforce\"");
 	until_a_datagram_is_tried();
 	assert_int_equal(s.request.frames, 1);
-	assert_int_equal(s.request.begin.protocol, 17);
+	assert_int_equal(s.request.flow.protocol, 17);
 	assert_int_equal(s.request.list[0].frame.destination_port, 5060);
 	assert_int_equal(ft_frame_checksum(&s.request.list[0].frame), FT_CHECKSUM_GOOD);
 	assert_int_equal(scene_count(&s, FT_REASON_HOLD_RULE), 1);
