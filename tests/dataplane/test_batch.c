@@ -262,8 +262,10 @@ static void say_gone(struct seed *seed, unsigned code)
 /* Everything that runs ends, what begins then, too, until nothing happens any more. */
 static void play(void)
 {
+	unsigned rounds = 0;
 	for (bool more = true; more;) {
 		more = false;
+		assert_true(rounds++ < 1000);
 		for (unsigned i = 0; i < seed_count; i++) {
 			struct seed *seed = seeds[i];
 			if (seed->running) {
@@ -584,6 +586,26 @@ static void answers_have_to_be_about_the_run(void **state)
 		play();
 		expect(1, 4, "release.clean");
 	}
+}
+
+/* Nor is what was said of the run before. */
+static void answers_of_a_run_are_not_those_of_the_next(void **state)
+{
+	hold_many(4);
+	evil[4] = true;
+	end_run(seeds[0]);
+	end_run(seeds[0]); /* twin */
+	struct seed *seed = seeds[0];
+	assert_int_equal(seed->run, 2);
+	uint64_t held = held_of(seed);
+	seed->running = false;
+	event(seed, FT_EVENT_TRIAL_HANDLED, FT_ROLE_TRIAL, (uint64_t[6]){held, held, 1}, NULL, NULL);
+	event(seed, FT_EVENT_TRIAL_END, FT_ROLE_TRIAL, (uint64_t[6]){FT_TRIAL_END_HORIZON, 1, 2, 3, 1}, "", NULL);
+	scene_pass(&s, 0);
+	assert_true(seed->finished);
+	assert_int_equal(order_count, 0);
+	play();
+	expect(1, 3, "release.clean");
 }
 
 /* ---- groups that decide nothing ---- */
@@ -1277,7 +1299,8 @@ static void who_only_observes_is_tried_alone(void **state)
 	expect(51, 51, "release.clean");
 }
 
-int main(void)
+/* [PATTERN]: of the tests' names, as cmocka matches them. */
+int main(int argc, char **argv)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, open_groups, close_groups)
 	const struct CMUnitTest tests[] = {
@@ -1292,6 +1315,7 @@ int main(void)
 	    T(a_server_that_handles_the_first_alone_clears_the_first_alone),
 	    T(bytes_that_a_group_did_not_take_clear_nobody),
 	    T(answers_have_to_be_about_the_run),
+	    T(answers_of_a_run_are_not_those_of_the_next),
 	    T(a_group_out_of_its_budget_is_tried_in_smaller_ones),
 	    T(one_that_uses_up_the_time_alone_has_its_policy),
 	    T(a_seed_that_dies_decides_nothing_about_a_group),
@@ -1326,5 +1350,7 @@ int main(void)
 	};
 	if (scene_start_eal())
 		return 1;
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

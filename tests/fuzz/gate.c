@@ -3,7 +3,7 @@
  *
  * A service that screens everything under `enforce`, with exceptions dropped: no byte of its connections that the guest could
  * still take reaches its ring that was not in a run whose end at the horizon, with everything taken, had been reported, and for which no program
- * start was reported without a twin that ended; of a run of several flows also, that each had been answered. The fuzzer keeps that list itself, from what it said as the vmm. */
+ * start was reported without a twin that showed one, too, and ended; of a run of several flows also, that each had been answered. The fuzzer keeps that list itself, from what it said as the vmm. */
 #include "input.h"
 
 #include <errno.h>
@@ -25,7 +25,7 @@ struct trial {
 	uint32_t expected, flow_count;
 	/* the run */
 	uint32_t run; /* flows that it gets the frames of */
-	bool twin, horizon, evil, answered, twin_ended, cleared;
+	bool twin, horizon, evil, excused, answered, twin_ended, cleared;
 	uint32_t frames, lengths[64];
 	uint8_t bytes[64 * 1600];
 	size_t filled;
@@ -179,7 +179,7 @@ static struct trial *trial_of(uint64_t number)
 static void begin_run(struct trial *t, uint32_t flows)
 {
 	t->run = flows;
-	t->twin = t->horizon = t->evil = t->answered = t->twin_ended = t->cleared = false;
+	t->twin = t->horizon = t->evil = t->excused = t->answered = t->twin_ended = t->cleared = false;
 }
 
 /* Bytes, or TCP's numbers, of the run. */
@@ -439,7 +439,7 @@ static void say(uint64_t number, unsigned type, unsigned role, const uint64_t a[
 /* The fuzzer believes that a trial may be released from here on. */
 static void consider(struct trial *t)
 {
-	if (!t->cleared && t->ready && t->horizon && (t->answered || t->expected == 1) && (!t->evil || t->twin_ended)) {
+	if (!t->cleared && t->ready && t->horizon && (t->answered || t->expected == 1) && (!t->evil || (t->twin_ended && t->excused))) {
 		t->cleared = true;
 		clear(t);
 	}
@@ -500,6 +500,8 @@ static void vmm(struct input *in)
 		if (type == FT_EVENT_EXEC && role == FT_ROLE_TRIAL && !t->horizon && number == t->number)
 			t->evil = true;
 		struct trial *about = trial_of(number);
+		if (about && type == FT_EVENT_EXEC && role == FT_ROLE_TWIN)
+			about->excused |= about->twin;
 		if (about && type == FT_EVENT_TRIAL_ANSWERED && role == FT_ROLE_TRIAL)
 			about->answered |= a[0] == about->run && a[1] == about->run;
 		if (about && type == FT_EVENT_TRIAL_END && role == FT_ROLE_TRIAL && !a[0] && a[4] == 1)
