@@ -90,6 +90,10 @@ static void trials(FILE *file, const json_t *hold)
 	size_t i;
 	json_t *trial;
 	fprintf(file, "\nWHAT WAS TRIED\n");
+	const json_t *group = json_object_get(hold, "group");
+	if (whole(group, "size") > 1)
+		fprintf(file, "    together with %" JSON_INTEGER_FORMAT " other holds, one after the other, on one clone\n",
+			whole(group, "size") - 1);
 	json_array_foreach(json_object_get(hold, "trials"), i, trial)
 	{
 		char role[24], end[48], virtual_time[FT_UNITS_TEXT], wall[FT_UNITS_TEXT],

@@ -1,8 +1,9 @@
 /* What is done with holds. The invariant that this file keeps: a held frame reaches the live guest only from a hold
- * whose trial took exactly its frames, in order, or because the service's policy says so; and then exactly once.
+ * whose trial took exactly its frames, in order, or because the service's policy says so; and then exactly once. Holds that were
+ * tried together are released together: all that one run took, in its order, and no held frame of others in between.
  *
  * A flow has at most two holds: the one being tried, and one that collects what comes meanwhile. Nothing joins a hold
- * after its frames went to the vmm. */
+ * while it is tried; one whose group test decided nothing about it waits again, and may gather more. */
 #ifndef FT_DATAPLANE_HOLD_H
 #define FT_DATAPLANE_HOLD_H
 
@@ -29,7 +30,7 @@ int ft_hold_join(struct ft_gate *gate, struct ft_flow *flow, const struct ft_fra
 void ft_hold_observe(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame, uint32_t fresh,
 		     const struct ft_trigger *trigger);
 
-/* An event of a trial of this guest (event->hold is not 0). */
+/* An event of a trial of this guest (event->trial is not 0). */
 void ft_hold_event(struct ft_gate *gate, struct ft_guest *guest, struct ft_event *event, const char *const *strings);
 
 /* What time and room bring. Sets gate->holds.due. */

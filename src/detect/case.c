@@ -40,6 +40,8 @@ struct ft_case {
 	bool twin_asked;
 	bool judged;
 	struct ft_judgement judgement;
+	json_t *evidence; /* of the record, told once for all who share it */
+	uint64_t dropped;
 };
 
 enum outcome {
@@ -104,6 +106,7 @@ void ft_case_free(struct ft_case *c)
 		return;
 	ft_trace_free(&c->trial.trace);
 	ft_trace_free(&c->twin.trace);
+	json_decref(c->evidence);
 	free(c);
 }
 
@@ -365,17 +368,19 @@ int ft_case_record(struct ft_case *c, json_t *record)
 {
 	struct ft_judgement judgement;
 	ft_case_judge(c, &judgement);
-	uint64_t dropped;
-	json_t *trials = json_array(), *story = tell(c, &dropped);
+	if (!c->evidence || !c->judged) {
+		json_decref(c->evidence);
+		c->evidence = tell(c, &c->dropped);
+	}
+	json_t *trials = json_array(), *story = json_incref(c->evidence);
 	int bad = !trials || !story;
 	if (!bad)
 		bad |= add_run(c, trials, &c->trial, ft_event_role_name(FT_ROLE_TRIAL));
 	if (!bad && c->twin_asked)
 		bad |= add_run(c, trials, &c->twin, ft_event_role_name(FT_ROLE_TWIN));
-	dropped += c->trial.trace.lost;
 	bad |= json_object_set_new(record, "trials", trials);
 	bad |= json_object_set_new(record, "evidence", story);
-	bad |= json_object_set_new(record, "evidence_dropped", json_integer((json_int_t)dropped));
+	bad |= json_object_set_new(record, "evidence_dropped", json_integer((json_int_t)(c->dropped + c->trial.trace.lost)));
 	bad |= json_object_set_new(record, "verdict", json_string(ft_verdict_name(judgement.verdict)));
 	bad |= json_object_set_new(record, "rule", json_string(judgement.name));
 	bad |= json_object_set_new(record, "rule_sid", json_integer(judgement.sid));

@@ -101,6 +101,12 @@ static const struct field would[] = {
     {0},
 };
 
+static const struct field group[] = {
+    {"size", NUMBER, true, 128, NULL, NULL},
+    {"runs", NUMBER, true, ANY_NUMBER, NULL, NULL},
+    {0},
+};
+
 static const struct field hold[] = {
     {"hold", NUMBER, true, ANY_NUMBER, NULL, NULL},
     {"guest", TEXT, true, 64, NULL, NULL},
@@ -123,6 +129,7 @@ static const struct field hold[] = {
     {"disposition", WORD, true, 0, dispositions, NULL},
     {"disposition_reason", TEXT, true, 64, NULL, NULL},
     {"would", MAP, false, 0, NULL, would},
+    {"group", MAP, false, 0, NULL, group},
     {"frames_done", NUMBER, false, ANY_NUMBER, NULL, NULL},
     {0},
 };

@@ -218,6 +218,11 @@ static const struct column guest_columns[] = {
     {"open_holds", "holds", "gauge", "Holds that are open.", NULL},
     {"clones", "clones", "gauge", "Clones that run.", NULL},
     {"held_bytes", "held_bytes", "gauge", "Bytes of held packets.", NULL},
+    {"batches_total", "batches", "counter", "Requests for a clone, by how many holds it tried: the label is the upper end of its class.",
+     "size"},
+    {"clone_runs_total", "runs", "counter", "Runs of clones that were asked for, twins included.", NULL},
+    {"group_searches_total", "searches", "counter", "Group tests that looked for the hold that made the difference.", NULL},
+    {"groups_dissolved_total", "dissolved", "counter", "Group tests that decided nothing, or that a member left.", NULL},
     {"events_lost_total", "events_lost", "counter", "Events of the guest that its process could not hand over.", NULL},
     {NULL}};
 

@@ -35,6 +35,7 @@ static const char config_text[] =
     " \"clone\": {\"wall\": 1000000000, \"group\": 1, \"parallel\": 32, %s}, \"flows\": 256%s}";
 
 const char *scene_clones = "\"max\": 1";
+void (*scene_vmm)(struct scene *scene);
 const char *scene_guest_keys = "", *scene_keys = "";
 
 int scene_start_eal(void)
@@ -254,7 +255,9 @@ void scene_pass(struct scene *scene, uint64_t ns)
 	ft_gate_awake(scene->gate, readable);
 	ft_gate_guest(scene->gate, 1000);
 	ft_gate_tick(scene->gate);
-	if (scene->vmm.memory) {
+	if (scene->vmm.memory && scene_vmm) {
+		scene_vmm(scene);
+	} else if (scene->vmm.memory) {
 		take_cmd(scene);
 		take_rx(scene, UINT64_MAX);
 	}

@@ -82,6 +82,8 @@ struct scene {
 
 /* What the clones of the next scene may have: JSON members. One at a time unless a test says otherwise. */
 extern const char *scene_clones;
+/* Who takes what the gate puts into the rings, in place of the scene's own vmm, which knows requests of one flow; or NULL. */
+extern void (*scene_vmm)(struct scene *scene);
 /* Further members of the guest "web" and of the whole, each beginning with a comma. */
 extern const char *scene_guest_keys, *scene_keys;
 

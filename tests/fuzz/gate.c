@@ -2,8 +2,8 @@
  * events, lies in the shared memory, and time.
  *
  * A service that screens everything under `enforce`, with exceptions dropped: no byte of its connections that the guest could
- * still take reaches its ring that was not in a trial whose end at the horizon, with everything taken, had been reported, and for which no program
- * start was reported without a twin that ended. The fuzzer keeps that list itself, from what it said as the vmm. */
+ * still take reaches its ring that was not in a run whose end at the horizon, with everything taken, had been reported, and for which no program
+ * start was reported without a twin that showed one, too, and ended; of a run of several flows also, that each had been answered. The fuzzer keeps that list itself, from what it said as the vmm. */
 #include "input.h"
 
 #include <errno.h>
@@ -19,8 +19,13 @@
 #define SLOTS  65536u
 
 struct trial {
-	uint64_t hold, held; /* bytes, or TCP's numbers */
-	bool used, ready, horizon, evil, twin_ended, cleared;
+	uint64_t number;
+	bool used, ready, finished;
+	struct ft_trial_flow flows[PORTS + 4];
+	uint32_t expected, flow_count;
+	/* the run */
+	uint32_t run; /* flows that it gets the frames of */
+	bool twin, horizon, evil, excused, answered, twin_ended, cleared;
 	uint32_t frames, lengths[64];
 	uint8_t bytes[64 * 1600];
 	size_t filled;
@@ -85,7 +90,10 @@ static bool screened(const struct ft_frame *f)
 static void clear(struct trial *t)
 {
 	size_t at = 0;
-	for (uint32_t i = 0; i < t->frames; at += t->lengths[i++]) {
+	uint32_t frames = 0;
+	for (uint32_t i = 0; i < t->run; i++)
+		frames += t->flows[i].frames;
+	for (uint32_t i = 0; i < t->frames && i < frames; at += t->lengths[i++]) {
 		struct ft_frame f;
 		enum ft_reason why;
 		if (ft_frame_parse(&f, t->bytes + at, t->lengths[i], &why) || !screened(&f))
@@ -160,20 +168,37 @@ static void from_guest(void *bytes, size_t length, uint32_t kind)
 	ft_ring_put(&w.vmm.tx, kind, &part, 1);
 }
 
-static struct trial *trial_of(uint64_t hold)
+static struct trial *trial_of(uint64_t number)
 {
 	for (unsigned i = 0; i < w.trial_count; i++)
-		if (w.trials[i].used && w.trials[i].hold == hold)
+		if (w.trials[i].used && w.trials[i].number == number)
 			return &w.trials[i];
 	return NULL;
 }
 
+static void begin_run(struct trial *t, uint32_t flows)
+{
+	t->run = flows;
+	t->twin = t->horizon = t->evil = t->excused = t->answered = t->twin_ended = t->cleared = false;
+}
+
+/* Bytes, or TCP's numbers, of the run. */
+static uint64_t held_of(const struct trial *t)
+{
+	uint64_t held = 0;
+	for (uint32_t i = 0; i < t->run; i++)
+		held += t->flows[i].protocol == IPPROTO_TCP ? t->flows[i].next_sequence - t->flows[i].first_sequence
+							    : t->flows[i].bytes;
+	return held;
+}
+
 static void command(uint32_t kind, const uint8_t *bytes, size_t length)
 {
-	uint64_t hold;
-	MUST(length >= sizeof(hold));
-	memcpy(&hold, bytes, sizeof(hold));
-	struct trial *t = trial_of(hold);
+	uint64_t number;
+	MUST(length >= sizeof(number));
+	memcpy(&number, bytes, sizeof(number));
+	struct trial *t = trial_of(number);
+	MUST(!t || !t->finished);
 	if (kind == FT_TRIAL_BEGIN) {
 		MUST(length == sizeof(struct ft_trial_begin) && !t);
 		if (w.trial_count == TRIALS)
@@ -181,19 +206,34 @@ static void command(uint32_t kind, const uint8_t *bytes, size_t length)
 		t = &w.trials[w.trial_count++];
 		struct ft_trial_begin begin;
 		memcpy(&begin, bytes, sizeof(begin));
-		t->held =
-		    begin.protocol == IPPROTO_TCP ? begin.next_sequence - begin.first_sequence : begin.bytes;
 		t->used = true;
-		t->hold = hold;
-		t->frames = 0;
+		t->number = number;
+		t->expected = begin.flows;
+		t->flow_count = t->frames = 0;
 		t->filled = 0;
-		t->ready = t->horizon = t->evil = t->twin_ended = t->cleared = false;
+		t->ready = t->finished = false;
+		MUST(begin.flows && begin.flows <= sizeof(t->flows) / sizeof(*t->flows));
+		begin_run(t, begin.flows);
+	} else if (kind == FT_TRIAL_FLOW && t) {
+		MUST(!t->ready && length == sizeof(*t->flows) && t->flow_count < t->expected);
+		memcpy(&t->flows[t->flow_count++], bytes, length);
+	} else if (kind == FT_TRIAL_RUN && t) {
+		struct ft_trial_run run;
+		MUST(t->ready && length == sizeof(run));
+		memcpy(&run, bytes, sizeof(run));
+		MUST(run.flows < t->expected);
+		if (run.flows)
+			begin_run(t, run.flows);
+		else
+			t->twin = true;
+	} else if (kind == FT_TRIAL_FINISH && t) {
+		t->finished = true;
 	} else if (kind == FT_TRIAL_FRAME && t) {
-		length -= sizeof(hold);
-		MUST(!t->ready);
+		length -= sizeof(number);
+		MUST(!t->ready && t->flow_count == t->expected);
 		if (t->frames == 64 || t->filled + length > sizeof(t->bytes))
 			return;
-		memcpy(t->bytes + t->filled, bytes + sizeof(hold), length);
+		memcpy(t->bytes + t->filled, bytes + sizeof(number), length);
 		t->lengths[t->frames++] = (uint32_t)length;
 		t->filled += length;
 	} else if (kind == FT_TRIAL_GO && t) {
@@ -378,13 +418,13 @@ static void raw(struct input *in)
 
 /* ---- The vmm ---- */
 
-static void say(uint64_t hold, unsigned type, unsigned role, const uint64_t a[6], const char *string0,
+static void say(uint64_t number, unsigned type, unsigned role, const uint64_t a[6], const char *string0,
 		bool counted)
 {
 	uint8_t buffer[FT_EVENT_MAX];
 	struct ft_event event = {.type = (uint16_t)type,
 				 .role = (uint8_t)role,
-				 .hold = hold,
+				 .trial = number,
 				 .sequence = w.sequence,
 				 .vtime_ns = w.now,
 				 .pid = -1};
@@ -399,7 +439,7 @@ static void say(uint64_t hold, unsigned type, unsigned role, const uint64_t a[6]
 /* The fuzzer believes that a trial may be released from here on. */
 static void consider(struct trial *t)
 {
-	if (!t->cleared && t->ready && t->horizon && (!t->evil || t->twin_ended)) {
+	if (!t->cleared && t->ready && t->horizon && (t->answered || t->expected == 1) && (!t->evil || (t->twin_ended && t->excused))) {
 		t->cleared = true;
 		clear(t);
 	}
@@ -407,30 +447,32 @@ static void consider(struct trial *t)
 
 static void story(struct trial *t, uint8_t how)
 {
-	uint64_t held = t->held;
+	uint64_t held = held_of(t), run = t->run;
 	if (how & 1) {
-		say(t->hold, FT_EVENT_EXEC, FT_ROLE_TRIAL, NULL, "/bin/sh", true);
+		say(t->number, FT_EVENT_EXEC, FT_ROLE_TRIAL, NULL, "/bin/sh", true);
 		t->evil |= !t->horizon;
 	}
-	say(t->hold, FT_EVENT_SEED_READY, FT_ROLE_SEED, NULL, NULL, true);
-	say(t->hold, FT_EVENT_TRIAL_HANDLED, FT_ROLE_TRIAL, (uint64_t[6]){held, how & 2 ? held + 1 : held, 1},
+	say(t->number, FT_EVENT_SEED_READY, FT_ROLE_SEED, NULL, NULL, true);
+	say(t->number, FT_EVENT_TRIAL_HANDLED, FT_ROLE_TRIAL, (uint64_t[6]){held, how & 2 ? held + 1 : held, 1},
 	    NULL, true);
-	bool horizon = (how & 0xc) != 4, handled = (how & 0x30) != 0x10;
+	bool horizon = (how & 0xc) != 4, handled = (how & 0x30) != 0x10, answered = (how & 0x30) != 0x20;
+	say(t->number, FT_EVENT_TRIAL_ANSWERED, FT_ROLE_TRIAL, (uint64_t[6]){run, answered ? run : run - 1}, NULL, true);
+	t->answered |= answered;
 	uint64_t end = horizon ? FT_TRIAL_END_HORIZON : 1u + (how & 2) + (how >> 7) * 3u;
-	say(t->hold, FT_EVENT_TRIAL_END, FT_ROLE_TRIAL, (uint64_t[6]){end, 1, 2, 3, handled}, "", true);
+	say(t->number, FT_EVENT_TRIAL_END, FT_ROLE_TRIAL, (uint64_t[6]){end, 1, 2, 3, handled}, "", true);
 	if (horizon && handled && !(how & 2))
 		t->horizon = true;
 	consider(t);
 	pass(0);
 	if (how & 0x40) {
-		say(t->hold, FT_EVENT_TRIAL_END, FT_ROLE_TWIN,
+		say(t->number, FT_EVENT_TRIAL_END, FT_ROLE_TWIN,
 		    (uint64_t[6]){FT_TRIAL_END_HORIZON, 1, 2, 3, 1}, "", true);
-		t->twin_ended = true;
+		t->twin_ended |= t->twin;
 		consider(t);
 		pass(0);
 	}
 	if (!(how & 0x80)) {
-		say(t->hold, FT_EVENT_SEED_GONE, FT_ROLE_SEED, (uint64_t[6]){how % 7u}, "", true);
+		say(t->number, FT_EVENT_SEED_GONE, FT_ROLE_SEED, (uint64_t[6]){how % 7u}, "", true);
 		pass(0);
 	}
 }
@@ -452,19 +494,23 @@ static void vmm(struct input *in)
 		break;
 	case 4: { /* one event of any kind, about some hold */
 		unsigned type = how % FT_EVENT_TYPES, role = input8(in) % FT_ROLES;
-		uint64_t a[6], hold = t->hold + (what & 8 ? input8(in) % 3u : 0);
+		uint64_t a[6], number = t->number + (what & 8 ? input8(in) % 3u : 0);
 		for (unsigned i = 0; i < 6; i++)
 			a[i] = input8(in) % 5u;
-		if (type == FT_EVENT_EXEC && role == FT_ROLE_TRIAL && !t->horizon && hold == t->hold)
+		if (type == FT_EVENT_EXEC && role == FT_ROLE_TRIAL && !t->horizon && number == t->number)
 			t->evil = true;
-		struct trial *about = trial_of(hold);
+		struct trial *about = trial_of(number);
+		if (about && type == FT_EVENT_EXEC && role == FT_ROLE_TWIN)
+			about->excused |= about->twin;
+		if (about && type == FT_EVENT_TRIAL_ANSWERED && role == FT_ROLE_TRIAL)
+			about->answered |= a[0] == about->run && a[1] == about->run;
 		if (about && type == FT_EVENT_TRIAL_END && role == FT_ROLE_TRIAL && !a[0] && a[4] == 1)
 			about->horizon = true;
 		if (about && type == FT_EVENT_TRIAL_END && role == FT_ROLE_TWIN)
-			about->twin_ended = true;
+			about->twin_ended |= about->twin;
 		if (about)
 			consider(about);
-		say(hold, type, role, a, "/x", !(what & 16));
+		say(number, type, role, a, "/x", !(what & 16));
 		pass(0);
 		break;
 	}
@@ -510,6 +556,7 @@ static struct ft_gate *gate_of(unsigned kind)
 	    .send = on_send, .record = on_record, .log = on_log, .kernel_side = 1};
 	struct ft_error err = {0};
 	if (!gates[kind]) {
+		scene_clones = "\"max\": 3, \"group\": 8, \"parallel\": 1";
 		json_t *config = scene_config(services[kind], "", "");
 		int error = ft_gate_new(config, &outlet, &gates[kind], &err);
 		if (error)

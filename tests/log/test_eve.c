@@ -257,6 +257,8 @@ static void records_that_lie_are_refused(void **state)
 	    {"input frames", "1.5", "hold.input.frames"},
 	    {"trials", "[{\"role\": \"live\", \"end\": \"x\"}]", "hold.trials.role"},
 	    {"trials", "[1]", "hold.trials is no map"},
+	    {"group", "{\"size\": 129, \"runs\": 1}", "hold.group.size"},
+	    {"group", "{\"size\": 9}", "hold.group.runs is missing"},
 	    {"evidence", "[{}]", "hold.evidence"},
 	    {"evidence", "{}", "hold.evidence"},
 	    {"verdict", "\"fine\"", "hold.verdict"},
