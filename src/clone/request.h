@@ -1,5 +1,7 @@
 /* Trial requests as they come in over the command ring: BEGIN, flows, frames, GO. The dataplane process may be broken or taken
- * over; every field is checked here, once. Several requests may come in interleaved; memory is bounded. */
+ * over; every field is checked here, once. Several requests may come in interleaved; together they take at most
+ * FT_REQUESTS * (FT_REQUEST_BYTES + sizeof(struct ft_request)), 64.3 MiB, of the live vmm's memory, each until its seed is forked.
+ * A seed keeps what it inherited of them, copied page by page as the vmm lets go of it. */
 #ifndef FT_CLONE_REQUEST_H
 #define FT_CLONE_REQUEST_H
 
