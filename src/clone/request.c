@@ -28,8 +28,8 @@ void ft_requests_clear(struct ft_requests *requests)
 
 static bool is_sound(const struct ft_trial_begin *begin)
 {
-	return begin->flows && begin->flows <= FT_TRIAL_FLOWS && begin->frames >= begin->flows &&
-	       begin->frames <= FT_TRIAL_FRAMES && begin->horizon_ns < UINT64_MAX / 4;
+	return begin->flows && begin->flows <= FT_TRIAL_FLOWS && begin->frames <= FT_TRIAL_FRAMES &&
+	       begin->horizon_ns < UINT64_MAX / 4;
 }
 
 static bool is_sound_flow(const struct ft_trial_flow *flow)
@@ -73,7 +73,6 @@ static enum ft_request_event take_begin(struct ft_requests *requests, const void
 	return FT_REQUEST_NONE;
 }
 
-/* Every flow comes before the first frame: which frames are whose follows from the flows alone. */
 static enum ft_request_event take_flow(struct ft_requests *requests, const void *data, size_t length)
 {
 	struct ft_trial_flow flow;
@@ -83,13 +82,9 @@ static enum ft_request_event take_flow(struct ft_requests *requests, const void 
 	struct ft_request *r = find(requests, flow.trial);
 	if (!r || r->bad)
 		return FT_REQUEST_NONE;
-	uint32_t frames = 0;
-	r->bad = r->frames || r->flow_count >= r->begin.flows || !is_sound_flow(&flow);
-	for (uint32_t i = 0; i < r->flow_count && !r->bad; i++) {
+	r->bad = r->flow_count >= r->begin.flows || !is_sound_flow(&flow);
+	for (uint32_t i = 0; i < r->flow_count && !r->bad; i++)
 		r->bad = is_same_flow(&r->flows[i], &flow);
-		frames += r->flows[i].frames;
-	}
-	r->bad |= frames + flow.frames > r->begin.frames;
 	if (!r->bad)
 		r->flows[r->flow_count++] = flow;
 	return FT_REQUEST_NONE;
@@ -122,6 +117,7 @@ static enum ft_request_event take_frame(struct ft_requests *requests, const uint
 	/* A frame of a request that was refused for want of room: its BEGIN was answered. */
 	if (!r || r->bad)
 		return FT_REQUEST_NONE;
+	/* Every flow comes before the first frame: which frames are whose follows from the flows alone. */
 	if (r->flow_count != r->begin.flows || r->frames >= r->begin.frames || length < 14 ||
 	    length > FT_REQUEST_FRAME || r->filled + length > FT_REQUEST_BYTES || !grow(r, length)) {
 		r->bad = true;
@@ -133,12 +129,13 @@ static enum ft_request_event take_frame(struct ft_requests *requests, const uint
 	return FT_REQUEST_NONE;
 }
 
+/* All flows are there when a frame is. */
 static bool is_whole(const struct ft_request *r)
 {
 	uint32_t frames = 0;
 	for (uint32_t i = 0; i < r->flow_count; i++)
 		frames += r->flows[i].frames;
-	return !r->bad && r->flow_count == r->begin.flows && frames == r->begin.frames && r->frames == frames;
+	return !r->bad && frames && frames == r->begin.frames && r->frames == frames;
 }
 
 static enum ft_request_event take_go(struct ft_requests *requests, uint64_t trial, struct ft_request **request)

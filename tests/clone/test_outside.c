@@ -537,6 +537,46 @@ static void more_than_it_can_hold_is_counted_and_nothing_is_overwritten(void **s
 	}
 }
 
+/* Answers of all sizes, taken now and then: each is whole, in its turn, and unharmed by what came in meanwhile. */
+static void answers_of_all_sizes_come_back_whole_and_in_order(void **state)
+{
+	static struct {
+		uint16_t size, number;
+	} queue[16384];
+	unsigned first = 0, last = 0, seed = 3;
+	for (unsigned round = 0; round < 60000; round++) {
+		/* It fills up, stays full for a while, and runs empty, by turns. */
+		bool more = (unsigned)rand_r(&seed) % 100 < (round / 4000 % 3 == 0 ? 95u : round / 4000 % 3 == 1 ? 50u : 10u);
+		if (more) {
+			uint16_t size = (uint16_t)(8 + (unsigned)rand_r(&seed) % (rand_r(&seed) % 2 ? 1400 : 40));
+			uint64_t before = outside.overflow;
+			ip_header("10.0.2.15", "10.0.2.1", 1, size);
+			frame[34] = 8;
+			put16(frame + 38, round & 0xffff);
+			memset(frame + 42, (int)(round & 0xff), size - 8u);
+			guest_takes_the_wire();
+			if (outside.overflow == before) {
+				queue[last % 16384].size = size;
+				queue[last++ % 16384].number = (uint16_t)round;
+			}
+			assert_true(last - first < 16384);
+			continue;
+		}
+		size_t length;
+		const uint8_t *f = ft_outside_next(&outside, now + DELAY, &length);
+		assert_int_equal(f != NULL, last != first);
+		if (!f)
+			continue;
+		f = bare(f, &length);
+		assert_int_equal(length, 34 + queue[first % 16384].size);
+		assert_int_equal(get16(f + 38), queue[first % 16384].number);
+		for (size_t i = 42; i < length; i++)
+			assert_int_equal(f[i], queue[first % 16384].number & 0xff);
+		first++;
+	}
+	assert_true(outside.overflow > 0 && first > 10000);
+}
+
 /* ---- Several senders -------------------------------------------------------------------------------------------- */
 
 /* The usual flow, and others of other senders that differ from it as little as flows can. */
@@ -828,6 +868,7 @@ int main(void)
 	    cmocka_unit_test_setup(dns_is_refused_or_answered_as_configured, fresh),
 	    cmocka_unit_test_setup(echo_requests_are_answered, fresh),
 	    cmocka_unit_test_setup(more_than_it_can_hold_is_counted_and_nothing_is_overwritten, fresh),
+	    cmocka_unit_test_setup(answers_of_all_sizes_come_back_whole_and_in_order, fresh),
 	    cmocka_unit_test_setup(arp_is_answered_for_others_and_never_for_the_guest, fresh),
 	    cmocka_unit_test_setup(each_sender_has_a_state_of_its_own, fresh),
 	    cmocka_unit_test_setup(what_a_run_does_not_deliver_is_any_other_connection, fresh),

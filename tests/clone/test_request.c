@@ -139,6 +139,8 @@ static void the_most_flows_and_frames_are_taken_and_one_more_is_not(void **state
 	assert_int_equal(try(FT_TRIAL_FLOWS + 1, FT_TRIAL_FLOWS + 1, FT_TRIAL_FLOWS + 1, each, FT_TRIAL_FLOWS + 1),
 			 FT_REQUEST_BAD);
 	assert_int_equal((try(FT_TRIAL_FLOWS, FT_TRIAL_FLOWS, FT_TRIAL_FLOWS + 1, each, FT_TRIAL_FLOWS)), FT_REQUEST_BAD);
+	assert_int_equal((try(FT_TRIAL_FLOWS, FT_TRIAL_FRAMES, FT_TRIAL_FLOWS + 1, each, FT_TRIAL_FRAMES)), FT_REQUEST_BAD);
+	assert_int_equal((try(2, 3, 3, each, 3)), FT_REQUEST_BAD);
 }
 
 static enum ft_request_event two_flows(const struct ft_trial_flow *second)
