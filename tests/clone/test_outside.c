@@ -546,7 +546,7 @@ static void answers_of_all_sizes_come_back_whole_and_in_order(void **state)
 	unsigned first = 0, last = 0, seed = 3;
 	for (unsigned round = 0; round < 60000; round++) {
 		/* It fills up, stays full for a while, and runs empty, by turns. */
-		bool more = (unsigned)rand_r(&seed) % 100 < (round / 4000 % 3 == 0 ? 95u : round / 4000 % 3 == 1 ? 50u : 10u);
+		bool more = (unsigned)rand_r(&seed) % 100 < (round / 4000 % 4 == 0 ? 95u : round / 4000 % 4 < 3 ? 70u : 5u);
 		if (more) {
 			uint16_t size = (uint16_t)(8 + (unsigned)rand_r(&seed) % (rand_r(&seed) % 2 ? 1400 : 40));
 			uint64_t before = outside.overflow;
