@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "images.h"
+#include "samples.h"
 #include "vmm/machine.h"
 
 #define FIRST_LINE "foretaste-guest: userland up"
@@ -36,16 +37,7 @@ struct setup {
 
 static double now(void)
 {
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+	return (double)samples_now_ns() / 1e9;
 }
 
 /* Finds FIRST_LINE in a stream that arrives in pieces. */
@@ -95,7 +87,7 @@ static void entropy(void *context, size_t wanted)
 
 static void sleep_to(const struct ft_machine *m, uint64_t wake_ns)
 {
-	uint64_t wall = now_ns(), due = m->clock.wall_base_ns + wake_ns;
+	uint64_t wall = samples_now_ns(), due = m->clock.wall_base_ns + wake_ns;
 	if (due > wall) {
 		uint64_t ns = due - wall < 1000000000u ? due - wall : 1000000000u;
 		nanosleep(&(struct timespec){.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)}, NULL);
@@ -127,7 +119,7 @@ static double boot_here(const struct setup *s, enum ft_clock_mode clock)
 	while (!watch.seen && now() - start < PATIENCE_S) {
 		uint64_t wake = 0;
 		if (clock == FT_CLOCK_LIVE)
-			ft_machine_sync(m, now_ns());
+			ft_machine_sync(m, samples_now_ns());
 		struct ft_run_limits limits = {.icount = m->icount + 500000, .vtime_ns = UINT64_MAX};
 		enum ft_stop stop = ft_machine_run(m, &limits, &wake);
 		if (stop == FT_STOP_IDLE && clock == FT_CLOCK_LIVE)

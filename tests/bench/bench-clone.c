@@ -11,36 +11,20 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "../guest/peer.h"
 #include "images.h"
+#include "samples.h"
 
 #define RAM_MIB   256u
 #define MOST      1000
 #define HUGE_PAGE (2ull << 20)
 
-static uint64_t now_ns(void)
+/* Microseconds. */
+static double percentile(const uint64_t *samples, int count, unsigned percent)
 {
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-static int compare(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-	return x < y ? -1 : x > y;
-}
-
-static double percentile(const uint64_t *samples, int count, int percent)
-{
-	uint64_t sorted[MOST];
-	memcpy(sorted, samples, (size_t)count * sizeof(*samples));
-	qsort(sorted, (size_t)count, sizeof(*sorted), compare);
-	int at = count * percent / 100;
-	return count ? (double)sorted[at < count ? at : count - 1] / 1000 : 0;
+	return (double)samples_percentile(samples, (size_t)count, percent) / 1000;
 }
 
 /* Percent of the anonymous memory at `at` that is in huge pages. */
@@ -90,11 +74,11 @@ struct bare {
 
 static uint64_t fork_once(void)
 {
-	uint64_t began = now_ns();
+	uint64_t began = samples_now_ns();
 	pid_t child = fork();
 	if (child == 0)
 		_exit(0);
-	uint64_t took = now_ns() - began;
+	uint64_t took = samples_now_ns() - began;
 	waitpid(child, NULL, 0);
 	return child < 0 ? 0 : took;
 }

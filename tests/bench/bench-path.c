@@ -21,6 +21,7 @@
 
 #include "dataplane/frame.h"
 #include "dataplane/lane.h"
+#include "samples.h"
 
 #define FLOWS   100000u
 #define BURST   FT_PORT_BURST /* frames each way */
@@ -217,19 +218,13 @@ static void round_of(struct bench *b, bool floor, uint64_t took[ROUND])
 	}
 }
 
-static int compare(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-	return x < y ? -1 : x > y;
-}
-
 /* Nanoseconds a frame: the mean of all bursts but the slowest twentieth, in which the machine did something else. What the
  * gate does now and then (events every 50 us, a sweep every 10 ms) is in the rest, too. */
 static double frame_ns(uint64_t *took, size_t bursts)
 {
 	double sum = 0;
 	size_t kept = bursts - bursts / 20;
-	qsort(took, bursts, sizeof(*took), compare);
+	samples_sort(took, bursts);
 	for (size_t i = 0; i < kept; i++)
 		sum += (double)took[i];
 	return sum / (double)kept * 1e9 / (double)rte_get_tsc_hz() / (BURST * 2);

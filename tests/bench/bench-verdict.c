@@ -12,10 +12,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "../guest/peer.h"
 #include "images.h"
+#include "samples.h"
 
 #define RAM_MIB 256u
 #define MOST    200
@@ -30,25 +30,9 @@ struct kind {
 	int count;
 };
 
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-static int compare(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-	return x < y ? -1 : x > y;
-}
-
 static double median(const uint64_t *samples, int count)
 {
-	uint64_t sorted[MOST];
-	memcpy(sorted, samples, (size_t)count * sizeof(*samples));
-	qsort(sorted, (size_t)count, sizeof(*sorted), compare);
-	return count ? (double)sorted[count / 2] : 0;
+	return (double)samples_percentile(samples, (size_t)count, 50);
 }
 
 static double least(const uint64_t *samples, int count)
@@ -73,10 +57,10 @@ static bool measure(struct stand *s, struct kind *kind, uint16_t port, uint64_t 
 	struct stand_frame frame;
 	int length = snprintf(request, sizeof(request),
 			      "GET %s HTTP/1.1\r\nHost: guest\r\nConnection: close\r\n\r\n", kind->path);
-	uint64_t began = now_ns();
+	uint64_t began = samples_now_ns();
 	if (!peer_get(s, (uint16_t)(port + 1), kind->path))
 		return false;
-	kind->live[kind->count] = now_ns() - began;
+	kind->live[kind->count] = samples_now_ns() - began;
 	peer_open(&p, s, port);
 	bool good = peer_connect(&p);
 	if (good) {
@@ -85,7 +69,7 @@ static bool measure(struct stand *s, struct kind *kind, uint16_t port, uint64_t 
 		begin.handling_instructions = begin.horizon_instructions = INSTRUCTIONS;
 		struct ft_trial_flow flow = peer_flow(&p, p.sequence, (uint32_t)length, 1);
 		peer_segment(&p, request, (size_t)length, &frame);
-		began = now_ns();
+		began = samples_now_ns();
 		stand_ask(s, &begin, &flow, 1, &frame);
 		stand_collect(s, hold, &trial, false, peer_meanwhile, &p);
 		good = trial.ready && trial.handled && trial.end &&

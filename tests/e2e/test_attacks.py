@@ -88,7 +88,7 @@ def attacks_fail_and_innocents_pass():
 
 def programs_without_end_stop_at_their_budget():
     normal = {"may_exec": ["/usr/lib/foretaste/abuse/*"], "may_connect": ["unix:/run/fcgiwrap/socket"], "may_write": ["/var/log/nginx/*"]}
-    with Stand(sys.argv, guest=AS_SHIPPED, service={"normal": normal}) as stand:
+    with Stand(sys.argv, guest=AS_SHIPPED, service={"normal": normal}, top={"clone": {"wall": "10 s"}}) as stand:
         stand.wait_for_guest()
         # A fast host gets to the budget of instructions, a slow one to that of wall time.
         for n, (name, ends) in enumerate((("dirty", ("memory",)), ("spin", ("handling", "instructions", "wall")),

@@ -43,7 +43,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 
 static void check_tree(const struct ft_yaml *node, unsigned depth)
 {
-	MUST(depth <= FT_YAML_DEPTH + 1 && node->line >= 1 && node->column >= 1);
+	MUST(depth < FT_YAML_DEPTH && node->line >= 1 && node->column >= 1);
 	MUST(node->kind != FT_YAML_SCALAR || node->text);
 	for (size_t i = 0; i < node->count; i++) {
 		MUST((node->kind == FT_YAML_MAP) == (node->items[i]->key != NULL));
@@ -69,6 +69,16 @@ static void read_yaml(const char *text, size_t length)
 	MUST(json);
 	json_decref(json);
 	MUST(ft_yaml_at(root, "/patterns/0/sid") && ft_yaml_at(root, "/a~1b//"));
+	/* Any place: what stands behind the first slash of each line. */
+	for (size_t i = 0; i < length; i++) {
+		const char *end = memchr(text + i, '\n', length - i);
+		size_t n = end ? (size_t)(end - text) - i : length - i;
+		const char *slash = memchr(text + i, '/', n);
+		char *pointer = slash ? strndup(slash, n - (size_t)(slash - text - i)) : NULL;
+		MUST(!pointer || ft_yaml_at(root, pointer));
+		free(pointer);
+		i += n;
+	}
 	ft_yaml_free(root);
 }
 

@@ -33,6 +33,7 @@ static struct world {
 	struct client client[CLIENTS];
 	int child[CHILDREN]; /* the children's ends */
 	int64_t asked[64];
+	unsigned of[64]; /* which child */
 	unsigned asked_count;
 } w;
 
@@ -171,10 +172,23 @@ static void listen_child(unsigned n)
 		if (!strcmp(op, "query")) {
 			json_t *id = json_object_get(message, "id");
 			MUST(json_is_integer(id) && json_is_string(json_object_get(message, "what")));
+			w.of[w.asked_count % 64] = n;
 			w.asked[w.asked_count++ % 64] = json_integer_value(id);
 		}
 		json_decref(message);
 	}
+}
+
+/* May the child answer this? Only what it was asked, and once. */
+static bool was_asked(unsigned n, const json_t *message)
+{
+	const json_t *id = json_object_get(message, "id");
+	for (unsigned i = 0; i < 64; i++)
+		if (json_is_integer(id) && w.asked[i] && w.of[i] == n && w.asked[i] == json_integer_value(id)) {
+			w.asked[i] = 0;
+			return true;
+		}
+	return w.asked_count > 64; /* not all of it is remembered */
 }
 
 static void answer(struct input *in)
@@ -195,8 +209,10 @@ static void answer(struct input *in)
 		if (how & 8)
 			json_object_del(message, "result");
 	}
-	if (json_is_object(message))
-		ft_query_answer(&w.s.queries, &w.s.children[n], message);
+	if (json_is_object(message)) {
+		bool asked = was_asked(n, message);
+		MUST(!ft_query_answer(&w.s.queries, &w.s.children[n], message) || asked);
+	}
 	json_decref(message);
 }
 
@@ -216,6 +232,7 @@ static void open_world(uint8_t how)
 	MUST(w.s.live && w.s.state_fd >= 0 && !ft_suppress_open(&w.s, &err));
 	MUST(!socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, w.s.records));
 	w.asked_count = 0;
+	memset(w.asked, 0, sizeof(w.asked));
 	MUST(!ft_loop_open(&w.s.loop));
 	for (unsigned i = 0; i < CHILDREN; i++) {
 		int pair[2];

@@ -9,6 +9,14 @@ static void check_places(const struct ft_frame *f, size_t length)
 {
 	MUST(f->length <= length);
 	if (f->kind == FT_FRAME_IPV4 || f->kind == FT_FRAME_IPV6)
+		MUST(f->payload >= f->l4 && f->payload <= f->length && f->payload_length <= f->length - f->payload);
+	if (f->fragment) {
+		MUST(!f->transport && f->fragment_offset % 8 == 0 && f->fragment_offset + f->payload_length <= 65535);
+		MUST(!f->more_fragments || (f->payload_length && f->payload_length % 8 == 0));
+	}
+	MUST(!f->fragment_header || (f->kind == FT_FRAME_IPV6 && f->fragment_header >= f->ip + 40 &&
+				     f->fragment_header + 8u <= f->l4));
+	if (f->kind == FT_FRAME_IPV4 || f->kind == FT_FRAME_IPV6)
 		MUST(f->ip >= FT_FRAME_HEADER && f->ip <= f->length && f->l4 >= f->ip && f->l4 <= f->length);
 	if (!f->transport)
 		return;

@@ -12,6 +12,11 @@ static void begin(struct input *in, struct ft_trial_begin *b)
 	if (!(how & 2)) {
 		b->flows = 1 + (how >> 2 & 3);
 		b->frames = b->flows + (how >> 6);
+		if (how & 0x20) {
+			static const uint32_t many[] = {FT_TRIAL_FRAMES - 1, FT_TRIAL_FRAMES, FT_TRIAL_FRAMES + 1,
+							FT_REQUEST_BYTES / FT_REQUEST_FRAME + 1};
+			b->frames = many[how >> 6];
+		}
 		b->horizon_ns = 1;
 	}
 }
@@ -21,7 +26,7 @@ static void flow(struct input *in, struct ft_trial_flow *f)
 	uint8_t how = input8(in);
 	input_copy(in, f, how & 1 ? sizeof(*f) : 4);
 	if (!(how & 2)) {
-		f->frames = 1 + (how >> 6);
+		f->frames = how & 0x20 ? input16(in) : 1 + (how >> 6);
 		f->bytes = input16(in);
 		f->protocol = how & 4 ? 6 : 17;
 		f->client_port = how >> 3 & 7;
@@ -65,16 +70,37 @@ static void check(const struct ft_request *r)
 	(void)last;
 }
 
+static struct ft_requests requests;
+
+/* Hands over a copy of exactly this length. */
+static void take(uint32_t kind, const uint8_t *record, size_t length)
+{
+	uint8_t *exact = malloc(length ? length : 1);
+	uint64_t told = 99;
+	struct ft_request *request = NULL;
+	struct ft_trial_run run;
+	memset(exact, 0x5a, length);
+	memcpy(exact, record, length < 256 ? length : 256);
+	enum ft_request_event event = ft_request_take(&requests, kind, exact, length, &request, &run, &told);
+	free(exact);
+	MUST((event == FT_REQUEST_READY) == (request != NULL));
+	if (request) {
+		check(request);
+		ft_request_drop(request);
+	}
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input in = {data, size};
-	static struct ft_requests requests;
 	uint8_t *record = malloc(FT_REQUEST_FRAME + 64);
+	unsigned budget = 3 * FT_TRIAL_FRAMES; /* of what is said again and again */
 	while (in.left) {
 		uint8_t what = input8(&in);
 		uint32_t kind = what & 0x80 ? input32(&in) : FT_TRIAL_BEGIN + what % 6;
 		size_t length = sizeof(struct ft_trial_go);
-		uint64_t trial = input8(&in) & 7, told = 99;
+		uint64_t trial = input8(&in) & 7;
+		unsigned times = 1;
 		memset(record, 0, 256);
 		if (kind == FT_TRIAL_BEGIN) {
 			begin(&in, (struct ft_trial_begin *)(void *)record);
@@ -84,25 +110,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			length = sizeof(struct ft_trial_flow);
 		} else if (kind == FT_TRIAL_FRAME) {
 			length = 8 + input16(&in) % (FT_REQUEST_FRAME + 32);
+			times += what & 0x20 ? input16(&in) % (FT_TRIAL_FRAMES + 2) : 0;
 		} else if (kind == FT_TRIAL_RUN) {
 			length = sizeof(struct ft_trial_run);
 		}
 		memcpy(record, &trial, sizeof(trial)); /* each begins with it */
 		if (what & 0x40)
 			length = (length + input8(&in)) % (FT_REQUEST_FRAME + 48);
-		uint8_t *exact = malloc(length ? length : 1);
-		memset(exact, 0x5a, length);
-		memcpy(exact, record, length < 256 ? length : 256);
-		struct ft_request *request = NULL;
-		struct ft_trial_run run;
-		enum ft_request_event event =
-		    ft_request_take(&requests, kind, exact, length, &request, &run, &told);
-		free(exact);
-		MUST((event == FT_REQUEST_READY) == (request != NULL));
-		if (request) {
-			check(request);
-			ft_request_drop(request);
-		}
+		for (; times && budget; times--, budget--)
+			take(kind, record, length);
 		for (unsigned i = 0; i < FT_REQUESTS; i++)
 			MUST(requests.entries[i].flow_count <= FT_TRIAL_FLOWS && requests.entries[i].frames <= FT_TRIAL_FRAMES);
 	}

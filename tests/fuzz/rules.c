@@ -126,12 +126,23 @@ static void read_profile(const json_t *json)
 	}
 	static const char *const texts[] = {
 	    "/a/b/c", "10.1.2.3:80", "[2001:db8::7]:443", "unix:/run/x", "a..b", "/a/../b", ""};
-	for (unsigned list = 0; list < FT_PROFILE_LISTS; list++)
+	for (unsigned list = 0; list < FT_PROFILE_LISTS; list++) {
 		for (unsigned i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
 			bool has = ft_profile_has(profile, list, texts[i]);
 			if (list != FT_PROFILE_MAY_CONNECT && strstr(texts[i], "/.."))
 				MUST(!has);
 		}
+		/* Longer than what is kept of a path or an address. */
+		char text[1200];
+		for (size_t n = sizeof(text) - 1; n > 100; n -= n > 1030 ? 60 : n > 1020 || n < 136 ? 1 : 100) {
+			memset(text, '1', n);
+			text[n] = 0;
+			ft_profile_has(profile, list, text);
+			for (size_t i = 0; i < n; i += 7)
+				text[i] = '/';
+			ft_profile_has(profile, list, text);
+		}
+	}
 	ft_profile_free(profile);
 }
 

@@ -19,6 +19,10 @@ static int disk = -1;
 struct world {
 	struct driver d;
 	bool wild; /* rings or descriptors are where the fuzzer did not see them put */
+	bool large; /* a queue has as many places as there can be: its entries are not where the driver looks for them */
+	bool loose; /* what is available is not what was offered */
+	unsigned offered[2][DRIVER_QUEUE_SIZE + 1];
+	size_t fed; /* the most that came from outside at once */
 	uint8_t named[FT_RAM_MIN / FT_PAGE_SIZE]; /* pages that the device may write */
 };
 
@@ -73,6 +77,13 @@ static void describe(struct world *w, struct input *in)
 	name(w, at, size);
 }
 
+static void offer(struct world *w, unsigned queue, uint16_t head)
+{
+	w->offered[queue][head]++;
+	driver_offer(&w->d, queue, head);
+	driver_notify(&w->d, queue);
+}
+
 /* A block request of three descriptors, a frame of one or two, or a buffer. */
 static void request(struct world *w, struct input *in)
 {
@@ -98,28 +109,44 @@ static void request(struct world *w, struct input *in)
 		driver_describe(d, queue, n, at, cut, DRIVER_NEXT | write, (uint16_t)(n + 1));
 		driver_describe(d, queue, n + 1, at + 0x4000, size > cut ? size - cut : 0, write, 0);
 	}
-	driver_offer(d, queue, (uint16_t)n);
-	driver_notify(d, queue);
+	offer(w, queue, (uint16_t)n);
 }
 
 static void outside(struct world *w, struct input *in)
 {
-	static uint8_t bytes[2048];
 	struct driver *d = &w->d;
 	uint8_t how = input8(in);
-	size_t n = how & 1 ? input16(in) % sizeof(bytes) : 60;
-	memset(bytes, how, sizeof(bytes));
+	size_t n = how & 1 ? input16(in) % 2048u : 60;
+	uint8_t *bytes = malloc(n ? n : 1); /* of exactly this length */
+	memset(bytes, how, n);
+	if (n > w->fed)
+		w->fed = n;
 	ft_machine_input(d->pc.m, how & 2 ? FT_INPUT_ENTROPY : FT_INPUT_FRAME, 0, bytes, n);
+	free(bytes);
 }
 
-/* What the device gave back: as many bytes as the chain has room for, at most. */
+/* Most bytes that one chain can have got. */
+static int64_t most_written(const struct world *w, unsigned queue)
+{
+	if (DEVICE == BLK)
+		return (int64_t)DRIVER_QUEUE_SIZE * UINT32_MAX;
+	if (DEVICE == RNG)
+		return (int64_t)w->fed;
+	return queue == RECEIVE ? 12 + (int64_t)w->fed : 0;
+}
+
+/* What the device gave back: not more bytes than there were for it. */
 static void look(struct world *w, unsigned queue)
 {
 	uint32_t head;
 	int64_t written;
-	for (unsigned i = 0; i < DRIVER_QUEUE_SIZE && (written = driver_used(&w->d, queue, &head)) >= 0; i++)
-		if (!w->wild)
-			MUST(head < DRIVER_QUEUE_SIZE && written <= (int64_t)DRIVER_QUEUE_SIZE * UINT32_MAX);
+	for (unsigned i = 0; i < DRIVER_QUEUE_SIZE && (written = driver_used(&w->d, queue, &head)) >= 0; i++) {
+		if (w->wild || w->large)
+			continue;
+		MUST(head < DRIVER_QUEUE_SIZE && written <= most_written(w, queue));
+		/* Each chain as often as it was offered. */
+		MUST(w->loose || w->offered[queue][head]-- > 0);
+	}
 }
 
 static void act(struct world *w, struct input *in)
@@ -141,11 +168,16 @@ static void act(struct world *w, struct input *in)
 		break;
 	case 4:
 	case 5:
-		driver_offer(d, queue, input8(in) % (DRIVER_QUEUE_SIZE + 1));
-		driver_notify(d, queue);
+		offer(w, queue, input8(in) % (DRIVER_QUEUE_SIZE + 1));
 		break;
-	case 6: { /* the ring's index jumps, an entry is nonsense */
+	case 6: { /* the ring's index jumps, an entry is nonsense; or the same buffers are offered again and again */
 		uint16_t value = input16(in);
+		if (value >= 0xff00) {
+			for (unsigned i = 0; i < (value & 0xff) * 2u; i++)
+				offer(w, queue, i % (DRIVER_QUEUE_SIZE - 1));
+			break;
+		}
+		w->loose = true;
 		driver_put(d, DRIVER_RINGS(queue) + 0x2000 + (input8(in) & 0x3e), &value, 2);
 		driver_notify(d, queue);
 		break;
@@ -164,6 +196,8 @@ static void act(struct world *w, struct input *in)
 		uint8_t what = input8(in);
 		if (what < 32) {
 			driver_start(d, what & 1 ? 1u << 29 : 0); /* EVENT_IDX */
+			memset(w->offered, 0, sizeof(w->offered));
+			w->loose = w->large = false;
 		} else if (what < 64) {
 			uint64_t at = address(in) & ~15ull;
 			w->wild = true;
@@ -173,6 +207,14 @@ static void act(struct world *w, struct input *in)
 		} else if (what < 160) {
 			w->wild = true;
 			pc_store(&d->pc, d->registers + input16(in) % 0x4000, 1u << (what & 3), input64(in));
+		} else if (what < 192) {
+			w->large = true;
+			driver_negotiate(d, 0);
+			for (unsigned q = 0; q < d->queues; q++) {
+				uint64_t ring = DRIVER_RINGS(q);
+				driver_place(d, q, FT_VIRTQUEUE_MAX, ring, ring + 0x2000, ring + 0x3000);
+			}
+			pc_store(&d->pc, d->registers + 20, 1, 15);
 		}
 		break;
 	}

@@ -7,157 +7,25 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "pc.h"
+#include "driver.h"
 
 enum { SLOT_NET = 1, SLOT_RNG = 2, SLOT_BLK = 3 };
-enum { NEXT = 1, WRITE = 2, INDIRECT = 4 };
 
-#define RINGS(queue) (0x100000ull + (queue)*0x10000ull) /* descriptors, + 0x2000 available, + 0x3000 used */
-#define DATA         0x400000ull
-#define QUEUE_SIZE   16u
-#define DISK_BYTES   (1u << 20)
+#define DISK_BYTES (1u << 20)
+#define DATA       DRIVER_DATA
 
-struct driver {
-	struct pc pc;
-	uint64_t registers;
-	uint16_t available[2], seen[2]; /* per queue */
-};
+/* ---- A driver (driver.h) ---- */
 
-/* ---- A driver ---- */
-
-static void put(struct driver *d, uint64_t at, const void *bytes, size_t length)
+/* And with the PIC masked: interrupts come by MSI-X alone. */
+static void open_driver(struct driver *d, unsigned slot, int disk)
 {
-	assert_true(ft_memory_write(&d->pc.m->ram, ft_gpa_make(at), bytes, length));
+	driver_open(d, slot, disk);
+	pc_out(&d->pc, 0x21, 1, 0xff);
 }
 
 static void put16(struct driver *d, uint64_t at, uint16_t value)
 {
-	put(d, at, &value, 2);
-}
-
-static uint16_t get16(struct driver *d, uint64_t at)
-{
-	uint16_t value;
-	assert_true(ft_memory_read(&d->pc.m->ram, ft_gpa_make(at), &value, 2));
-	return value;
-}
-
-static uint8_t status(struct driver *d)
-{
-	return (uint8_t)pc_load(&d->pc, d->registers + 20, 1);
-}
-
-static void describe(struct driver *d, unsigned queue, unsigned n, uint64_t at, uint32_t length,
-		     uint16_t flags, uint16_t next)
-{
-	struct {
-		uint64_t at;
-		uint32_t length;
-		uint16_t flags, next;
-	} descriptor = {at, length, flags, next};
-	put(d, RINGS(queue) + 16 * n, &descriptor, sizeof(descriptor));
-}
-
-static void offer(struct driver *d, unsigned queue, uint16_t head)
-{
-	put16(d, RINGS(queue) + 0x2004 + 2 * (d->available[queue] % QUEUE_SIZE), head);
-	put16(d, RINGS(queue) + 0x2002, ++d->available[queue]);
-}
-
-static void notify(struct driver *d, unsigned queue)
-{
-	pc_store(&d->pc, d->registers + 0x3000 + 4 * queue, 2, queue);
-}
-
-/* The next used entry: bytes written, or -1 when there is none. */
-static int64_t used(struct driver *d, unsigned queue, uint32_t *head)
-{
-	if (get16(d, RINGS(queue) + 0x3002) == d->seen[queue])
-		return -1;
-	uint32_t entry[2];
-	uint64_t at = RINGS(queue) + 0x3004 + 8 * (d->seen[queue]++ % QUEUE_SIZE);
-	assert_true(ft_memory_read(&d->pc.m->ram, ft_gpa_make(at), entry, sizeof(entry)));
-	if (head)
-		*head = entry[0];
-	return entry[1];
-}
-
-static void set_queue(struct driver *d, unsigned queue, uint64_t descriptors)
-{
-	uint64_t r = d->registers;
-	pc_store(&d->pc, r + 22, 2, queue);
-	pc_store(&d->pc, r + 24, 2, QUEUE_SIZE);
-	pc_store(&d->pc, r + 26, 2, queue + 1);
-	pc_store(&d->pc, r + 32, 4, (uint32_t)descriptors);
-	pc_store(&d->pc, r + 36, 4, descriptors >> 32);
-	pc_store(&d->pc, r + 40, 8, RINGS(queue) + 0x2000);
-	pc_store(&d->pc, r + 48, 8, RINGS(queue) + 0x3000);
-	pc_store(&d->pc, r + 28, 2, 1);
-}
-
-static void reset(struct driver *d)
-{
-	uint8_t zero[0x20000] = {0};
-	pc_store(&d->pc, d->registers + 20, 1, 0);
-	assert_int_equal(status(d), 0);
-	put(d, RINGS(0), zero, sizeof(zero));
-	memset(d->available, 0, sizeof(d->available));
-	memset(d->seen, 0, sizeof(d->seen));
-}
-
-static void negotiate(struct driver *d, uint32_t low)
-{
-	uint64_t r = d->registers;
-	reset(d);
-	pc_store(&d->pc, r + 20, 1, 1);
-	pc_store(&d->pc, r + 20, 1, 3);
-	pc_store(&d->pc, r + 8, 4, 0);
-	pc_store(&d->pc, r + 12, 4, low);
-	pc_store(&d->pc, r + 8, 4, 1);
-	pc_store(&d->pc, r + 12, 4, 1); /* VERSION_1 */
-	pc_store(&d->pc, r + 20, 1, 11);
-	assert_int_equal(status(d), 11);
-}
-
-static void start(struct driver *d, uint32_t low)
-{
-	unsigned queues = (unsigned)pc_load(&d->pc, d->registers + 18, 2);
-	negotiate(d, low);
-	for (unsigned queue = 0; queue < queues; queue++)
-		set_queue(d, queue, RINGS(queue));
-	pc_store(&d->pc, d->registers + 20, 1, 15);
-	assert_int_equal(status(d), 15);
-}
-
-/* Finds the device as a driver would, MSI-X with vector 0x40 + queue. */
-static void open_driver(struct driver *d, unsigned slot, int disk)
-{
-	memset(d, 0, sizeof(*d));
-	pc_open(&d->pc, disk);
-	pc_config_write(&d->pc, slot, 4, 2, 6);
-	unsigned at = (unsigned)pc_config_read(&d->pc, slot, 0x34, 1), found = 0;
-	for (; at; at = (unsigned)pc_config_read(&d->pc, slot, at + 1, 1)) {
-		unsigned id = (unsigned)pc_config_read(&d->pc, slot, at, 1);
-		if (id == 9 && pc_config_read(&d->pc, slot, at + 3, 1) == 1) {
-			unsigned bar = (unsigned)pc_config_read(&d->pc, slot, at + 4, 1);
-			d->registers = pc_config_read(&d->pc, slot, 0x10 + 4 * bar, 4) +
-				       pc_config_read(&d->pc, slot, at + 8, 4);
-			found |= 1;
-		}
-		if (id == 0x11) {
-			pc_config_write(&d->pc, slot, at + 2, 2, 0x8000);
-			uint64_t table = pc_config_read(&d->pc, slot, 0x14, 4);
-			for (unsigned i = 0; i < 3; i++) {
-				pc_store(&d->pc, table + 16 * i, 4, 0xfee00000);
-				pc_store(&d->pc, table + 16 * i + 8, 4, 0x3f + i);
-				pc_store(&d->pc, table + 16 * i + 12, 4, 0);
-			}
-			found |= 2;
-		}
-	}
-	assert_int_equal(found, 3);
-	pc_out(&d->pc, 0x21, 1, 0xff);
-	start(d, 0);
+	driver_put(d, at, &value, 2);
 }
 
 static int interrupt(struct driver *d)
@@ -177,13 +45,13 @@ static void blk_request(struct driver *d, uint32_t type, uint64_t sector, uint32
 		uint32_t type, reserved;
 		uint64_t sector;
 	} header = {.type = type, .sector = sector};
-	put(d, DATA, &header, sizeof(header));
-	put(d, DATA + 0x100, "\xff", 1);
-	describe(d, 0, 0, DATA, 16, NEXT, 1);
-	describe(d, 0, 1, DATA + 0x1000, length, (uint16_t)(NEXT | (type == 1 ? 0 : WRITE)), 2);
-	describe(d, 0, 2, DATA + 0x100, 1, WRITE, 0);
-	offer(d, 0, 0);
-	notify(d, 0);
+	driver_put(d, DATA, &header, sizeof(header));
+	driver_put(d, DATA + 0x100, "\xff", 1);
+	driver_describe(d, 0, 0, DATA, 16, DRIVER_NEXT, 1);
+	driver_describe(d, 0, 1, DATA + 0x1000, length, (uint16_t)(DRIVER_NEXT | (type == 1 ? 0 : DRIVER_WRITE)), 2);
+	driver_describe(d, 0, 2, DATA + 0x100, 1, DRIVER_WRITE, 0);
+	driver_offer(d, 0, 0);
+	driver_notify(d, 0);
 }
 
 static uint8_t blk_status(struct driver *d)
@@ -202,30 +70,30 @@ static void a_device_without_the_bus_touches_no_memory(void **state)
 	pc_config_write(&d.pc, SLOT_BLK, 4, 2, 2);
 	blk_request(&d, 0, 9, 512);
 	pc_pass(&d.pc, 1000000);
-	assert_int_equal(used(&d, 0, NULL), -1);
+	assert_int_equal(driver_used(&d, 0, NULL), -1);
 	assert_int_equal(blk_status(&d), 0xff);
 	pc_config_write(&d.pc, SLOT_BLK, 4, 2, 6);
 	pc_pass(&d.pc, 1000000);
-	assert_int_equal(used(&d, 0, NULL), 513);
+	assert_int_equal(driver_used(&d, 0, NULL), 513);
 	assert_int_equal(interrupt(&d), 0x40);
 	/* Taken away while the request is under way. */
 	blk_request(&d, 0, 9, 512);
 	pc_config_write(&d.pc, SLOT_BLK, 4, 2, 2);
 	pc_pass(&d.pc, 1000000);
-	assert_int_equal(used(&d, 0, NULL), -1);
+	assert_int_equal(driver_used(&d, 0, NULL), -1);
 	assert_int_equal(blk_status(&d), 0xff);
 	assert_int_equal(interrupt(&d), -1);
 	pc_config_write(&d.pc, SLOT_BLK, 4, 2, 6);
 	pc_pass(&d.pc, 1000000);
-	assert_int_equal(used(&d, 0, NULL), 513);
+	assert_int_equal(driver_used(&d, 0, NULL), 513);
 	assert_int_equal(blk_status(&d), 0);
 	/* A driver that resets the device has nothing to wait for. */
 	blk_request(&d, 0, 9, 512);
 	pc_config_write(&d.pc, SLOT_BLK, 4, 2, 2);
-	reset(&d);
+	driver_reset(&d);
 	pc_config_write(&d.pc, SLOT_BLK, 4, 2, 6);
 	pc_pass(&d.pc, 1000000);
-	assert_int_equal(used(&d, 0, NULL), -1);
+	assert_int_equal(driver_used(&d, 0, NULL), -1);
 	pc_close(&d.pc);
 	close(fd);
 }
@@ -235,15 +103,15 @@ static void a_network_card_without_the_bus_neither_sends_nor_receives(void **sta
 	static const uint8_t frame[64] = {1};
 	struct driver d;
 	open_driver(&d, SLOT_NET, -1);
-	describe(&d, 0, 0, DATA, 2048, WRITE, 0);
-	offer(&d, 0, 0);
+	driver_describe(&d, 0, 0, DATA, 2048, DRIVER_WRITE, 0);
+	driver_offer(&d, 0, 0);
 	pc_config_write(&d.pc, SLOT_NET, 4, 2, 2);
 	ft_machine_input(d.pc.m, FT_INPUT_FRAME, 0, frame, sizeof(frame));
 	pc_pass(&d.pc, 1000000);
-	assert_int_equal(used(&d, 0, NULL), -1);
-	describe(&d, 1, 0, DATA + 0x1000, 76, 0, 0);
-	offer(&d, 1, 0);
-	notify(&d, 1);
+	assert_int_equal(driver_used(&d, 0, NULL), -1);
+	driver_describe(&d, 1, 0, DATA + 0x1000, 76, 0, 0);
+	driver_offer(&d, 1, 0);
+	driver_notify(&d, 1);
 	pc_pass(&d.pc, 1000000);
 	assert_int_equal(d.pc.sent_count, 0);
 	pc_config_write(&d.pc, SLOT_NET, 4, 2, 6);
@@ -251,7 +119,7 @@ static void a_network_card_without_the_bus_neither_sends_nor_receives(void **sta
 	assert_int_equal(d.pc.sent_count, 1);
 	ft_machine_input(d.pc.m, FT_INPUT_FRAME, 0, frame, sizeof(frame));
 	pc_pass(&d.pc, 1000000);
-	assert_int_equal(used(&d, 0, NULL), 12 + 64);
+	assert_int_equal(driver_used(&d, 0, NULL), 12 + 64);
 	pc_close(&d.pc);
 }
 
@@ -265,10 +133,10 @@ static void disk_reads_base_and_keeps_writes_to_itself(void **state)
 	blk_request(&d, 0, 9, 1024);
 	assert_false(ft_machine_quiet(d.pc.m));
 	pc_pass(&d.pc, 10000);
-	assert_int_equal(used(&d, 0, NULL), -1); /* not before its latency has passed */
+	assert_int_equal(driver_used(&d, 0, NULL), -1); /* not before its latency has passed */
 	pc_pass(&d.pc, 1000000);
 	assert_true(ft_machine_quiet(d.pc.m) || d.pc.m->interrupt);
-	assert_int_equal(used(&d, 0, NULL), 1025);
+	assert_int_equal(driver_used(&d, 0, NULL), 1025);
 	assert_int_equal(interrupt(&d), 0x40);
 	assert_int_equal(blk_status(&d), 0);
 	const uint8_t *data = ft_memory_span(&d.pc.m->ram, ft_gpa_make(DATA + 0x1000), 1024);
@@ -278,16 +146,16 @@ static void disk_reads_base_and_keeps_writes_to_itself(void **state)
 	/* A write inside of a block: the rest of it stays as in the base image, which does not change. */
 	uint8_t sector[512];
 	memset(sector, 0xa5, sizeof(sector));
-	put(&d, DATA + 0x1000, sector, sizeof(sector));
+	driver_put(&d, DATA + 0x1000, sector, sizeof(sector));
 	uint64_t before = ft_machine_hash(d.pc.m);
 	blk_request(&d, 1, 10, 512);
 	pc_pass(&d.pc, 1000000);
-	assert_int_equal(used(&d, 0, NULL), 1);
+	assert_int_equal(driver_used(&d, 0, NULL), 1);
 	assert_int_equal(blk_status(&d), 0);
 	assert_true(ft_machine_hash(d.pc.m) != before);
 	blk_request(&d, 0, 8, 4096);
 	pc_pass(&d.pc, 1000000);
-	used(&d, 0, NULL);
+	driver_used(&d, 0, NULL);
 	data = ft_memory_span(&d.pc.m->ram, ft_gpa_make(DATA + 0x1000), 4096);
 	for (unsigned i = 0; i < 4096; i++)
 		assert_int_equal(data[i], i / 512 == 2 ? 0xa5 : (uint8_t)(8 + i / 512 + i % 512));
@@ -301,7 +169,7 @@ static void disk_reads_base_and_keeps_writes_to_itself(void **state)
 	for (unsigned i = 0; i < 3; i++) {
 		blk_request(&d, 1, 10, 512);
 		pc_pass(&d.pc, 1000000);
-		used(&d, 0, NULL);
+		driver_used(&d, 0, NULL);
 	}
 	assert_int_equal(d.pc.m->devices->blk.disk.written_blocks, blocks);
 	unsigned pages = 0;
@@ -311,11 +179,11 @@ static void disk_reads_base_and_keeps_writes_to_itself(void **state)
 
 	blk_request(&d, 4, 0, 0x10); /* flush */
 	pc_pass(&d.pc, 1000000);
-	used(&d, 0, NULL);
+	driver_used(&d, 0, NULL);
 	assert_int_equal(blk_status(&d), 0);
 	blk_request(&d, 77, 0, 512);
 	pc_pass(&d.pc, 1000000);
-	used(&d, 0, NULL);
+	driver_used(&d, 0, NULL);
 	assert_int_equal(blk_status(&d), 2);
 	pc_close(&d.pc);
 	close(fd);
@@ -336,14 +204,14 @@ static void disk_refuses_what_lies_outside(void **state)
 	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		blk_request(&d, cases[i].type, sectors - cases[i].from_end, cases[i].length);
 		pc_pass(&d.pc, 1000000);
-		assert_true(used(&d, 0, NULL) > 0);
+		assert_true(driver_used(&d, 0, NULL) > 0);
 		assert_int_equal(blk_status(&d), cases[i].status);
 	}
 	blk_request(&d, 0, UINT64_MAX, 512);
 	pc_pass(&d.pc, 1000000);
-	used(&d, 0, NULL);
+	driver_used(&d, 0, NULL);
 	assert_int_equal(blk_status(&d), 1);
-	assert_int_equal(status(&d), 15); /* mistakes, not violations */
+	assert_int_equal(driver_status(&d), 15); /* mistakes, not violations */
 	pc_close(&d.pc);
 	close(fd);
 }
@@ -359,16 +227,16 @@ static void net_keeps_frames_in_order_until_there_is_room(void **state)
 	}
 	assert_int_equal(ft_machine_frames_waiting(d.pc.m), 5);
 	for (unsigned i = 0; i < 3; i++) {
-		describe(&d, 0, 2 * i, DATA + 0x1000 * i, 12, WRITE | NEXT, (uint16_t)(2 * i + 1));
-		describe(&d, 0, 2 * i + 1, DATA + 0x1000 * i + 0x100, 1514, WRITE, 0);
-		offer(&d, 0, (uint16_t)(2 * i));
+		driver_describe(&d, 0, 2 * i, DATA + 0x1000 * i, 12, DRIVER_WRITE | DRIVER_NEXT, (uint16_t)(2 * i + 1));
+		driver_describe(&d, 0, 2 * i + 1, DATA + 0x1000 * i + 0x100, 1514, DRIVER_WRITE, 0);
+		driver_offer(&d, 0, (uint16_t)(2 * i));
 	}
-	notify(&d, 0);
+	driver_notify(&d, 0);
 	assert_int_equal(ft_machine_frames_waiting(d.pc.m), 2);
 	assert_int_equal(interrupt(&d), 0x40);
 	for (unsigned i = 0; i < 3; i++) {
 		uint32_t head;
-		assert_int_equal(used(&d, 0, &head), 12 + 60 + i);
+		assert_int_equal(driver_used(&d, 0, &head), 12 + 60 + i);
 		assert_int_equal(head, 2 * i);
 		const uint8_t *at = ft_memory_span(&d.pc.m->ram, ft_gpa_make(DATA + 0x1000 * i), 0x200);
 		assert_int_equal(at[10], 1);
@@ -383,7 +251,7 @@ static void net_keeps_frames_in_order_until_there_is_room(void **state)
 	assert_int_equal(d.pc.m->frames_dropped, 1);
 	assert_int_equal(ft_machine_input(d.pc.m, FT_INPUT_FRAME, 0, frame, FT_NET_FRAME_MAX + 1), -EINVAL);
 	assert_int_equal(ft_machine_input(d.pc.m, FT_INPUT_FRAME, 0, frame, 13), -EINVAL);
-	reset(&d);
+	driver_reset(&d);
 	assert_int_equal(ft_machine_frames_waiting(d.pc.m), 0);
 	assert_int_equal(ft_machine_input(d.pc.m, FT_INPUT_FRAME, 0, frame, 60), -ENETDOWN);
 	pc_close(&d.pc);
@@ -396,27 +264,27 @@ static void net_sends_what_is_a_frame(void **state)
 	uint8_t bytes[64];
 	for (unsigned i = 0; i < sizeof(bytes); i++)
 		bytes[i] = (uint8_t)i;
-	put(&d, DATA, (uint8_t[12]){0}, 12);
-	put(&d, DATA + 0x100, bytes, sizeof(bytes));
-	describe(&d, 1, 0, DATA, 12, NEXT, 1);
-	describe(&d, 1, 1, DATA + 0x100, 30, NEXT, 2); /* in pieces */
-	describe(&d, 1, 2, DATA + 0x11e, 34, 0, 0);
-	offer(&d, 1, 0);
-	notify(&d, 1);
+	driver_put(&d, DATA, (uint8_t[12]){0}, 12);
+	driver_put(&d, DATA + 0x100, bytes, sizeof(bytes));
+	driver_describe(&d, 1, 0, DATA, 12, DRIVER_NEXT, 1);
+	driver_describe(&d, 1, 1, DATA + 0x100, 30, DRIVER_NEXT, 2); /* in pieces */
+	driver_describe(&d, 1, 2, DATA + 0x11e, 34, 0, 0);
+	driver_offer(&d, 1, 0);
+	driver_notify(&d, 1);
 	assert_int_equal(d.pc.sent_count, 1);
 	assert_int_equal(d.pc.sent_length, 64);
 	assert_memory_equal(d.pc.sent, bytes, 64);
-	assert_int_equal(used(&d, 1, NULL), 0);
+	assert_int_equal(driver_used(&d, 1, NULL), 0);
 	assert_int_equal(interrupt(&d), 0x41);
 	static const uint32_t lengths[] = {12, 25, 12 + FT_NET_FRAME_MAX + 1, 1}; /* no frames */
 	for (unsigned i = 0; i < 4; i++) {
-		describe(&d, 1, 0, DATA, lengths[i], 0, 0);
-		offer(&d, 1, 0);
-		notify(&d, 1);
-		assert_int_equal(used(&d, 1, NULL), 0);
+		driver_describe(&d, 1, 0, DATA, lengths[i], 0, 0);
+		driver_offer(&d, 1, 0);
+		driver_notify(&d, 1);
+		assert_int_equal(driver_used(&d, 1, NULL), 0);
 	}
 	assert_int_equal(d.pc.sent_count, 1);
-	assert_int_equal(status(&d), 15);
+	assert_int_equal(driver_status(&d), 15);
 	pc_close(&d.pc);
 }
 
@@ -432,19 +300,19 @@ static void net_may_be_answered_while_it_sends(void **state)
 	open_driver(&d, SLOT_NET, -1);
 	d.pc.m->backend.net_tx = answer_at_once;
 	d.pc.m->backend.context = d.pc.m;
-	describe(&d, 0, 5, DATA + 0x1000, 1526, WRITE, 0);
-	offer(&d, 0, 5);
+	driver_describe(&d, 0, 5, DATA + 0x1000, 1526, DRIVER_WRITE, 0);
+	driver_offer(&d, 0, 5);
 	for (unsigned i = 0; i < 2; i++) {
-		describe(&d, 1, 2 + i, DATA, 12 + 60 + i, 0, 0);
-		offer(&d, 1, (uint16_t)(2 + i));
+		driver_describe(&d, 1, 2 + i, DATA, 12 + 60 + i, 0, 0);
+		driver_offer(&d, 1, (uint16_t)(2 + i));
 	}
-	notify(&d, 1);
+	driver_notify(&d, 1);
 	/* Each buffer comes back once, on its own queue; the second answer waits for one. */
-	assert_int_equal(used(&d, 0, &head), 12 + 60);
+	assert_int_equal(driver_used(&d, 0, &head), 12 + 60);
 	assert_int_equal(head, 5);
-	assert_int_equal(used(&d, 1, &head), 0);
+	assert_int_equal(driver_used(&d, 1, &head), 0);
 	assert_int_equal(head, 2);
-	assert_int_equal(used(&d, 1, &head), 0);
+	assert_int_equal(driver_used(&d, 1, &head), 0);
 	assert_int_equal(head, 3);
 	assert_int_equal(ft_machine_frames_waiting(d.pc.m), 1);
 	pc_close(&d.pc);
@@ -454,20 +322,20 @@ static void rng_takes_bytes_only_through_the_door(void **state)
 {
 	struct driver d;
 	open_driver(&d, SLOT_RNG, -1);
-	describe(&d, 0, 0, DATA, 64, WRITE, 0);
-	describe(&d, 0, 1, DATA + 0x100, 64, WRITE, 0);
-	offer(&d, 0, 0);
-	offer(&d, 0, 1);
-	notify(&d, 0);
+	driver_describe(&d, 0, 0, DATA, 64, DRIVER_WRITE, 0);
+	driver_describe(&d, 0, 1, DATA + 0x100, 64, DRIVER_WRITE, 0);
+	driver_offer(&d, 0, 0);
+	driver_offer(&d, 0, 1);
+	driver_notify(&d, 0);
 	assert_int_equal(d.pc.entropy_wanted, 128);
-	assert_int_equal(used(&d, 0, NULL), -1);
+	assert_int_equal(driver_used(&d, 0, NULL), -1);
 	uint8_t bytes[100];
 	memset(bytes, 0x77, sizeof(bytes));
 	assert_int_equal(ft_machine_input(d.pc.m, FT_INPUT_ENTROPY, 0, bytes, sizeof(bytes)), 0);
-	assert_int_equal(used(&d, 0, NULL), 64);
-	assert_int_equal(used(&d, 0, NULL), 36);
+	assert_int_equal(driver_used(&d, 0, NULL), 64);
+	assert_int_equal(driver_used(&d, 0, NULL), 36);
 	assert_int_equal(ft_machine_input(d.pc.m, FT_INPUT_ENTROPY, 0, bytes, sizeof(bytes)), 0);
-	assert_int_equal(used(&d, 0, NULL), -1);
+	assert_int_equal(driver_used(&d, 0, NULL), -1);
 	assert_true(ft_machine_quiet(d.pc.m) || d.pc.m->interrupt);
 	pc_close(&d.pc);
 }
@@ -476,20 +344,20 @@ static void event_index_saves_interrupts(void **state)
 {
 	struct driver d;
 	open_driver(&d, SLOT_NET, -1);
-	start(&d, 1u << 29);
+	driver_start(&d, 1u << 29);
 	interrupt(&d);
 	uint8_t frame[60] = {0};
 	for (unsigned i = 0; i < 8; i++) {
-		describe(&d, 0, i, DATA + 0x1000 * i, 1526, WRITE, 0);
-		offer(&d, 0, (uint16_t)i);
+		driver_describe(&d, 0, i, DATA + 0x1000 * i, 1526, DRIVER_WRITE, 0);
+		driver_offer(&d, 0, (uint16_t)i);
 	}
-	put16(&d, RINGS(0) + 0x2004 + 2 * QUEUE_SIZE, 3); /* tell me at the fourth */
-	notify(&d, 0);
+	put16(&d, DRIVER_RINGS(0) + 0x2004 + 2 * DRIVER_QUEUE_SIZE, 3); /* tell me at the fourth */
+	driver_notify(&d, 0);
 	for (unsigned i = 0; i < 8; i++) {
 		ft_machine_input(d.pc.m, FT_INPUT_FRAME, 0, frame, sizeof(frame));
 		assert_int_equal(interrupt(&d), i == 3 ? 0x40 : -1);
 	}
-	assert_int_equal(get16(&d, RINGS(0) + 0x3004 + 8 * QUEUE_SIZE), 8); /* notify me of the ninth */
+	assert_int_equal(driver_get(&d, DRIVER_RINGS(0) + 0x3004 + 8 * DRIVER_QUEUE_SIZE, 2), 8); /* notify me of the ninth */
 	pc_close(&d.pc);
 }
 
@@ -501,8 +369,8 @@ static void masked_messages_wait(void **state)
 	uint8_t frame[60] = {0};
 	pc_store(&d.pc, control, 4, 1);
 	for (unsigned i = 0; i < 2; i++) {
-		describe(&d, 0, i, DATA, 1526, WRITE, 0);
-		offer(&d, 0, (uint16_t)i);
+		driver_describe(&d, 0, i, DATA, 1526, DRIVER_WRITE, 0);
+		driver_offer(&d, 0, (uint16_t)i);
 		ft_machine_input(d.pc.m, FT_INPUT_FRAME, 0, frame, sizeof(frame));
 	}
 	assert_int_equal(interrupt(&d), -1);
@@ -524,8 +392,8 @@ static void intx_is_used_without_msix(void **state)
 			pc_config_write(&d.pc, SLOT_NET, at + 2, 2, 0);
 	pc_store(&d.pc, 0xfec00000, 4, 0x10 + 2 * (16 + SLOT_NET));
 	pc_store(&d.pc, 0xfec00010, 4, 0x51 | 1 << 15);
-	describe(&d, 0, 0, DATA, 1526, WRITE, 0);
-	offer(&d, 0, 0);
+	driver_describe(&d, 0, 0, DATA, 1526, DRIVER_WRITE, 0);
+	driver_offer(&d, 0, 0);
 	uint8_t frame[60] = {0};
 	ft_machine_input(d.pc.m, FT_INPUT_FRAME, 0, frame, sizeof(frame));
 	assert_int_equal(ft_irq_acknowledge(d.pc.m), 0x51);
@@ -545,68 +413,68 @@ struct violation {
 
 static void loop(struct driver *d)
 {
-	describe(d, 1, 0, DATA, 16, NEXT, 1);
-	describe(d, 1, 1, DATA, 16, NEXT, 0);
-	offer(d, 1, 0);
+	driver_describe(d, 1, 0, DATA, 16, DRIVER_NEXT, 1);
+	driver_describe(d, 1, 1, DATA, 16, DRIVER_NEXT, 0);
+	driver_offer(d, 1, 0);
 }
 
 static void outside(struct driver *d)
 {
-	describe(d, 1, 0, FT_RAM_MIN - 8, 16, 0, 0);
-	offer(d, 1, 0);
+	driver_describe(d, 1, 0, FT_RAM_MIN - 8, 16, 0, 0);
+	driver_offer(d, 1, 0);
 }
 
 static void far_outside(struct driver *d)
 {
-	describe(d, 1, 0, UINT64_MAX - 7, 16, 0, 0);
-	offer(d, 1, 0);
+	driver_describe(d, 1, 0, UINT64_MAX - 7, 16, 0, 0);
+	driver_offer(d, 1, 0);
 }
 
 static void whole_space(struct driver *d)
 {
-	describe(d, 1, 0, 0, UINT32_MAX, 0, 0);
-	offer(d, 1, 0);
+	driver_describe(d, 1, 0, 0, UINT32_MAX, 0, 0);
+	driver_offer(d, 1, 0);
 }
 
 static void empty(struct driver *d)
 {
-	describe(d, 1, 0, DATA, 0, 0, 0);
-	offer(d, 1, 0);
+	driver_describe(d, 1, 0, DATA, 0, 0, 0);
+	driver_offer(d, 1, 0);
 }
 
 static void indirect(struct driver *d)
 {
-	describe(d, 1, 0, DATA, 16, INDIRECT, 0);
-	offer(d, 1, 0);
+	driver_describe(d, 1, 0, DATA, 16, DRIVER_INDIRECT, 0);
+	driver_offer(d, 1, 0);
 }
 
 static void write_then_read(struct driver *d)
 {
-	describe(d, 1, 0, DATA, 16, WRITE | NEXT, 1);
-	describe(d, 1, 1, DATA, 16, 0, 0);
-	offer(d, 1, 0);
+	driver_describe(d, 1, 0, DATA, 16, DRIVER_WRITE | DRIVER_NEXT, 1);
+	driver_describe(d, 1, 1, DATA, 16, 0, 0);
+	driver_offer(d, 1, 0);
 }
 
 static void next_outside(struct driver *d)
 {
-	describe(d, 1, 0, DATA, 16, NEXT, QUEUE_SIZE);
-	offer(d, 1, 0);
+	driver_describe(d, 1, 0, DATA, 16, DRIVER_NEXT, DRIVER_QUEUE_SIZE);
+	driver_offer(d, 1, 0);
 }
 
 static void head_outside(struct driver *d)
 {
-	offer(d, 1, QUEUE_SIZE);
+	driver_offer(d, 1, DRIVER_QUEUE_SIZE);
 }
 
 static void index_jump(struct driver *d)
 {
-	describe(d, 1, 0, DATA, 30, 0, 0); /* a chain that would be fine */
-	put16(d, RINGS(1) + 0x2002, QUEUE_SIZE + 1);
+	driver_describe(d, 1, 0, DATA, 30, 0, 0); /* a chain that would be fine */
+	put16(d, DRIVER_RINGS(1) + 0x2002, DRIVER_QUEUE_SIZE + 1);
 }
 
 static void index_back(struct driver *d)
 {
-	put16(d, RINGS(1) + 0x2002, UINT16_MAX);
+	put16(d, DRIVER_RINGS(1) + 0x2002, UINT16_MAX);
 }
 
 static void violations_break_the_device_and_nothing_else(void **state)
@@ -627,21 +495,21 @@ static void violations_break_the_device_and_nothing_else(void **state)
 	struct driver d;
 	open_driver(&d, SLOT_NET, -1);
 	for (unsigned i = 0; i < sizeof(violations) / sizeof(violations[0]); i++) {
-		start(&d, 0);
+		driver_start(&d, 0);
 		violations[i].commit(&d);
-		notify(&d, 1);
-		if (!(status(&d) & 0x40))
+		driver_notify(&d, 1);
+		if (!(driver_status(&d) & 0x40))
 			fail_msg("%s was accepted", violations[i].what);
 		assert_int_equal(d.pc.sent_count, 0);
-		assert_true(d.pc.m->devices->net.v.chain.count <= QUEUE_SIZE);
+		assert_true(d.pc.m->devices->net.v.chain.count <= DRIVER_QUEUE_SIZE);
 		/* It stays broken until it is reset, whatever the driver writes. */
 		pc_store(&d.pc, d.registers + 20, 1, 15);
-		assert_int_equal(status(&d) & 0x40, 0x40);
-		notify(&d, 1);
-		notify(&d, 0);
+		assert_int_equal(driver_status(&d) & 0x40, 0x40);
+		driver_notify(&d, 1);
+		driver_notify(&d, 0);
 	}
 	net_sends_what_is_a_frame(NULL);
-	start(&d, 0);
+	driver_start(&d, 0);
 	pc_close(&d.pc);
 }
 
@@ -652,23 +520,23 @@ static void rings_outside_of_memory_are_refused(void **state)
 	struct driver d;
 	open_driver(&d, SLOT_NET, -1);
 	for (unsigned i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-		negotiate(&d, 0);
-		set_queue(&d, 0, places[i]);
-		assert_int_equal(status(&d) & 0x40, 0x40);
+		driver_negotiate(&d, 0);
+		driver_place(&d, 0, DRIVER_QUEUE_SIZE, places[i], DRIVER_RINGS(0) + 0x2000, DRIVER_RINGS(0) + 0x3000);
+		assert_int_equal(driver_status(&d) & 0x40, 0x40);
 		pc_store(&d.pc, d.registers + 22, 2, 0);
 		assert_int_equal(pc_load(&d.pc, d.registers + 28, 2), 0);
-		notify(&d, 0);
+		driver_notify(&d, 0);
 	}
 	/* Features that were not offered, and no VERSION_1. */
-	reset(&d);
+	driver_reset(&d);
 	pc_store(&d.pc, d.registers + 8, 4, 0);
 	pc_store(&d.pc, d.registers + 12, 4, 0xffffffff);
 	pc_store(&d.pc, d.registers + 8, 4, 1);
 	pc_store(&d.pc, d.registers + 12, 4, 1);
 	pc_store(&d.pc, d.registers + 20, 1, 11);
-	assert_int_equal(status(&d) & 8, 0);
+	assert_int_equal(driver_status(&d) & 8, 0);
 	pc_store(&d.pc, d.registers + 20, 1, 15);
-	assert_int_equal(status(&d) & 4, 0);
+	assert_int_equal(driver_status(&d) & 4, 0);
 	pc_close(&d.pc);
 }
 
@@ -718,7 +586,7 @@ static void random_abuse(void **state)
 				break;
 			case 4:
 				restore(&d, slot);
-				start(&d, (r >> 16 & 1) << 29);
+				driver_start(&d, (r >> 16 & 1) << 29);
 				break;
 			case 5:
 				ft_machine_input(d.pc.m, FT_INPUT_FRAME, 0, d.pc.sent, 14 + (r >> 16 & 1023));
@@ -729,30 +597,30 @@ static void random_abuse(void **state)
 				pc_pass(&d.pc, r >> 16 & 0xffff);
 				break;
 			case 7:
-				offer(&d, r >> 16 & 1, (uint16_t)small);
+				driver_offer(&d, r >> 16 & 1, (uint16_t)small);
 				break;
 			case 8:
 			case 9:
-				describe(&d, r >> 16 & 1, r >> 20 & 15, DATA + (value & 0xffff),
+				driver_describe(&d, r >> 16 & 1, r >> 20 & 15, DATA + (value & 0xffff),
 					 (uint32_t)small, (uint16_t)(r >> 24 & 3), (uint16_t)(r >> 28 & 15));
 				break;
 			case 10:
 				memcpy(junk, &value, 8);
 				memcpy(junk + 8, &r, 8);
-				put(&d, RINGS(r >> 16 & 1) + (r >> 20 & 0x3fff), junk, 16);
+				driver_put(&d, DRIVER_RINGS(r >> 16 & 1) + (r >> 20 & 0x3fff), junk, 16);
 				break;
 			case 11:
 				restore(&d, slot);
 				break;
 			default:
-				notify(&d, r >> 16 & 1);
+				driver_notify(&d, r >> 16 & 1);
 			}
 			if (d.pc.m->interrupt)
 				interrupt(&d);
 		}
 		/* After a reset it serves again. */
 		restore(&d, slot);
-		start(&d, 0);
+		driver_start(&d, 0);
 		pc_close(&d.pc);
 	}
 	close(fd);

@@ -1,9 +1,9 @@
-/* A virtio driver for fuzzers: on a PC without an engine (tests/vmm/pc.h), well-behaved unless told otherwise. Its own
- * writes to guest memory are not announced, so that what is marked as written is the device's doing. */
-#ifndef FT_FUZZ_DRIVER_H
-#define FT_FUZZ_DRIVER_H
+/* A virtio driver for tests and fuzzers: on a PC without an engine (pc.h), well-behaved unless told otherwise. Its own writes
+ * to guest memory are not announced, so that what is marked as written is the device's doing. */
+#ifndef TESTS_VMM_DRIVER_H
+#define TESTS_VMM_DRIVER_H
 
-#include "../vmm/pc.h"
+#include "pc.h"
 
 enum { DRIVER_NEXT = 1, DRIVER_WRITE = 2, DRIVER_INDIRECT = 4 };
 
@@ -22,7 +22,10 @@ struct driver {
 void driver_open(struct driver *d, unsigned slot, int disk);
 void driver_close(struct driver *d);
 
-/* Resets the device and makes it ready. */
+/* Resets the device; and gets as far as FEATURES_OK with these low 32 feature bits and VERSION_1; and places all queues and
+ * makes it ready. */
+void driver_reset(struct driver *d);
+void driver_negotiate(struct driver *d, uint32_t features);
 void driver_start(struct driver *d, uint32_t features);
 void driver_place(struct driver *d, unsigned queue, unsigned size, uint64_t descriptors, uint64_t available,
 		  uint64_t used);
@@ -35,7 +38,7 @@ void driver_offer(struct driver *d, unsigned queue, uint16_t head);
 void driver_notify(struct driver *d, unsigned queue);
 uint8_t driver_status(struct driver *d);
 
-/* The next used entry: the bytes it says were written, or -1 when there is none. */
+/* The next used entry: the bytes it says were written, or -1 when there is none. head may be NULL. */
 int64_t driver_used(struct driver *d, unsigned queue, uint32_t *head);
 
 #endif
