@@ -51,10 +51,10 @@ enum soft_vector {
 #define SOFT_HOT 140
 
 struct soft_cpu {
-	uint64_t unreachable[3]; /* out of disp8's reach, and what makes RSP 12 (mod 64) */
+	uint64_t unreachable[4]; /* out of disp8's reach, and what makes RSP 12 (mod 64) */
 	uint64_t count;          /* -(instructions that may still run behind the current block) - 1: below 0 while all is
 	                            well; instructions done = limit + count + 1 - rest of the block */
-	uint64_t tlb_mask, jump_mask;
+	uint64_t tlb_mask;
 	uint64_t spill[3];       /* of registers that translated code borrows for one instruction */
 	uint64_t delta, address; /* slow path: host address - guest address; guest address */
 	uint64_t host_sp;
@@ -96,6 +96,7 @@ struct soft_cpu {
 	bool intel; /* the host's processor: where Intel's and AMD's differ, the guest gets what it would do */
 	volatile int stop; /* engine ops stop() */
 
+	uint64_t jump_mask[2];      /* by user: of the sets of the jump caches */
 	uint64_t canonical_mask[2]; /* pext masks: bits 47 to 63; of their sum with 1, all but what is canonical */
 
 	/* run.c */

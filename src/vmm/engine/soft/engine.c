@@ -50,8 +50,8 @@ static uint64_t tables_size(const struct soft_blocks *b)
 	return up((uint64_t)b->block_most * sizeof(*b->block), 64) +
 	       up((uint64_t)b->place_most * sizeof(*b->place), 64) +
 	       up((uint64_t)b->link_most * sizeof(*b->link), 64) +
-	       up((uint64_t)b->record_most * sizeof(*b->record), 64) +
-	       up(((uint64_t)b->hash_mask + 1) * 4, 64) + up(b->pages * 4, 64) + up((b->pages + 7) / 8, 64);
+	       up((uint64_t)b->record_most * sizeof(*b->record), 64) + up(((uint64_t)b->hash_mask + 1) * 4, 64) + HUGE +
+	       up(b->pages * 4, 64) + up((b->pages + 7) / 8, 64);
 }
 
 static void *take(uint8_t **cursor, uint64_t size)
@@ -68,6 +68,8 @@ static void lay_tables(struct soft_blocks *b, uint8_t *at)
 	b->link = take(&at, (uint64_t)b->link_most * sizeof(*b->link));
 	b->record = take(&at, (uint64_t)b->record_most * sizeof(*b->record));
 	b->hash = take(&at, ((uint64_t)b->hash_mask + 1) * 4);
+	/* What clones write does not lie in a huge page with what they only read. */
+	at = (uint8_t *)(uintptr_t)up((uint64_t)(uintptr_t)at, HUGE);
 	b->page = take(&at, b->pages * 4);
 	b->told = take(&at, (b->pages + 7) / 8);
 }
@@ -140,7 +142,8 @@ static void reset(struct ft_engine *engine, const struct ft_engine_options *opti
 	uint32_t bits = options->tlb_bits ? options->tlb_bits : TLB_BITS;
 	cpu->tlb_bits = bits < TLB_LEAST ? TLB_LEAST : bits > SOFT_TLB_BITS_MAX ? SOFT_TLB_BITS_MAX : bits;
 	cpu->tlb_mask = ((1ull << cpu->tlb_bits) - 1) << 12;
-	cpu->jump_mask = SOFT_JUMPS - 1;
+	cpu->jump_mask[0] = SOFT_JUMP_SETS - 1;
+	cpu->jump_mask[1] = (1u << SOFT_JUMP_BITS_USER) - 1;
 	cpu->bit_mask[0] = 15;
 	cpu->bit_mask[1] = 31;
 	cpu->bit_mask[2] = 63;
@@ -162,7 +165,7 @@ static void reset(struct ft_engine *engine, const struct ft_engine_options *opti
 	b->verify = options->verify;
 	memset(b->page, 0xff, b->pages * 4);
 	soft_thunks_make(cpu);
-	b->once = (uint32_t)up(b->thunk_end, 64);
+	b->once = b->once_home = (uint32_t)up(b->thunk_end, 64);
 	b->code_first = b->once + SOFT_BLOCK_ROOM;
 	soft_tlb_flush(cpu, false);
 	soft_block_flush(cpu);
@@ -412,6 +415,11 @@ static void observe(struct ft_engine *engine)
 	soft_block_observe(engine->cpu);
 }
 
+static void part(struct ft_engine *engine)
+{
+	soft_block_part(engine->cpu);
+}
+
 static void flush(struct ft_engine *engine)
 {
 	soft_tlb_flush(engine->cpu, false);
@@ -429,5 +437,6 @@ const struct ft_engine_ops ft_engine_soft = {
     .peek = peek,
     .peek_in = peek_in,
     .observe = observe,
+    .part = part,
     .flush = flush,
 };
