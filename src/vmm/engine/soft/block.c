@@ -124,16 +124,19 @@ static void drop_in_page(struct soft_cpu *cpu, uint64_t page, uint32_t low, uint
 
 /* ---- Fetching ------------------------------------------------------------------------------------------------- */
 
-static void jumps_clear(struct soft_jumps *j)
+static void jumps_clear(struct soft_cpu *cpu, enum soft_jump_cache cache)
 {
+	struct soft_jumps *j = cpu->blocks->jumps[cache];
 	if (j->filled_count <= SOFT_JUMPS_LISTED) {
 		for (uint32_t i = 0; i < j->filled_count; i++)
 			j->set[j->filled[i]][0].tag = j->set[j->filled[i]][1].tag = 0;
 	} else {
-		soft_zero(j->set, sizeof(j->set));
+		soft_zero(j->set, (cpu->jump_mask[cache] + 1) * sizeof(j->set[0]));
 	}
 	j->set[0][0].tag = j->set[0][1].tag = 1;
 	j->filled_count = 0;
+	j->first = UINT64_MAX;
+	j->last = 0;
 	j->local = false;
 }
 
@@ -145,7 +148,9 @@ static void fetch_clear(struct soft_blocks *b, unsigned user)
 
 static void forget(struct soft_cpu *cpu, unsigned user)
 {
-	jumps_clear(cpu->blocks->jumps[user]);
+	jumps_clear(cpu, user ? SOFT_JUMPS_USER : SOFT_JUMPS_KERNEL);
+	if (!user)
+		jumps_clear(cpu, SOFT_JUMPS_YOUNG);
 	fetch_clear(cpu->blocks, user);
 }
 
@@ -160,6 +165,17 @@ void soft_jumps_flush_space(struct soft_cpu *cpu)
 	forget(cpu, 1);
 	if (cpu->blocks->jumps[0]->local)
 		forget(cpu, 0);
+}
+
+void soft_jumps_flush_page(struct soft_cpu *cpu, uint64_t va)
+{
+	/* A page has 1 GiB at most. */
+	uint64_t low = va & ~((1ull << 30) - 1), high = low | ((1ull << 30) - 1);
+	fetch_clear(cpu->blocks, 0);
+	fetch_clear(cpu->blocks, 1);
+	for (unsigned cache = 0; cache < SOFT_JUMP_CACHES; cache++)
+		if (cpu->blocks->jumps[cache]->first <= high && cpu->blocks->jumps[cache]->last >= low)
+			jumps_clear(cpu, (enum soft_jump_cache)cache);
 }
 
 static bool told(const struct soft_blocks *b, uint64_t page)
@@ -221,10 +237,10 @@ bool soft_peek_code(struct soft_cpu *cpu, uint64_t rip, uint8_t *byte)
 
 static bool room(const struct soft_blocks *b)
 {
-	return b->code_used + SOFT_BLOCK_ROOM <= b->code_size && b->block_used < b->block_most &&
-	       b->place_used + SOFT_BLOCK_MOST <= b->place_most &&
-	       b->link_used + 4 * SOFT_BLOCK_MOST <= b->link_most &&
-	       b->record_used + SOFT_BLOCK_MOST <= b->record_most;
+	const struct soft_room *most = &b->most[b->young.block != 0];
+	return b->code_used + SOFT_BLOCK_ROOM <= most->code && b->block_used < most->block &&
+	       b->place_used + SOFT_BLOCK_MOST <= most->place && b->link_used + 4 * SOFT_BLOCK_MOST <= most->link &&
+	       b->record_used + SOFT_BLOCK_MOST <= most->record;
 }
 
 void soft_block_flush(struct soft_cpu *cpu)
@@ -383,11 +399,18 @@ void soft_block_redirect(struct soft_cpu *cpu, const struct soft_block *from, co
 
 void soft_block_cache_jump(struct soft_cpu *cpu, const struct soft_block *to)
 {
-	struct soft_jumps *j = cpu->blocks->jumps[to->mode & SOFT_MODE_USER];
-	uint32_t i = (uint32_t)(to->rip & cpu->jump_mask[to->mode & SOFT_MODE_USER]);
+	enum soft_jump_cache cache = to->mode & SOFT_MODE_USER	  ? SOFT_JUMPS_USER
+				     : cpu->blocks->young.block ? SOFT_JUMPS_YOUNG
+								: SOFT_JUMPS_KERNEL;
+	struct soft_jumps *j = cpu->blocks->jumps[cache];
+	uint32_t i = (uint32_t)(to->rip & cpu->jump_mask[cache]);
 	struct soft_jump *way = j->set[i];
 	way[1] = way[0];
 	way[0] = (struct soft_jump){-to->rip, (uint64_t)(uintptr_t)(cpu->blocks->code + to->entry)};
+	if (to->rip < j->first)
+		j->first = to->rip;
+	if (to->rip > j->last)
+		j->last = to->rip;
 	if (j->filled_count < SOFT_JUMPS_LISTED)
 		j->filled[j->filled_count] = (uint16_t)i;
 	j->filled_count += j->filled_count <= SOFT_JUMPS_LISTED;
@@ -401,7 +424,7 @@ const struct soft_place *soft_block_places(const struct soft_blocks *b, const st
 const struct soft_block *soft_block_at(const struct soft_blocks *b, const void *host)
 {
 	const uint8_t *at = host;
-	if (at < b->code || at >= b->code + b->code_size)
+	if (at < b->code || at >= b->code + b->most[1].code)
 		return NULL;
 	uint32_t offset = (uint32_t)(at - b->code);
 	if (offset >= b->once && offset < b->once + SOFT_BLOCK_ROOM)
@@ -456,34 +479,22 @@ void soft_block_observe(struct soft_cpu *cpu)
 
 /* ---- Apart from the parent --------------------------------------------------------------------------------------- */
 
-#define HUGE (2ull << 20)
-/* What has to be left for a clone: else it would soon have to drop all, its parent's, too. */
-#define YOUNG_CODE   (8u << 20)
-#define YOUNG_BLOCKS (YOUNG_CODE / 256)
-
-/* The first element behind `used` of them that begins no huge page in which others are. */
-static uint64_t beyond(const void *array, uint64_t used, uint64_t size)
-{
-	uint64_t base = (uint64_t)(uintptr_t)array, end = (base + used * size + HUGE - 1) & ~(HUGE - 1);
-	return (end - base + size - 1) / size;
-}
-
 void soft_block_part(struct soft_cpu *cpu)
 {
 	struct soft_blocks *b = cpu->blocks;
-	uint64_t code = beyond(b->code, b->code_used, 1), block = beyond(b->block, b->block_used, sizeof(*b->block)),
-		 record = beyond(b->record, b->record_used, sizeof(*b->record));
-	if (b->young.block || !b->block_used || code + YOUNG_CODE > b->code_size || block + YOUNG_BLOCKS > b->block_most ||
-	    record + YOUNG_BLOCKS > b->record_most)
+	if (b->young.block)
 		return;
-	b->young.code = (uint32_t)code;
-	b->young.block = (uint32_t)block;
+	const struct soft_room *from = &b->most[0];
+	b->young.code = b->most[1].code - SOFT_YOUNG_CODE;
+	b->young.block = from->block;
 	b->young.block_end = b->block_used;
 	for (uint32_t i = 0; i < SOFT_YOUNG_HASH; i++)
 		b->young.hash[i] = SOFT_NONE;
 	soft_zero(b->young.links, sizeof(b->young.links));
 	b->once = b->young.code;
 	b->code_used = b->young.code + SOFT_BLOCK_ROOM;
-	b->block_used = b->young.block;
-	b->record_used = (uint32_t)record;
+	b->block_used = from->block;
+	b->place_used = from->place;
+	b->link_used = from->link;
+	b->record_used = from->record;
 }
