@@ -491,6 +491,10 @@ void soft_block_part(struct soft_cpu *cpu)
 	for (uint32_t i = 0; i < SOFT_YOUNG_HASH; i++)
 		b->young.hash[i] = SOFT_NONE;
 	soft_zero(b->young.links, sizeof(b->young.links));
+	/* Sets beyond the mask stay as they are: nothing looks there again. */
+	cpu->jump_mask[SOFT_JUMPS_USER] = SOFT_JUMP_SETS_SMALL - 1;
+	b->jumps[SOFT_JUMPS_USER]->filled_count = SOFT_JUMPS_LISTED + 1;
+	forget(cpu, 1);
 	b->once = b->young.code;
 	b->code_used = b->young.code + SOFT_BLOCK_ROOM;
 	b->block_used = from->block;

@@ -65,10 +65,11 @@
 #define SOFT_CACHE_DEFAULT (64u << 20)
 #define SOFT_CACHE_LEAST   (1u << 20)
 /* One jump cache for each privilege, and one of a clone's own for the kernel: what its parent had stays where it is, shared.
- * The one for user code is emptied with each change of the address space. */
+ * The one for user code is emptied with each change of the address space, and a clone uses a part of it. */
 enum soft_jump_cache { SOFT_JUMPS_KERNEL, SOFT_JUMPS_USER, SOFT_JUMPS_YOUNG, SOFT_JUMP_CACHES };
 #define SOFT_JUMP_SETS       (1u << 14) /* of the kernel's: with half as many, an idle kernel's wake-up misses five times, not twice */
-#define SOFT_JUMP_SETS_SMALL (1u << 11)
+#define SOFT_JUMP_SETS_USER  (1u << 13)
+#define SOFT_JUMP_SETS_SMALL (1u << 11) /* of a clone's: each set that is used costs it a page */
 #define SOFT_NONE          UINT32_MAX
 
 enum soft_mode {

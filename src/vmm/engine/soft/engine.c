@@ -149,7 +149,8 @@ static void reset(struct ft_engine *engine, const struct ft_engine_options *opti
 	cpu->tlb_bits = bits < TLB_LEAST ? TLB_LEAST : bits > SOFT_TLB_BITS_MAX ? SOFT_TLB_BITS_MAX : bits;
 	cpu->tlb_mask = ((1ull << cpu->tlb_bits) - 1) << 12;
 	cpu->jump_mask[SOFT_JUMPS_KERNEL] = SOFT_JUMP_SETS - 1;
-	cpu->jump_mask[SOFT_JUMPS_USER] = cpu->jump_mask[SOFT_JUMPS_YOUNG] = SOFT_JUMP_SETS_SMALL - 1;
+	cpu->jump_mask[SOFT_JUMPS_USER] = SOFT_JUMP_SETS_USER - 1;
+	cpu->jump_mask[SOFT_JUMPS_YOUNG] = SOFT_JUMP_SETS_SMALL - 1;
 	cpu->bit_mask[0] = 15;
 	cpu->bit_mask[1] = 31;
 	cpu->bit_mask[2] = 63;
