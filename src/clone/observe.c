@@ -29,11 +29,12 @@ void ft_observe_begin(struct ft_observer *o, const struct ft_observe_source *sou
 
 void ft_observe_become_clone(struct ft_observer *o, struct ft_report *report)
 {
+	/* Only a clone has noted faults. */
+	for (unsigned i = 0; o->clone && i < FT_PROCESS_BUCKETS * FT_PROCESS_WAYS; i++)
+		o->processes.entries[i].faulted = false;
 	o->report = report;
 	o->clone = true;
 	o->line_length = 0;
-	for (unsigned i = 0; i < FT_PROCESS_BUCKETS * FT_PROCESS_WAYS; i++)
-		o->processes.entries[i].faulted = false;
 }
 
 /* ---- Calls under way ---------------------------------------------------------------------------------------- */

@@ -107,6 +107,7 @@ void ft_witness_live(struct ft_witness *witness, struct ft_machine *m, struct ft
 void ft_witness_clone(struct ft_witness *witness, struct ft_report *report)
 {
 	ft_observe_become_clone(&witness->observer, report);
+	witness->m->engine_ops->part(witness->m->engine);
 	witness->m->hooks.mask = CLONE;
 	ft_memory_mark(&witness->m->ram);
 	witness->m->engine_ops->observe(witness->m->engine);

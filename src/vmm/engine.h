@@ -80,6 +80,10 @@ struct ft_engine_ops {
 	 * at again before it runs (hook exec_page). After a fork, and when hooks change. */
 	void (*observe)(struct ft_engine *engine);
 
+	/* This process is a fork that does not live for long: what the engine makes from here on is kept apart from what it shares
+	 * with its parent, so that it is not copied. Changes nothing but the time that takes. */
+	void (*part)(struct ft_engine *engine);
+
 	/* Everything that is the engine's and not the guest's is dropped (translations, TLB): must change nothing but what is
 	 * said at the top. */
 	void (*flush)(struct ft_engine *engine);

@@ -119,5 +119,6 @@ const struct ft_engine_ops scripted_engine = {
     .get = get,
     .peek_in = peek_in,
     .observe = nothing,
+    .part = nothing,
     .flush = nothing,
 };

@@ -83,6 +83,7 @@ static void hand_over(struct run *r)
 	pid_t child = fork();
 	if (child == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		r->m->engine_ops->part(r->m->engine);
 		if (r->way->storm)
 			start_storm(r->m);
 		return;

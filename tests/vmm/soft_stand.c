@@ -78,6 +78,11 @@ void soft_jumps_flush_space(struct soft_cpu *cpu)
 	stand->jump_flushes++;
 }
 
+void soft_jumps_flush_page(struct soft_cpu *cpu, uint64_t va)
+{
+	stand->jump_flushes++;
+}
+
 static void saw_syscall(void *context, uint64_t nr, const uint64_t args[6], uint64_t rip, uint64_t rsp)
 {
 	stand->hook_syscalls++;

@@ -33,25 +33,36 @@ static int translate(struct soft_cpu *cpu, struct soft_block *block, const uint8
 /* ---- Hash ---------------------------------------------------------------------------------------------------- */
 
 /* Well mixed on purpose: code addresses share most of their bits. */
-static uint32_t hash_of(const struct soft_blocks *b, uint64_t rip, uint64_t gpa, uint8_t mode)
+static uint32_t hash_of(uint64_t rip, uint64_t gpa, uint8_t mode)
 {
 	uint64_t x = (rip ^ gpa << 20 ^ (uint64_t)mode << 60) * 0x9e3779b97f4a7c15ull;
 	x ^= x >> 32;
 	x *= 0xd6e8feb86659fd93ull;
-	return (uint32_t)(x >> 32) & b->hash_mask;
+	return (uint32_t)(x >> 32);
+}
+
+static bool is_young(const struct soft_blocks *b, uint32_t index)
+{
+	return b->young.block && index >= b->young.block;
+}
+
+static uint32_t *head_of(struct soft_blocks *b, uint32_t hash, bool young)
+{
+	return young ? &b->young.hash[hash % SOFT_YOUNG_HASH] : &b->hash[hash & b->hash_mask];
 }
 
 static void hash_insert(struct soft_blocks *b, struct soft_block *block)
 {
-	uint32_t *head = &b->hash[hash_of(b, block->rip, block->gpa, block->mode)];
+	uint32_t index = soft_block_index(b, block);
+	uint32_t *head = head_of(b, hash_of(block->rip, block->gpa, block->mode), is_young(b, index));
 	block->next_hash = *head;
-	*head = soft_block_index(b, block);
+	*head = index;
 }
 
 static void hash_remove(struct soft_blocks *b, const struct soft_block *block)
 {
-	uint32_t *at = &b->hash[hash_of(b, block->rip, block->gpa, block->mode)],
-		 index = soft_block_index(b, block);
+	uint32_t index = soft_block_index(b, block);
+	uint32_t *at = head_of(b, hash_of(block->rip, block->gpa, block->mode), is_young(b, index));
 	while (*at != SOFT_NONE && *at != index)
 		at = &b->block[*at].next_hash;
 	if (*at == index)
@@ -113,16 +124,19 @@ static void drop_in_page(struct soft_cpu *cpu, uint64_t page, uint32_t low, uint
 
 /* ---- Fetching ------------------------------------------------------------------------------------------------- */
 
-static void jumps_clear(struct soft_jumps *j)
+static void jumps_clear(struct soft_cpu *cpu, enum soft_jump_cache cache)
 {
+	struct soft_jumps *j = cpu->blocks->jumps[cache];
 	if (j->filled_count <= SOFT_JUMPS_LISTED) {
 		for (uint32_t i = 0; i < j->filled_count; i++)
-			j->tag[j->filled[i]] = 0;
+			j->set[j->filled[i]][0].tag = j->set[j->filled[i]][1].tag = 0;
 	} else {
-		soft_zero(j->tag, sizeof(j->tag));
+		soft_zero(j->set, (cpu->jump_mask[cache] + 1) * sizeof(j->set[0]));
 	}
-	j->tag[0] = 1;
+	j->set[0][0].tag = j->set[0][1].tag = 1;
 	j->filled_count = 0;
+	j->first = UINT64_MAX;
+	j->last = 0;
 	j->local = false;
 }
 
@@ -134,7 +148,9 @@ static void fetch_clear(struct soft_blocks *b, unsigned user)
 
 static void forget(struct soft_cpu *cpu, unsigned user)
 {
-	jumps_clear(cpu->blocks->jumps[user]);
+	jumps_clear(cpu, user ? SOFT_JUMPS_USER : SOFT_JUMPS_KERNEL);
+	if (!user)
+		jumps_clear(cpu, SOFT_JUMPS_YOUNG);
 	fetch_clear(cpu->blocks, user);
 }
 
@@ -149,6 +165,17 @@ void soft_jumps_flush_space(struct soft_cpu *cpu)
 	forget(cpu, 1);
 	if (cpu->blocks->jumps[0]->local)
 		forget(cpu, 0);
+}
+
+void soft_jumps_flush_page(struct soft_cpu *cpu, uint64_t va)
+{
+	/* A page has 1 GiB at most. */
+	uint64_t low = va & ~((1ull << 30) - 1), high = low | ((1ull << 30) - 1);
+	fetch_clear(cpu->blocks, 0);
+	fetch_clear(cpu->blocks, 1);
+	for (unsigned cache = 0; cache < SOFT_JUMP_CACHES; cache++)
+		if (cpu->blocks->jumps[cache]->first <= high && cpu->blocks->jumps[cache]->last >= low)
+			jumps_clear(cpu, (enum soft_jump_cache)cache);
 }
 
 static bool told(const struct soft_blocks *b, uint64_t page)
@@ -210,10 +237,10 @@ bool soft_peek_code(struct soft_cpu *cpu, uint64_t rip, uint8_t *byte)
 
 static bool room(const struct soft_blocks *b)
 {
-	return b->code_used + SOFT_BLOCK_ROOM <= b->code_size && b->block_used < b->block_most &&
-	       b->place_used + SOFT_BLOCK_MOST <= b->place_most &&
-	       b->link_used + 4 * SOFT_BLOCK_MOST <= b->link_most &&
-	       b->record_used + SOFT_BLOCK_MOST <= b->record_most;
+	const struct soft_room *most = &b->most[b->young.block != 0];
+	return b->code_used + SOFT_BLOCK_ROOM <= most->code && b->block_used < most->block &&
+	       b->place_used + SOFT_BLOCK_MOST <= most->place && b->link_used + 4 * SOFT_BLOCK_MOST <= most->link &&
+	       b->record_used + SOFT_BLOCK_MOST <= most->record;
 }
 
 void soft_block_flush(struct soft_cpu *cpu)
@@ -229,6 +256,8 @@ void soft_block_flush(struct soft_cpu *cpu)
 	b->block_used = b->place_used = b->link_used = b->record_used = 0;
 	for (uint64_t i = 0; i <= b->hash_mask; i++)
 		b->hash[i] = SOFT_NONE;
+	b->young.code = b->young.block = 0;
+	b->once = b->once_home;
 	/* What is written from now on is not seen here, so nothing told is known to be as it was. */
 	soft_zero(b->told, (b->pages + 7) / 8);
 	b->invalidated = true;
@@ -273,25 +302,40 @@ static const struct soft_block *fail(int result, bool *error)
 	return NULL;
 }
 
-const struct soft_block *soft_block_find(struct soft_cpu *cpu, uint64_t rip, uint8_t mode, bool *error)
+/* The block in one of the hash tables; NULL: it is not there, or with *faulted set a fault is pending. */
+static const struct soft_block *look_up(struct soft_cpu *cpu, uint64_t rip, uint64_t gpa, uint8_t mode, bool young, bool *faulted)
 {
 	struct soft_blocks *b = cpu->blocks;
-	struct soft_fetch f, second;
-	*error = false;
-	if (!fetch(cpu, rip, &f))
-		return NULL;
-	uint64_t gpa = f.gpa | (rip & PAGE_MASK);
-	for (uint32_t n = b->hash[hash_of(b, rip, gpa, mode)]; n != SOFT_NONE; n = b->block[n].next_hash) {
+	struct soft_fetch second;
+	for (uint32_t n = *head_of(b, hash_of(rip, gpa, mode), young); n != SOFT_NONE; n = b->block[n].next_hash) {
 		const struct soft_block *block = &b->block[n];
 		if (block->rip != rip || block->gpa != gpa || block->mode != mode)
 			continue;
 		if (block->gpa2 == UINT64_MAX)
 			return block;
-		if (!fetch(cpu, (rip | PAGE_MASK) + 1, &second))
+		*faulted = !fetch(cpu, (rip | PAGE_MASK) + 1, &second);
+		if (*faulted)
 			return NULL;
 		if (second.gpa == block->gpa2)
 			return block;
 	}
+	return NULL;
+}
+
+const struct soft_block *soft_block_find(struct soft_cpu *cpu, uint64_t rip, uint8_t mode, bool *error)
+{
+	struct soft_blocks *b = cpu->blocks;
+	struct soft_fetch f;
+	*error = false;
+	if (!fetch(cpu, rip, &f))
+		return NULL;
+	uint64_t gpa = f.gpa | (rip & PAGE_MASK);
+	bool faulted = false;
+	const struct soft_block *found = b->young.block ? look_up(cpu, rip, gpa, mode, true, &faulted) : NULL;
+	if (!found && !faulted)
+		found = look_up(cpu, rip, gpa, mode, false, &faulted);
+	if (found || faulted)
+		return found;
 	if (!room(b))
 		soft_block_flush(cpu);
 	struct soft_block *block = &b->block[b->block_used];
@@ -333,12 +377,15 @@ uint8_t soft_block_mode(const struct soft_cpu *cpu)
 			 (cpu->cr0 & (CR0_TS | CR0_EM) ? SOFT_MODE_NO_FPU : 0));
 }
 
-void soft_block_link(struct soft_cpu *cpu, const struct soft_link *link, const struct soft_block *to)
+void soft_block_link(struct soft_cpu *cpu, uint32_t link, const struct soft_block *to)
 {
+	struct soft_blocks *b = cpu->blocks;
 	/* A block that crosses is valid only while the next page is what it was: never without asking. */
 	if (to->gpa2 != UINT64_MAX || to->dropped)
 		return;
-	emit_patch(cpu->blocks->code + link->site, cpu->blocks->code + to->entry);
+	if (b->link[link].site < b->young.code && ++b->young.links[link % SOFT_YOUNG_LINKS] < SOFT_YOUNG_PATIENCE)
+		return;
+	emit_patch(b->code + b->link[link].site, b->code + to->entry);
 }
 
 void soft_block_redirect(struct soft_cpu *cpu, const struct soft_block *from, const struct soft_block *to)
@@ -352,10 +399,18 @@ void soft_block_redirect(struct soft_cpu *cpu, const struct soft_block *from, co
 
 void soft_block_cache_jump(struct soft_cpu *cpu, const struct soft_block *to)
 {
-	struct soft_jumps *j = cpu->blocks->jumps[to->mode & SOFT_MODE_USER];
-	uint32_t i = (uint32_t)(to->rip & cpu->jump_mask);
-	j->tag[i] = -to->rip;
-	j->target[i] = (uint64_t)(uintptr_t)(cpu->blocks->code + to->entry);
+	enum soft_jump_cache cache = to->mode & SOFT_MODE_USER	  ? SOFT_JUMPS_USER
+				     : cpu->blocks->young.block ? SOFT_JUMPS_YOUNG
+								: SOFT_JUMPS_KERNEL;
+	struct soft_jumps *j = cpu->blocks->jumps[cache];
+	uint32_t i = (uint32_t)(to->rip & cpu->jump_mask[cache]);
+	struct soft_jump *way = j->set[i];
+	way[1] = way[0];
+	way[0] = (struct soft_jump){-to->rip, (uint64_t)(uintptr_t)(cpu->blocks->code + to->entry)};
+	if (to->rip < j->first)
+		j->first = to->rip;
+	if (to->rip > j->last)
+		j->last = to->rip;
 	if (j->filled_count < SOFT_JUMPS_LISTED)
 		j->filled[j->filled_count] = (uint16_t)i;
 	j->filled_count += j->filled_count <= SOFT_JUMPS_LISTED;
@@ -369,13 +424,14 @@ const struct soft_place *soft_block_places(const struct soft_blocks *b, const st
 const struct soft_block *soft_block_at(const struct soft_blocks *b, const void *host)
 {
 	const uint8_t *at = host;
-	if (at < b->code || at >= b->code + b->code_size)
+	if (at < b->code || at >= b->code + b->most[1].code)
 		return NULL;
 	uint32_t offset = (uint32_t)(at - b->code);
 	if (offset >= b->once && offset < b->once + SOFT_BLOCK_ROOM)
 		return &b->once_block;
 	/* Blocks lie in the cache in the order in which they were made. */
-	uint32_t low = 0, high = b->block_used;
+	bool young = offset >= b->young.code;
+	uint32_t low = young ? b->young.block : 0, first = low, high = young ? b->block_used : b->young.block_end;
 	while (low < high) {
 		uint32_t middle = low + (high - low) / 2;
 		if (b->block[middle].entry - SOFT_RESUME <= offset)
@@ -383,7 +439,7 @@ const struct soft_block *soft_block_at(const struct soft_blocks *b, const void *
 		else
 			high = middle;
 	}
-	if (!low)
+	if (low == first)
 		return NULL;
 	const struct soft_block *block = &b->block[low - 1];
 	return offset < block->entry - SOFT_RESUME + block->size ? block : NULL;
@@ -419,4 +475,30 @@ void soft_block_observe(struct soft_cpu *cpu)
 	soft_tlb_drop_grants(cpu);
 	soft_zero(cpu->blocks->told, (cpu->blocks->pages + 7) / 8);
 	forget(cpu, 1);
+}
+
+/* ---- Apart from the parent --------------------------------------------------------------------------------------- */
+
+void soft_block_part(struct soft_cpu *cpu)
+{
+	struct soft_blocks *b = cpu->blocks;
+	if (b->young.block)
+		return;
+	const struct soft_room *from = &b->most[0];
+	b->young.code = b->most[1].code - SOFT_YOUNG_CODE;
+	b->young.block = from->block;
+	b->young.block_end = b->block_used;
+	for (uint32_t i = 0; i < SOFT_YOUNG_HASH; i++)
+		b->young.hash[i] = SOFT_NONE;
+	soft_zero(b->young.links, sizeof(b->young.links));
+	/* Sets beyond the mask stay as they are: nothing looks there again. */
+	cpu->jump_mask[SOFT_JUMPS_USER] = SOFT_JUMP_SETS_SMALL - 1;
+	b->jumps[SOFT_JUMPS_USER]->filled_count = SOFT_JUMPS_LISTED + 1;
+	forget(cpu, 1);
+	b->once = b->young.code;
+	b->code_used = b->young.code + SOFT_BLOCK_ROOM;
+	b->block_used = from->block;
+	b->place_used = from->place;
+	b->link_used = from->link;
+	b->record_used = from->record;
 }

@@ -64,8 +64,12 @@
 #define SOFT_BLOCK_ROOM    (32u << 10) /* no block is larger */
 #define SOFT_CACHE_DEFAULT (64u << 20)
 #define SOFT_CACHE_LEAST   (1u << 20)
-#define SOFT_JUMP_BITS     14u /* a boot misses 2.7 times as often with 12 */
-#define SOFT_JUMPS         (1u << SOFT_JUMP_BITS)
+/* One jump cache for each privilege, and one of a clone's own for the kernel: what its parent had stays where it is, shared.
+ * The one for user code is emptied with each change of the address space, and a clone uses a part of it. */
+enum soft_jump_cache { SOFT_JUMPS_KERNEL, SOFT_JUMPS_USER, SOFT_JUMPS_YOUNG, SOFT_JUMP_CACHES };
+#define SOFT_JUMP_SETS       (1u << 14) /* of the kernel's: with half as many, an idle kernel's wake-up misses five times, not twice */
+#define SOFT_JUMP_SETS_USER  (1u << 13)
+#define SOFT_JUMP_SETS_SMALL (1u << 11) /* of a clone's: each set that is used costs it a page */
 #define SOFT_NONE          UINT32_MAX
 
 enum soft_mode {
@@ -151,12 +155,18 @@ struct soft_record {
 #define SOFT_RAISE_SSE   0xfe        /* #UD or #NM, by CR0 */
 #define SOFT_RECORD_ONCE 0x80000000u /* a record of the once block */
 
+/* Two ways: with one, targets whose addresses share their low bits take turns, and each turn is an exit to C. An idle kernel's
+ * timers alone had 26 such exits a wake-up. A set is half a cache line. */
+struct soft_jump {
+	uint64_t tag; /* -RIP; empty: 0, in the first set: 1 */
+	uint64_t target;
+};
 #define SOFT_JUMPS_LISTED 2048u
 struct soft_jumps {
-	uint64_t tag[SOFT_JUMPS]; /* -RIP; empty: 0, in [0]: 1 */
-	uint64_t target[SOFT_JUMPS];
-	uint16_t filled[SOFT_JUMPS_LISTED]; /* since the last flush, while they fit: makes it cheap */
+	struct soft_jump set[SOFT_JUMP_SETS][2];
+	uint16_t filled[SOFT_JUMPS_LISTED]; /* sets, since the last flush, while they fit: makes it cheap */
 	uint32_t filled_count;
+	uint64_t first, last; /* all RIPs that are there lie between */
 	bool local; /* there are targets in pages that are not global */
 };
 
@@ -168,26 +178,47 @@ struct soft_fetch {
 	bool mixed; /* partly a file's, partly what user code wrote: observers care where in it code runs */
 };
 
+/* Bytes of code, and entries of the tables. */
+struct soft_room {
+	uint32_t code, block, place, link, record;
+};
+
+#define SOFT_YOUNG_CODE  (8u << 20) /* of a clone: a CGI program's trial makes one of these */
+#define SOFT_YOUNG_HASH  4096u
+#define SOFT_YOUNG_LINKS 256u
+/* A link in code that is shared is patched only when it has cost more in exits than the copy of its page and the end of the
+ * huge page around it will. */
+#define SOFT_YOUNG_PATIENCE 1000u
+
 struct soft_blocks {
 	uint8_t
 	    *map; /* one mapping: guards, struct soft_cpu, TLBs, jump caches, code; then what describes it */
 	uint64_t map_size;
 	uint8_t *code;
-	uint32_t code_size, code_first, code_used;
-	uint32_t once; /* room for SOFT_MODE_ONCE */
+	struct soft_room most[2]; /* what is there; with what is kept for clones behind it */
+	uint32_t code_first, code_used;
+	uint32_t once, once_home; /* room for SOFT_MODE_ONCE; where it is when nothing is apart */
 	uint32_t thunk[SOFT_THUNKS], thunk_end;
-	struct soft_jumps *jumps[2];
+	struct soft_jumps *jumps[SOFT_JUMP_CACHES];
 	struct soft_fetch fetch[2][SOFT_FETCHES];
 
 	struct soft_block *block;
-	uint32_t block_used, block_most;
+	uint32_t block_used;
 	struct soft_place *place;
-	uint32_t place_used, place_most;
+	uint32_t place_used;
 	struct soft_link *link;
-	uint32_t link_used, link_most;
+	uint32_t link_used;
 	struct soft_record *record;
-	uint32_t record_used, record_most;
+	uint32_t record_used;
 	uint32_t *hash, hash_mask;
+	/* What a clone translates is kept apart from what it has from its parent (soft_block_part): all that lies below is left as
+	 * it is, as far as that can be, so that the two go on sharing it, in huge pages. All 0: nothing is apart. */
+	struct {
+		uint32_t code, block; /* the first of the clone's own; 0: nothing is apart */
+		uint32_t block_end;   /* end of the parent's */
+		uint32_t hash[SOFT_YOUNG_HASH];
+		uint16_t links[SOFT_YOUNG_LINKS]; /* how often links in the parent's code were taken */
+	} young;
 	uint32_t *page; /* first block of each page of RAM */
 	uint8_t *told;  /* a bit a page: exec_page was called */
 	uint64_t pages;
@@ -223,11 +254,13 @@ const struct soft_block *soft_block_once(struct soft_cpu *cpu, uint64_t rip, uin
 bool soft_peek_code(struct soft_cpu *cpu, uint64_t rip, uint8_t *byte);
 
 uint8_t soft_block_mode(const struct soft_cpu *cpu);
-void soft_block_link(struct soft_cpu *cpu, const struct soft_link *link, const struct soft_block *to);
+void soft_block_link(struct soft_cpu *cpu, uint32_t link, const struct soft_block *to);
 /* Whoever still jumps to the dropped block `from` goes to `to`, its successor. */
 void soft_block_redirect(struct soft_cpu *cpu, const struct soft_block *from, const struct soft_block *to);
 void soft_block_cache_jump(struct soft_cpu *cpu, const struct soft_block *to);
 void soft_block_observe(struct soft_cpu *cpu);
+/* This process is a fork: from here on its translations are kept apart. */
+void soft_block_part(struct soft_cpu *cpu);
 void soft_block_flush(struct soft_cpu *cpu); /* all translations */
 void soft_block_drop_page(struct soft_cpu *cpu, uint64_t page);
 

@@ -51,10 +51,10 @@ enum soft_vector {
 #define SOFT_HOT 140
 
 struct soft_cpu {
-	uint64_t unreachable[3]; /* out of disp8's reach, and what makes RSP 12 (mod 64) */
+	uint64_t unreachable[4]; /* out of disp8's reach, and what makes RSP 12 (mod 64) */
 	uint64_t count;          /* -(instructions that may still run behind the current block) - 1: below 0 while all is
 	                            well; instructions done = limit + count + 1 - rest of the block */
-	uint64_t tlb_mask, jump_mask;
+	uint64_t tlb_mask;
 	uint64_t spill[3];       /* of registers that translated code borrows for one instruction */
 	uint64_t delta, address; /* slow path: host address - guest address; guest address */
 	uint64_t host_sp;
@@ -96,6 +96,7 @@ struct soft_cpu {
 	bool intel; /* the host's processor: where Intel's and AMD's differ, the guest gets what it would do */
 	volatile int stop; /* engine ops stop() */
 
+	uint64_t jump_mask[3];      /* by enum soft_jump_cache: of its sets */
 	uint64_t canonical_mask[2]; /* pext masks: bits 47 to 63; of their sum with 1, all but what is canonical */
 
 	/* run.c */
@@ -225,6 +226,9 @@ void soft_code_write(struct soft_cpu *cpu, uint64_t gpa, uint32_t size);
 void soft_jumps_flush(struct soft_cpu *cpu);
 /* As above, but what is reached through global pages stays (CR3 writes). */
 void soft_jumps_flush_space(struct soft_cpu *cpu);
+/* As above, but what is reached through other pages than va's stays (INVLPG; SDM Vol. 3A 4.10.4.1): a process that gives memory
+ * back does not empty the kernel's. */
+void soft_jumps_flush_page(struct soft_cpu *cpu, uint64_t va);
 
 /* ---- Towards the machine, FPU state saved (bus.c) ----------------------------------------------------------------- */
 

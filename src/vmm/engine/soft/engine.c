@@ -33,25 +33,29 @@ static uint8_t *carve(uint8_t **cursor, uint64_t size, int protection)
 
 /* How much of everything a code cache of `code` bytes needs; measured averages, with room to spare: when one runs out,
  * all is flushed. */
+static struct soft_room room_for(uint32_t code)
+{
+	return (struct soft_room){code, code / 256, code / 40 + SOFT_BLOCK_MOST, code / 128 + 8 * SOFT_BLOCK_MOST,
+				  code / 512 + 2 * SOFT_BLOCK_MOST};
+}
+
 static void plan(struct soft_blocks *b, uint32_t code)
 {
-	b->code_size = code;
-	b->block_most = code / 256;
-	b->place_most = code / 40 + SOFT_BLOCK_MOST;
-	b->link_most = code / 128 + 8 * SOFT_BLOCK_MOST;
-	b->record_most = code / 512 + 2 * SOFT_BLOCK_MOST;
+	struct soft_room own = room_for(code), young = room_for(SOFT_YOUNG_CODE);
+	b->most[0] = own;
+	b->most[1] = (struct soft_room){(uint32_t)up(own.code, HUGE) + young.code, own.block + young.block, own.place + young.place,
+					own.link + young.link, own.record + young.record};
 	b->hash_mask = 1;
-	while (b->hash_mask < b->block_most)
+	while (b->hash_mask < own.block)
 		b->hash_mask = b->hash_mask << 1 | 1;
 }
 
 static uint64_t tables_size(const struct soft_blocks *b)
 {
-	return up((uint64_t)b->block_most * sizeof(*b->block), 64) +
-	       up((uint64_t)b->place_most * sizeof(*b->place), 64) +
-	       up((uint64_t)b->link_most * sizeof(*b->link), 64) +
-	       up((uint64_t)b->record_most * sizeof(*b->record), 64) +
-	       up(((uint64_t)b->hash_mask + 1) * 4, 64) + up(b->pages * 4, 64) + up((b->pages + 7) / 8, 64);
+	const struct soft_room *most = &b->most[1];
+	return up((uint64_t)most->block * sizeof(*b->block), 64) + up((uint64_t)most->place * sizeof(*b->place), 64) +
+	       up((uint64_t)most->link * sizeof(*b->link), 64) + up((uint64_t)most->record * sizeof(*b->record), 64) + HUGE +
+	       up(((uint64_t)b->hash_mask + 1) * 4, 64) + HUGE + up(b->pages * 4, 64) + up((b->pages + 7) / 8, 64);
 }
 
 static void *take(uint8_t **cursor, uint64_t size)
@@ -63,11 +67,15 @@ static void *take(uint8_t **cursor, uint64_t size)
 
 static void lay_tables(struct soft_blocks *b, uint8_t *at)
 {
-	b->block = take(&at, (uint64_t)b->block_most * sizeof(*b->block));
-	b->place = take(&at, (uint64_t)b->place_most * sizeof(*b->place));
-	b->link = take(&at, (uint64_t)b->link_most * sizeof(*b->link));
-	b->record = take(&at, (uint64_t)b->record_most * sizeof(*b->record));
+	const struct soft_room *most = &b->most[1];
+	b->block = take(&at, (uint64_t)most->block * sizeof(*b->block));
+	b->place = take(&at, (uint64_t)most->place * sizeof(*b->place));
+	b->link = take(&at, (uint64_t)most->link * sizeof(*b->link));
+	b->record = take(&at, (uint64_t)most->record * sizeof(*b->record));
+	/* What clones write does not lie in a huge page with what they only read. */
+	at = (uint8_t *)(uintptr_t)up((uint64_t)(uintptr_t)at, HUGE);
 	b->hash = take(&at, ((uint64_t)b->hash_mask + 1) * 4);
+	at = (uint8_t *)(uintptr_t)up((uint64_t)(uintptr_t)at, HUGE);
 	b->page = take(&at, b->pages * 4);
 	b->told = take(&at, (b->pages + 7) / 8);
 }
@@ -79,7 +87,7 @@ static int map(struct ft_engine *engine)
 	struct soft_blocks *b = &engine->blocks;
 	/* Whole huge pages: what is left over would be hundreds of small ones for each fork to copy. */
 	uint64_t tables = up(tables_size(b), HUGE);
-	b->map_size = 4ull * HUGE + b->code_size + GUARD + HUGE + tables + GUARD;
+	b->map_size = 4ull * HUGE + b->most[1].code + GUARD + HUGE + tables + GUARD;
 	b->map = mmap(NULL, b->map_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (b->map == MAP_FAILED) {
 		b->map = NULL;
@@ -89,17 +97,17 @@ static int map(struct ft_engine *engine)
 	engine->cpu = (void *)carve(&at, sizeof(struct soft_cpu), PROT_READ | PROT_WRITE);
 	uint8_t *tlb[2] = {carve(&at, sizeof(struct soft_tlb), PROT_READ | PROT_WRITE),
 			   carve(&at, sizeof(struct soft_tlb), PROT_READ | PROT_WRITE)};
-	for (unsigned i = 0; i < 2; i++)
+	for (unsigned i = 0; i < SOFT_JUMP_CACHES; i++)
 		b->jumps[i] = (void *)carve(&at, sizeof(struct soft_jumps), PROT_READ | PROT_WRITE);
 	at = (uint8_t *)(uintptr_t)up((uint64_t)(uintptr_t)at, HUGE);
-	b->code = carve(&at, b->code_size, PROT_READ | PROT_WRITE | PROT_EXEC);
+	b->code = carve(&at, b->most[1].code, PROT_READ | PROT_WRITE | PROT_EXEC);
 	at = (uint8_t *)(uintptr_t)up((uint64_t)(uintptr_t)at, HUGE);
 	uint8_t *rest = carve(&at, tables, PROT_READ | PROT_WRITE);
-	if (!engine->cpu || !tlb[0] || !tlb[1] || !b->jumps[0] || !b->jumps[1] || !b->code || !rest)
+	if (!engine->cpu || !tlb[0] || !tlb[1] || !b->jumps[0] || !b->jumps[1] || !b->jumps[2] || !b->code || !rest)
 		return -errno;
 	engine->cpu->tlb[0] = (void *)tlb[0];
 	engine->cpu->tlb[1] = (void *)tlb[1];
-	madvise(b->code, b->code_size, MADV_HUGEPAGE);
+	madvise(b->code, b->most[1].code, MADV_HUGEPAGE);
 	madvise(rest, tables, MADV_HUGEPAGE);
 	lay_tables(b, rest);
 	return 0;
@@ -140,7 +148,9 @@ static void reset(struct ft_engine *engine, const struct ft_engine_options *opti
 	uint32_t bits = options->tlb_bits ? options->tlb_bits : TLB_BITS;
 	cpu->tlb_bits = bits < TLB_LEAST ? TLB_LEAST : bits > SOFT_TLB_BITS_MAX ? SOFT_TLB_BITS_MAX : bits;
 	cpu->tlb_mask = ((1ull << cpu->tlb_bits) - 1) << 12;
-	cpu->jump_mask = SOFT_JUMPS - 1;
+	cpu->jump_mask[SOFT_JUMPS_KERNEL] = SOFT_JUMP_SETS - 1;
+	cpu->jump_mask[SOFT_JUMPS_USER] = SOFT_JUMP_SETS_USER - 1;
+	cpu->jump_mask[SOFT_JUMPS_YOUNG] = SOFT_JUMP_SETS_SMALL - 1;
 	cpu->bit_mask[0] = 15;
 	cpu->bit_mask[1] = 31;
 	cpu->bit_mask[2] = 63;
@@ -162,7 +172,7 @@ static void reset(struct ft_engine *engine, const struct ft_engine_options *opti
 	b->verify = options->verify;
 	memset(b->page, 0xff, b->pages * 4);
 	soft_thunks_make(cpu);
-	b->once = (uint32_t)up(b->thunk_end, 64);
+	b->once = b->once_home = (uint32_t)up(b->thunk_end, 64);
 	b->code_first = b->once + SOFT_BLOCK_ROOM;
 	soft_tlb_flush(cpu, false);
 	soft_block_flush(cpu);
@@ -412,6 +422,11 @@ static void observe(struct ft_engine *engine)
 	soft_block_observe(engine->cpu);
 }
 
+static void part(struct ft_engine *engine)
+{
+	soft_block_part(engine->cpu);
+}
+
 static void flush(struct ft_engine *engine)
 {
 	soft_tlb_flush(engine->cpu, false);
@@ -429,5 +444,6 @@ const struct ft_engine_ops ft_engine_soft = {
     .peek = peek,
     .peek_in = peek_in,
     .observe = observe,
+    .part = part,
     .flush = flush,
 };

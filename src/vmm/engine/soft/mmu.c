@@ -421,7 +421,7 @@ void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t va)
 {
 	for (unsigned user = 0; user < 2; user++)
 		flush_around(cpu, cpu->tlb[user], va);
-	soft_jumps_flush(cpu);
+	soft_jumps_flush_page(cpu, va);
 }
 
 void soft_tlb_protect(struct soft_cpu *cpu, uint64_t gpa)

@@ -301,7 +301,7 @@ static bool run_translated(struct soft_cpu *cpu)
 		if (!block)
 			break;
 		if (!slow && link != SOFT_NONE && b->flushes == flushes)
-			soft_block_link(cpu, &b->link[link], block);
+			soft_block_link(cpu, link, block);
 		if (!slow && replaced != SOFT_NONE && b->flushes == flushes)
 			soft_block_redirect(cpu, &b->block[replaced], block);
 		if (!slow && jumped)

@@ -47,7 +47,7 @@ static void handle(int number, siginfo_t *info, void *context)
 	ucontext_t *uc = context;
 	struct soft_cpu *cpu = running;
 	const uint8_t *at = (const uint8_t *)(uintptr_t)uc->uc_mcontext.gregs[REG_RIP];
-	if (cpu && at >= cpu->blocks->code && at < cpu->blocks->code + cpu->blocks->code_size) {
+	if (cpu && at >= cpu->blocks->code && at < cpu->blocks->code + cpu->blocks->most[1].code) {
 		take_exception(cpu, uc, at);
 		return;
 	}

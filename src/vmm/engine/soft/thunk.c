@@ -121,22 +121,45 @@ static void leave(struct emit *e, enum soft_leave reason, int argument)
 	back_to_caller(e);
 }
 
+/* RCX: four times the set of R15's target, to be scaled by 8. */
+static void lookup_set(struct emit *e, enum soft_jump_cache cache)
+{
+	struct emit_memory mask = slot(offsetof(struct soft_cpu, jump_mask) + 8 * (size_t)cache, 0);
+	struct emit_memory four = {R_NONE, R_RCX, 2, 0};
+	emit_pext(e, R_RCX, R_R15, mask);
+	emit_lea(e, R_RCX, four);
+}
+
 static void lookup(struct emit *e, const struct soft_cpu *cpu, unsigned user, const uint8_t *miss)
 {
 	const uint8_t *hot = (const uint8_t *)cpu + SOFT_HOT;
-	const struct soft_jumps *jumps = cpu->blocks->jumps[user];
-	struct emit_memory tag = {R_RSP, R_RCX, 3, (int32_t)((const uint8_t *)jumps->tag - hot)};
-	struct emit_memory target = {R_RSP, R_RCX, 3, (int32_t)((const uint8_t *)jumps->target - hot)};
+	/* A clone's own cache is empty in its parent, which does not miss often. */
+	const struct {
+		enum soft_jump_cache cache;
+		unsigned way;
+	} places[] = {{user ? SOFT_JUMPS_USER : SOFT_JUMPS_KERNEL, 0}, {user ? SOFT_JUMPS_USER : SOFT_JUMPS_KERNEL, 1},
+		      {SOFT_JUMPS_YOUNG, 0}, {SOFT_JUMPS_YOUNG, 1}};
+	unsigned count = user ? 2 : 4;
 	struct emit_memory sum = {R_RCX, R_R15, 0, 0};
-	emit_pext(e, R_RCX, R_R15, SLOT(jump_mask));
-	emit_load(e, R_RCX, tag);
-	emit_lea(e, R_RCX, sum);
-	uint8_t *hit = emit_jrcxz(e);
+	uint8_t *hit[4];
+	_Static_assert(sizeof(cpu->blocks->jumps[0]->set[0]) == 32, "what RCX is scaled to");
+	for (unsigned i = 0; i < count; i++) {
+		const struct soft_jump *way = &cpu->blocks->jumps[places[i].cache]->set[0][places[i].way];
+		struct emit_memory tag = {R_RSP, R_RCX, 3, (int32_t)((const uint8_t *)&way->tag - hot)};
+		lookup_set(e, places[i].cache);
+		emit_load(e, R_RCX, tag);
+		emit_lea(e, R_RCX, sum);
+		hit[i] = emit_jrcxz(e);
+	}
 	emit_jump_to(e, miss);
-	emit_land(e, hit);
-	emit_pext(e, R_RCX, R_R15, SLOT(jump_mask));
-	emit_8(e, 0xff); /* jmp [target] */
-	emit_operand(e, 4, &target);
+	for (unsigned i = 0; i < count; i++) {
+		const struct soft_jump *way = &cpu->blocks->jumps[places[i].cache]->set[0][places[i].way];
+		struct emit_memory target = {R_RSP, R_RCX, 3, (int32_t)((const uint8_t *)&way->target - hot)};
+		emit_land(e, hit[i]);
+		lookup_set(e, places[i].cache);
+		emit_8(e, 0xff); /* jmp [target] */
+		emit_operand(e, 4, &target);
+	}
 }
 
 void soft_thunks_make(struct soft_cpu *cpu)
