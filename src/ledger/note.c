@@ -66,6 +66,10 @@ void ft_note_key_format(const struct ft_note_key *key, char text[FT_NOTE_KEY])
 static int from_base64(const char *text, size_t length, void *bytes, size_t room, size_t *got)
 {
 	const char *end = NULL;
+	/* libsodium 1.0.18 takes some bytes above 127 for digits. */
+	for (size_t i = 0; i < length; i++)
+		if ((unsigned char)text[i] > 127)
+			return -EINVAL;
 	return sodium_base642bin(bytes, room, text, length, NULL, got, &end, BASE64) || end != text + length ? -EINVAL : 0;
 }
 

@@ -26,6 +26,7 @@ struct ft_checked {
 	uint64_t first;	 /* those before were pruned: only their hashes are there */
 	uint32_t epoch;	 /* of the last checkpoint */
 	uint64_t tail;	 /* bytes of entries that no checkpoint covers (counted as a finding, too) */
+	uint64_t hashes_missing; /* at the end of tile files, where a power cut may take them: no finding */
 	struct ft_hash root;
 	size_t last, last_length; /* the last checkpoint in `checkpoints` */
 	char *checkpoints;	  /* the caller frees it */

@@ -166,6 +166,8 @@ static int say(const struct state *s, const struct options *o)
 		printf("%s is not as it was written.\n", s->key.name);
 		return code;
 	}
+	if (c->hashes_missing)
+		printf("The newest %" PRIu64 " hashes are not in the tiles, as after a power cut; the entries are.\n", c->hashes_missing);
 	if (c->first)
 		printf("Entries before %" PRIu64 " were removed; their hashes are there.\n", c->first);
 	if (!c->size)

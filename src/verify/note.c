@@ -37,11 +37,14 @@ bool ft_seen_number(const char *text, size_t length, uint64_t *number)
 	return !(n >> 63);
 }
 
-/* Up to `room` bytes; how many, or -1. */
-static long decode(const char *text, size_t length, void *bytes, size_t room)
+long ft_seen_decode(const char *text, size_t length, void *bytes, size_t room)
 {
 	size_t got;
 	const char *end;
+	/* libsodium 1.0.18 takes some bytes above 127 for digits. */
+	for (size_t i = 0; i < length; i++)
+		if (text[i] & 0x80)
+			return -1;
 	if (sodium_base642bin(bytes, room, text, length, NULL, &got, &end, sodium_base64_VARIANT_ORIGINAL) ||
 	    end != text + length)
 		return -1;
@@ -50,7 +53,7 @@ static long decode(const char *text, size_t length, void *bytes, size_t room)
 
 bool ft_seen_base64(const char *text, size_t length, void *bytes, size_t size)
 {
-	return decode(text, length, bytes, size) == (long)size;
+	return ft_seen_decode(text, length, bytes, size) == (long)size;
 }
 
 /* First four bytes of SHA-256(name || "\n" || what), what beginning with the type. */
@@ -79,7 +82,7 @@ bool ft_seen_key_parse(struct ft_seen_key *key, const char *text, size_t length)
 		if (text[i] <= ' ' || text[i] > '~')
 			return false;
 	memcpy(key->name, text, name);
-	long n = decode(plus + 10, length - name - 10, what, sizeof(what));
+	long n = ft_seen_decode(plus + 10, length - name - 10, what, sizeof(what));
 	const long mark = sizeof(evolving) - 1;
 	if (n == 33 && what[0] == 0x04) {
 		key->kind = FT_SEEN_WITNESS;

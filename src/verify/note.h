@@ -47,7 +47,10 @@ size_t ft_seen_first(const char *notes, size_t length);
 /* Decimal without leading zeroes, below 2^63. */
 bool ft_seen_number(const char *text, size_t length, uint64_t *number);
 
-/* Exactly `size` bytes of canonical base64. */
+/* Canonical base64 of at most `room` bytes: how many they are, or -1. */
+long ft_seen_decode(const char *text, size_t length, void *bytes, size_t room);
+
+/* The same of exactly `size` bytes. */
 bool ft_seen_base64(const char *text, size_t length, void *bytes, size_t size);
 
 #endif
