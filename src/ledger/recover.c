@@ -89,26 +89,37 @@ static int look_at_notes(struct ft_writer *w, struct found *f, struct ft_error *
 
 struct rehash {
 	struct ft_writer *w;
+	const struct ft_writer_config *config;
 	unsigned type;
 	uint64_t time;
 };
+
+/* An entry of a complete segment, whose hashes are there. */
+static int see(void *context, uint64_t number, const uint8_t *entry, size_t length)
+{
+	struct rehash *r = context;
+	if (length < FT_ENTRY_HEADER)
+		return -EBADMSG;
+	r->type = entry[0];
+	r->time = 0;
+	for (unsigned i = 0; i < 8; i++)
+		r->time = r->time << 8 | entry[1 + i];
+	if (r->config->seen)
+		r->config->seen(r->config->context, r->type, r->time, (const char *)entry + FT_ENTRY_HEADER,
+				length - FT_ENTRY_HEADER);
+	return 0;
+}
 
 static int rehash(void *context, uint64_t number, const uint8_t *entry, size_t length)
 {
 	struct rehash *r = context;
 	struct ft_hash leaf;
-	if (length < FT_ENTRY_HEADER)
-		return -EBADMSG;
 	int error = ft_writer_reserve(r->w);
 	if (error)
 		return error;
 	ft_hash_leaf(&leaf, entry, length);
 	ft_tree_append(&r->w->tree, &leaf, ft_writer_complete, r->w);
-	r->type = entry[0];
-	r->time = 0;
-	for (unsigned i = 0; i < 8; i++)
-		r->time = r->time << 8 | entry[1 + i];
-	return 0;
+	return see(context, number, entry, length);
 }
 
 static int open_segment(const struct ft_writer *w, uint64_t segment, uint64_t *size)
@@ -128,9 +139,9 @@ static int open_segment(const struct ft_writer *w, uint64_t segment, uint64_t *s
 }
 
 /* Hashes the last segment again, on the tree of the complete ones before it. */
-static int look_at_entries(struct ft_writer *w, struct found *f, struct ft_error *err)
+static int look_at_entries(struct ft_writer *w, const struct ft_writer_config *config, struct found *f, struct ft_error *err)
 {
-	struct rehash r = {.w = w};
+	struct rehash r = {.w = w, .config = config};
 	uint64_t n = f->checkpoint.size, size = 0;
 	f->segment = n ? (n - 1) / FT_WRITER_SEGMENT : 0;
 	uint64_t before = f->segment * FT_WRITER_SEGMENT;
@@ -138,7 +149,15 @@ static int look_at_entries(struct ft_writer *w, struct found *f, struct ft_error
 		return damaged(err, "its tiles are too short");
 	for (unsigned i = 0; i < FT_LEVELS; i++)
 		w->levels[i].written = FT_LEVEL_HEIGHT * i < 63 ? before >> (FT_LEVEL_HEIGHT * i) : 0;
-	int fd = open_segment(w, f->segment, &size);
+	/* What is wrong with older entries is the verifier's to find: here they are only shown. */
+	int fd = f->segment && config->seen ? open_segment(w, f->segment - 1, &size) : -1;
+	if (fd >= 0) {
+		uint64_t bytes;
+		ft_segment_walk(fd, FT_WRITER_SEGMENT, see, &r, &bytes);
+		close(fd);
+	}
+	size = 0;
+	fd = open_segment(w, f->segment, &size);
 	if (fd < 0 && (fd != -ENOENT || n))
 		return damaged(err, "its newest entries cannot be read");
 	if (fd >= 0) {
@@ -329,12 +348,12 @@ static int mend_tiles(struct ft_writer *w)
 	return error;
 }
 
-int ft_writer_recover(struct ft_writer *w, struct ft_error *err)
+int ft_writer_recover(struct ft_writer *w, const struct ft_writer_config *config, struct ft_error *err)
 {
 	struct found f = {0};
 	int error = look_at_notes(w, &f, err);
 	if (!error)
-		error = look_at_entries(w, &f, err);
+		error = look_at_entries(w, config, &f, err);
 	if (!error)
 		error = look_at_directory(w, err);
 	if (!error) {

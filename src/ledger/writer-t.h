@@ -84,6 +84,6 @@ int ft_writer_write_levels(struct ft_writer *w, bool sync);
 void ft_writer_levels_done(struct ft_writer *w);
 
 /* Everything but the key: reads what there is. */
-int ft_writer_recover(struct ft_writer *w, struct ft_error *err);
+int ft_writer_recover(struct ft_writer *w, const struct ft_writer_config *config, struct ft_error *err);
 
 #endif

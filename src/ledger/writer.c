@@ -393,7 +393,7 @@ int ft_writer_open(struct ft_writer **out, const struct ft_writer_config *config
 	else
 		error = open_key(w, config, err);
 	if (!error)
-		error = ft_writer_recover(w, err);
+		error = ft_writer_recover(w, config, err);
 	if (error)
 		ft_writer_close(w);
 	else

@@ -21,12 +21,17 @@
 
 #define FT_WRITER_SEGMENT 65536u /* entries of one file: those below one tile of level 1 */
 
+/* An entry of an earlier run, of the newest two segments, while the ledger is opened. */
+typedef void ft_writer_seen(void *context, unsigned type, uint64_t time_ns, const char *body, size_t length);
+
 struct ft_writer_config {
 	const struct ft_io *io; /* kept */
 	int directory;		/* kept; the caller's */
 	const char *origin;	/* of a new ledger; an old one has its own */
 	unsigned depth;		/* of a new ledger's key, 0: FT_KEY_DEPTH */
 	size_t buffer;		/* bytes that may wait for a commit, 0: 16 MiB */
+	ft_writer_seen *seen;	/* may be NULL */
+	void *context;		/* of seen */
 };
 
 struct ft_writer;

@@ -10,8 +10,9 @@ struct conversation {
 	pid_t pid;
 	int channel, records; /* our ends */
 	char directory[64];   /* with feed.json, quarantine/ and state/ */
-	char feed[96], quarantine[96];
+	char feed[96], quarantine[96], state[96];
 	uint64_t feed_quota, quarantine_quota;
+	uint64_t publish_every; /* of checkpoints in the feed; set before conversation_restart */
 	json_t *sinks; /* more of the configuration; NULL: none */
 	json_t *logs;  /* `log` messages so far */
 	json_t *lost;  /* `sink-lost` messages so far */
