@@ -185,10 +185,11 @@ int ft_prover_find(struct ft_prover *p, unsigned type, uint64_t hold, uint64_t *
 
 #define BASE64	 sodium_base64_VARIANT_ORIGINAL
 #define HASH64	 sodium_base64_ENCODED_LEN(FT_HASH_BYTES, BASE64) /* with its NUL */
-#define TEXT_MAX (64u + sodium_base64_ENCODED_LEN(FT_ENTRY_MAX, BASE64) + FT_TREE_PROOF * (HASH64 + 1) + FT_NOTE_MAX)
+_Static_assert(FT_PROOF_TEXT > 64u + sodium_base64_ENCODED_LEN(FT_ENTRY_MAX, BASE64) + FT_TREE_PROOF * (HASH64 + 1) + FT_NOTE_MAX,
+	       "the longest proof fits");
 
 /* Hash lines, an empty line, the checkpoint. */
-static void finish(const struct ft_prover *p, char *text, size_t at, const struct ft_hash *hashes, unsigned count)
+static size_t finish(char *text, size_t at, const struct ft_hash *hashes, unsigned count, const char *note, size_t note_length)
 {
 	for (unsigned i = 0; i < count; i++) {
 		sodium_bin2base64(text + at, HASH64, hashes[i].bytes, FT_HASH_BYTES, BASE64);
@@ -196,8 +197,19 @@ static void finish(const struct ft_prover *p, char *text, size_t at, const struc
 		text[at++] = '\n';
 	}
 	text[at++] = '\n';
-	memcpy(text + at, p->note, p->note_length);
-	text[at + p->note_length] = 0;
+	memcpy(text + at, note, note_length);
+	text[at + note_length] = 0;
+	return at + note_length;
+}
+
+size_t ft_proof_inclusion(char text[FT_PROOF_TEXT], uint64_t index, const uint8_t *entry, size_t length, const struct ft_hash *hashes,
+			  unsigned count, const char *note, size_t note_length)
+{
+	size_t at = (size_t)sprintf(text, "c2sp.org/tlog-proof@v1\nextra ");
+	sodium_bin2base64(text + at, sodium_base64_ENCODED_LEN(length, BASE64), entry, length, BASE64);
+	at += strlen(text + at);
+	at += (size_t)sprintf(text + at, "\nindex %" PRIu64 "\n", index);
+	return finish(text, at, hashes, count, note, note_length);
 }
 
 int ft_prover_inclusion(struct ft_prover *p, uint64_t index, char **out, struct ft_error *err)
@@ -208,7 +220,7 @@ int ft_prover_inclusion(struct ft_prover *p, uint64_t index, char **out, struct 
 	if (index >= p->checkpoint.size)
 		return ft_error_set(err, -EINVAL, "the ledger has %" PRIu64 " signed entries", p->checkpoint.size);
 	struct wanted *w = malloc(sizeof(*w));
-	char *text = malloc(TEXT_MAX);
+	char *text = malloc(FT_PROOF_TEXT);
 	int error = w && text ? read_entry(p, index, w) : -ENOMEM;
 	if (!error)
 		error = ft_tree_inclusion(index, p->checkpoint.size, read_node, p, hashes, &count);
@@ -218,11 +230,7 @@ int ft_prover_inclusion(struct ft_prover *p, uint64_t index, char **out, struct 
 		return ft_error_set(err, error, "entry %" PRIu64 " cannot be proven: %s", index,
 				    error == -ENOENT ? "it was pruned" : strerror(-error));
 	}
-	size_t at = (size_t)sprintf(text, "c2sp.org/tlog-proof@v1\nextra ");
-	sodium_bin2base64(text + at, sodium_base64_ENCODED_LEN(w->length, BASE64), w->entry, w->length, BASE64);
-	at += strlen(text + at);
-	at += (size_t)sprintf(text + at, "\nindex %" PRIu64 "\n", index);
-	finish(p, text, at, hashes, count);
+	ft_proof_inclusion(text, index, w->entry, w->length, hashes, count, p->note, p->note_length);
 	free(w);
 	*out = text;
 	return 0;
@@ -234,11 +242,11 @@ int ft_prover_consistency(struct ft_prover *p, uint64_t from, char **out, struct
 	unsigned count;
 	*out = NULL;
 	int error = ft_tree_consistency(from, p->checkpoint.size, read_node, p, hashes, &count);
-	char *text = error ? NULL : malloc(TEXT_MAX);
+	char *text = error ? NULL : malloc(FT_PROOF_TEXT);
 	if (!text)
 		return ft_error_set(err, error ? error : -ENOMEM, "there is no proof from %" PRIu64 " to %" PRIu64 " entries", from,
 				    p->checkpoint.size);
-	finish(p, text, (size_t)sprintf(text, "old %" PRIu64 "\n", from), hashes, count);
+	finish(text, (size_t)sprintf(text, "old %" PRIu64 "\n", from), hashes, count, p->note, p->note_length);
 	*out = text;
 	return 0;
 }

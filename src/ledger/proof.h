@@ -4,10 +4,17 @@
 #define FT_LEDGER_PROOF_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"
 #include "ledger/note.h"
+
+#define FT_PROOF_TEXT (112u << 10) /* room for the longest proof */
+
+/* The text of an inclusion proof of this entry (ft_tree_inclusion's hashes); returns its length. */
+size_t ft_proof_inclusion(char text[FT_PROOF_TEXT], uint64_t index, const uint8_t *entry, size_t length, const struct ft_hash *hashes,
+			  unsigned count, const char *note, size_t note_length);
 
 struct ft_prover;
 
