@@ -469,7 +469,7 @@ json_t *ft_config_dataplane(const struct ft_config *config)
 									   "mtu", "canary", NULL}));
 	json_object_foreach((json_t *)ft_config_get(config, "services"), name, value)
 	    json_object_set_new(services, name, service_part(config, value));
-	copy(all, config->values, (const char *[]){"uplinks", "flows", "canary", NULL});
+	copy(all, config->values, (const char *[]){"uplinks", "flows", "canary", "log", NULL});
 	json_object_set_new(all, "guests", guests);
 	json_object_set_new(all, "services", services);
 	json_object_set_new(all, "clone",

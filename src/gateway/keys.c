@@ -231,6 +231,13 @@ const struct ft_key ft_keys[] = {
     {"log", FT_KEY_MAP, NULL, NULL, NULL,
      "The tamper-evident log, in the directory ledger below state: entries for everything of consequence, signed. Its public key "
      "is the file vkey there: keep a copy elsewhere, for foretaste verify."},
+    {"log.commit", FT_KEY_CHOICE, "before-release|async", "before-release", NULL,
+     "before-release: held input goes on only once the entry that says so is durable; it costs the time of a commit, two syncs of "
+     "the disk. async: entries follow within log.interval."},
+    {"log.on_failure", FT_KEY_CHOICE, "hold|drop|release", "release", NULL,
+     "What becomes of input that is to be released while the ledger is gone or slow, or its log cannot be used. Each is counted, "
+     "and has a reason of its own."},
+    {"log.timeout", FT_KEY_DURATION, "10 ms..1 h", "2 s", NULL, "How long a release waits for the ledger before that."},
     {"log.interval", FT_KEY_DURATION, "1 ms..10 s", "100 ms", NULL, "How long entries may wait for others to be made durable with them."},
     {"log.publish_every", FT_KEY_DURATION, "0 s..24 h", "1 s", NULL,
      "The newest checkpoint goes into the feed at most so often, and at the end: whoever keeps the feed can prove that the log was "

@@ -38,6 +38,7 @@ struct ft_ledger {
 	struct ft_quarantine *quarantine;
 	struct ft_index *index;
 	struct ft_notary *notary; /* NULL: there is no tamper-evident log */
+	uint64_t run;		  /* of base/durable.h, 0: not begun */
 	uint64_t holds, events, refused, remembered;
 	uint64_t refused_told, refused_untold; /* since the last tick */
 	int trouble;                           /* the feed's, as last logged */
@@ -297,14 +298,26 @@ void ft_ledger_configured(struct ft_ledger *l, const char *config_sha256)
 	json_decref(body);
 }
 
-int ft_ledger_work(struct ft_ledger *l)
+/* A new process, or a decision that was not taken: who waits sends again. */
+static void publish_durable(struct ft_ledger *l)
 {
-	return ft_notary_work(l->notary);
+	struct ft_durable *page = l->config.durable;
+	if (!page)
+		return;
+	if (!l->run)
+		l->run = atomic_load(&page->run) + 1;
+	uint64_t durable = ft_notary_durable(l->notary);
+	atomic_store(&page->run, l->run + ft_notary_missed(l->notary));
+	if (durable > atomic_load(&page->sequence))
+		atomic_store(&page->sequence, durable);
+	atomic_store(&page->working, ft_notary_works(l->notary));
 }
 
-uint64_t ft_ledger_durable(const struct ft_ledger *l)
+int ft_ledger_work(struct ft_ledger *l)
 {
-	return ft_notary_durable(l->notary);
+	int wait = ft_notary_work(l->notary);
+	publish_durable(l);
+	return wait;
 }
 
 void ft_ledger_seal(struct ft_ledger *l)
@@ -318,6 +331,7 @@ void ft_ledger_seal(struct ft_ledger *l)
 	json_decref(counts);
 	l->notary = NULL;
 	ft_notary_close(notary);
+	publish_durable(l);
 }
 
 void ft_ledger_close(struct ft_ledger *l)
@@ -465,6 +479,9 @@ void ft_ledger_record(struct ft_ledger *l, const json_t *message)
 	else if (op && !strcmp(op, "decided")) {
 		if (ft_notary_decided(l->notary, message))
 			ft_ledger_refuse(l, "a decision without hold, verdict, disposition or sequence");
+	} else if (op && !strcmp(op, "done")) {
+		if (ft_notary_done(l->notary, message))
+			ft_ledger_refuse(l, "an outcome without hold, disposition, reason or frames");
 	} else
 		ft_ledger_refuse(l, "neither a hold nor a decision nor an event nor packets");
 	watch(l);

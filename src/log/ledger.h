@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/durable.h"
 #include "base/error.h"
 #include "log/notary.h"
 #include "log/sink.h"
@@ -30,6 +31,7 @@ struct ft_ledger_config {
 	int feed;        /* for appending */
 	int feed_reader; /* the same file for reading, or -1; only used while opening */
 	int quarantine;  /* directory */
+	struct ft_durable *durable; /* where the dataplane sees what is durable, or NULL */
 	struct ft_sink_config sinks[FT_LEDGER_SINKS];
 	unsigned sink_count;
 	ft_ledger_log *log;
@@ -46,11 +48,8 @@ void ft_ledger_close(struct ft_ledger *ledger);
  * when it fails, everything else works, and the feed says so. config_sha256: of the configuration in force, or NULL. */
 int ft_ledger_notarise(struct ft_ledger *ledger, struct ft_notary_config *config, const char *config_sha256, struct ft_error *err);
 
-/* Commits what is due; milliseconds until the next time, -1: when something comes. */
+/* Commits what is due and says what is durable; milliseconds until the next time, -1: when something comes. */
 int ft_ledger_work(struct ft_ledger *ledger);
-
-/* The highest number of a decision that is durable. */
-uint64_t ft_ledger_durable(const struct ft_ledger *ledger);
 
 /* The end of the tamper-evident log for this run: its last entry, its last checkpoint in the feed. */
 void ft_ledger_seal(struct ft_ledger *ledger);
@@ -62,7 +61,7 @@ void ft_ledger_configured(struct ft_ledger *ledger, const char *config_sha256);
 int ft_ledger_reopen(struct ft_ledger *ledger, int fd, struct ft_error *err);
 void ft_ledger_quotas(struct ft_ledger *ledger, uint64_t feed, uint64_t quarantine, const json_t *shares);
 
-/* One record: hold, decided, event or packets. */
+/* One record: hold, decided, done, event or packets. */
 void ft_ledger_record(struct ft_ledger *ledger, const json_t *message);
 
 /* A datagram on the record socket that was no record at all. */

@@ -17,7 +17,7 @@
 #include "log/ledger.h"
 
 /* Descriptors beside the configuration (gateway/protocol.md). */
-enum { RECORDS, FEED, QUARANTINE, STATE, DESCRIPTORS };
+enum { RECORDS, FEED, QUARANTINE, STATE, DURABLE, DESCRIPTORS };
 
 #define BURST     64    /* records before the control channel is looked at again */
 #define RETRY_MS  1000  /* between two attempts on a feed that cannot be written */
@@ -154,6 +154,12 @@ static void notarise(struct ft_ledger *ledger, const char *sensor, const json_t 
 	json_decref(event);
 }
 
+static struct ft_durable *map_page(int fd)
+{
+	void *page = mmap(NULL, sizeof(struct ft_durable), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	return page == MAP_FAILED ? NULL : page;
+}
+
 /* Everything that needs the file system or privileges; afterwards neither is left. */
 static int prepare(const json_t *message, const int *fds, struct ft_ledger **ledger, struct ft_error *err)
 {
@@ -166,6 +172,7 @@ static int prepare(const json_t *message, const int *fds, struct ft_ledger **led
 	    .quarantine_shares = json_object_get(config, "quarantine_shares"),
 	    .feed = fds[FEED],
 	    .quarantine = fds[QUARANTINE],
+	    .durable = map_page(fds[DURABLE]),
 	    .log = log_line,
 	    .hung_up = hung_up,
 	};

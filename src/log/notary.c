@@ -28,6 +28,7 @@ struct ft_notary {
 	uint64_t waiting_since;	     /* monotonic; 0: nothing waits */
 	bool urgent;		     /* a decision waits */
 	uint64_t sequence, durable;  /* of decisions: taken, committed */
+	uint64_t missed;	     /* decisions that were not taken */
 	uint64_t evolve_at, look_at, retry_at, published_at;
 	uint64_t published;	     /* size of the checkpoint that was */
 	uint64_t commits, slowest, lost, lost_untold, lost_since;
@@ -222,10 +223,39 @@ int ft_notary_decided(struct ft_notary *n, const json_t *message)
 		/* What was lost is never said to be durable: who waits for it does what log.on_failure says. */
 		if (lost == n->lost && (uint64_t)json_integer_value(sequence) > n->sequence)
 			n->sequence = (uint64_t)json_integer_value(sequence);
+		n->missed += lost != n->lost;
 		n->urgent |= json_integer_value(sequence) > 0;
 	}
 	json_decref(body);
 	return 0;
+}
+
+int ft_notary_done(struct ft_notary *n, const json_t *message)
+{
+	char key[24];
+	const json_t *hold = json_object_get(message, "hold"), *frames = json_object_get(message, "frames_done");
+	json_t *disposition = ft_record_text(json_object_get(message, "disposition"), 64);
+	json_t *reason = ft_record_text(json_object_get(message, "disposition_reason"), 64);
+	bool good = json_is_integer(hold) && json_integer_value(hold) >= 0 && disposition && reason && json_is_integer(frames);
+	if (good && n) {
+		hold_key(key, message);
+		json_object_del(n->open, key);
+		note(n, FT_ENTRY_DONE, wall(), json_pack("{s:O, s:O, s:O, s:O}", "hold", hold, "disposition", disposition,
+							 "disposition_reason", reason, "frames_done", frames));
+	}
+	json_decref(disposition);
+	json_decref(reason);
+	return good ? 0 : -EINVAL;
+}
+
+uint64_t ft_notary_missed(const struct ft_notary *n)
+{
+	return n ? n->missed : 0;
+}
+
+bool ft_notary_works(const struct ft_notary *n)
+{
+	return n && !n->suspended;
 }
 
 uint64_t ft_notary_durable(const struct ft_notary *n)

@@ -61,6 +61,15 @@ void ft_notary_hold(struct ft_notary *notary, const json_t *record);
  * ft_notary_durable; 0: it does not wait. -EINVAL: it is no such record. */
 int ft_notary_decided(struct ft_notary *notary, const json_t *message);
 
+/* How many decisions could not be taken: whoever waits for one must send it again. */
+uint64_t ft_notary_missed(const struct ft_notary *notary);
+
+/* Does it take entries? */
+bool ft_notary_works(const struct ft_notary *notary);
+
+/* The outcome of a decision whose hold is not told as a whole. -EINVAL. */
+int ft_notary_done(struct ft_notary *notary, const json_t *message);
+
 /* The highest sequence that is durable. */
 uint64_t ft_notary_durable(const struct ft_notary *notary);
 

@@ -202,6 +202,49 @@ static void a_decision_without_an_outcome_is_closed_at_the_next_start(void **sta
 	conversation_remove(&c);
 }
 
+/* What the dataplane waits for: the number of a decision on the page means that it is on the disk, with its checkpoint. */
+static void a_decision_on_the_page_is_on_the_disk(void **state)
+{
+	struct conversation c;
+	conversation_begin(&c, 0, 0, 0);
+	uint64_t run = atomic_load(&c.durable->run), size, before = 0;
+	assert_true(run > 0);
+	assert_int_equal(atomic_load(&c.durable->working), 1);
+	for (json_int_t i = 1; i <= 20; i++) {
+		conversation_send(&c, decided(i, 1000 + i));
+		while (atomic_load(&c.durable->sequence) < 1000u + (uint64_t)i)
+			;
+		if (i % 5)
+			continue;
+		/* Killed at this very moment, nothing of it is lost. */
+		kill(c.pid, SIGKILL);
+		waitpid(c.pid, NULL, 0);
+		close(c.channel);
+		close(c.records);
+		struct entries *e = read_log(&c);
+		for (json_int_t j = 1; j <= i; j++)
+			assert_int_equal(count(e, FT_ENTRY_DECIDED, j), 1);
+		free_entries(e);
+		assert_int_equal(verify(&c, NULL, &size), 3);
+		assert_true(size > before);
+		before = size;
+		conversation_restart(&c);
+		/* Who waits for the dead one's decisions sees that it is dead. */
+		assert_true(atomic_load(&c.durable->run) > run);
+		run = atomic_load(&c.durable->run);
+	}
+	/* An outcome alone, of a hold that the feed has not. */
+	conversation_send(&c, decided(50, 2000));
+	conversation_send(&c, json_pack("{s:s, s:i, s:s, s:s, s:i}", "op", "done", "hold", 50, "disposition", "released",
+					"disposition_reason", "release.clean", "frames_done", 1));
+	conversation_stop(&c);
+	assert_int_equal(atomic_load(&c.durable->working), 0);
+	struct entries *e = read_log(&c);
+	assert_int_equal(count(e, FT_ENTRY_DONE, 50), 1);
+	free_entries(e);
+	conversation_remove(&c);
+}
+
 /* Whoever keeps the feed is a witness. */
 static void the_feed_proves_that_nothing_was_taken_off(void **state)
 {
@@ -295,6 +338,7 @@ int main(void)
 	    cmocka_unit_test(everything_of_consequence_is_an_entry),
 	    cmocka_unit_test(the_evidence_in_the_feed_is_the_one_in_the_log),
 	    cmocka_unit_test(a_decision_without_an_outcome_is_closed_at_the_next_start),
+	    cmocka_unit_test(a_decision_on_the_page_is_on_the_disk),
 	    cmocka_unit_test(the_feed_proves_that_nothing_was_taken_off),
 	    cmocka_unit_test(a_full_disk_delays_entries),
 	    cmocka_unit_test(a_changed_log_is_told_and_left_alone),
