@@ -36,6 +36,7 @@
 	X(RELEASE_OVERSIZE, "release.oversize", RELEASE, "more input than may be tried; the service's on_oversize says release") \
 	X(RELEASE_BYPASS, "release.bypass", RELEASE, "an operator switched inspection off while it was held")        \
 	X(RELEASE_OPERATOR, "release.operator", RELEASE, "an operator released it; the trial was given up")          \
+	X(RELEASE_LEDGER, "release.ledger", RELEASE, "the ledger did not make the decision durable in time; log.on_failure says release") \
 	X(RELEASE_SHUTDOWN, "release.shutdown", RELEASE, "the gateway stops and the service's on_error says release") \
 	/* dropped by verdict or policy */                                                                           \
 	X(DROP_VERDICT, "drop.verdict", DROP, "a clone that took these frames was compromised")                      \
@@ -44,6 +45,7 @@
 	X(DROP_OVERLOAD_POLICY, "drop.overload", DROP, "a limit was reached; the service's on_overload says drop")   \
 	X(DROP_OVERSIZE_POLICY, "drop.input-oversize", DROP, "more input than may be tried; the service's on_oversize says drop") \
 	X(DROP_OPERATOR, "drop.operator", DROP, "an operator dropped it; the trial was given up")                    \
+	X(DROP_LEDGER, "drop.ledger", DROP, "to be released, but the ledger did not make that durable in time; log.on_failure says drop") \
 	X(DROP_SHUTDOWN, "drop.shutdown", DROP, "the gateway stops and the service's on_error says drop")            \
 	X(DROP_CANARY, "drop.canary", DROP, "the gateway's self-test: its input after the trial, and what the guest sends to it") \
 	X(DROP_CANARY_ADDRESS, "drop.canary-address", DROP, "somebody else's packet from the address that is the self-test's") \

@@ -16,6 +16,7 @@
 #include "cli/console.h"
 #include "cli/feed.h"
 #include "cli/print.h"
+#include "cli/prove.h"
 #include "gateway/config.h"
 #include "gateway/files.h"
 #include "gateway/keys.h"
@@ -53,6 +54,8 @@ static int reload(const struct arguments *a, struct ft_error *err);
 static int reopen_logs(const struct arguments *a, struct ft_error *err);
 static int feed(const struct arguments *a, struct ft_error *err);
 static int metrics(const struct arguments *a, struct ft_error *err);
+static int verify(const struct arguments *a, struct ft_error *err);
+static int prove(const struct arguments *a, struct ft_error *err);
 static int completion(const struct arguments *a, struct ft_error *err);
 
 static const struct {
@@ -78,6 +81,8 @@ static const struct {
     {"reopen-logs", "", "go on in new files after a rotation", 0, 0, reopen_logs},
     {"feed", "", "the feed as a table", 0, 0, feed},
     {"metrics", "", "counters, as Prometheus reads them", 0, 0, metrics},
+    {"verify", "DIR --key KEY...", "is a ledger what was signed? (see foretaste-verify --help)", 0, INT_MAX, verify},
+    {"prove", "ID|entry=NUMBER|from=SIZE|checkpoint [DIR]", "a proof out of the ledger, for whoever has its public key", 1, 2, prove},
     {"completion", "bash", "print what completes this command line in a shell", 1, 1, completion},
 };
 
@@ -117,15 +122,21 @@ static bool beside(char *path, const char *own, const char *where)
 	return snprintf(path, PATH_MAX, "%s/%s", own, where) < PATH_MAX && !access(path, X_OK);
 }
 
-/* Becomes foretasted: it has the signals and the terminal to itself. */
-static int run(const struct arguments *a, struct ft_error *err)
+/* The directory that this program is in. */
+static void own_directory(char own[PATH_MAX])
 {
-	char own[PATH_MAX], path[PATH_MAX];
-	ssize_t n = readlink("/proc/self/exe", own, sizeof(own) - 1);
+	ssize_t n = readlink("/proc/self/exe", own, PATH_MAX - 1);
 	own[n > 0 ? n : 0] = 0;
 	char *slash = strrchr(own, '/');
 	if (slash)
 		*slash = 0;
+}
+
+/* Becomes foretasted: it has the signals and the terminal to itself. */
+static int run(const struct arguments *a, struct ft_error *err)
+{
+	char own[PATH_MAX], path[PATH_MAX];
+	own_directory(own);
 	if (!beside(path, own, "foretasted") && !beside(path, own, "../gateway/foretasted") &&
 	    !beside(path, own, "../libexec/foretaste/foretasted")) {
 		ft_error_set(err, -ENOENT, "there is no foretasted beside %s", own);
@@ -141,6 +152,46 @@ static int run(const struct arguments *a, struct ft_error *err)
 	execv(path, (char **)command);
 	ft_error_set(err, -errno, "cannot execute %s: %s", path, strerror(errno));
 	return EX_OSERR;
+}
+
+/* ---- The tamper-evident log ------------------------------------------------------------------------------------ */
+
+/* Becomes foretaste-verify, which has options of its own and shares nothing with us. */
+static int verify(const struct arguments *a, struct ft_error *err)
+{
+	char own[PATH_MAX], path[PATH_MAX];
+	own_directory(own);
+	if (!beside(path, own, "foretaste-verify") && !beside(path, own, "../verify/foretaste-verify")) {
+		ft_error_set(err, -ENOENT, "there is no foretaste-verify beside %s", own);
+		return EX_UNAVAILABLE;
+	}
+	/* a->rest[-1] is "verify": its place is the program's name. */
+	char **command = a->rest - 1;
+	command[0] = path;
+	execv(path, command);
+	ft_error_set(err, -errno, "cannot execute %s: %s", path, strerror(errno));
+	return EX_OSERR;
+}
+
+static int prove(const struct arguments *a, struct ft_error *err)
+{
+	char path[PATH_MAX];
+	struct ft_config config;
+	int error = 0;
+	if (a->rest_count > 1) {
+		snprintf(path, sizeof(path), "%s", a->rest[1]);
+	} else {
+		error = ft_config_load(&config, a->config ? a->config : FT_CONFIG_PATH, a->sets, a->set_count, err);
+		if (error)
+			return ft_config_exit(error);
+		snprintf(path, sizeof(path), "%s/ledger", ft_config_text(&config, "state"));
+		ft_config_free(&config);
+	}
+	error = ft_prove(path, a->rest[0], err);
+	return !error		  ? 0
+	       : error == -EINVAL ? EX_USAGE
+	       : error == -EACCES ? EX_NOPERM
+				  : EX_NOINPUT;
 }
 
 static int check(const struct arguments *a, struct ft_error *err)
@@ -621,6 +672,14 @@ static int unknown_command(const char *name)
 int main(int argc, char **argv)
 {
 	struct arguments a = {.last = 50};
+	/* What follows is the verifier's, its options too. */
+	if (argc > 1 && !strcmp(argv[1], "verify")) {
+		struct ft_error err = {0};
+		a.rest = argv + 2;
+		int failed = verify(&a, &err);
+		fprintf(stderr, "foretaste: %s\n", err.text);
+		return failed;
+	}
 	int code = parse(argc, argv, &a);
 	if (code >= 0)
 		return code;

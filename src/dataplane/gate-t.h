@@ -5,6 +5,7 @@
 
 #include "dataplane/batch-t.h"
 #include "dataplane/canary.h"
+#include "dataplane/decision.h"
 #include "dataplane/fdb.h"
 #include "dataplane/flow.h"
 #include "dataplane/frame.h"
@@ -67,6 +68,7 @@ struct ft_gate {
 	struct ft_inspect *inspect;
 	struct ft_flows *flows;
 	struct ft_holds holds;
+	struct ft_decisions decisions;
 	struct ft_canary canary;
 	struct ft_reassembly *reassembly;
 	uint64_t partial_checksums; /* completed by us */

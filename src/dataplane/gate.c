@@ -577,12 +577,18 @@ json_t *ft_gate_status(const struct ft_gate *gate, bool counters)
 	json_object_set_new(status, "guests", guests);
 	json_object_set_new(status, "services", services_status(gate));
 	json_object_set_new(status, "bypass", json_boolean(gate->bypass));
+	json_object_set_new(status, "decisions", ft_decisions_status(&gate->decisions));
 	if (counters) {
 		json_t *own = ft_gate_counters(gate);
 		json_object_del(own, "services"); /* are there already, and messages are bounded */
 		json_object_set_new(status, "counters", own);
 	}
 	return status;
+}
+
+void ft_gate_durable(struct ft_gate *gate, const struct ft_durable *page)
+{
+	gate->decisions.page = page;
 }
 
 uint64_t ft_gate_count(const struct ft_gate *gate, enum ft_reason reason)
@@ -690,7 +696,8 @@ static int load_flows(struct ft_gate *gate, const json_t *config, struct ft_erro
 	gate->holds.next_batch = 1;
 	if (getrandom(&gate->holds.salt, sizeof(gate->holds.salt), 0) != sizeof(gate->holds.salt))
 		gate->holds.salt = (uintptr_t)gate; /* as unknown outside */
-	return ft_flows_new((uint32_t)most, (uint32_t)most / gate->guest_count, &gate->flows, err);
+	int error = ft_decisions_load(&gate->decisions, config, err);
+	return error ? error : ft_flows_new((uint32_t)most, (uint32_t)most / gate->guest_count, &gate->flows, err);
 }
 
 int ft_gate_new(const json_t *config, const struct ft_gate_outlet *outlet, struct ft_gate **gate,

@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/durable.h"
 #include "base/error.h"
 #include "base/link.h"
 #include "base/reason.h"
@@ -49,6 +50,9 @@ void ft_gate_free(struct ft_gate *gate);
 
 /* monotonic_ns never goes back; wall_ns is what records say. To be called before each round of work. */
 void ft_gate_time(struct ft_gate *gate, uint64_t monotonic_ns, uint64_t wall_ns);
+
+/* Where the ledger says what is durable: what log.commit: before-release waits for. Stays mapped as long as the gate. */
+void ft_gate_durable(struct ft_gate *gate, const struct ft_durable *page);
 
 /* A guest's new link: takes the descriptors over, also on failure. A link that was there before ends like
  * ft_gate_guest_down. */

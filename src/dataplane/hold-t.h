@@ -8,6 +8,7 @@
 
 #include "base/reason.h"
 #include "dataplane/admission.h"
+#include "dataplane/decision.h"
 #include "dataplane/policy.h"
 #include "detect/case.h"
 #include "detect/pattern.h"
@@ -79,6 +80,7 @@ struct ft_hold {
 	bool hopeless;               /* another try of the same connection cannot help */
 	/* the release */
 	struct ft_hold *behind; /* whose frames go into the ring after its own */
+	struct ft_decision decision; /* what it waits for first */
 	struct ft_held *to_release;
 	uint32_t released;
 	enum ft_reason outcome;

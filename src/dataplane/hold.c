@@ -250,8 +250,10 @@ static void report(struct ft_gate *gate, struct ft_hold *hold, const char *dispo
 	ft_outcome_note(&hold->tally->outcomes, judgement.verdict, disposition, gate->now - hold->opened);
 	if (!ft_admission_tells(gate, hold,
 				judgement.verdict == FT_VERDICT_MALICIOUS ||
-				    judgement.verdict == FT_VERDICT_SUSPICIOUS))
+				    judgement.verdict == FT_VERDICT_SUSPICIOUS)) {
+		ft_decision_done(gate, hold, disposition);
 		return;
+	}
 	if (!strcmp(disposition, "dropped"))
 		ft_record_packets(gate, hold);
 	json_t *record = ft_record_hold(gate, hold);
@@ -368,10 +370,34 @@ static void release_reset(struct ft_gate *gate, struct ft_flow *flow)
 	flow->reset = NULL;
 }
 
-/* The first one of those that are to be released. False: the ring is full. */
+/* The ledger has not made the release of this hold durable. What was to follow it in the guest was tried behind it, and waits for the
+ * same ledger: it goes the same way. */
+static void drop_undurable(struct ft_gate *gate, struct ft_guest *guest)
+{
+	while (guest->releasing && guest->releasing->decision.sequence)
+		drop(gate, guest->releasing, FT_REASON_DROP_LEDGER);
+}
+
+/* Goes on without the ledger. */
+static void release_undurable(struct ft_hold *hold)
+{
+	hold->decision.sequence = 0;
+	hold->outcome = FT_REASON_RELEASE_LEDGER;
+}
+
+/* The first one of those that are to be released. False: the ring is full, or its decision is not durable yet. */
 static bool release(struct ft_gate *gate, struct ft_hold *hold)
 {
 	struct ft_flow *flow = hold->flow;
+	enum ft_decision_state decision = ft_decision_look(gate, hold);
+	if (decision == FT_DECISION_WAITS)
+		return false;
+	if (decision == FT_DECISION_FAILED && gate->decisions.on_failure == FT_ON_FAILURE_DROP) {
+		drop_undurable(gate, hold->guest);
+		return true;
+	}
+	if (decision == FT_DECISION_FAILED)
+		release_undurable(hold);
 	for (; hold->to_release; hold->to_release = hold->to_release->next) {
 		struct ft_held *held = hold->to_release;
 		if (!ft_gate_has_room(hold->guest, held->length))
@@ -416,6 +442,7 @@ static void start_release(struct ft_gate *gate, struct ft_hold *hold, enum ft_re
 	hold->state = FT_HOLD_RELEASE;
 	hold->outcome = reason;
 	hold->to_release = hold->first;
+	ft_decision_make(gate, hold);
 	gate->holds.due = 0; /* where the ring is full it goes on at the next tick */
 	/* One after the other, so that what was tried together goes in its order whatever fits. */
 	struct ft_hold **last = &hold->guest->releasing;
@@ -738,10 +765,11 @@ static void tick_batch(struct ft_gate *gate, struct ft_batch *batch)
 
 static void tick_guest(struct ft_gate *gate, struct ft_guest *guest)
 {
-	if (guest->releasing) {
-		gate->holds.due = gate->now;
+	if (guest->releasing)
 		release_all(gate, guest);
-	}
+	/* Where the ring is full it goes on as soon as there is room. */
+	if (guest->releasing && !guest->releasing->decision.sequence)
+		gate->holds.due = gate->now;
 	for (struct ft_batch *batch = guest->batches; batch; batch = batch->next)
 		if (batch->state != FT_BATCH_OVER)
 			tick_batch(gate, batch);
@@ -907,9 +935,15 @@ static void end_by_policy(struct ft_gate *gate, struct ft_hold *hold, bool gone,
 
 void ft_holds_end(struct ft_gate *gate, struct ft_guest *guest, bool gone, const char *why)
 {
-	/* For what does not fit now there is no later tick; and nothing goes in the place of what was to go before it. */
+	/* For what does not fit now there is no later tick; and nothing goes in the place of what was to go before it. Nor is
+	 * the ledger waited for any longer. */
+	for (struct ft_hold *hold = gone ? NULL : guest->releasing; hold; hold = hold->behind)
+		if (gate->decisions.on_failure == FT_ON_FAILURE_RELEASE && ft_decision_look(gate, hold) != FT_DECISION_DURABLE)
+			release_undurable(hold);
 	if (!gone)
 		release_all(gate, guest);
+	if (!gone)
+		drop_undurable(gate, guest);
 	while (!gone && guest->releasing)
 		drop(gate, guest->releasing, FT_REASON_DROP_RING_FULL);
 	if (!gone)

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sysexits.h>
 #include <time.h>
@@ -370,6 +371,13 @@ static int give_up_privileges(const json_t *message, struct ft_error *err)
 	return error ? error : ft_confinement_install(err);
 }
 
+/* The page where the ledger says what is durable; it stays mapped. NULL: there is none. */
+static const struct ft_durable *map_page(int fd)
+{
+	void *page = fd < 0 ? MAP_FAILED : mmap(NULL, sizeof(struct ft_durable), PROT_READ, MAP_SHARED, fd, 0);
+	return page == MAP_FAILED ? NULL : page;
+}
+
 int main(void)
 {
 	struct process process = {.said = json_array()};
@@ -384,6 +392,7 @@ int main(void)
 		ft_error_set(&err, -ENOMEM, "no descriptor or no memory for records");
 		return fail(EX_OSERR, &err);
 	}
+	const struct ft_durable *page = map_page(count > 1 ? fds[1] : -1);
 	for (int i = 0; i < count; i++)
 		if (fds[i] != RECORD_FD)
 			close(fds[i]);
@@ -406,6 +415,7 @@ int main(void)
 	if (code) {
 		fail(code, &err);
 	} else {
+		ft_gate_durable(process.gate, page);
 		process.lane = (struct ft_lane){
 		    .ports = process.ports, .port_count = process.uplink_count, .gate = process.gate};
 		say("ready", json_pack("{s:o}", "said", process.said));

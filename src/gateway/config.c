@@ -3,6 +3,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/un.h>
@@ -13,6 +14,7 @@
 #include "gateway/keys.h"
 #include "gateway/meaning.h"
 #include "gateway/suggest.h"
+#include "ledger/hash.h"
 
 #define PATH_LENGTH 256
 
@@ -467,7 +469,7 @@ json_t *ft_config_dataplane(const struct ft_config *config)
 									   "mtu", "canary", NULL}));
 	json_object_foreach((json_t *)ft_config_get(config, "services"), name, value)
 	    json_object_set_new(services, name, service_part(config, value));
-	copy(all, config->values, (const char *[]){"uplinks", "flows", "canary", NULL});
+	copy(all, config->values, (const char *[]){"uplinks", "flows", "canary", "log", NULL});
 	json_object_set_new(all, "guests", guests);
 	json_object_set_new(all, "services", services);
 	json_object_set_new(all, "clone",
@@ -497,9 +499,26 @@ json_t *ft_config_vmm(const struct ft_config *config, const char *guest)
 	return all;
 }
 
+/* SHA-256 of all that is in force: values and rules, keys sorted. */
+static json_t *digest(const struct ft_config *config)
+{
+	json_t *all = json_pack("{s:O, s:O}", "values", config->values, "rules", config->rules);
+	char *text = all ? json_dumps(all, JSON_COMPACT | JSON_SORT_KEYS) : NULL, hex[2 * FT_HASH_BYTES + 1];
+	struct ft_hash hash;
+	json_decref(all);
+	if (!text)
+		return NULL;
+	ft_hash_bytes(&hash, text, strlen(text));
+	free(text);
+	for (unsigned i = 0; i < FT_HASH_BYTES; i++)
+		snprintf(hex + 2 * i, 3, "%02x", hash.bytes[i]);
+	return json_string(hex);
+}
+
 json_t *ft_config_ledger(const struct ft_config *config)
 {
-	json_t *all = part(config->values, (const char *[]){"sensor", NULL});
+	json_t *all = part(config->values, (const char *[]){"sensor", "log", NULL});
+	json_object_set_new(all, "config_sha256", digest(config));
 	json_object_set(all, "quarantine_quota", (json_t *)ft_config_get(config, "quarantine.quota"));
 	json_t *shares = json_object(), *service;
 	const char *name;

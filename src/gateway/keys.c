@@ -228,6 +228,35 @@ const struct ft_key ft_keys[] = {
      "longer line "
      "goes without its evidence, or as a line that names it, still whole JSON; the file has all of it."},
 
+    {"log", FT_KEY_MAP, NULL, NULL, NULL,
+     "The tamper-evident log, in the directory ledger below state: entries for everything of consequence, signed. Its public key "
+     "is the file vkey there: keep a copy elsewhere, for foretaste verify."},
+    {"log.commit", FT_KEY_CHOICE, "before-release|async", "before-release", NULL,
+     "before-release: held input goes on only once the entry that says so is durable; it costs the time of a commit, two syncs of "
+     "the disk. async: entries follow within log.interval."},
+    {"log.on_failure", FT_KEY_CHOICE, "hold|drop|release", "release", NULL,
+     "What becomes of input that is to be released while the ledger is gone or slow, or its log cannot be used. Each is counted, "
+     "and has a reason of its own."},
+    {"log.timeout", FT_KEY_DURATION, "10 ms..1 h", "2 s", NULL, "How long a release waits for the ledger before that."},
+    {"log.interval", FT_KEY_DURATION, "1 ms..10 s", "100 ms", NULL, "How long entries may wait for others to be made durable with them."},
+    {"log.publish_every", FT_KEY_DURATION, "0 s..24 h", "1 s", NULL,
+     "The newest checkpoint goes into the feed at most so often, and at the end: whoever keeps the feed can prove that the log was "
+     "not truncated, rolled back or forked. 0 s: never."},
+    {"log.key_epoch", FT_KEY_DURATION, "1 min..720 h", "4 h", NULL,
+     "How long a signing key is used before it is replaced and forgotten: whoever takes it can rewrite so much at most. There are "
+     "4,096 of them."},
+    {"log.quota", FT_KEY_SIZE, "0 B..16 TiB", "0 B", NULL, "Size of its entries at which max_log_file_action is taken; 0 B means no bound."},
+    {"log.max_log_file_action", FT_KEY_CHOICE, "ignore|syslog|rotate|keep_logs|suspend", "rotate", NULL,
+     "rotate: the oldest 65,536 entries are removed, and an entry says so; their hashes stay, so that everything else can be "
+     "verified. ignore, keep_logs: nothing. syslog: the feed says so. suspend: nothing more is taken until the gateway is started "
+     "again."},
+    {"log.space_left", FT_KEY_SIZE, "0 B..16 TiB", "0 B", NULL, "Room on its disk below which space_left_action is taken; 0 B: not looked at."},
+    {"log.space_left_action", FT_KEY_CHOICE, "ignore|syslog|rotate|suspend", "syslog", NULL, "As with max_log_file_action."},
+    {"log.disk_full_action", FT_KEY_CHOICE, "ignore|syslog|rotate|suspend", "syslog", NULL,
+     "Its disk is full. Entries wait in memory, up to 16 MiB, and are tried again once a second; then they are lost, counted, and "
+     "an entry says how many."},
+    {"log.disk_error_action", FT_KEY_CHOICE, "ignore|syslog|suspend", "syslog", NULL, "Its disk fails otherwise."},
+
     {"canary", FT_KEY_MAP, NULL, NULL, NULL,
      "The self-test: for each service that holds input, a client of the gateway's own connects now and then from a "
      "reserved address, with harmless input that has to be found suspicious, held, tried on a clone and judged clean. The "

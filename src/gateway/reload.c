@@ -138,10 +138,11 @@ static void tell_ledger(struct ft_supervisor *s)
 	json_t *part = ft_config_ledger(s->config);
 	if (ledger->state == FT_CHILD_READY)
 		ft_child_send(ledger,
-			      json_pack("{s:s, s:O, s:O, s:O}", "op", "quotas", "feed_quota",
+			      json_pack("{s:s, s:O, s:O, s:O, s:O?}", "op", "quotas", "feed_quota",
 					json_object_get(part, "feed_quota"), "quarantine_quota",
 					json_object_get(part, "quarantine_quota"), "quarantine_shares",
-					json_object_get(part, "quarantine_shares")),
+					json_object_get(part, "quarantine_shares"), "config_sha256",
+					json_object_get(part, "config_sha256")),
 			      NULL, 0);
 	json_decref(part);
 }

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/confine.h"
+#include "base/durable.h"
 #include "base/printable.h"
 #include "gateway/answer.h"
 #include "gateway/files.h"
@@ -269,6 +271,10 @@ static int open_records(struct ft_supervisor *s)
 		return -errno;
 	int size = RECORD_BUFFER;
 	setsockopt(s->records[1], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size));
+	s->durable = memfd_create("foretaste-durable", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (s->durable < 0 || ftruncate(s->durable, sizeof(struct ft_durable)) ||
+	    fcntl(s->durable, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
+		return -errno;
 	return fcntl(s->records[1], F_SETFL, O_NONBLOCK) ? -errno : 0;
 }
 
@@ -342,7 +348,7 @@ static void close_all(struct ft_supervisor *s)
 	ft_listen_close(&s->metrics);
 	ft_canaries_close(&s->canaries);
 	ft_notify_close(&s->notify);
-	ft_files_close((int[]){s->records[0], s->records[1], s->state_fd, s->signals.fd}, 4);
+	ft_files_close((int[]){s->records[0], s->records[1], s->state_fd, s->signals.fd, s->durable}, 5);
 	ft_loop_close(&s->loop);
 }
 
@@ -356,6 +362,7 @@ int ft_supervisor_run(struct ft_config *config, struct ft_error *err)
 				  .cgroup.own = -1,
 				  .metrics.fd = -1,
 				  .records = {-1, -1},
+				  .durable = -1,
 				  .started = ft_loop_now()};
 	int error = open_all(&s, err);
 	if (error) {

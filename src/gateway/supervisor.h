@@ -31,6 +31,7 @@ struct ft_supervisor {
 	struct ft_child children[FT_SUPERVISOR_CHILDREN]; /* ledger, dataplane, the vmms, metrics */
 	unsigned count;
 	int state_fd;   /* holds the lock on the state directory */
+	int durable;	/* memfd of base/durable.h: the ledger writes it, the dataplane reads it */
 	int records[2]; /* dataplane and supervisor write [1], the ledger reads [0]; both stay open here */
 	enum ft_supervisor_phase phase;
 	unsigned stop_step; /* which kind of child is being stopped */

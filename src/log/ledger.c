@@ -37,6 +37,8 @@ struct ft_ledger {
 	struct sink sinks[FT_LEDGER_SINKS];
 	struct ft_quarantine *quarantine;
 	struct ft_index *index;
+	struct ft_notary *notary; /* NULL: there is no tamper-evident log */
+	uint64_t run;		  /* of base/durable.h, 0: not begun */
 	uint64_t holds, events, refused, remembered;
 	uint64_t refused_told, refused_untold; /* since the last tick */
 	int trouble;                           /* the feed's, as last logged */
@@ -73,6 +75,11 @@ static void tell_except(struct ft_ledger *l, const char *module, const char *tex
 	json_t *line = ft_eve_engine(l->config.sensor, now_ns(), module, text, error);
 	write_line_except(l, line, except);
 	json_decref(line);
+	if (error && l->notary) {
+		json_t *body = json_pack("{s:s, s:s}", "module", module, "text", text);
+		ft_notary_note(l->notary, FT_ENTRY_ERROR, now_ns(), body);
+		json_decref(body);
+	}
 }
 
 static void tell(struct ft_ledger *l, const char *module, const char *text, bool error)
@@ -255,10 +262,83 @@ int ft_ledger_open(struct ft_ledger **out, const struct ft_ledger_config *config
 	return 0;
 }
 
+/* ---- The tamper-evident log ------------------------------------------------------------------------------------- */
+
+static void notary_tells(void *context, const char *text, bool error)
+{
+	struct ft_ledger *l = context;
+	tell(l, "ledger", text, error);
+	l->config.log(l->config.context, error ? "error" : "info", text);
+}
+
+/* Whoever keeps the feed is a witness: of what the log was, and that it was no shorter. */
+static void notary_publishes(void *context, const char *note)
+{
+	struct ft_ledger *l = context;
+	write_line(l, ft_eve_engine(l->config.sensor, now_ns(), "checkpoint", note, false));
+}
+
+int ft_ledger_notarise(struct ft_ledger *l, struct ft_notary_config *config, const char *config_sha256, struct ft_error *err)
+{
+	config->tell = notary_tells;
+	config->publish = notary_publishes;
+	config->context = l;
+	int error = ft_notary_open(&l->notary, config, err);
+	if (error)
+		return error;
+	ft_ledger_configured(l, config_sha256);
+	return 0;
+}
+
+void ft_ledger_configured(struct ft_ledger *l, const char *config_sha256)
+{
+	json_t *body = config_sha256 ? json_pack("{s:s}", "sha256", config_sha256) : NULL;
+	if (body)
+		ft_notary_note(l->notary, FT_ENTRY_CONFIG, now_ns(), body);
+	json_decref(body);
+}
+
+/* A new process, or a decision that was not taken: who waits sends again. */
+static void publish_durable(struct ft_ledger *l)
+{
+	struct ft_durable *page = l->config.durable;
+	if (!page)
+		return;
+	if (!l->run)
+		l->run = atomic_load(&page->run) + 1;
+	uint64_t durable = ft_notary_durable(l->notary);
+	atomic_store(&page->run, l->run + ft_notary_missed(l->notary));
+	if (durable > atomic_load(&page->sequence))
+		atomic_store(&page->sequence, durable);
+	atomic_store(&page->working, ft_notary_works(l->notary));
+}
+
+int ft_ledger_work(struct ft_ledger *l)
+{
+	int wait = ft_notary_work(l->notary);
+	publish_durable(l);
+	return wait;
+}
+
+void ft_ledger_seal(struct ft_ledger *l)
+{
+	struct ft_notary *notary = l->notary;
+	if (!notary)
+		return;
+	json_t *counts = json_pack("{s:I, s:I, s:I}", "holds", (json_int_t)l->holds, "events", (json_int_t)l->events, "refused",
+				   (json_int_t)l->refused);
+	ft_notary_note(notary, FT_ENTRY_COUNTS, now_ns(), counts);
+	json_decref(counts);
+	l->notary = NULL;
+	ft_notary_close(notary);
+	publish_durable(l);
+}
+
 void ft_ledger_close(struct ft_ledger *l)
 {
 	if (!l)
 		return;
+	ft_ledger_seal(l);
 	ft_feed_close(&l->feed);
 	for (unsigned i = 0; i < l->config.sink_count; i++)
 		ft_sink_close(&l->sinks[i].sink);
@@ -318,6 +398,7 @@ static void take_hold(struct ft_ledger *l, const json_t *message)
 	json_t *lines = ft_eve_hold(l->config.sensor, record, has_file ? &file : NULL);
 	size_t i;
 	json_t *line;
+	ft_notary_hold(l->notary, record);
 	json_array_foreach(lines, i, line) write_line_except(l, line, NULL);
 	if (!lines || ft_index_add(l->index, record))
 		l->config.log(l->config.context, "error", "no memory for the record of a hold");
@@ -360,6 +441,7 @@ static void take_event(struct ft_ledger *l, const json_t *message)
 	uint64_t time =
 	    json_is_integer(ns) && json_integer_value(ns) > 0 ? (uint64_t)json_integer_value(ns) : now_ns();
 	const char *what = json_string_value(name);
+	ft_notary_event(l->notary, what, time, message);
 	if (!strcmp(what, "correlation")) {
 		json_t *finding = check_finding(message);
 		write_line(l, ft_eve_correlation(l->config.sensor, time, finding));
@@ -394,8 +476,14 @@ void ft_ledger_record(struct ft_ledger *l, const json_t *message)
 		take_event(l, message);
 	else if (op && !strcmp(op, "packets"))
 		take_packets(l, message);
-	else
-		ft_ledger_refuse(l, "neither a hold nor an event nor packets");
+	else if (op && !strcmp(op, "decided")) {
+		if (ft_notary_decided(l->notary, message))
+			ft_ledger_refuse(l, "a decision without hold, verdict, disposition or sequence");
+	} else if (op && !strcmp(op, "done")) {
+		if (ft_notary_done(l->notary, message))
+			ft_ledger_refuse(l, "an outcome without hold, disposition, reason or frames");
+	} else
+		ft_ledger_refuse(l, "neither a hold nor a decision nor an event nor packets");
 	watch(l);
 }
 
@@ -426,10 +514,11 @@ static json_t *status_of(const struct ft_ledger *l)
 	for (unsigned i = 0; i < l->config.sink_count; i++)
 		json_object_set_new(sinks, l->config.sinks[i].name, ft_sink_status(&l->sinks[i].sink));
 	json_object_set_new(feed, "sinks", sinks);
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "holds", (json_int_t)l->holds, "events",
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "holds", (json_int_t)l->holds, "events",
 			 (json_int_t)l->events, "refused", (json_int_t)l->refused, "remembered",
 			 (json_int_t)l->remembered, "index_bytes", (json_int_t)ft_index_size(l->index), "feed", feed, "quarantine",
-			 ft_quarantine_status(l->quarantine), "verdicts", ft_index_counts(l->index));
+			 ft_quarantine_status(l->quarantine), "verdicts", ft_index_counts(l->index), "log",
+			 ft_notary_status(l->notary));
 }
 
 /* A record that is too long for one message loses evidence from its end, counted. */

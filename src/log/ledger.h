@@ -11,7 +11,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/durable.h"
 #include "base/error.h"
+#include "log/notary.h"
 #include "log/sink.h"
 
 #define FT_LEDGER_SINKS 2u
@@ -29,6 +31,7 @@ struct ft_ledger_config {
 	int feed;        /* for appending */
 	int feed_reader; /* the same file for reading, or -1; only used while opening */
 	int quarantine;  /* directory */
+	struct ft_durable *durable; /* where the dataplane sees what is durable, or NULL */
 	struct ft_sink_config sinks[FT_LEDGER_SINKS];
 	unsigned sink_count;
 	ft_ledger_log *log;
@@ -41,11 +44,24 @@ struct ft_ledger;
 int ft_ledger_open(struct ft_ledger **ledger, const struct ft_ledger_config *config, struct ft_error *err);
 void ft_ledger_close(struct ft_ledger *ledger);
 
+/* Begins to keep the tamper-evident log (notary.h) in config->directory; tell, publish and context are set here. Without it, or
+ * when it fails, everything else works, and the feed says so. config_sha256: of the configuration in force, or NULL. */
+int ft_ledger_notarise(struct ft_ledger *ledger, struct ft_notary_config *config, const char *config_sha256, struct ft_error *err);
+
+/* Commits what is due and says what is durable; milliseconds until the next time, -1: when something comes. */
+int ft_ledger_work(struct ft_ledger *ledger);
+
+/* The end of the tamper-evident log for this run: its last entry, its last checkpoint in the feed. */
+void ft_ledger_seal(struct ft_ledger *ledger);
+
+/* Another configuration is in force. */
+void ft_ledger_configured(struct ft_ledger *ledger, const char *config_sha256);
+
 /* The feed goes on in this file (fd is taken over, the old one closed), and quotas change. */
 int ft_ledger_reopen(struct ft_ledger *ledger, int fd, struct ft_error *err);
 void ft_ledger_quotas(struct ft_ledger *ledger, uint64_t feed, uint64_t quarantine, const json_t *shares);
 
-/* One record: hold, event or packets. */
+/* One record: hold, decided, done, event or packets. */
 void ft_ledger_record(struct ft_ledger *ledger, const json_t *message);
 
 /* A datagram on the record socket that was no record at all. */

@@ -17,7 +17,7 @@
 #include "log/ledger.h"
 
 /* Descriptors beside the configuration (gateway/protocol.md). */
-enum { RECORDS, FEED, QUARANTINE, STATE, DESCRIPTORS };
+enum { RECORDS, FEED, QUARANTINE, STATE, DURABLE, DESCRIPTORS };
 
 #define BURST     64    /* records before the control channel is looked at again */
 #define RETRY_MS  1000  /* between two attempts on a feed that cannot be written */
@@ -32,14 +32,24 @@ static const struct ft_confine_rule rules[] = {
     {"poll", "waits for either"},
     {"ppoll", "the C library's poll"},
     {"write", "feed lines; quarantined packets"},
+    {"pwrite64", "the log: entries, tiles, checkpoints"},
+    {"pread64", "the log: the key's files when an epoch ends"},
+    {"fdatasync", "the log: a commit"},
+    {"fsync", "the log: names of new files"},
+    {"lseek", "the log: the length of its compacted checkpoints"},
+    {"mkdirat", "the log: the place of what was cut"},
+    {"renameat", "the log: a file in place of another"},
+    {"fstatfs", "the log: the room that is left for it"},
     {"ftruncate", "cuts a half-written feed line"},
     {"fstat", "size of the feed"},
     {"newfstatat", "size of the feed, the C library's fstat"},
-    {"openat", "a new file in the quarantine directory"},
+    {"openat", "a new file in the quarantine directory or of the log"},
     {"renameat2", "its final name"},
-    {"unlinkat", "the oldest quarantined file; a file that could not be finished"},
+    {"unlinkat", "the oldest quarantined file or segment of the log; a file that could not be finished"},
     {"close", "that file; descriptors that a lying peer sent along"},
     {"mmap", "malloc; never executable", .arg = 3, .mask = PROT_EXEC, .equals = 0},
+    {"mprotect", "the log: its key's memory, before it is given back", .arg = 3, .mask = PROT_EXEC, .equals = 0},
+    {"munlock", "the same"},
     {"munmap", "malloc"},
     {"mremap", "malloc"},
     {"madvise", "malloc"},
@@ -126,6 +136,30 @@ static int prepare_sinks(const json_t *config, struct ft_ledger_config *settings
 	return error;
 }
 
+/* As its own uid, which all files of the log belong to. A log that cannot be used stops nothing else: what then becomes of
+ * input is log.on_failure's to say. */
+static void notarise(struct ft_ledger *ledger, const char *sensor, const json_t *config, int directory)
+{
+	struct ft_error err = {0};
+	struct ft_notary_config settings = {.directory = directory, .sensor = sensor, .version = FT_VERSION,
+					    .key_epoch = 4 * 3600ull * 1000000000u, .interval = 100000000, .publish_every = 1000000000,
+					    .max_log_file = FT_NOTARY_ROTATE, .space_left_action = FT_NOTARY_SYSLOG,
+					    .disk_full = FT_NOTARY_SYSLOG, .disk_error = FT_NOTARY_SYSLOG};
+	ft_notary_settings(&settings, json_object_get(config, "log"));
+	if (!ft_ledger_notarise(ledger, &settings, json_string_value(json_object_get(config, "config_sha256")), &err))
+		return;
+	log_line(NULL, "error", err.text);
+	json_t *event = json_pack("{s:s, s:s, s:s}", "op", "event", "type", "error", "text", err.text);
+	ft_ledger_record(ledger, event);
+	json_decref(event);
+}
+
+static struct ft_durable *map_page(int fd)
+{
+	void *page = mmap(NULL, sizeof(struct ft_durable), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	return page == MAP_FAILED ? NULL : page;
+}
+
 /* Everything that needs the file system or privileges; afterwards neither is left. */
 static int prepare(const json_t *message, const int *fds, struct ft_ledger **ledger, struct ft_error *err)
 {
@@ -138,6 +172,7 @@ static int prepare(const json_t *message, const int *fds, struct ft_ledger **led
 	    .quarantine_shares = json_object_get(config, "quarantine_shares"),
 	    .feed = fds[FEED],
 	    .quarantine = fds[QUARANTINE],
+	    .durable = map_page(fds[DURABLE]),
 	    .log = log_line,
 	    .hung_up = hung_up,
 	};
@@ -162,6 +197,7 @@ static int prepare(const json_t *message, const int *fds, struct ft_ledger **led
 	error = ft_confine_identity((uid_t)uid, (gid_t)gid, FT_CONFINE_UNDUMPABLE, err);
 	if (error)
 		return error;
+	notarise(*ledger, settings.sensor, config, fds[STATE]);
 	struct ft_confine_filter filter;
 	error = ft_confine_compile(rules, sizeof(rules) / sizeof(*rules), &filter, err);
 	if (error)
@@ -204,10 +240,12 @@ static bool obey(struct ft_ledger *ledger)
 	struct ft_error err = {0};
 	if (reopen && ft_ledger_reopen(ledger, fds[0], &err))
 		log_line(NULL, "error", err.text);
-	if (quotas)
+	if (quotas) {
+		ft_ledger_configured(ledger, json_string_value(json_object_get(message, "config_sha256")));
 		ft_ledger_quotas(ledger, (uint64_t)json_integer_value(json_object_get(message, "feed_quota")),
 				 (uint64_t)json_integer_value(json_object_get(message, "quarantine_quota")),
 				 json_object_get(message, "quarantine_shares"));
+	}
 	bool taken = (sink || reopen) && count;
 	close_all(fds + taken, count - taken);
 	bool stop = op && !strcmp(op, "stop");
@@ -273,7 +311,11 @@ static void run(struct ft_ledger *ledger, int records)
 						  {.fd = records, .events = POLLIN}};
 	for (bool on = true, again = false; on;) {
 		ft_ledger_poll(ledger, fds + 2);
-		int ready = poll(fds, 2 + FT_LEDGER_SINKS, again ? RETRY_MS : -1);
+		/* What came is committed together, once there is nothing else to do. */
+		int wait = ft_ledger_work(ledger);
+		if (again && (wait < 0 || wait > RETRY_MS))
+			wait = RETRY_MS;
+		int ready = poll(fds, 2 + FT_LEDGER_SINKS, wait);
 		if (ready < 0 && errno != EINTR)
 			break;
 		if (ready > 0)
@@ -288,6 +330,7 @@ static void run(struct ft_ledger *ledger, int records)
 	}
 	take_records(ledger, records, DRAIN);
 	ft_ledger_tick(ledger);
+	ft_ledger_seal(ledger);
 	linger(ledger);
 	ft_ledger_end(ledger);
 }

@@ -94,7 +94,7 @@ try:
     require(len(commands) >= 9 and "--config" in options, "what --help says is not understood: %s %s" % (commands, options))
 
     expect([""], commands)
-    expect(["ver"], ["verdicts"])
+    expect(["verd"], ["verdicts"])
     expect(["--"], options)
     expect(["status", "--j"], ["--json"])
     expect(["--json", "stat"], ["status"])

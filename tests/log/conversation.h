@@ -6,12 +6,17 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/durable.h"
+
 struct conversation {
 	pid_t pid;
 	int channel, records; /* our ends */
 	char directory[64];   /* with feed.json, quarantine/ and state/ */
-	char feed[96], quarantine[96];
+	char feed[96], quarantine[96], state[96];
 	uint64_t feed_quota, quarantine_quota;
+	int durable_fd;
+	const struct ft_durable *durable; /* as the dataplane sees it */
+	uint64_t publish_every; /* of checkpoints in the feed; set before conversation_restart */
 	json_t *sinks; /* more of the configuration; NULL: none */
 	json_t *logs;  /* `log` messages so far */
 	json_t *lost;  /* `sink-lost` messages so far */
