@@ -337,6 +337,32 @@ static void any_step_may_fail_once(void **state)
 	}
 }
 
+/* Whatever fails while an epoch ends: no entry comes behind its end under its key. */
+static void an_epoch_that_cannot_end_takes_no_entries(void **state)
+{
+	unsigned at = 1;
+	for (int error = -1; error; at++) {
+		struct place place;
+		place_open(&place);
+		struct disk d = {.kind = ERROR};
+		struct ft_io io = disk_io(&d);
+		struct ft_writer *w = log_open(&io, place.fd);
+		log_write(w, 0, 2);
+		d.at = d.step + at;
+		error = ft_writer_evolve(w, 1790000000000000000u);
+		d.at = 0;
+		assert_int_equal(log_append(w, 2), error ? -ENOBUFS : 0);
+		assert_int_equal(ft_writer_commit(w), 0);
+		log_write(w, 3, 1);
+		assert_int_equal(ft_key_epoch(ft_writer_key(w)), 1);
+		ft_writer_close(w);
+		lose(&d, KILLED);
+		log_good(place.fd);
+		place_close(&place);
+	}
+	assert_true(at > 8);
+}
+
 static void a_cut_is_an_entry_and_is_kept(void **state)
 {
 	struct place place;
@@ -467,6 +493,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(the_power_may_go_at_any_step),
 	    cmocka_unit_test(any_step_may_fail_once),
+	    cmocka_unit_test(an_epoch_that_cannot_end_takes_no_entries),
 	    cmocka_unit_test(a_cut_is_an_entry_and_is_kept),
 	    cmocka_unit_test(a_ledger_that_was_changed_is_not_gone_on_with),
 	    cmocka_unit_test(segments_begin_end_and_are_pruned),
