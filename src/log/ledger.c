@@ -278,26 +278,6 @@ static void notary_publishes(void *context, const char *note)
 	write_line(l, ft_eve_engine(l->config.sensor, now_ns(), "checkpoint", note, false));
 }
 
-int ft_ledger_notarise(struct ft_ledger *l, struct ft_notary_config *config, const char *config_sha256, struct ft_error *err)
-{
-	config->tell = notary_tells;
-	config->publish = notary_publishes;
-	config->context = l;
-	int error = ft_notary_open(&l->notary, config, err);
-	if (error)
-		return error;
-	ft_ledger_configured(l, config_sha256);
-	return 0;
-}
-
-void ft_ledger_configured(struct ft_ledger *l, const char *config_sha256)
-{
-	json_t *body = config_sha256 ? json_pack("{s:s}", "sha256", config_sha256) : NULL;
-	if (body)
-		ft_notary_note(l->notary, FT_ENTRY_CONFIG, now_ns(), body);
-	json_decref(body);
-}
-
 /* A new process, or a decision that was not taken: who waits sends again. */
 static void publish_durable(struct ft_ledger *l)
 {
@@ -311,6 +291,27 @@ static void publish_durable(struct ft_ledger *l)
 	if (durable > atomic_load(&page->sequence))
 		atomic_store(&page->sequence, durable);
 	atomic_store(&page->working, ft_notary_works(l->notary));
+}
+
+int ft_ledger_notarise(struct ft_ledger *l, struct ft_notary_config *config, const char *config_sha256, struct ft_error *err)
+{
+	config->tell = notary_tells;
+	config->publish = notary_publishes;
+	config->context = l;
+	int error = ft_notary_open(&l->notary, config, err);
+	if (!error)
+		ft_ledger_configured(l, config_sha256);
+	/* Before we are said to be ready: who waits for an earlier process must see that it is gone. */
+	publish_durable(l);
+	return error;
+}
+
+void ft_ledger_configured(struct ft_ledger *l, const char *config_sha256)
+{
+	json_t *body = config_sha256 ? json_pack("{s:s}", "sha256", config_sha256) : NULL;
+	if (body)
+		ft_notary_note(l->notary, FT_ENTRY_CONFIG, now_ns(), body);
+	json_decref(body);
 }
 
 int ft_ledger_work(struct ft_ledger *l)
