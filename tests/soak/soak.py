@@ -129,7 +129,7 @@ class Soak(Stand):
                              "rings": read("/proc/%d/maps" % pid).count("/memfd:"), "fds": len(os.listdir("/proc/%d/fd" % pid)),
                              "threads": len(os.listdir("/proc/%d/task" % pid)), "status": inner}
                 self.pids_seen.add(pid)
-            except OSError:
+            except (OSError, KeyError):  # it ends, or has: a process that nobody has waited for yet has no memory
                 continue
             if name.startswith("vmm") and inner:
                 self.check_clones(name, pid, inner)
