@@ -571,7 +571,7 @@ static void a_lie_about_how_much_a_group_took_clears_nobody(void **state)
 	hold_many(4);
 	struct seed *seed = seeds[0];
 	seed->running = false;
-	event(seed, FT_EVENT_TRIAL_HANDLED, FT_ROLE_TRIAL, (uint64_t[6]){4, 4, 1}, NULL, NULL); /* that is one of them */
+	event(seed, FT_EVENT_TRIAL_HANDLED, FT_ROLE_TRIAL, (uint64_t[6]){16, 4, 1}, NULL, NULL); /* 4: that is one */
 	event(seed, FT_EVENT_TRIAL_ANSWERED, FT_ROLE_TRIAL, (uint64_t[6]){4, 4}, NULL, NULL);
 	event(seed, FT_EVENT_TRIAL_END, FT_ROLE_TRIAL, (uint64_t[6]){FT_TRIAL_END_HORIZON, 1, 2, 3, 1}, "", NULL);
 	scene_pass(&s, 0);
