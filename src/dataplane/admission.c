@@ -279,7 +279,7 @@ static size_t find_company(struct ft_gate *gate, const struct ft_hold *first)
 	first->source->round = 1;
 	for (struct ft_hold *hold = holds->first; hold; hold = hold->next) {
 		if (!hold->ready || hold == first || hold->tally != first->tally || hold->book != first->book ||
-		    hold->profile != first->profile || !may_have_company(gate, hold) || !may_have_clone(gate, hold))
+		    !may_have_company(gate, hold) || !may_have_clone(gate, hold))
 			continue;
 		if (!is_kept_room(holds, count))
 			break;

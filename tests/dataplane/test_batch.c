@@ -566,6 +566,20 @@ static void bytes_that_a_group_did_not_take_clear_nobody(void **state)
 	expect(1, 4, "release.clean");
 }
 
+static void a_lie_about_how_much_a_group_took_clears_nobody(void **state)
+{
+	hold_many(4);
+	struct seed *seed = seeds[0];
+	seed->running = false;
+	event(seed, FT_EVENT_TRIAL_HANDLED, FT_ROLE_TRIAL, (uint64_t[6]){16, 4, 1}, NULL, NULL); /* 4: that is one */
+	event(seed, FT_EVENT_TRIAL_ANSWERED, FT_ROLE_TRIAL, (uint64_t[6]){4, 4}, NULL, NULL);
+	event(seed, FT_EVENT_TRIAL_END, FT_ROLE_TRIAL, (uint64_t[6]){FT_TRIAL_END_HORIZON, 1, 2, 3, 1}, "", NULL);
+	scene_pass(&s, 0);
+	assert_int_equal(order_count, 0);
+	play();
+	expect(1, 4, "release.clean");
+}
+
 /* What is said of another number of flows than was run, or without being said at all, is no answer. */
 static void answers_have_to_be_about_the_run(void **state)
 {
@@ -1000,7 +1014,10 @@ static void a_request_that_is_not_all_said_is_ended(void **state)
 		for (unsigned i = 0; i < taken; i++)
 			scene_pass(&s, 0);
 		by_policy[2] = true;
+		fill(ring); /* the end does not fit either */
+		commands_most = 0;
 		order_hold(2, "release");
+		scene_pass(&s, 0);
 		commands_most = UINT32_MAX;
 		for (unsigned i = 0; i < 4; i++)
 			scene_pass(&s, 0);
@@ -1100,6 +1117,22 @@ static void each_address_has_its_turn_in_a_group(void **state)
 	play();
 	expect(1, 20, "release.clean");
 	expect(31, 32, "release.clean");
+}
+
+/* Whom a group test points at comes before those that wait longer: it has cost a run already. */
+static void who_is_pointed_at_is_the_next_one(void **state)
+{
+	reopen("\"max\": 4, \"source\": 4, \"group\": 4, \"parallel\": 1", ENFORCE);
+	hold_many(9);
+	assert_int_equal(seeds[0]->flow_count, 4);
+	evil[3] = true;
+	while (seed_count == 1)
+		end_run(seeds[0]);
+	assert_int_equal(seeds[1]->flow_count, 1);
+	assert_int_equal(port_of(&seeds[1]->flows[0]), 3);
+	play();
+	for (unsigned port = 1; port <= 9; port++)
+		assert_string_equal(reason_of(port), port == 3 ? "drop.verdict" : "release.clean");
 }
 
 static void services_are_not_mixed(void **state)
@@ -1314,6 +1347,7 @@ int main(int argc, char **argv)
 	    T(who_gets_no_answer_is_tried_alone),
 	    T(a_server_that_handles_the_first_alone_clears_the_first_alone),
 	    T(bytes_that_a_group_did_not_take_clear_nobody),
+	    T(a_lie_about_how_much_a_group_took_clears_nobody),
 	    T(answers_have_to_be_about_the_run),
 	    T(answers_of_a_run_are_not_those_of_the_next),
 	    T(a_group_out_of_its_budget_is_tried_in_smaller_ones),
@@ -1336,6 +1370,7 @@ int main(int argc, char **argv)
 	    T(a_full_receive_ring_does_not_change_the_order),
 	    T(a_stop_with_a_full_ring_releases_no_part_of_a_group_out_of_order),
 	    T(each_address_has_its_turn_in_a_group),
+	    T(who_is_pointed_at_is_the_next_one),
 	    T(services_are_not_mixed),
 	    T(datagrams_are_grouped_as_well),
 	    T(who_sent_what_is_bad_is_tried_alone_for_a_minute),
