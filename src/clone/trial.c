@@ -315,7 +315,7 @@ int ft_trial_run(struct ft_witness *witness, const struct ft_trial_plan *plan, s
 	struct trial *t = malloc(sizeof(*t));
 	if (!t)
 		return -ENOMEM;
-	/* Not the 195 KB for answers, which would all become memory here. */
+	/* Not the room for answers, all of which would become memory here. */
 	memset(t, 0, offsetof(struct trial, outside.pending));
 	memset(result, 0, sizeof(*result));
 	t->witness = witness;
