@@ -34,7 +34,7 @@ def boot(root, work, images, commands, patience):
                 ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1500", "-net", "none",
                  "-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", os.path.join(images, "vmlinuz"),
                  "-initrd", os.path.join(images, "initrd.img"), "-drive", "file=%s,if=virtio,format=raw" % disk, "-append",
-                 "console=ttyS0 quiet root=/dev/vda init=/lib/systemd/systemd systemd.unit=probe.service "
+                 "console=ttyS0 quiet no_timer_check root=/dev/vda init=/lib/systemd/systemd systemd.unit=probe.service "
                  "systemd.unified_cgroup_hierarchy=1"],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, timeout=patience, check=False)
         except subprocess.TimeoutExpired:
