@@ -21,16 +21,19 @@ static void answer_with_reset(struct ft_gate *gate, struct ft_guest *guest, cons
 }
 
 /* Passes a frame without its payload. */
-static int deliver_bare(struct ft_gate *gate, const struct ft_flow *flow, const struct ft_frame *frame,
+static int deliver_bare(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame,
 			const struct ft_frame_bare *change)
 {
 	uint8_t bare[FT_FRAME_HEADERS];
-	return ft_gate_deliver(gate, flow->guest, bare, ft_frame_bare(frame, change, bare));
+	int error = ft_gate_deliver(gate, flow->guest, bare, ft_frame_bare(frame, change, bare));
+	if (!error && frame->timestamp)
+		ft_stream_note_timestamp(&flow->stream, ft_load32(bare + frame->timestamp));
+	return error;
 }
 
 /* The acknowledgement of a held flow's packet, or of one that came early, at the number that the guest expects. With a TSval above that of the
  * held segments the guest would discard these when they come (PAWS, RFC 7323 5.3), so it gets the last one again. */
-static void pass_acknowledgement(struct ft_gate *gate, const struct ft_flow *flow,
+static void pass_acknowledgement(struct ft_gate *gate, struct ft_flow *flow,
 				 const struct ft_frame *frame)
 {
 	if (!(frame->flags & FT_TCP_ACK)) {
@@ -208,7 +211,7 @@ static void hold(struct ft_gate *gate, struct ft_flow *flow, const struct ft_fra
 /* A byte sent into a closed window, to learn whether it is open by now: BSD's and Windows' way (RFC 9293 3.8.6.1; Linux sends
  * an old number). A clone's guest would take it no more than the live one, and a trial that proves nothing kills the
  * connection. So the guest gets the question without the byte, at a number that it answers; the byte comes again. */
-static void probe_window(struct ft_gate *gate, const struct ft_flow *flow, const struct ft_frame *frame)
+static void probe_window(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame)
 {
 	struct ft_frame_bare change = {.sequence = flow->stream.released - 1,
 				       .flags = FT_TCP_ACK,
