@@ -685,8 +685,11 @@ static void start_trial(struct ft_gate *gate, struct ft_hold *const *members, un
 		give_up(gate, members[0], FT_EXCEPTION_ERROR, "no memory for a trial");
 		return;
 	}
-	for (unsigned i = 0; i < count; i++)
+	for (unsigned i = 0; i < count; i++) {
 		members[i]->state = FT_HOLD_TRY;
+		/* What this one had no room for can open the next. */
+		ft_early_soon(gate, members[i]->flow, gate->now);
+	}
 	/* Of a group that is dissolved nobody has had a trial: see settle. */
 	if (count == 1) {
 		members[0]->flow->trials++;

@@ -553,7 +553,7 @@ static void the_guest_may_speak_first(void **state)
 	assert_string_equal(scene_taken(&s), "hellohelloagainagain");
 	scene_text(&s, 26, "again");
 	scene_forget(&s);
-	scene_pass(&s, 6 * MS);
+	scene_pass(&s, FT_EARLY_SOON_NS);
 	assert_int_equal(s.client_count, 1);
 	assert_int_equal(s.to_client[0].frame.acknowledgement, CLIENT_ISN + 6);
 	is_told(1, 26, 31);

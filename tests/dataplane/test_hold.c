@@ -744,7 +744,6 @@ static void a_hold_has_a_limit_and_the_rest_waits_behind_it(void **state)
 	scene_pass(&s, 3 * MS);
 	assert_int_equal(s.request.flow.bytes, 2000);
 	/* It waits for its own trial, and its sender has nothing to send again. */
-	scene_pass(&s, 6 * MS);
 	scene_pass(&s, 3 * MS);
 	assert_int_equal(s.requests, 1);
 	scene_answer(&s, false);

@@ -639,7 +639,7 @@ static void order(struct input *in)
 	if (how & 0x80 && !strcmp(what, "bypass"))
 		json_object_del(message, "service");
 	if (strcmp(what, "drop") && strcmp(what, "shadow") && strcmp(what, "suppressions"))
-		w.strict = false;
+		w.strict = w.ordered = false;
 	json_t *result = ft_order(w.gate, message, &refusal);
 	MUST(result || (refusal.code && refusal.text[0]));
 	json_decref(result);
