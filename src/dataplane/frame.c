@@ -130,6 +130,7 @@ static int parse_transport(struct ft_frame *frame, uint32_t end, enum ft_reason 
 		frame->odd_options = frame->payload > FT_FRAME_HEADERS || parse_tcp_options(frame, frame->payload);
 		if (frame->odd_options) {
 			frame->window_scale = -1;
+			frame->sack_permitted = false;
 			frame->timestamp = 0;
 		}
 	} else if (frame->protocol == IPPROTO_UDP) {
@@ -482,6 +483,8 @@ void ft_frame_slice(const struct ft_frame *frame, uint32_t from, uint32_t end, b
 /* The options were walked when the frame was parsed: see parse_tcp_options. */
 static void blank_sack(const struct ft_frame *frame, uint8_t *data)
 {
+	if (frame->odd_options)
+		return;
 	for (uint32_t at = frame->l4 + TCP_HEADER; at < frame->payload && data[at];) {
 		uint8_t length = data[at] == 1 ? 1 : data[at + 1];
 		if (data[at] == 5)
