@@ -18,12 +18,15 @@
 	X(PASS_UNSEEN, "pass.unseen", PASS, "a service that only observes: what cannot be looked at passes (IPv6 headers that hide the port, full flow table)") \
 	X(PASS_IPSEC, "pass.ipsec", PASS, "AH or ESP: only who has the guest's keys could look behind it")             \
 	X(PASS_ICMP, "pass.icmp", PASS, "ICMP error about a connection of an inspected service")                     \
-	X(PASS_ACK, "pass.ack", PASS, "acknowledgement of a held flow, sent on without its data")                    \
+	X(PASS_ACK, "pass.ack", PASS, "acknowledgement of a held or early segment, sent on without its data")        \
+	X(PASS_PROBE, "pass.probe", PASS, "probe of a closed window, sent on without its byte")                      \
+	X(PASS_SACK, "pass.sack", PASS, "the gateway's duplicate acknowledgement to a client whose segments came early") \
 	/* held */                                                                                                   \
 	X(HOLD_RULE, "hold.rule", HOLD, "a pattern rule matched")                                                    \
 	X(HOLD_RISK, "hold.risk", HOLD, "the protocol inspection reported a severe risk")                            \
 	X(HOLD_ALL, "hold.all", HOLD, "the service screens everything")                                              \
 	X(HOLD_JOIN, "hold.join", HOLD, "later packet of a flow that is being held")                                 \
+	X(HOLD_EARLY, "hold.early", HOLD, "bytes behind a gap, or for which the hold has no room yet: they wait for their turn") \
 	X(HOLD_FRAGMENT, "hold.fragment", HOLD, "fragment that waits for the rest of its datagram")                 \
 	X(HOLD_CANARY, "hold.canary", HOLD, "input of the gateway's self-test to a service without patterns")         \
 	X(HOLD_OVERLAP, "hold.overlap", HOLD, "a retransmission carried different bytes for the same sequence numbers") \
@@ -54,7 +57,11 @@
 	X(DROP_HOLD_DUPLICATE, "drop.hold-duplicate", DROP, "retransmission of bytes that are held already")         \
 	X(DROP_HOLD_LIMIT, "drop.hold-limit", DROP, "the hold is at its limit; the sender sends it again")           \
 	X(DROP_OUT_OF_WINDOW, "drop.out-of-window", DROP, "sequence numbers outside what the flow can take")         \
-	X(DROP_OUT_OF_ORDER, "drop.out-of-order", DROP, "bytes behind a gap are not kept; the sender sends them again") \
+	X(DROP_OUT_OF_ORDER, "drop.out-of-order", DROP, "no room for bytes behind a gap; the sender sends them again") \
+	X(DROP_EARLY_DUPLICATE, "drop.early-duplicate", DROP, "retransmission of bytes behind a gap that are kept already") \
+	X(DROP_EARLY_OVERLAP, "drop.early-overlap", DROP, "other bytes for the same sequence numbers behind a gap: the first are kept, and will be held") \
+	X(DROP_EARLY_TIMEOUT, "drop.early-timeout", DROP, "bytes behind a gap that did not close in time")       \
+	X(DROP_EARLY_END, "drop.early-end", DROP, "bytes behind a gap when the connection, or its being inspected, came to an end") \
 	X(DROP_NO_FLOW, "drop.no-flow", DROP, "a segment of an inspected service that belongs to no known connection") \
 	/* not taken, so that the sender tries again later */                                                        \
 	X(TEMPFAIL_TIMEOUT, "tempfail.timeout", TEMPFAIL, "no verdict in time; the service's on_timeout says tempfail") \

@@ -14,6 +14,8 @@
 #include <rte_jhash.h>
 #include <rte_prefetch.h>
 
+#include "dataplane/early.h"
+
 #define SECOND 1000000000ull
 
 /* How long a flow is remembered after its last packet. An open TCP connection outlives a night's idle keep-alive
@@ -93,6 +95,7 @@ static void empty(struct ft_flow *flow)
 		ft_screen_end(flow->service->screen, &flow->scan);
 	ft_inspect_end(&flow->inspect);
 	free(flow->reset);
+	ft_early_free(flow, FT_REASON_DROP_EARLY_END);
 }
 
 void ft_flows_free(struct ft_flows *flows)

@@ -26,6 +26,7 @@ struct ft_flow_key {
 };
 
 struct ft_hold;
+struct ft_early;
 struct ft_guest;
 
 /* What each packet of a settled flow reads or writes comes first, in the lines that ft_flows_ahead fetches. */
@@ -40,6 +41,7 @@ struct ft_flow {
 		       * is not let through by its innocent second half */
 	uint32_t answered_from; /* guest_next at the last release: has the guest answered since? */
 	struct ft_hold *hold;   /* the one being tried, or the only one */
+	struct ft_early *early; /* what came before its time */
 	uint64_t seen;          /* monotonic time of the last packet */
 	struct ft_stream stream; /* TCP */
 	struct ft_inspect_flow inspect;

@@ -101,6 +101,8 @@ static int parse_tcp_options(struct ft_frame *frame, uint32_t end)
 		if (kind == 3 && length == 3)
 			/* RFC 7323 2.3: more than 14 counts as 14. */
 			frame->window_scale = (int8_t)(frame->data[at + 2] > 14 ? 14 : frame->data[at + 2]);
+		if (kind == 4 && length == 2)
+			frame->sack_permitted = true;
 		if (kind == 8 && length == 10)
 			frame->timestamp = (uint16_t)(at + 2);
 		at += length;
@@ -128,6 +130,7 @@ static int parse_transport(struct ft_frame *frame, uint32_t end, enum ft_reason 
 		frame->odd_options = frame->payload > FT_FRAME_HEADERS || parse_tcp_options(frame, frame->payload);
 		if (frame->odd_options) {
 			frame->window_scale = -1;
+			frame->sack_permitted = false;
 			frame->timestamp = 0;
 		}
 	} else if (frame->protocol == IPPROTO_UDP) {
@@ -459,19 +462,50 @@ size_t ft_frame_bare(const struct ft_frame *frame, const struct ft_frame_bare *c
 	return bare.length;
 }
 
-void ft_frame_rest(const struct ft_frame *frame, uint32_t bytes, uint8_t *to, struct ft_frame *rest)
+void ft_frame_slice(const struct ft_frame *frame, uint32_t from, uint32_t end, bool fin, uint8_t *to, struct ft_frame *slice)
 {
-	uint32_t length = frame->payload_length - bytes;
+	uint32_t length = end - from;
 	memcpy(to, frame->data, frame->payload);
-	memcpy(to + frame->payload, frame->data + frame->payload + bytes, length);
-	*rest = *frame;
-	rest->data = to;
-	rest->length = frame->payload + length;
-	rest->payload_length = length;
-	rest->sequence += bytes;
-	set_end(frame, to, rest->length);
-	ft_store32(to + frame->l4 + 4, rest->sequence);
-	ft_frame_seal(rest, to);
+	memcpy(to + frame->payload, frame->data + frame->payload + from, length);
+	*slice = *frame;
+	slice->data = to;
+	slice->length = frame->payload + length;
+	slice->payload_length = length;
+	slice->sequence += from;
+	if (!fin)
+		slice->flags &= (uint8_t)~FT_TCP_FIN;
+	set_end(frame, to, slice->length);
+	ft_store32(to + frame->l4 + 4, slice->sequence);
+	to[frame->l4 + 13] = slice->flags;
+	ft_frame_seal(slice, to);
+}
+
+/* The options were walked when the frame was parsed: see parse_tcp_options. */
+static void blank_sack(const struct ft_frame *frame, uint8_t *data)
+{
+	if (frame->odd_options)
+		return;
+	for (uint32_t at = frame->l4 + TCP_HEADER; at < frame->payload && data[at];) {
+		uint8_t length = data[at] == 1 ? 1 : data[at + 1];
+		if (data[at] == 5)
+			memset(data + at, 1, length);
+		at += length;
+	}
+}
+
+void ft_frame_refresh(struct ft_frame *frame, uint8_t *data, const struct ft_frame_news *news)
+{
+	uint8_t *tcp = data + frame->l4;
+	if (frame->acknowledgement != news->acknowledgement)
+		blank_sack(frame, data);
+	frame->acknowledgement = news->acknowledgement;
+	frame->window = news->window;
+	ft_store32(tcp + 8, news->acknowledgement);
+	ft_store16(tcp + 14, news->window);
+	if (frame->timestamp && news->has_timestamp &&
+	    (int32_t)(ft_load32(data + frame->timestamp) - news->timestamp) < 0)
+		ft_store32(data + frame->timestamp, news->timestamp);
+	ft_frame_seal(frame, data);
 }
 
 bool ft_frame_calm(struct ft_frame *frame, uint8_t *data)

@@ -67,6 +67,7 @@ struct ft_frame {
 	uint16_t window;
 	uint8_t flags;
 	int8_t window_scale; /* -1: no such option */
+	bool sack_permitted; /* RFC 2018 section 2 */
 	uint16_t timestamp;  /* offset of TSval, 0: no such option */
 	/* Options that run over their end, or more than FT_FRAME_HEADERS bytes in front of the payload: none was read. A stack may
 	 * take the bytes all the same, so such a segment is nothing for who follows the connection. */
@@ -118,9 +119,22 @@ size_t ft_frame_bare(const struct ft_frame *frame, const struct ft_frame_bare *c
  * False when there was none. */
 bool ft_frame_calm(struct ft_frame *frame, uint8_t *data);
 
-/* Copies a TCP frame without the first `bytes` of its payload into to (frame->length bytes are enough): the segment that
- * begins there. Parses the copy into rest. */
-void ft_frame_rest(const struct ft_frame *frame, uint32_t bytes, uint8_t *to, struct ft_frame *rest);
+/* Copies a TCP frame with the bytes from..end of its payload alone, and with its FIN or without, into to (frame->payload
+ * bytes and those): the segment that has these numbers. Parses the copy into slice. */
+void ft_frame_slice(const struct ft_frame *frame, uint32_t from, uint32_t end, bool fin, uint8_t *to, struct ft_frame *slice);
+
+/* What ft_frame_refresh changes. */
+struct ft_frame_news {
+	uint32_t acknowledgement;
+	uint16_t window; /* as in the header */
+	bool has_timestamp;
+	uint32_t timestamp; /* the least TSval */
+};
+
+/* A TCP frame that waited, in data, the bytes frame was parsed from: says what its sender has said since about the other
+ * direction. SACK blocks, which went with an older acknowledgement, become NOPs. A TSval below the least is raised to it: with
+ * an older one than the receiver has seen since it would be discarded (PAWS, RFC 7323 section 5.3). */
+void ft_frame_refresh(struct ft_frame *frame, uint8_t *data, const struct ft_frame_news *news);
 
 /* Loads and stores of big-endian fields at any alignment. */
 static inline uint16_t ft_load16(const uint8_t *p)

@@ -6,6 +6,7 @@
 #include "dataplane/batch-t.h"
 #include "dataplane/canary.h"
 #include "dataplane/decision.h"
+#include "dataplane/early.h"
 #include "dataplane/fdb.h"
 #include "dataplane/flow.h"
 #include "dataplane/frame.h"
@@ -40,7 +41,8 @@ struct ft_guest {
 	unsigned findings;
 	uint64_t events_due; /* when to look at the events' socket again */
 	uint64_t counts[FT_REASON_COUNT];
-	uint64_t held;   /* bytes of its held frames */
+	uint64_t held;   /* bytes of its held frames, and of what came early */
+	struct ft_earlies early;
 	uint32_t clones; /* slots of its vmm in use */
 	struct ft_batch *batches;
 	struct ft_batch_counts batch_counts;
@@ -74,6 +76,7 @@ struct ft_gate {
 	uint64_t partial_checksums; /* completed by us */
 	uint64_t urgent_cleared;
 	uint64_t next_sweep;
+	uint64_t early_due; /* nothing to do about what came early before this time */
 	uint8_t scratch[4 * FT_RING_RECORD_MAX]; /* frames from a guest's ring */
 	uint8_t piece[FT_FRAME_MOST]; /* of a frame that is cut for a guest */
 };

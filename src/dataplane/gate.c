@@ -455,6 +455,8 @@ uint64_t ft_gate_tick(struct ft_gate *gate)
 		ft_canary_tick(gate);
 	if (gate->now >= gate->holds.due)
 		ft_holds_tick(gate);
+	if (gate->now >= gate->early_due)
+		ft_earlies_tick(gate);
 	if (gate->retired)
 		ft_reload_tick(gate);
 	if (gate->now >= gate->next_sweep) {
@@ -474,6 +476,8 @@ uint64_t ft_gate_tick(struct ft_gate *gate)
 	uint64_t due = gate->now + TICK_NS;
 	if (gate->canary.due < due)
 		due = gate->canary.due;
+	if (gate->early_due < due)
+		due = gate->early_due;
 	return gate->holds.due < due ? gate->holds.due : due;
 }
 
@@ -481,6 +485,7 @@ void ft_gate_stop(struct ft_gate *gate)
 {
 	for (unsigned i = 0; i < gate->guest_count; i++) {
 		gate->about = &gate->guests[i];
+		ft_earlies_end(gate->about, FT_REASON_DROP_EARLY_END);
 		ft_holds_end(gate, gate->about, !gate->about->up, "the gateway stops");
 	}
 	gate->about = NULL;
@@ -669,6 +674,7 @@ static int load_guests(struct ft_gate *gate, const json_t *config, struct ft_err
 	{
 		struct ft_guest *guest = &gate->guests[gate->guest_count];
 		guest->index = (uint8_t)gate->guest_count++;
+		ft_earlies_begin(&guest->early);
 		int error = load_guest(json, name, json_object_get(config, "uplinks"), guest, err);
 		if (!error)
 			error = ft_fdb_add(&gate->fdb, guest->uplink, guest->vlan,

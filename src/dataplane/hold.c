@@ -8,8 +8,8 @@
 #include "base/channel.h"
 #include "dataplane/batch.h"
 #include "dataplane/cut.h"
+#include "dataplane/made.h"
 #include "dataplane/record.h"
-#include "dataplane/reset.h"
 
 #define NEVER UINT64_MAX
 
@@ -122,6 +122,7 @@ static void detach(struct ft_gate *gate, struct ft_hold *hold)
 	} else if (flow->later == hold) {
 		flow->later = NULL;
 	}
+	ft_early_soon(gate, flow, gate->now); /* there may be room now for what waits */
 	flow->observing -= hold->observed;
 	leave_batch(gate, hold);
 	if (hold->state == FT_HOLD_RELEASE)
@@ -149,24 +150,33 @@ bool ft_hold_collects(const struct ft_flow *flow)
 	return collecting(flow) != NULL;
 }
 
-enum ft_reason ft_hold_refuses(struct ft_gate *gate, const struct ft_flow *flow, const struct ft_frame *frame)
+static enum ft_limit limit_of(const struct ft_gate *gate, const struct ft_flow *flow, const struct ft_frame *frame)
 {
 	const struct ft_hold *hold = collecting(flow);
-	struct ft_tally *tally = flow->service->tally;
-	enum ft_limit limit = FT_LIMIT_COUNT;
 	/* What opens the flow's first hold is judged by its policy, see ft_hold_join. What comes behind one waits with its
 	 * sender. */
 	if (flow->hold && flow->guest->held + frame->length > gate->holds.memory_most)
-		limit = FT_LIMIT_GUEST_HELD;
-	else if (flow->hold && tally->held + frame->length > flow->service->quotas.held)
-		limit = FT_LIMIT_HELD;
-	else if (hold && (hold->refused != FT_LIMIT_COUNT || hold->pieces > FT_TRIAL_FRAMES - FT_CUT_PIECES ||
-			  (hold->frames && hold->bytes + frame->payload_length > flow->service->hold_bytes)))
-		limit = FT_LIMIT_HOLD;
+		return FT_LIMIT_GUEST_HELD;
+	if (flow->hold && flow->service->tally->held + frame->length > flow->service->quotas.held)
+		return FT_LIMIT_HELD;
+	if (hold && (hold->refused != FT_LIMIT_COUNT || hold->pieces > FT_TRIAL_FRAMES - FT_CUT_PIECES ||
+		     (hold->frames && hold->bytes + frame->payload_length > flow->service->hold_bytes)))
+		return FT_LIMIT_HOLD;
+	return FT_LIMIT_COUNT;
+}
+
+enum ft_reason ft_hold_refuses(struct ft_gate *gate, const struct ft_flow *flow, const struct ft_frame *frame)
+{
+	enum ft_limit limit = limit_of(gate, flow, frame);
 	if (limit == FT_LIMIT_COUNT)
 		return FT_REASON_COUNT;
-	tally->limits[limit]++;
+	flow->service->tally->limits[limit]++;
 	return FT_REASON_DROP_HOLD_LIMIT;
+}
+
+bool ft_hold_takes(const struct ft_gate *gate, const struct ft_flow *flow, const struct ft_frame *frame)
+{
+	return limit_of(gate, flow, frame) == FT_LIMIT_COUNT;
 }
 
 static int keep(struct ft_gate *gate, struct ft_hold *hold, const struct ft_frame *frame, uint32_t fresh)
@@ -282,16 +292,17 @@ static void report(struct ft_gate *gate, struct ft_hold *hold, const char *dispo
 static void reset_guest(struct ft_gate *gate, const struct ft_flow *flow)
 {
 	const struct ft_stream *stream = &flow->stream;
-	uint8_t frame[FT_RESET_LENGTH];
-	struct ft_reset reset = {.ethernet = flow->ethernet,
-				 .ethernet_length = flow->ethernet_length,
-				 .source = flow->key.client,
-				 .destination = flow->key.server,
-				 .source_port = flow->key.client_port,
-				 .destination_port = flow->key.server_port,
-				 .sequence = stream->released,
-				 .acknowledgement = stream->client_ack};
-	ft_gate_deliver(gate, flow->guest, frame, ft_reset_build(&reset, frame));
+	uint8_t frame[FT_MADE_LENGTH];
+	struct ft_made reset = {.ethernet = flow->ethernet,
+				.ethernet_length = flow->ethernet_length,
+				.source = flow->key.client,
+				.destination = flow->key.server,
+				.source_port = flow->key.client_port,
+				.destination_port = flow->key.server_port,
+				.sequence = stream->released,
+				.acknowledgement = stream->client_ack,
+				.flags = FT_TCP_RST | FT_TCP_ACK};
+	ft_gate_deliver(gate, flow->guest, frame, ft_made_build(&reset, frame));
 }
 
 /* What the client expects next is what it has received: at least what it acknowledged, at most what the guest sent.
@@ -300,20 +311,21 @@ static void reset_guest(struct ft_gate *gate, const struct ft_flow *flow)
 static void reset_client(struct ft_gate *gate, const struct ft_flow *flow)
 {
 	const struct ft_stream *stream = &flow->stream;
-	uint8_t frame[FT_RESET_LENGTH];
-	struct ft_reset reset = {.ethernet = flow->ethernet,
-				 .ethernet_length = flow->ethernet_length,
-				 .turn = true,
-				 .source = flow->key.server,
-				 .destination = flow->key.client,
-				 .source_port = flow->key.server_port,
-				 .destination_port = flow->key.client_port,
-				 .sequence = stream->client_ack,
-				 .acknowledgement = stream->admitted};
+	uint8_t frame[FT_MADE_LENGTH];
+	struct ft_made reset = {.ethernet = flow->ethernet,
+				.ethernet_length = flow->ethernet_length,
+				.turn = true,
+				.source = flow->key.server,
+				.destination = flow->key.client,
+				.source_port = flow->key.server_port,
+				.destination_port = flow->key.client_port,
+				.sequence = stream->client_ack,
+				.acknowledgement = stream->admitted,
+				.flags = FT_TCP_RST | FT_TCP_ACK};
 	if (stream->client_ack != stream->guest_next)
-		ft_gate_emit(gate, flow->guest, frame, ft_reset_build(&reset, frame));
+		ft_gate_emit(gate, flow->guest, frame, ft_made_build(&reset, frame));
 	reset.sequence = stream->guest_next;
-	ft_gate_emit(gate, flow->guest, frame, ft_reset_build(&reset, frame));
+	ft_gate_emit(gate, flow->guest, frame, ft_made_build(&reset, frame));
 }
 
 void ft_flow_kill(struct ft_gate *gate, struct ft_flow *flow)
@@ -322,6 +334,7 @@ void ft_flow_kill(struct ft_gate *gate, struct ft_flow *flow)
 	ft_stream_free(&flow->stream);
 	free(flow->reset);
 	flow->reset = NULL;
+	ft_early_free(flow, FT_REASON_DROP_FLOW_DEAD);
 	if (flow->key.protocol != IPPROTO_TCP || flow->stream.state != FT_STREAM_OPEN)
 		return;
 	if (flow->guest->up)
@@ -406,10 +419,8 @@ static bool release(struct ft_gate *gate, struct ft_hold *hold)
 			return false; /* the link broke: whoever cuts it ends the holds */
 		hold->released++;
 		ft_gate_note(gate, hold->outcome);
-		if (held->has_timestamp) {
-			flow->stream.has_timestamp = true;
-			flow->stream.timestamp = held->timestamp;
-		}
+		if (held->has_timestamp)
+			ft_stream_note_timestamp(&flow->stream, held->timestamp);
 	}
 	ft_stream_release(&flow->stream, hold->next_sequence);
 	flow->answered_from = flow->stream.guest_next;
@@ -674,8 +685,11 @@ static void start_trial(struct ft_gate *gate, struct ft_hold *const *members, un
 		give_up(gate, members[0], FT_EXCEPTION_ERROR, "no memory for a trial");
 		return;
 	}
-	for (unsigned i = 0; i < count; i++)
+	for (unsigned i = 0; i < count; i++) {
 		members[i]->state = FT_HOLD_TRY;
+		/* What this one had no room for can open the next. */
+		ft_early_soon(gate, members[i]->flow, gate->now);
+	}
 	/* Of a group that is dissolved nobody has had a trial: see settle. */
 	if (count == 1) {
 		members[0]->flow->trials++;
@@ -688,6 +702,9 @@ static bool is_gathered(struct ft_gate *gate, struct ft_hold *hold)
 {
 	const struct ft_service *service = hold->flow->service;
 	uint64_t quiet = hold->last_at + service->gather_ns, most = hold->opened + service->gather_most_ns;
+	/* What waits behind a gap is worth another trial of its own if this one does not wait for it. */
+	if (ft_early_gap(hold->flow))
+		quiet = most;
 	uint64_t until = quiet < most ? quiet : most;
 	bool full = hold->pieces > FT_TRIAL_FRAMES - FT_CUT_PIECES || hold->bytes >= service->hold_bytes;
 	if (gate->now >= until || full)

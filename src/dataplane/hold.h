@@ -14,6 +14,9 @@
 enum ft_reason ft_hold_refuses(struct ft_gate *gate, const struct ft_flow *flow,
 			       const struct ft_frame *frame);
 
+/* Would ft_hold_refuses, called for this frame now, find a reason? Counts nothing. */
+bool ft_hold_takes(const struct ft_gate *gate, const struct ft_flow *flow, const struct ft_frame *frame);
+
 /* Is there a hold that the flow's next frame joins? */
 bool ft_hold_collects(const struct ft_flow *flow);
 

@@ -124,6 +124,7 @@ static json_t *bypass(struct ft_gate *gate, const json_t *message, struct ft_ref
 	*(service ? &service->bypass : &gate->bypass) = json_is_true(on);
 	ft_services_act(&gate->services, gate->bypass);
 	unsigned released = ft_holds_bypass(gate);
+	ft_earlies_wake(gate);
 	json_t *bypassed = json_array();
 	for (size_t i = 0; i < gate->services.count; i++)
 		if (gate->services.list[i].acting == FT_MODE_BYPASS)

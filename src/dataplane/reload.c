@@ -108,6 +108,7 @@ int ft_gate_reload(struct ft_gate *gate, struct ft_rulebook *book, struct ft_err
 	ft_services_act(&gate->services, gate->bypass);
 	ft_canary_reopen(gate, &old->canary, book->canary_config);
 	ft_flows_each(gate->flows, move_flow, &moving);
+	ft_earlies_wake(gate);
 	old->next = gate->retired;
 	gate->retired = old;
 	gate->holds.due = 0;

@@ -26,6 +26,7 @@ void ft_stream_begin(struct ft_stream *stream, const struct ft_frame *syn)
 	    .admitted = syn->sequence + 1,
 	    .client_window = syn->window,
 	    .client_scale = syn->window_scale,
+	    .client_sack = syn->sack_permitted,
 	};
 }
 
@@ -64,7 +65,7 @@ enum ft_segment ft_stream_measure(const struct ft_stream *stream, const struct f
 		return FT_SEGMENT_OUTSIDE;
 	if (!length && !fin)
 		/* A keep-alive probe is one below; a late acknowledgement may be far below. */
-		return start > 0 ? FT_SEGMENT_OUTSIDE : FT_SEGMENT_EMPTY;
+		return start > 0 ? FT_SEGMENT_GAP : FT_SEGMENT_EMPTY;
 	/* After a FIN was admitted, its number is the last: bytes there or beyond contradict it. */
 	if (stream->client_fin && end > 0)
 		return FT_SEGMENT_OUTSIDE;
@@ -172,6 +173,19 @@ static void settle(struct ft_stream *stream, uint32_t sequence)
 	stream->guest_ack = sequence;
 }
 
+static void note_guest_timestamp(struct ft_stream *stream, const struct ft_frame *frame)
+{
+	if (!frame->timestamp)
+		return;
+	uint32_t timestamp = ft_load32(frame->data + frame->timestamp);
+	/* Not of one that was overtaken: what repeats its values would look old to the client (PAWS). */
+	if (stream->guest_has_timestamp && ft_sequence_diff(timestamp, stream->guest_timestamp) < 0)
+		return;
+	stream->guest_has_timestamp = true;
+	stream->guest_timestamp = timestamp;
+	stream->guest_echo = ft_load32(frame->data + frame->timestamp + 4);
+}
+
 void ft_stream_note_guest(struct ft_stream *stream, const struct ft_frame *frame)
 {
 	uint32_t end = frame->sequence + ft_frame_span(frame);
@@ -186,13 +200,19 @@ void ft_stream_note_guest(struct ft_stream *stream, const struct ft_frame *frame
 		    frame->acknowledgement == stream->client_isn + 1) {
 			stream->state = FT_STREAM_OPEN;
 			stream->guest_next = stream->client_ack = end;
+			stream->shaken = true;
 			stream->scaled = stream->client_scale >= 0 && frame->window_scale >= 0;
 			stream->guest_scale = frame->window_scale;
+			stream->sack = stream->client_sack && frame->sack_permitted;
+			/* The window of a SYN is never scaled (RFC 7323 section 2.2). */
+			stream->guest_window = (uint16_t)(frame->window >> (stream->scaled ? stream->guest_scale : 0));
+			note_guest_timestamp(stream, frame);
 		}
 		return;
 	}
 	if (stream->state == FT_STREAM_SYN)
 		return;
+	note_guest_timestamp(stream, frame);
 	if (ft_sequence_diff(end, stream->guest_next) > 0)
 		stream->guest_next = end;
 	if (frame->flags & FT_TCP_FIN)
@@ -202,17 +222,45 @@ void ft_stream_note_guest(struct ft_stream *stream, const struct ft_frame *frame
 		/* Not of an old acknowledgement that came late: its window ended elsewhere. */
 		if (frame->acknowledgement == stream->guest_ack) {
 			stream->guest_window = frame->window;
-			stream->has_window = true;
+			stream->guest_spoke = true;
+			stream->has_window = stream->shaken;
 		}
 	}
 	if (stream->guest_fin && stream->client_fin && stream->guest_ack == stream->admitted)
 		stream->state = FT_STREAM_CLOSED;
 }
 
+static uint32_t guest_window(const struct ft_stream *stream)
+{
+	return (uint32_t)stream->guest_window << (stream->scaled ? stream->guest_scale : 0);
+}
+
 bool ft_stream_closed_window(const struct ft_stream *stream)
 {
-	uint32_t window = (uint32_t)stream->guest_window << (stream->scaled ? stream->guest_scale : 0);
-	return stream->has_window && ft_sequence_diff(stream->admitted, stream->guest_ack + window) >= 0;
+	return stream->has_window && ft_sequence_diff(stream->admitted, stream->guest_ack + guest_window(stream)) >= 0;
+}
+
+uint32_t ft_stream_edge(const struct ft_stream *stream)
+{
+	/* Where the scale is not known the window is not: then as much as is kept. */
+	uint32_t window = stream->shaken ? guest_window(stream) : FT_STREAM_KEPT;
+	return stream->guest_ack + (window < FT_STREAM_KEPT ? window : FT_STREAM_KEPT);
+}
+
+void ft_stream_note_timestamp(struct ft_stream *stream, uint32_t timestamp)
+{
+	if (stream->has_timestamp && ft_sequence_diff(timestamp, stream->timestamp) < 0)
+		return;
+	stream->has_timestamp = true;
+	stream->timestamp = timestamp;
+}
+
+bool ft_stream_acknowledges(const struct ft_stream *stream, const struct ft_frame *frame)
+{
+	int32_t behind = ft_sequence_diff(stream->client_ack, frame->acknowledgement);
+	uint32_t window = ft_stream_client_window(stream);
+	return frame->flags & FT_TCP_ACK && ft_sequence_diff(frame->acknowledgement, stream->guest_next) <= 0 &&
+	       behind <= (int32_t)(window > UINT16_MAX ? window : UINT16_MAX);
 }
 
 uint32_t ft_stream_client_window(const struct ft_stream *stream)

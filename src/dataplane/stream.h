@@ -41,15 +41,21 @@ struct ft_stream {
 	uint32_t client_ack;
 	uint16_t client_window;
 	int8_t client_scale; /* of its SYN; -1: none */
+	bool shaken;         /* both SYNs were seen: what they agreed on is known */
 	bool scaled;         /* both ends offered window scaling */
+	bool client_sack;    /* of its SYN ... */
+	bool sack;           /* ... both ends permit SACK */
 	bool has_timestamp;
-	uint32_t timestamp; /* TSval of the last segment that the guest was given */
+	uint32_t timestamp; /* newest TSval that the guest was given */
 	/* guest to client */
 	uint32_t guest_next; /* behind the last byte that the guest sent */
 	bool guest_fin;
 	uint16_t guest_window; /* as its last acknowledgement said it */
 	int8_t guest_scale;    /* of its SYN; -1: none */
-	bool has_window;       /* guest_window is known */
+	bool guest_spoke;      /* guest_window is known ... */
+	bool has_window;       /* ... and what it means */
+	bool guest_has_timestamp;
+	uint32_t guest_timestamp, guest_echo; /* TSval and TSecr of its last segment */
 };
 
 /* A client's segment, measured against the stream. */
@@ -60,7 +66,7 @@ enum ft_segment {
 	FT_SEGMENT_REPEAT,  /* nothing new, the same bytes again, at least one of them not acknowledged */
 	FT_SEGMENT_OLD,     /* nothing but bytes (or numbers) that the guest acknowledged before */
 	FT_SEGMENT_OVERLAP, /* other bytes than before under numbers that the guest has not acknowledged */
-	FT_SEGMENT_GAP,     /* bytes behind a gap */
+	FT_SEGMENT_GAP,     /* bytes, or an acknowledgement alone, behind a gap */
 	FT_SEGMENT_OUTSIDE, /* numbers that this connection cannot mean */
 	FT_SEGMENT_FULL     /* more unacknowledged bytes than are kept */
 };
@@ -94,6 +100,16 @@ void ft_stream_note_guest(struct ft_stream *stream, const struct ft_frame *frame
 
 /* The guest's window ends where new bytes would begin: it has said that it takes none now. */
 bool ft_stream_closed_window(const struct ft_stream *stream);
+
+/* Behind the last number that the guest takes, as far as it has said, and of which the bytes can be kept. */
+uint32_t ft_stream_edge(const struct ft_stream *stream);
+
+/* The guest has been given a segment with this TSval. */
+void ft_stream_note_timestamp(struct ft_stream *stream, uint32_t timestamp);
+
+/* Does the segment acknowledge something that an end in the guest's state accepts (RFC 5961 section 5.2)? Who cannot see the
+ * connection cannot know. */
+bool ft_stream_acknowledges(const struct ft_stream *stream, const struct ft_frame *frame);
 
 /* The client's window in bytes. */
 uint32_t ft_stream_client_window(const struct ft_stream *stream);

@@ -5,14 +5,15 @@
 #include <string.h>
 
 #include "dataplane/hold.h"
-#include "dataplane/reset.h"
+#include "dataplane/made.h"
+#include "dataplane/sack.h"
 #include "dataplane/trigger.h"
 
 static void answer_with_reset(struct ft_gate *gate, struct ft_guest *guest, const struct ft_frame *frame,
 			      bool to_client)
 {
-	uint8_t reset[FT_RESET_LENGTH];
-	size_t length = ft_reset_answer(frame, reset);
+	uint8_t reset[FT_MADE_LENGTH];
+	size_t length = ft_made_reset(frame, reset);
 	if (length && to_client)
 		ft_gate_emit(gate, guest, reset, length);
 	else if (length && guest->up)
@@ -20,16 +21,19 @@ static void answer_with_reset(struct ft_gate *gate, struct ft_guest *guest, cons
 }
 
 /* Passes a frame without its payload. */
-static int deliver_bare(struct ft_gate *gate, const struct ft_flow *flow, const struct ft_frame *frame,
+static int deliver_bare(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame,
 			const struct ft_frame_bare *change)
 {
 	uint8_t bare[FT_FRAME_HEADERS];
-	return ft_gate_deliver(gate, flow->guest, bare, ft_frame_bare(frame, change, bare));
+	int error = ft_gate_deliver(gate, flow->guest, bare, ft_frame_bare(frame, change, bare));
+	if (!error && frame->timestamp)
+		ft_stream_note_timestamp(&flow->stream, ft_load32(bare + frame->timestamp));
+	return error;
 }
 
-/* The acknowledgement of a held flow's packet, at the number that the guest expects. With a TSval above that of the
+/* The acknowledgement of a held flow's packet, or of one that came early, at the number that the guest expects. With a TSval above that of the
  * held segments the guest would discard these when they come (PAWS, RFC 7323 5.3), so it gets the last one again. */
-static void pass_acknowledgement(struct ft_gate *gate, const struct ft_flow *flow,
+static void pass_acknowledgement(struct ft_gate *gate, struct ft_flow *flow,
 				 const struct ft_frame *frame)
 {
 	if (!(frame->flags & FT_TCP_ACK)) {
@@ -59,10 +63,8 @@ static void pass(struct ft_gate *gate, struct ft_flow *flow, const struct ft_fra
 	if (ft_gate_deliver(gate, flow->guest, frame->data, frame->length))
 		return;
 	ft_gate_note(gate, reason);
-	if (frame->timestamp) {
-		flow->stream.has_timestamp = true;
-		flow->stream.timestamp = ft_load32(frame->data + frame->timestamp);
-	}
+	if (frame->timestamp)
+		ft_stream_note_timestamp(&flow->stream, ft_load32(frame->data + frame->timestamp));
 }
 
 static enum ft_reason pass_reason(const struct ft_flow *flow)
@@ -153,11 +155,23 @@ static void handle_reset(struct ft_gate *gate, struct ft_flow *flow, const struc
 	if (deliver_bare(gate, flow, frame, &change))
 		return;
 	ft_gate_note(gate, FT_REASON_PASS_INSPECTED);
-	if (!ahead)
-		stream->state = FT_STREAM_CLOSED;
+	if (ahead)
+		return;
+	stream->state = FT_STREAM_CLOSED;
+	ft_early_free(flow, FT_REASON_DROP_EARLY_END);
 }
 
 /* ---- bytes ---- */
+
+/* Bytes that the flow's holds have no room for now wait for it, as far as they are new. */
+static void refuse(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame, enum ft_reason refused)
+{
+	uint32_t admitted = flow->stream.admitted;
+	if (flow->hold && ft_sequence_diff(frame->sequence + ft_frame_span(frame), admitted) > 0)
+		ft_early_keep(gate, flow, frame, admitted);
+	else
+		ft_gate_note(gate, refused);
+}
 
 static void hold(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame, uint32_t fresh,
 		 const struct ft_trigger *trigger)
@@ -165,16 +179,18 @@ static void hold(struct ft_gate *gate, struct ft_flow *flow, const struct ft_fra
 	/* Also when there is no room for it now: it comes again, and inspection that has seen it once may see nothing in it
 	 * the second time. */
 	flow->suspect = true;
+	bool more = tells_more(&flow->stream, frame);
 	enum ft_reason refused = ft_hold_refuses(gate, flow, frame);
 	if (refused != FT_REASON_COUNT) {
-		ft_gate_note(gate, refused);
+		refuse(gate, flow, frame, refused);
+		if (more)
+			pass_acknowledgement(gate, flow, frame);
 		return;
 	}
-	bool more = tells_more(&flow->stream, frame);
 	uint8_t bytes[FT_FRAME_MOST];
 	struct ft_frame rest;
 	if (fresh && ft_hold_collects(flow)) {
-		ft_frame_rest(frame, fresh, bytes, &rest);
+		ft_frame_slice(frame, fresh, frame->payload_length, frame->flags & FT_TCP_FIN, bytes, &rest);
 		frame = &rest;
 		fresh = 0;
 	}
@@ -195,14 +211,14 @@ static void hold(struct ft_gate *gate, struct ft_flow *flow, const struct ft_fra
 /* A byte sent into a closed window, to learn whether it is open by now: BSD's and Windows' way (RFC 9293 3.8.6.1; Linux sends
  * an old number). A clone's guest would take it no more than the live one, and a trial that proves nothing kills the
  * connection. So the guest gets the question without the byte, at a number that it answers; the byte comes again. */
-static void probe_window(struct ft_gate *gate, const struct ft_flow *flow, const struct ft_frame *frame)
+static void probe_window(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame)
 {
 	struct ft_frame_bare change = {.sequence = flow->stream.released - 1,
 				       .flags = FT_TCP_ACK,
 				       .set_timestamp = flow->stream.has_timestamp,
 				       .timestamp = flow->stream.timestamp};
 	if (!deliver_bare(gate, flow, frame, &change))
-		ft_gate_note(gate, FT_REASON_PASS_ACK);
+		ft_gate_note(gate, FT_REASON_PASS_PROBE);
 }
 
 /* New bytes in order. */
@@ -264,7 +280,39 @@ static void handle_overlap(struct ft_gate *gate, struct ft_flow *flow, const str
 	hold(gate, flow, frame, fresh, &trigger);
 }
 
-static void handle_enforced(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame)
+/* The client is to know at once that something is missing, and what is not: the guest, which sees nothing of it, cannot tell. Not
+ * before the guest has had time to acknowledge what it was given, or that would look lost, too. */
+static void acknowledge_early(struct ft_gate *gate, struct ft_flow *flow)
+{
+	if (!ft_early_gap(flow) || flow->service->canary)
+		return;
+	if (flow->stream.guest_ack == flow->stream.released) {
+		ft_sack_send(gate, flow);
+		return;
+	}
+	flow->early->owed++;
+	ft_early_soon(gate, flow, gate->now + FT_EARLY_SOON_NS);
+}
+
+/* Something behind what is there. */
+static void handle_early(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame)
+{
+	const struct ft_stream *stream = &flow->stream;
+	bool bytes = ft_frame_span(frame);
+	if (!ft_stream_acknowledges(stream, frame) ||
+	    ft_sequence_diff(frame->sequence, ft_stream_edge(stream)) > 0) {
+		ft_gate_note(gate, FT_REASON_DROP_OUT_OF_WINDOW);
+		return;
+	}
+	if (bytes && !ft_early_keep(gate, flow, frame, frame->sequence))
+		return;
+	if (!bytes || tells_more(stream, frame))
+		pass_acknowledgement(gate, flow, frame);
+	if (bytes)
+		acknowledge_early(gate, flow);
+}
+
+static void handle_segment(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame)
 {
 	uint32_t fresh;
 	enum ft_segment segment = ft_stream_measure(&flow->stream, frame, &fresh);
@@ -299,8 +347,8 @@ static void handle_enforced(struct ft_gate *gate, struct ft_flow *flow, const st
 		break;
 	}
 	case FT_SEGMENT_GAP:
-		ft_gate_note(gate, FT_REASON_DROP_OUT_OF_ORDER);
-		break;
+		handle_early(gate, flow, frame);
+		return;
 	case FT_SEGMENT_FULL:
 		ft_gate_note(gate, flow->hold ? FT_REASON_DROP_HOLD_LIMIT : FT_REASON_DROP_OUT_OF_WINDOW);
 		break;
@@ -312,19 +360,46 @@ static void handle_enforced(struct ft_gate *gate, struct ft_flow *flow, const st
 		pass_acknowledgement(gate, flow, frame);
 }
 
+/* What has numbers that something early has, too, joins that; only what is before them is handled now. */
+static void handle_enforced(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame)
+{
+	if (!flow->early) {
+		handle_segment(gate, flow, frame);
+		return;
+	}
+	uint8_t bytes[FT_FRAME_MOST];
+	struct ft_frame head;
+	uint32_t fresh, start = flow->early->first->start;
+	enum ft_segment segment = ft_stream_measure(&flow->stream, frame, &fresh);
+	bool fresh_numbers = segment == FT_SEGMENT_NEXT || segment == FT_SEGMENT_OVERLAP || segment == FT_SEGMENT_FULL;
+	if (!fresh_numbers || ft_sequence_diff(frame->sequence + ft_frame_span(frame), start) <= 0) {
+		handle_segment(gate, flow, frame);
+	} else if (ft_sequence_diff(frame->sequence, start) >= 0) {
+		handle_early(gate, flow, frame);
+	} else {
+		ft_early_keep(gate, flow, frame, start);
+		ft_frame_slice(frame, 0, start - frame->sequence, false, bytes, &head);
+		handle_segment(gate, flow, &head);
+	}
+}
+
+/* ---- what passes unasked ---- */
+
 /* Where everything passes: the stream follows as well as it can; after a gap it goes on behind it. */
 static enum ft_segment follow(struct ft_stream *stream, const struct ft_frame *frame, uint32_t *fresh)
 {
 	enum ft_segment segment = ft_stream_measure(stream, frame, fresh);
 	if (segment == FT_SEGMENT_GAP || segment == FT_SEGMENT_FULL || segment == FT_SEGMENT_OUTSIDE) {
-		uint32_t guest_next = stream->guest_next;
-		int8_t scale = stream->client_scale;
-		bool scaled = stream->scaled;
+		struct ft_stream old = *stream;
 		ft_stream_adopt(stream, frame);
-		stream->guest_next = guest_next;
-		/* Both or neither: this frame is no SYN and says nothing of the scale. */
-		stream->client_scale = scale;
-		stream->scaled = scaled;
+		stream->guest_next = old.guest_next;
+		/* This frame is no SYN and says nothing of what the SYNs agreed on. */
+		stream->shaken = old.shaken;
+		stream->client_scale = old.client_scale;
+		stream->guest_scale = old.guest_scale;
+		stream->scaled = old.scaled;
+		stream->sack = old.sack;
+		stream->guest_window = old.guest_window;
 		segment = ft_stream_measure(stream, frame, fresh);
 	}
 	return segment;
@@ -384,6 +459,91 @@ static void handle_bypassed(struct ft_gate *gate, struct ft_flow *flow, const st
 	ft_stream_release(stream, stream->admitted);
 }
 
+/* ---- what came early ---- */
+
+/* TSval of what was taken last. */
+static void last_timestamp(const struct ft_flow *flow, struct ft_frame_news *news)
+{
+	const struct ft_hold *hold = flow->later ? flow->later : flow->hold;
+	news->has_timestamp = flow->stream.has_timestamp;
+	news->timestamp = flow->stream.timestamp;
+	if (!hold || !hold->last || !hold->last->has_timestamp ||
+	    (news->has_timestamp && ft_sequence_diff(hold->last->timestamp, news->timestamp) < 0))
+		return;
+	news->has_timestamp = true;
+	news->timestamp = hold->last->timestamp;
+}
+
+/* Parses an early segment and brings it up to date. */
+static bool refresh(const struct ft_flow *flow, struct ft_early_segment *segment, struct ft_frame *frame)
+{
+	enum ft_reason why;
+	struct ft_frame_news news = {.acknowledgement = flow->stream.client_ack, .window = flow->stream.client_window};
+	if (ft_frame_parse(frame, segment->data, segment->length, &why))
+		return false; /* it was parsed when it came */
+	last_timestamp(flow, &news);
+	ft_frame_refresh(frame, segment->data, &news);
+	return true;
+}
+
+/* Will the segment be taken now? If not it would be lost, and its sender believes that it has come. */
+static bool is_room(const struct ft_gate *gate, const struct ft_flow *flow, const struct ft_frame *frame)
+{
+	if (!flow->hold && frame->payload_length && ft_stream_closed_window(&flow->stream))
+		return false;
+	return flow->suspect ? ft_hold_takes(gate, flow, frame) : ft_gate_has_room(flow->guest, frame->length);
+}
+
+static void take_early(struct ft_gate *gate, struct ft_flow *flow, const struct ft_early_segment *segment,
+		       const struct ft_frame *frame)
+{
+	const struct ft_trigger overlap = {.reason = FT_REASON_HOLD_OVERLAP};
+	uint32_t fresh;
+	if (segment->overlap && ft_stream_measure(&flow->stream, frame, &fresh) == FT_SEGMENT_NEXT)
+		hold(gate, flow, frame, fresh, &overlap);
+	else
+		handle_segment(gate, flow, frame);
+}
+
+/* Gives to handling what can be handled now. Each segment goes on as if it came just now. */
+static void drain(struct ft_gate *gate, struct ft_flow *flow)
+{
+	bool bypass = !flow->hold && flow->service->acting == FT_MODE_BYPASS;
+	while (flow->early) {
+		struct ft_early_segment *segment = bypass ? flow->early->first : ft_early_next(flow);
+		struct ft_frame frame;
+		if (!segment)
+			return;
+		bool whole = refresh(flow, segment, &frame);
+		if (whole && !bypass && !is_room(gate, flow, &frame)) {
+			ft_early_soon(gate, flow, gate->now + FT_EARLY_SOON_NS);
+			return;
+		}
+		ft_early_take(flow);
+		if (whole && bypass)
+			handle_bypassed(gate, flow, &frame);
+		else if (whole)
+			take_early(gate, flow, segment, &frame);
+		free(segment);
+	}
+}
+
+void ft_tcp_resume(struct ft_gate *gate, struct ft_flow *flow)
+{
+	if (flow->early && flow->stream.state != FT_STREAM_OPEN)
+		ft_early_free(flow, FT_REASON_DROP_EARLY_END);
+	drain(gate, flow);
+	if (!flow->early)
+		return;
+	/* Of several that carry the same blocks one says all; without blocks their number counts (RFC 5681 section 3.2). */
+	uint32_t owed = flow->early->owed;
+	flow->early->owed = 0;
+	if (flow->stream.sack)
+		owed = owed > 0;
+	for (uint32_t n = 0; n < owed && n < 3 && ft_early_gap(flow); n++)
+		ft_sack_send(gate, flow);
+}
+
 /* ---- the two directions ---- */
 
 static struct ft_flow *flow_of_client(struct ft_gate *gate, struct ft_guest *guest,
@@ -430,8 +590,9 @@ void ft_tcp_client(struct ft_gate *gate, struct ft_guest *guest, const struct ft
 		return;
 	bool syn = (frame->flags & (FT_TCP_SYN | FT_TCP_RST)) == FT_TCP_SYN;
 	flow->seen = gate->now;
-	/* What is held stays in order and is decided as it began, whatever the mode is now. */
-	bool enforce = flow->hold || service->acting == FT_MODE_ENFORCE;
+	/* What is held stays in order and is decided as it began, whatever the mode is now; and what came early, its gap closed. */
+	bool enforce = flow->hold || service->acting == FT_MODE_ENFORCE ||
+		       (flow->early && service->acting != FT_MODE_BYPASS);
 	if (!enforce && service->acting == FT_MODE_BYPASS) {
 		handle_bypassed(gate, flow, frame);
 		flow->packets++;
@@ -468,6 +629,18 @@ void ft_tcp_client(struct ft_gate *gate, struct ft_guest *guest, const struct ft
 	flow->packets++;
 	flow->bytes += frame->length;
 	ft_stream_note_client(&flow->stream, frame);
+	if (flow->early)
+		drain(gate, flow);
+}
+
+/* The guest of a flow with early segments said something: it may have acknowledged all that it was given, opened its window, or
+ * ended the connection. Its own words go out first. */
+static void note_word(struct ft_gate *gate, struct ft_flow *flow)
+{
+	const struct ft_stream *stream = &flow->stream;
+	if (stream->state != FT_STREAM_OPEN || ft_early_next(flow) ||
+	    (flow->early->owed && stream->guest_ack == stream->released))
+		ft_early_soon(gate, flow, gate->now);
 }
 
 bool ft_tcp_guest(struct ft_gate *gate, struct ft_guest *guest, const struct ft_frame *frame)
@@ -496,5 +669,7 @@ bool ft_tcp_guest(struct ft_gate *gate, struct ft_guest *guest, const struct ft_
 	if (!bypass)
 		ft_trigger_guest(gate, flow, frame);
 	ft_stream_note_guest(&flow->stream, frame);
+	if (flow->early)
+		note_word(gate, flow);
 	return true;
 }

@@ -217,7 +217,7 @@ static const struct column guest_columns[] = {
     {"flows", "flows", "gauge", "Connections that are followed.", NULL},
     {"open_holds", "holds", "gauge", "Holds that are open.", NULL},
     {"clones", "clones", "gauge", "Clones that run.", NULL},
-    {"held_bytes", "held_bytes", "gauge", "Bytes of held packets.", NULL},
+    {"held_bytes", "held_bytes", "gauge", "Bytes of packets that are held or came early.", NULL},
     {"batches_total", "batches", "counter", "Requests for a clone, by how many holds it tried: the label is the upper end of its class.",
      "size"},
     {"clone_runs_total", "runs", "counter", "Runs of clones that were asked for, twins included.", NULL},

@@ -149,8 +149,14 @@ static void receive(struct receiver *receiver, const struct ft_frame *frame)
 {
 	if (!frame->transport || frame->protocol != IPPROTO_TCP || frame->destination_port != 80)
 		return;
+	uint32_t end = frame->sequence + ft_frame_span(frame);
+	receiver->early |= ft_frame_span(frame) && !(frame->flags & FT_TCP_SYN) &&
+			   (int32_t)(frame->sequence - receiver->given) > 0;
+	if (frame->flags & FT_TCP_SYN || (int32_t)(end - receiver->given) > 0)
+		receiver->given = end;
 	if (frame->flags & FT_TCP_SYN) {
 		receiver->next = frame->sequence + 1;
+		receiver->has_recent = false;
 		/* A stack with TCP Fast Open takes this. */
 		memcpy(receiver->bytes + receiver->length, frame->data + frame->payload,
 		       frame->payload_length);
@@ -162,6 +168,15 @@ static void receive(struct receiver *receiver, const struct ft_frame *frame)
 	if (!(frame->flags & FT_TCP_ACK) || (int32_t)(frame->acknowledgement - receiver->sent) > 0)
 		return;
 	int32_t old = (int32_t)(receiver->next - frame->sequence);
+	uint32_t tsval = frame->timestamp ? ft_load32(frame->data + frame->timestamp) : 0;
+	if (frame->timestamp && receiver->has_recent && (int32_t)(tsval - receiver->recent) < 0) {
+		receiver->stale = true;
+		return;
+	}
+	if (frame->timestamp && old >= 0) {
+		receiver->has_recent = true;
+		receiver->recent = tsval;
+	}
 	if (old < 0 || (uint32_t)old > frame->payload_length || receiver->fin)
 		return;
 	uint32_t fresh = frame->payload_length - (uint32_t)old;
@@ -314,7 +329,7 @@ size_t scene_build(const struct scene *scene, bool from_client, uint32_t sequenc
 		   unsigned flags, const void *payload, size_t length, uint8_t *to)
 {
 	bool syn = flags & FT_TCP_SYN;
-	size_t options = (syn ? 8u : 0u) + (scene->timestamps ? 12u : 0u);
+	size_t options = (syn ? 8u : 0u) + (scene->timestamps ? 12u : 0u) + (syn && scene->sack ? 4u : 0u);
 	struct ft_frame frame;
 	size_t at = build_headers(scene, from_client, IPPROTO_TCP, 20 + options + length, to, &frame);
 	uint8_t *tcp = to + at;
@@ -331,6 +346,10 @@ size_t scene_build(const struct scene *scene, bool from_client, uint32_t sequenc
 		const uint8_t list[8] = {2, 4, 0x05, 0xb4, 1, 3, 3, 7};
 		memcpy(option, list, 8);
 		option += 8;
+	}
+	if (syn && scene->sack) {
+		memcpy(option, (const uint8_t[]){1, 1, 4, 2}, 4);
+		option += 4;
 	}
 	if (scene->timestamps) {
 		option[0] = option[1] = 1;

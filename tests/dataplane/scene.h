@@ -29,10 +29,14 @@ struct wire {
 
 struct receiver {
 	uint32_t next; /* sequence number expected */
+	uint32_t given; /* behind the last that it was given, taken or not */
 	uint32_t sent; /* behind the last byte of its own side: what acknowledges more it discards */
 	uint8_t bytes[1 << 18];
 	size_t length;
 	bool fin;
+	bool has_recent;
+	uint32_t recent;    /* TS.Recent: what is older it discards (RFC 7323 section 5.3) */
+	bool early, stale;  /* it was given bytes behind a gap, or what it discards for its age: nobody may do that to it */
 };
 
 struct request {
@@ -69,6 +73,7 @@ struct scene {
 	uint16_t client_port;
 	uint32_t client_host; /* added to the client's address */
 	bool timestamps;
+	bool sack;   /* SYNs permit SACK */
 	bool closed; /* the guest's segments offer no window */
 	uint32_t tsval;
 	unsigned sequence; /* of events */

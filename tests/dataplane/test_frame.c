@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "dataplane/frame.h"
-#include "dataplane/reset.h"
+#include "dataplane/made.h"
 
 static uint8_t frame[4096];
 static struct ft_frame parsed;
@@ -223,7 +223,7 @@ static void ipv6_is_taken_apart_and_made_like_ipv4(void **state)
 		memcpy(frame, kept, length);
 		assert_int_equal(parse(length), 0);
 		struct ft_frame rest;
-		ft_frame_rest(&parsed, 20, copy, &rest);
+		ft_frame_slice(&parsed, 20, parsed.payload_length, false, copy, &rest);
 		memcpy(frame, copy, rest.length);
 		assert_int_equal(parse(rest.length), 0);
 		assert_int_equal(parsed.sequence, 97);
@@ -276,11 +276,11 @@ static void a_bare_copy_has_no_payload_and_right_sums(void **state)
 
 static void resets_answer_with_the_senders_number(void **state)
 {
-	uint8_t reset[FT_RESET_LENGTH];
+	uint8_t reset[FT_MADE_LENGTH];
 	size_t length = tcp(NULL, 0, 10);
 	ft_store32(frame + 42, 4711);
 	assert_int_equal(parse(length), 0);
-	assert_int_equal(ft_reset_answer(&parsed, reset), 54);
+	assert_int_equal(ft_made_reset(&parsed, reset), 54);
 	memcpy(frame, reset, sizeof(reset));
 	assert_int_equal(parse(54), 0);
 	assert_int_equal(ft_frame_checksum(&parsed), FT_CHECKSUM_GOOD);
@@ -288,7 +288,7 @@ static void resets_answer_with_the_senders_number(void **state)
 	assert_int_equal(parsed.acknowledgement, 87);
 	assert_int_equal(parsed.source_port, 80);
 	/* A reset is never answered. */
-	assert_int_equal(ft_reset_answer(&parsed, reset), 0);
+	assert_int_equal(ft_made_reset(&parsed, reset), 0);
 }
 
 /* Truncated and mutated frames: only the sanitizers and the asserted bounds judge. */

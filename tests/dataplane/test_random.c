@@ -96,6 +96,7 @@ static void begin(void)
 static void dress(unsigned round)
 {
 	s.timestamps = round % 2;
+	s.sack = round % 3;
 	s.six = round / 2 % 2;
 	s.tags = round / 4 % 3;
 	s.options = s.six && below(3) == 0 ? 8 * (1 + below(4)) : 0;
@@ -105,7 +106,7 @@ static void dress(unsigned round)
 
 static void nothing_untried_reaches_the_guest(void **state)
 {
-	uint64_t released = 0, dropped = 0, overlaps = 0, fragments = 0;
+	uint64_t released = 0, dropped = 0, overlaps = 0, fragments = 0, early = 0;
 	for (unsigned round = 0; round < 150; round++) {
 		seed = round;
 		scene_open(&s, "\"risks\": \"none\", \"mode\": \"enforce\", \"screen\": \"all\", "
@@ -132,9 +133,12 @@ static void nothing_untried_reaches_the_guest(void **state)
 		dropped += scene_count(&s, FT_REASON_DROP_VERDICT);
 		overlaps += scene_count(&s, FT_REASON_HOLD_OVERLAP);
 		fragments += scene_count(&s, FT_REASON_HOLD_FRAGMENT);
-		if (s.violated)
+		early += scene_count(&s, FT_REASON_HOLD_EARLY);
+		if (s.violated || s.live.early || s.live.stale)
 			fprintf(stderr, "seed %u\n", round);
 		assert_false(s.violated);
+		assert_false(s.live.early);
+		assert_false(s.live.stale);
 		assert_int_equal(scene_count(&s, FT_REASON_RELEASE_ERROR), 0);
 		scene_close(&s);
 	}
@@ -143,6 +147,7 @@ static void nothing_untried_reaches_the_guest(void **state)
 	assert_true(dropped > 20);
 	assert_true(overlaps > 20);
 	assert_true(fragments > 1000);
+	assert_true(early > 1000);
 }
 
 int main(void)

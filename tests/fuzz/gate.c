@@ -52,7 +52,8 @@ struct world {
 	struct scene maker; /* of frames alone */
 	uint32_t client_next[PORTS], guest_next[PORTS], guest_has[PORTS], guest_acked[PORTS], syn[PORTS];
 	unsigned sent;
-	bool strict, lied;
+	bool strict, ordered, lied;
+	bool again[PORTS]; /* a second SYN: which connection a number is of only the guest could tell */
 	struct trial trials[TRIALS];
 	unsigned trial_count;
 	/* (port, sequence number, byte) of what a clean trial took */
@@ -195,9 +196,13 @@ static void given_whole(const uint8_t *bytes, const struct ft_frame *frame)
 	unsigned port = port_of(&f);
 	uint32_t first = f.sequence + (f.flags & FT_TCP_SYN ? 1 : 0);
 	if ((f.flags & FT_TCP_SYN) && f.sequence != w.syn[port]) {
+		w.again[port] = w.syn[port];
 		w.syn[port] = f.sequence;
 		w.guest_has[port] = w.guest_acked[port] = f.sequence + 1;
 	}
+	/* What came early was given to nobody before what was missing. */
+	if (w.ordered && f.payload_length && w.syn[port] && !w.again[port])
+		MUST((int32_t)(first - w.guest_has[port]) <= 0);
 	/* Of what it has acknowledged the guest can take nothing any more, nor of the SYN's number. */
 	for (uint32_t n = 0; w.strict && n < f.payload_length; n++)
 		if ((int32_t)(first + n - w.guest_acked[port]) >= 0)
@@ -494,6 +499,7 @@ static void segment(struct input *in, bool client)
 	}
 	w.maker.client_port = (uint16_t)(40000 + port);
 	w.maker.timestamps = odd & 1;
+	w.maker.sack = !(how & 0x80);
 	w.maker.tsval++;
 	uint32_t ack = client ? w.guest_next[port] : w.client_next[port];
 	if (!client)
@@ -633,7 +639,7 @@ static void order(struct input *in)
 	if (how & 0x80 && !strcmp(what, "bypass"))
 		json_object_del(message, "service");
 	if (strcmp(what, "drop") && strcmp(what, "shadow") && strcmp(what, "suppressions"))
-		w.strict = false;
+		w.strict = w.ordered = false;
 	json_t *result = ft_order(w.gate, message, &refusal);
 	MUST(result || (refusal.code && refusal.text[0]));
 	json_decref(result);
@@ -833,7 +839,7 @@ static void close_world(void)
 {
 	ft_gate_stop(w.gate);
 	drain();
-	w.strict = false;
+	w.strict = w.ordered = false;
 	undo_orders();
 	ft_gate_guest_down(w.gate, "web", "the input is over");
 	for (unsigned i = 0; i < 40; i++)
@@ -868,7 +874,9 @@ static void open_world(uint8_t how)
 	memset(w.syn, 0, sizeof(w.syn));
 	w.trial_count = w.cleared_count = 0;
 	memset(w.cleared, 0, sizeof(w.cleared));
+	memset(w.again, 0, sizeof(w.again));
 	w.strict = how % 4 == 0;
+	w.ordered = how % 4 != 2;
 	ft_gate_time(w.gate, w.now, w.now);
 	link_up();
 }
