@@ -223,14 +223,15 @@ static void given_error(const struct ft_frame *f)
 	size_t i;
 	json_array_foreach(holds, i, hold)
 	{
-		const char *client = json_string_value(json_object_get(hold, "client"));
+		const json_t *flow = json_object_get(hold, "flow");
+		const char *client = json_string_value(json_object_get(flow, "client"));
 		struct ft_address of = {0};
 		uint8_t four[4];
 		if (client && inet_pton(AF_INET, client, four) == 1)
 			of = ft_address_v4(four);
 		else if (client)
 			inet_pton(AF_INET6, client, of.bytes);
-		MUST(json_integer_value(json_object_get(hold, "client_port")) != quote.destination_port ||
+		MUST(json_integer_value(json_object_get(flow, "client_port")) != quote.destination_port ||
 		     !ft_address_same(&of, &quote.destination));
 	}
 	json_decref(holds);
