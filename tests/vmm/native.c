@@ -126,3 +126,17 @@ int native_run(const struct user_case *c, struct user_state *end, uint8_t *data)
 	memcpy(data, (void *)CASE_DATA, CASE_DATA_SIZE);
 	return run.late ? -ETIME : 0;
 }
+
+bool native_takes_any_stack(void)
+{
+	static struct user_case c;
+	static uint8_t data[CASE_DATA_SIZE];
+	struct user_state end;
+	memset(c.code, 0xcc, sizeof(c.code));
+	c.start = (struct user_state){.rip = CASE_CODE, .flags = 0x202, .gpr[4] = 1ull << 62};
+	c.start.fx[1] = 0x03;
+	c.start.fx[0] = 0x7f;
+	c.start.fx[24] = 0x80;
+	c.start.fx[25] = 0x1f;
+	return !native_run(&c, &end, data) && end.vector == 3;
+}
