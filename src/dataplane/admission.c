@@ -1,6 +1,7 @@
 #include "dataplane/admission.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -234,9 +235,15 @@ static bool may_begin(struct ft_gate *gate, const struct ft_guest *guest)
 
 /* ---- groups ---- */
 
+/* Would data of the guest on this connection be an answer to what is held? Not while the guest may still have older data to send. */
+static bool is_all_received(const struct ft_flow *flow)
+{
+	return flow->key.protocol != IPPROTO_TCP || flow->stream.client_ack == flow->stream.guest_next;
+}
+
 static bool may_have_company(const struct ft_gate *gate, const struct ft_hold *hold)
 {
-	return hold->company > 1 && !hold->flow->service->canary && gate->now >= hold->source->suspect_until;
+	return is_all_received(hold->flow) && hold->company > 1 && !hold->flow->service->canary && gate->now >= hold->source->suspect_until;
 }
 
 /* Each address one, then each a second one, ... */

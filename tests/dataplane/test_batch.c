@@ -544,6 +544,22 @@ static void who_gets_no_answer_is_tried_alone(void **state)
 	}
 }
 
+/* Its guest's old data would pass for an answer. */
+static void who_has_not_received_everything_is_tried_alone(void **state)
+{
+	hold_from(1, 1);
+	connect_from(2, 2);
+	scene_guest(&s, 1, 1, FT_TCP_ACK | FT_TCP_PSH, "older", 5);
+	send_from(2, 2, "EVIL", 4);
+	hold_from(3, 3);
+	scene_pass(&s, 3 * MS);
+	play();
+	expect(1, 3, "release.clean");
+	assert_int_equal(group_of(1), 2);
+	assert_null(json_object_get(record_of(2), "group"));
+	assert_int_equal(group_of(3), 2);
+}
+
 static void a_server_that_handles_the_first_alone_clears_the_first_alone(void **state)
 {
 	hold_many(4);
@@ -1345,6 +1361,7 @@ int main(int argc, char **argv)
 	    T(what_is_bad_after_another_is_found),
 	    T(what_only_a_group_shows_costs_nobody_anything),
 	    T(who_gets_no_answer_is_tried_alone),
+	    T(who_has_not_received_everything_is_tried_alone),
 	    T(a_server_that_handles_the_first_alone_clears_the_first_alone),
 	    T(bytes_that_a_group_did_not_take_clear_nobody),
 	    T(a_lie_about_how_much_a_group_took_clears_nobody),
