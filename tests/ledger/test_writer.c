@@ -461,6 +461,26 @@ static void segments_begin_end_and_are_pruned(void **state)
 	place_close(&place);
 }
 
+/* Their hashes are not computed again at open, so they are on the disk before anything is signed on top of them. */
+static void hashes_of_complete_segments_outlive_the_power(void **state)
+{
+	struct place place;
+	place_open(&place);
+	struct disk d = {0};
+	struct ft_io io = disk_io(&d);
+	struct ft_writer *w = log_open(&io, place.fd);
+	log_write(w, 0, FT_WRITER_SEGMENT - 3);
+	log_write(w, 1, 10);
+	ft_writer_close(w);
+	lose(&d, LOST);
+	w = log_open(&ft_io_system, place.fd);
+	assert_int_equal(ft_writer_size(w), FT_WRITER_SEGMENT + 7);
+	log_write(w, 2, 1);
+	ft_writer_close(w);
+	assert_int_equal(log_good(place.fd), FT_WRITER_SEGMENT + 8);
+	place_close(&place);
+}
+
 static void what_waits_is_bounded(void **state)
 {
 	struct place place;
@@ -497,6 +517,7 @@ int main(void)
 	    cmocka_unit_test(a_cut_is_an_entry_and_is_kept),
 	    cmocka_unit_test(a_ledger_that_was_changed_is_not_gone_on_with),
 	    cmocka_unit_test(segments_begin_end_and_are_pruned),
+	    cmocka_unit_test(hashes_of_complete_segments_outlive_the_power),
 	    cmocka_unit_test(what_waits_is_bounded),
 	};
 	return sodium_init() < 0 ? 1 : cmocka_run_group_tests(tests, NULL, NULL);
