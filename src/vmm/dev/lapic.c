@@ -18,9 +18,6 @@ enum { ERROR_SEND_VECTOR = 1u << 5, ERROR_RECEIVE_VECTOR = 1u << 6, ERROR_REGIST
 /* A periodic timer that ticks faster than this only keeps our process busy. */
 #define PERIOD_MIN_NS 1000u
 
-/* Version 0x14, six LVT entries; no directed EOI. */
-#define VERSION (0x14u | (FT_LVTS - 1) << 16)
-
 static const uint32_t lvt_writable[FT_LVTS] = {
     [FT_LVT_TIMER] = 0x700ff, [FT_LVT_THERMAL] = 0x107ff, [FT_LVT_PERFORMANCE] = 0x107ff,
     [FT_LVT_LINT0] = 0x1a7ff, [FT_LVT_LINT1] = 0x1a7ff,   [FT_LVT_ERROR] = 0x100ff,
@@ -202,7 +199,7 @@ static void start_timer(struct ft_lapic *lapic)
 	ft_timer_arm(lapic->m, &lapic->timer, deadline);
 }
 
-static uint32_t current_count(const struct ft_lapic *lapic)
+uint32_t ft_lapic_current_count(const struct ft_lapic *lapic)
 {
 	if (timer_mode(lapic) == LVT_DEADLINE || !lapic->s.initial_count)
 		return 0;
@@ -289,7 +286,7 @@ static uint64_t lapic_read(void *device, uint64_t offset, unsigned size)
 	case 0x20:
 		return lapic->s.id;
 	case 0x30:
-		return VERSION;
+		return FT_LAPIC_VERSION;
 	case 0x80:
 		return lapic->s.tpr;
 	case 0xa0:
@@ -309,7 +306,7 @@ static uint64_t lapic_read(void *device, uint64_t offset, unsigned size)
 	case 0x380:
 		return lapic->s.initial_count;
 	case 0x390:
-		return current_count(lapic);
+		return ft_lapic_current_count(lapic);
 	case 0x3e0:
 		return lapic->s.divide;
 	}
@@ -428,6 +425,11 @@ int ft_platform_wrmsr(struct ft_machine *m, uint32_t index, uint64_t value)
 	if (timer_mode(lapic) == LVT_DEADLINE) /* set, or its TSC has moved */
 		start_timer(lapic);
 	return 0;
+}
+
+void ft_lapic_restored(struct ft_lapic *lapic)
+{
+	lapic->region.enabled = lapic->s.base & BASE_ENABLE;
 }
 
 uint64_t ft_platform_cr8(struct ft_machine *m)
