@@ -159,25 +159,30 @@ static void send_ipi(struct ft_lapic *lapic)
 
 /* ---- Timer ---- */
 
-static uint32_t divisor(const struct ft_lapic *lapic)
+static uint32_t divisor(const struct ft_lapic_state *s)
 {
-	uint32_t code = (lapic->s.divide & 3) | (lapic->s.divide >> 1 & 4);
+	uint32_t code = (s->divide & 3) | (s->divide >> 1 & 4);
 	return code == 7 ? 1 : 2u << code;
 }
 
-static uint64_t ticks_to_ns(const struct ft_lapic *lapic, uint64_t ticks)
+static uint64_t ticks_to_ns(const struct ft_lapic_state *s, uint64_t ticks)
 {
-	return ticks * divisor(lapic) * (1000000u / FT_CRYSTAL_KHZ);
+	return ticks * divisor(s) * (1000000u / FT_CRYSTAL_KHZ);
+}
+
+static uint32_t mode_of(const struct ft_lapic_state *s)
+{
+	return s->lvt[FT_LVT_TIMER] & LVT_MODE;
 }
 
 static uint32_t timer_mode(const struct ft_lapic *lapic)
 {
-	return lapic->s.lvt[FT_LVT_TIMER] & LVT_MODE;
+	return mode_of(&lapic->s);
 }
 
 static uint64_t period_ns(const struct ft_lapic *lapic)
 {
-	uint64_t ns = ticks_to_ns(lapic, lapic->s.initial_count);
+	uint64_t ns = ticks_to_ns(&lapic->s, lapic->s.initial_count);
 	return ns < PERIOD_MIN_NS ? PERIOD_MIN_NS : ns;
 }
 
@@ -194,19 +199,19 @@ static void start_timer(struct ft_lapic *lapic)
 		lapic->s.timer_start_ns = ft_machine_vtime(lapic->m);
 		deadline = lapic->s.timer_start_ns + (timer_mode(lapic) == LVT_PERIODIC
 							  ? period_ns(lapic)
-							  : ticks_to_ns(lapic, lapic->s.initial_count));
+							  : ticks_to_ns(&lapic->s, lapic->s.initial_count));
 	}
 	ft_timer_arm(lapic->m, &lapic->timer, deadline);
 }
 
-uint32_t ft_lapic_current_count(const struct ft_lapic *lapic)
+uint32_t ft_lapic_current_count(const struct ft_lapic_state *s, uint64_t vtime_ns)
 {
-	if (timer_mode(lapic) == LVT_DEADLINE || !lapic->s.initial_count)
+	if (mode_of(s) == LVT_DEADLINE || !s->initial_count)
 		return 0;
-	uint64_t passed = (ft_machine_vtime(lapic->m) - lapic->s.timer_start_ns) / ticks_to_ns(lapic, 1);
-	if (timer_mode(lapic) == LVT_PERIODIC)
-		passed %= lapic->s.initial_count;
-	return passed >= lapic->s.initial_count ? 0 : lapic->s.initial_count - (uint32_t)passed;
+	uint64_t passed = (vtime_ns - s->timer_start_ns) / ticks_to_ns(s, 1);
+	if (mode_of(s) == LVT_PERIODIC)
+		passed %= s->initial_count;
+	return passed >= s->initial_count ? 0 : s->initial_count - (uint32_t)passed;
 }
 
 static void timer_fired(void *context)
@@ -306,7 +311,7 @@ static uint64_t lapic_read(void *device, uint64_t offset, unsigned size)
 	case 0x380:
 		return lapic->s.initial_count;
 	case 0x390:
-		return ft_lapic_current_count(lapic);
+		return ft_lapic_current_count(&lapic->s, ft_machine_vtime(lapic->m));
 	case 0x3e0:
 		return lapic->s.divide;
 	}

@@ -49,7 +49,7 @@ int ft_lapic_pending(const struct ft_lapic *lapic);       /* vector above the pr
 void ft_lapic_accept(struct ft_lapic *lapic, int vector); /* the CPU takes it: request becomes service */
 bool ft_lapic_takes_pic(const struct ft_lapic *lapic);    /* the PIC's INTR reaches the CPU */
 
-uint32_t ft_lapic_current_count(const struct ft_lapic *lapic); /* register 0x390, now */
-void ft_lapic_restored(struct ft_lapic *lapic);                /* its state was replaced: registers appear or go */
+uint32_t ft_lapic_current_count(const struct ft_lapic_state *s, uint64_t vtime_ns); /* register 0x390 */
+void ft_lapic_restored(struct ft_lapic *lapic); /* its state was replaced: registers appear or go */
 
 #endif

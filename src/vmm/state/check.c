@@ -247,6 +247,10 @@ static int check_lapic(const struct ft_state *s, struct ft_error *err)
 		REFUSE(b->lapic_base, "it does not move", "board.lapic_base");
 	if (b->lapic_timer_start_ns > s->clock.vtime_ns)
 		REFUSE(b->lapic_timer_start_ns, "in the future", "board.lapic_timer_start_ns");
+	struct ft_lapic_state lapic;
+	ft_state_lapic(s, &lapic);
+	if (reg(&s->lapic, 0x390) != ft_lapic_current_count(&lapic, s->clock.vtime_ns))
+		REFUSE(reg(&s->lapic, 0x390), "not what the timer's others make", "lapic.regs[0x390]");
 	if (!s->present[FT_STATE_SREGS])
 		return 0;
 	if (s->sregs.apic_base != b->lapic_base)

@@ -7,7 +7,7 @@
 
 #include "vmm/state/format.h"
 
-_Static_assert(sizeof(struct ft_state_header) == 32 && sizeof(struct ft_state_section_header) == 16, "state.md");
+_Static_assert(sizeof(struct ft_state_header) == 24 && sizeof(struct ft_state_section_header) == 16, "state.md");
 _Static_assert(sizeof(struct ft_kvm_regs) == 144 && sizeof(struct ft_kvm_sregs) == 320, "KVM ABI");
 _Static_assert(sizeof(struct ft_kvm_debugregs) == 128 && sizeof(struct ft_kvm_events) == 64, "KVM ABI");
 _Static_assert(sizeof(struct ft_kvm_pic) == 16 && sizeof(struct ft_kvm_ioapic) == 216, "KVM ABI");
@@ -92,10 +92,11 @@ int ft_state_encode(const struct ft_state *s, uint8_t **bytes, size_t *length, s
 		total += sizeof(struct ft_state_section_header) + up8(c.length[0] + c.length[1]);
 		header.sections++;
 	}
-	header.length = total;
+	header.length = total += FT_STATE_CHECKSUM;
 	uint8_t *out = calloc(1, total);
 	if (!out)
 		return ft_error_set(err, -ENOMEM, "no memory for the machine's state");
+	memcpy(out, &header, sizeof(header));
 	uint64_t at = sizeof(header);
 	for (unsigned tag = 1; tag < FT_STATE_TAGS; tag++) {
 		if (!s->present[tag])
@@ -109,8 +110,8 @@ int ft_state_encode(const struct ft_state *s, uint8_t **bytes, size_t *length, s
 			memcpy(out + at + c.length[0], c.piece[1], c.length[1]);
 		at += up8(section.length);
 	}
-	header.checksum = XXH3_64bits(out + sizeof(header), total - sizeof(header));
-	memcpy(out, &header, sizeof(header));
+	uint64_t checksum = XXH3_64bits(out, at);
+	memcpy(out + at, &checksum, sizeof(checksum));
 	*bytes = out;
 	*length = total;
 	return 0;
@@ -128,8 +129,10 @@ static int check_header(const struct ft_state_header *h, const uint8_t *bytes, s
 	if (h->length != length)
 		return ft_error_set(err, -EBADMSG, "machine state: header.length is %llu (there are %zu bytes)",
 				    (unsigned long long)h->length, length);
-	if (h->checksum != XXH3_64bits(bytes + sizeof(*h), length - sizeof(*h)))
-		return ft_error_set(err, -EBADMSG, "machine state: header.checksum: the bytes are corrupted");
+	uint64_t checksum;
+	memcpy(&checksum, bytes + length - sizeof(checksum), sizeof(checksum));
+	if (checksum != XXH3_64bits(bytes, length - sizeof(checksum)))
+		return ft_error_set(err, -EBADMSG, "machine state: checksum: the bytes are corrupted");
 	return 0;
 }
 
@@ -186,12 +189,13 @@ int ft_state_decode(struct ft_state *s, const void *from, size_t length, struct 
 	const uint8_t *bytes = from;
 	struct ft_state_header header;
 	memset(s, 0, sizeof(*s));
-	if (length < sizeof(header) || length > FT_STATE_LENGTH_MAX)
+	if (length < sizeof(header) + FT_STATE_CHECKSUM || length > FT_STATE_LENGTH_MAX)
 		return ft_error_set(err, -EBADMSG, "machine state: length: %zu bytes are no state", length);
 	memcpy(&header, bytes, sizeof(header));
 	int error = check_header(&header, bytes, length, err);
 	uint64_t at = sizeof(header);
 	unsigned last = 0;
+	length -= FT_STATE_CHECKSUM;
 	for (uint32_t n = 0; !error && n < header.sections; n++) {
 		struct ft_state_section_header section;
 		if (length - at < sizeof(section))

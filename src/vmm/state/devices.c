@@ -93,29 +93,26 @@ static void take_lapic(struct ft_state *s, const struct ft_lapic *lapic)
 		put32(regs, 0x200 + 16 * i, lapic->s.requests[i]);
 	}
 	put32(regs, 0x30, FT_LAPIC_VERSION);
-	put32(regs, 0x390, ft_lapic_current_count(lapic));
+	put32(regs, 0x390, ft_lapic_current_count(&lapic->s, s->clock.vtime_ns));
 	s->board.lapic_error_pending = lapic->s.error_pending;
 	s->board.lapic_timer_start_ns = lapic->s.timer_start_ns;
 }
 
-/* apic_base and the TSC deadline are with the processor's registers in the KVM ABI; a machine without a processor has them
- * as it was built. */
-static void give_lapic(const struct ft_state *s, struct ft_lapic *lapic)
+void ft_state_lapic(const struct ft_state *s, struct ft_lapic_state *lapic)
 {
 	const uint8_t *regs = s->lapic.regs;
-#define X(at, field) lapic->s.field = get32(regs, at);
+	*lapic = (struct ft_lapic_state){.base = s->board.lapic_base,
+					 .error_pending = s->board.lapic_error_pending,
+					 .timer_start_ns = s->board.lapic_timer_start_ns,
+					 .tsc_deadline = s->board.lapic_tsc_deadline};
+#define X(at, field) lapic->field = get32(regs, at);
 	LAPIC_REGISTERS(X)
 #undef X
 	for (unsigned i = 0; i < 8; i++) {
-		lapic->s.in_service[i] = get32(regs, 0x100 + 16 * i);
-		lapic->s.trigger[i] = get32(regs, 0x180 + 16 * i);
-		lapic->s.requests[i] = get32(regs, 0x200 + 16 * i);
+		lapic->in_service[i] = get32(regs, 0x100 + 16 * i);
+		lapic->trigger[i] = get32(regs, 0x180 + 16 * i);
+		lapic->requests[i] = get32(regs, 0x200 + 16 * i);
 	}
-	lapic->s.error_pending = s->board.lapic_error_pending;
-	lapic->s.timer_start_ns = s->board.lapic_timer_start_ns;
-	lapic->s.base = s->board.lapic_base;
-	lapic->s.tsc_deadline = s->board.lapic_tsc_deadline;
-	ft_lapic_restored(lapic);
 }
 
 /* Which byte of a count comes next. */
@@ -496,7 +493,8 @@ int ft_state_give(const struct ft_state *s, struct ft_machine *m, struct ft_erro
 	d->ioapic.s.id = (uint8_t)s->ioapic.id;
 	d->ioapic.s.lines = s->ioapic.irr;
 	memcpy(d->ioapic.s.entry, s->ioapic.redirtbl, sizeof(d->ioapic.s.entry));
-	give_lapic(s, &d->lapic);
+	ft_state_lapic(s, &d->lapic.s);
+	ft_lapic_restored(&d->lapic);
 	for (unsigned i = 0; i < 3; i++)
 		d->pit.s.channel[i] = give_pit(&s->pit.channels[i], s->board.pit_running[i]);
 	d->pit.s.speaker = (uint8_t)((s->pit.flags & FT_KVM_PIT_SPEAKER ? 2 : 0) | s->pit.channels[2].gate);

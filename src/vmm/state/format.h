@@ -16,9 +16,9 @@
 struct ft_state_header {
 	char magic[8];
 	uint32_t version, sections;
-	uint64_t length;   /* of everything, this header included */
-	uint64_t checksum; /* XXH3-64 of what follows the header */
+	uint64_t length; /* of everything: this header, sections, and at the end XXH3-64 of all bytes before it */
 };
+#define FT_STATE_CHECKSUM 8u
 
 struct ft_state_section_header {
 	uint32_t tag, reserved;
@@ -157,6 +157,7 @@ int ft_state_decode(struct ft_state *s, const void *bytes, size_t length, struct
 int ft_state_take(struct ft_state *s, struct ft_machine *m, struct ft_error *err);
 int ft_state_give(const struct ft_state *s, struct ft_machine *m, struct ft_error *err);
 void ft_state_host(struct ft_state_machine *machine); /* fills host_vendor and host_signature */
+void ft_state_lapic(const struct ft_state *s, struct ft_lapic_state *lapic);
 unsigned ft_state_virtios(struct ft_devices *d, struct ft_virtio *list[FT_STATE_VIRTIOS_MOST]); /* in the order of slots */
 
 /* cpu.c: the KVM shapes of one vCPU. */
