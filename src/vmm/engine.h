@@ -36,7 +36,7 @@ enum ft_exit {
  *  get and set (which remembers nothing) are the same bit by bit; that equal hashes mean an equal future; and that a live
  *  guest's run is repeated exactly from its inputs: where `stop` hits, the code fetch that goes on there is looked up again,
  *  which sets a cleared bit that running on would have left. A saved state that has to be continued exactly must be saved
- *  by fork, or with a `flush` at the same count in both.
+ *  by fork, or with a `flush` at the same count in both (ft_machine_forget; restoring does it by itself).
  *
  * What would end this: stores into pages that hold tables, seen as stores into translated code are, that drop what was
  * remembered by the entry; then remembering never differs from walking. The cost is a slow store for each entry that fork,

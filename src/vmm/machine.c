@@ -88,6 +88,12 @@ void ft_machine_kick(struct ft_machine *m)
 		m->engine_ops->stop(m->engine);
 }
 
+void ft_machine_forget(struct ft_machine *m)
+{
+	if (m->engine)
+		m->engine_ops->flush(m->engine);
+}
+
 /* The CPU is halted. Returns true when there is more to run. */
 static bool pass_idle_time(struct ft_machine *m, const struct ft_run_limits *limits)
 {

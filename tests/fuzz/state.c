@@ -169,6 +169,9 @@ static bool take(struct ft_machine *m, const struct bytes *b)
 		memcpy(told, now, length);
 		struct bytes same = *b;
 		seal(&same);
+		for (size_t i = 0; i < after.length - 8 && i < b->length; i++)
+			if (b->at[i] != after.at[i])
+				fprintf(stderr, "byte %zu is 0x%x, restored 0x%x\n", i, b->at[i], after.at[i]);
 		MUST(b->length == after.length && !memcmp(b->at, after.at, after.length));
 	}
 	free(before.at);

@@ -439,6 +439,8 @@ static int check_work(const struct ft_state *s, struct ft_error *err)
 	for (uint32_t i = 0; i < s->rng.count; i++)
 		if (s->rng_heads[i] >= s->virtio[1].queue[0].size)
 			REFUSE(s->rng_heads[i], "not in the queue", "rng.head[%u]", i);
+	if (!s->present[FT_STATE_BLK] && s->timers.blk != UINT64_MAX)
+		REFUSE(s->timers.blk, "there is no disk", "timers.blk");
 	if (!s->present[FT_STATE_BLK])
 		return 0;
 	if (check_waiting("blk", &s->blk, &s->virtio[2], err))
