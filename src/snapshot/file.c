@@ -49,6 +49,33 @@ static void derive(uint8_t key[FT_SNAPSHOT_KEY], const uint8_t *master, const ui
 	sodium_memzero(&state, sizeof(state));
 }
 
+void ft_snapshot_seal(struct ft_snapshot_seal *seal, const uint8_t *operators)
+{
+	randombytes_buf(seal->salt, sizeof(seal->salt));
+	derive(seal->key, operators, seal->salt);
+}
+
+static int check_header(const struct ft_snapshot_header *h, struct ft_error *err);
+
+int ft_snapshot_peek(int fd, struct ft_snapshot_header *header, struct ft_error *err)
+{
+	ssize_t n = pread(fd, header, sizeof(*header), 0);
+	if (n != sizeof(*header))
+		return ft_error_set(err, n < 0 ? -errno : -EBADMSG, "snapshot: length: it has no header");
+	return check_header(header, err);
+}
+
+int ft_snapshot_unseal(struct ft_snapshot_seal *seal, int fd, const uint8_t *operators, struct ft_error *err)
+{
+	struct ft_snapshot_header header;
+	int error = ft_snapshot_peek(fd, &header, err);
+	if (error)
+		return error;
+	memcpy(seal->salt, header.salt, sizeof(seal->salt));
+	derive(seal->key, operators, seal->salt);
+	return 0;
+}
+
 static void nonce_of(uint8_t nonce[crypto_aead_xchacha20poly1305_ietf_NPUBBYTES], uint64_t number)
 {
 	memset(nonce, 0, crypto_aead_xchacha20poly1305_ietf_NPUBBYTES);
@@ -93,17 +120,20 @@ static int write_all(struct ft_snapshot_writer *w, const void *bytes, uint64_t l
 	return 0;
 }
 
-int ft_snapshot_begin(struct ft_snapshot_writer *w, int fd, const struct ft_snapshot_header *header, const uint8_t *key,
-		      struct ft_error *err)
+int ft_snapshot_begin(struct ft_snapshot_writer *w, int fd, const struct ft_snapshot_header *header,
+		      const struct ft_snapshot_seal *seal, struct ft_error *err)
 {
 	*w = (struct ft_snapshot_writer){.fd = fd, .header = *header};
 	memcpy(w->header.magic, MAGIC, sizeof(w->header.magic));
 	w->header.version = FT_SNAPSHOT_VERSION;
-	w->header.encrypted = key != NULL;
+	w->header.encrypted = seal != NULL;
 	memset(w->header.reserved, 0, sizeof(w->header.reserved));
-	randombytes_buf(w->header.salt, sizeof(w->header.salt));
-	if (key)
-		derive(w->key, key, w->header.salt);
+	if (seal) {
+		memcpy(w->header.salt, seal->salt, sizeof(seal->salt));
+		memcpy(w->key, seal->key, sizeof(seal->key));
+	} else {
+		randombytes_buf(w->header.salt, sizeof(w->header.salt));
+	}
 	w->packed_room = ZSTD_compressBound(FT_SNAPSHOT_CONTENT_MAX);
 	w->zstd = ZSTD_createCCtx();
 	w->packed = malloc(w->packed_room); /* touched as far as it is used */
@@ -200,7 +230,7 @@ static bool zeros(const uint8_t *at, size_t length)
 	return !any;
 }
 
-static int check_header(const struct ft_snapshot_header *h, const uint8_t *key, struct ft_error *err)
+static int check_header(const struct ft_snapshot_header *h, struct ft_error *err)
 {
 	if (memcmp(h->magic, MAGIC, sizeof(h->magic)))
 		return ft_error_set(err, -EBADMSG, "snapshot: header.magic: this is no snapshot");
@@ -211,8 +241,6 @@ static int check_header(const struct ft_snapshot_header *h, const uint8_t *key, 
 		return bad(err, "header.encrypted", h->encrypted);
 	if (h->guest[sizeof(h->guest) - 1] || !zeros(h->reserved, sizeof(h->reserved)))
 		return bad(err, "header.guest", 1);
-	if (h->encrypted && !key)
-		return ft_error_set(err, -EACCES, "snapshot: it is encrypted, and no key was given");
 	return 0;
 }
 
@@ -261,7 +289,7 @@ static int read_index(struct ft_snapshot *s, struct ft_error *err)
 	return offset == f.index ? 0 : bad(err, "footer.index", f.index);
 }
 
-int ft_snapshot_open(struct ft_snapshot *s, int fd, const uint8_t *key, struct ft_error *err)
+int ft_snapshot_open(struct ft_snapshot *s, int fd, const struct ft_snapshot_seal *seal, struct ft_error *err)
 {
 	struct stat st;
 	*s = (struct ft_snapshot){0};
@@ -275,9 +303,11 @@ int ft_snapshot_open(struct ft_snapshot *s, int fd, const uint8_t *key, struct f
 		return ft_error_set(err, -errno, "the snapshot cannot be mapped: %s", strerror(errno));
 	s->map = map;
 	memcpy(&s->header, s->map, sizeof(s->header));
-	int error = check_header(&s->header, key, err);
+	int error = check_header(&s->header, err);
+	if (!error && s->header.encrypted && !seal)
+		error = ft_error_set(err, -EACCES, "snapshot: it is encrypted, and no key was given");
 	if (!error && s->header.encrypted)
-		derive(s->key, key, s->header.salt);
+		memcpy(s->key, seal->key, sizeof(s->key));
 	if (!error)
 		error = read_index(s, err);
 	s->zstd = error ? NULL : ZSTD_createDCtx();

@@ -49,6 +49,16 @@ struct ft_snapshot_footer {
 	char magic[8];   /* FTSNAPIX */
 };
 
+/* A file's own key, made of the operator's and the file's salt: whoever saves or restores one guest is given no more than the
+ * key of that file. */
+struct ft_snapshot_seal {
+	uint8_t salt[32], key[FT_SNAPSHOT_KEY];
+};
+
+void ft_snapshot_seal(struct ft_snapshot_seal *seal, const uint8_t *operators); /* of a new file: random salt */
+/* Of an existing one. -EBADMSG: no snapshot. */
+int ft_snapshot_unseal(struct ft_snapshot_seal *seal, int fd, const uint8_t *operators, struct ft_error *err);
+
 /* ---- Writing --------------------------------------------------------------------------------------------------------- */
 
 struct ft_snapshot_writer {
@@ -62,10 +72,10 @@ struct ft_snapshot_writer {
 	size_t packed_room;
 };
 
-/* fd: an empty file, borrowed. header: what is known of the guest; magic, version, encrypted and salt are filled here. key:
- * FT_SNAPSHOT_KEY bytes, or NULL. */
-int ft_snapshot_begin(struct ft_snapshot_writer *w, int fd, const struct ft_snapshot_header *header, const uint8_t *key,
-		      struct ft_error *err);
+/* fd: an empty file, borrowed. header: what is known of the guest; magic, version, encrypted and salt are filled here. seal:
+ * NULL: it is not encrypted. */
+int ft_snapshot_begin(struct ft_snapshot_writer *w, int fd, const struct ft_snapshot_header *header,
+		      const struct ft_snapshot_seal *seal, struct ft_error *err);
 int ft_snapshot_put(struct ft_snapshot_writer *w, enum ft_snapshot_kind kind, uint64_t at, const void *bytes, uint32_t length,
 		    struct ft_error *err);
 /* Index, footer, fsync. mac: 32 bytes, may be NULL. */
@@ -88,7 +98,9 @@ struct ft_snapshot {
 
 /* -EBADMSG: no snapshot, cut, corrupted, or another key; -ENOTSUP: another version; -EACCES: encrypted, and no key.
  * The file must not change as long as it is open. */
-int ft_snapshot_open(struct ft_snapshot *s, int fd, const uint8_t *key, struct ft_error *err);
+int ft_snapshot_open(struct ft_snapshot *s, int fd, const struct ft_snapshot_seal *seal, struct ft_error *err);
+/* The header alone, as it is: for lists. Nothing of it is authenticated. */
+int ft_snapshot_peek(int fd, struct ft_snapshot_header *header, struct ft_error *err);
 void ft_snapshot_close(struct ft_snapshot *s);
 
 /* Unpacks a chunk into `to` (entry->length bytes). -EBADMSG. */

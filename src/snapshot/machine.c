@@ -96,7 +96,7 @@ static int save_all(struct ft_snapshot_writer *w, struct ft_machine *m, struct f
 	return error;
 }
 
-int ft_snapshot_save(struct ft_machine *m, const char *guest, uint64_t created_ns, int fd, const uint8_t *key,
+int ft_snapshot_save(struct ft_machine *m, const char *guest, uint64_t created_ns, int fd, const struct ft_snapshot_seal *seal,
 		     struct ft_snapshot_told *told, struct ft_error *err)
 {
 	struct ft_snapshot_writer w;
@@ -115,7 +115,7 @@ int ft_snapshot_save(struct ft_machine *m, const char *guest, uint64_t created_n
 		*err = m->error;
 		return err->code;
 	}
-	error = ft_snapshot_begin(&w, fd, &header, key, err);
+	error = ft_snapshot_begin(&w, fd, &header, seal, err);
 	if (error)
 		return error;
 	error = save_all(&w, m, err);
@@ -236,13 +236,13 @@ static int take_entries(struct ft_snapshot_load *load, uint8_t **state, uint32_t
 	return *state ? 0 : ft_error_set(err, -EBADMSG, "snapshot: there is no state in it");
 }
 
-int ft_snapshot_restore(struct ft_snapshot_load *load, struct ft_machine *m, int fd, const uint8_t *key, struct ft_error *err)
+int ft_snapshot_restore(struct ft_snapshot_load *load, struct ft_machine *m, int fd, const struct ft_snapshot_seal *seal, struct ft_error *err)
 {
 	uint8_t *state = NULL;
 	uint32_t length = 0;
 	uint64_t parts = m->ram.size / FT_MEMORY_PART;
 	*load = (struct ft_snapshot_load){.m = m};
-	int error = ft_snapshot_open(&load->file, fd, key, err);
+	int error = ft_snapshot_open(&load->file, fd, seal, err);
 	if (error)
 		return error;
 	error = check_machine(&load->file.header, m, err);

@@ -13,7 +13,7 @@ struct ft_snapshot_told {
 
 /* Writes m, which stands still meanwhile (a fork of the live vmm, at a stop point), to fd. Everything it needs is memory,
  * write(2) and fsync(2). */
-int ft_snapshot_save(struct ft_machine *m, const char *guest, uint64_t created_ns, int fd, const uint8_t *key,
+int ft_snapshot_save(struct ft_machine *m, const char *guest, uint64_t created_ns, int fd, const struct ft_snapshot_seal *seal,
 		     struct ft_snapshot_told *told, struct ft_error *err);
 
 /* RAM that comes by and by. */
@@ -29,7 +29,7 @@ struct ft_snapshot_load {
 /* Puts the snapshot into m, which was created with the guest's configuration and not booted. Its state and its disk are there
  * afterwards; RAM comes when it is touched, and by ft_snapshot_fill. load stays where it is until ft_snapshot_loaded or the
  * machine's end. Refused like a state (vmm/state/image.h), and -EINVAL for another base image. */
-int ft_snapshot_restore(struct ft_snapshot_load *load, struct ft_machine *m, int fd, const uint8_t *key, struct ft_error *err);
+int ft_snapshot_restore(struct ft_snapshot_load *load, struct ft_machine *m, int fd, const struct ft_snapshot_seal *seal, struct ft_error *err);
 
 /* One part that is not here yet; false when all are. */
 bool ft_snapshot_fill(struct ft_snapshot_load *load);

@@ -87,7 +87,10 @@ static int save(struct ft_machine *m, const char *name, const uint8_t *with, str
 	int fd = ft_snapshot_create(at_directory, name, err);
 	if (fd < 0)
 		return fd;
-	int error = ft_snapshot_save(m, "web", 1234, fd, with, told, err);
+	struct ft_snapshot_seal seal;
+	if (with)
+		ft_snapshot_seal(&seal, with);
+	int error = ft_snapshot_save(m, "web", 1234, fd, with ? &seal : NULL, told, err);
 	if (!error)
 		error = ft_snapshot_commit(at_directory, name, fd, err);
 	close(fd);
@@ -106,7 +109,10 @@ static int load(struct ft_snapshot_load *l, struct ft_machine *m, const char *na
 {
 	int fd = openat(at_directory, name, O_RDONLY | O_CLOEXEC);
 	assert_true(fd >= 0);
-	int error = ft_snapshot_restore(l, m, fd, with, err);
+	struct ft_snapshot_seal seal;
+	int error = with ? ft_snapshot_unseal(&seal, fd, with, err) : 0;
+	if (!error)
+		error = ft_snapshot_restore(l, m, fd, with ? &seal : NULL, err);
 	close(fd);
 	return error;
 }
@@ -153,7 +159,9 @@ static void encrypted(void **state)
 	int fd = openat(at_directory, "one", O_RDONLY);
 	assert_int_equal(ft_snapshot_open(&s, fd, NULL, &err), -EACCES);
 	err = (struct ft_error){0};
-	assert_int_equal(ft_snapshot_open(&s, fd, other_key, &err), -EBADMSG);
+	struct ft_snapshot_seal seal;
+	assert_int_equal(ft_snapshot_unseal(&seal, fd, other_key, &err), 0);
+	assert_int_equal(ft_snapshot_open(&s, fd, &seal, &err), -EBADMSG);
 	assert_non_null(strstr(err.text, "key"));
 	/* Nothing of the guest is in it. */
 	assert_int_equal(fstat(fd, &st), 0);
@@ -217,7 +225,10 @@ static void changed(void **state)
 			struct ft_error err = {0};
 			uint8_t byte = good[at] ^ (uint8_t)(1u << at % 8);
 			assert_int_equal(pwrite(bad, &byte, 1, (off_t)at), 1);
-			int error = ft_snapshot_open(&s, bad, with ? key : NULL, &err);
+			struct ft_snapshot_seal seal;
+			int error = with ? ft_snapshot_unseal(&seal, bad, key, &err) : 0;
+			if (!error)
+				error = ft_snapshot_open(&s, bad, with ? &seal : NULL, &err);
 			if (!error) {
 				error = ft_snapshot_verify(&s, &err);
 				ft_snapshot_close(&s);
@@ -228,13 +239,15 @@ static void changed(void **state)
 		}
 		struct ft_snapshot s;
 		struct ft_error err = {0};
-		assert_int_equal(ft_snapshot_open(&s, bad, with ? key : NULL, &err), 0);
+		struct ft_snapshot_seal seal;
+		assert_true(!with || !ft_snapshot_unseal(&seal, bad, key, &err));
+		assert_int_equal(ft_snapshot_open(&s, bad, with ? &seal : NULL, &err), 0);
 		assert_int_equal(ft_snapshot_verify(&s, &err), 0);
 		ft_snapshot_close(&s);
 		for (size_t length = 0; length < size; length += 1 + size / 40) {
 			err = (struct ft_error){0};
 			assert_int_equal(ftruncate(bad, (off_t)(size - 1 - length)), 0);
-			assert_int_equal(ft_snapshot_open(&s, bad, with ? key : NULL, &err), -EBADMSG);
+			assert_int_equal(ft_snapshot_open(&s, bad, with ? &seal : NULL, &err), -EBADMSG);
 		}
 		close(bad);
 		free(good);
