@@ -70,7 +70,7 @@ static const struct {
     {"status", "", "the gateway, its guests and its processes", 0, 0, status},
     {"guests", "", "the guests: where they are and how they do", 0, 0, guests},
     {"guest", "start|stop|restart|console NAME", "one guest; console shows its log and goes on", 2, 2, guest},
-    {"snapshot", "save|restore|list|verify|delete|attach ...", "guests as they were, in files; restored ones are isolated", 1, 3,
+    {"snapshot", "save GUEST [NAME]|restore GUEST NAME|list|verify NAME|delete NAME|attach GUEST", "guests as they were, in files", 1, 3,
      snapshot},
     {"holds", "", "input that is held right now", 0, 0, holds},
     {"verdicts", "", "the last verdicts", 0, 0, verdicts},
