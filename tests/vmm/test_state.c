@@ -13,8 +13,8 @@
 #include <xxhash.h>
 #include <cmocka.h>
 
-#include "../fuzz/driver.h"
 #include "bare.h"
+#include "driver.h"
 #include "vmm/state/format.h"
 #include "vmm/state/image.h"
 
