@@ -17,6 +17,7 @@
 #include "cli/feed.h"
 #include "cli/print.h"
 #include "cli/prove.h"
+#include "cli/snapshot.h"
 #include "gateway/config.h"
 #include "gateway/files.h"
 #include "gateway/keys.h"
@@ -30,7 +31,7 @@ struct arguments {
 	const char *config, *control, *file;
 	const char *sets[SETS];
 	size_t set_count;
-	bool json, follow, template;
+	bool json, follow, template, attach;
 	unsigned last;
 	char **rest; /* behind the command */
 	int rest_count;
@@ -41,6 +42,7 @@ static int check(const struct arguments *a, struct ft_error *err);
 static int status(const struct arguments *a, struct ft_error *err);
 static int guests(const struct arguments *a, struct ft_error *err);
 static int guest(const struct arguments *a, struct ft_error *err);
+static int snapshot(const struct arguments *a, struct ft_error *err);
 static int holds(const struct arguments *a, struct ft_error *err);
 static int verdicts(const struct arguments *a, struct ft_error *err);
 static int show(const struct arguments *a, struct ft_error *err);
@@ -68,6 +70,8 @@ static const struct {
     {"status", "", "the gateway, its guests and its processes", 0, 0, status},
     {"guests", "", "the guests: where they are and how they do", 0, 0, guests},
     {"guest", "start|stop|restart|console NAME", "one guest; console shows its log and goes on", 2, 2, guest},
+    {"snapshot", "save GUEST [NAME]|restore GUEST NAME|list|verify NAME|delete NAME|attach GUEST", "guests as they were, in files", 1, 3,
+     snapshot},
     {"holds", "", "input that is held right now", 0, 0, holds},
     {"verdicts", "", "the last verdicts", 0, 0, verdicts},
     {"show", "ID", "the whole story of one hold", 1, 1, show},
@@ -102,6 +106,7 @@ static void usage(FILE *file)
 		"  -n, --last N           how many verdicts (verdicts, feed) or lines (console); 50 unless given\n"
 		"  -f, --follow           keep printing what comes (feed)\n"
 		"      --file PATH        read this feed file, without a gateway (feed)\n"
+		"      --attach           a restored guest is on its network at once (snapshot restore)\n"
 		"      --template         print a file with every key and its default (check)\n"
 		"  -h, --help             this text\n"
 		"      --version          version\n\n"
@@ -366,6 +371,17 @@ static int guest(const struct arguments *a, struct ft_error *err)
 	return EX_UNAVAILABLE;
 }
 
+static int ask_for_snapshot(const void *context, json_t *request, json_t **result, struct ft_error *err)
+{
+	return ask(context, request, result, err);
+}
+
+static int snapshot(const struct arguments *a, struct ft_error *err)
+{
+	struct ft_cli_snapshot c = {.ask = ask_for_snapshot, .context = a, .json = a->json, .attach = a->attach};
+	return ft_cli_snapshot(&c, a->rest, a->rest_count, err);
+}
+
 static int holds(const struct arguments *a, struct ft_error *err)
 {
 	return ask_and_print(a, json_pack("{s:s}", "what", "holds"), ft_print_holds, err);
@@ -574,7 +590,7 @@ static int metrics(const struct arguments *a, struct ft_error *err)
 
 /* ---- main ----------------------------------------------------------------------------------------------------- */
 
-enum { OPTION_SET = 256, OPTION_CONTROL, OPTION_FILE, OPTION_TEMPLATE, OPTION_VERSION };
+enum { OPTION_SET = 256, OPTION_CONTROL, OPTION_FILE, OPTION_TEMPLATE, OPTION_ATTACH, OPTION_VERSION };
 
 static const struct option options[] = {{"config", required_argument, NULL, 'c'},
 					{"set", required_argument, NULL, OPTION_SET},
@@ -583,6 +599,7 @@ static const struct option options[] = {{"config", required_argument, NULL, 'c'}
 					{"last", required_argument, NULL, 'n'},
 					{"follow", no_argument, NULL, 'f'},
 					{"file", required_argument, NULL, OPTION_FILE},
+					{"attach", no_argument, NULL, OPTION_ATTACH},
 					{"template", no_argument, NULL, OPTION_TEMPLATE},
 					{"help", no_argument, NULL, 'h'},
 					{"version", no_argument, NULL, OPTION_VERSION},
@@ -639,6 +656,9 @@ static int parse(int argc, char **argv, struct arguments *a)
 					optarg);
 				return EX_USAGE;
 			}
+			break;
+		case OPTION_ATTACH:
+			a->attach = true;
 			break;
 		case OPTION_TEMPLATE:
 			a->template = true;

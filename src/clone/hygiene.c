@@ -89,7 +89,7 @@ static int close_others(const int *keep, int count)
 	}
 }
 
-static int become(const struct ft_confine_filter *filter, pid_t parent, const int *keep, int count)
+int ft_hygiene_become(const struct ft_confine_filter *filter, pid_t parent, const int *keep, int count)
 {
 	int error = ft_confine_die_with(parent, SIGKILL);
 	if (!error && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
@@ -101,10 +101,10 @@ static int become(const struct ft_confine_filter *filter, pid_t parent, const in
 
 int ft_hygiene_seed(const struct ft_hygiene *hygiene, pid_t parent, const int *keep, int count)
 {
-	return become(&hygiene->seed, parent, keep, count);
+	return ft_hygiene_become(&hygiene->seed, parent, keep, count);
 }
 
 int ft_hygiene_trial(const struct ft_hygiene *hygiene, pid_t parent, const int *keep, int count)
 {
-	return become(&hygiene->trial, parent, keep, count);
+	return ft_hygiene_become(&hygiene->trial, parent, keep, count);
 }

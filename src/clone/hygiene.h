@@ -22,6 +22,9 @@ void ft_hygiene_free(struct ft_hygiene *hygiene);
 int ft_hygiene_seed(const struct ft_hygiene *hygiene, pid_t parent, const int *keep, int count);
 int ft_hygiene_trial(const struct ft_hygiene *hygiene, pid_t parent, const int *keep, int count);
 
+/* The same with another filter. */
+int ft_hygiene_become(const struct ft_confine_filter *filter, pid_t parent, const int *keep, int count);
+
 /* The allow-lists, for the vmm's own, which must contain them, and for tests. */
 extern const struct ft_confine_rule ft_hygiene_seed_rules[], ft_hygiene_trial_rules[];
 extern const size_t ft_hygiene_seed_rule_count, ft_hygiene_trial_rule_count;

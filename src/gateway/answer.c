@@ -6,6 +6,7 @@
 #include "gateway/guest.h"
 #include "gateway/operate.h"
 #include "gateway/reload.h"
+#include "gateway/snapshot.h"
 #include "gateway/suggest.h"
 #include "gateway/suppress.h"
 #include "gateway/supervisor.h"
@@ -140,6 +141,10 @@ static const struct {
     {"status", ask_status},     {"holds", ask_holds}, {"counters", ask_counters},
     {"verdicts", ask_verdicts}, {"show", ask_show},     {"metrics", ask_metrics},
     {"guest-start", ft_guest_start}, {"guest-stop", ft_guest_stop}, {"guest-restart", ft_guest_restart},
+    {"snapshot-save", ft_snapshot_request_save}, {"snapshot-state", ft_snapshot_request_state},
+    {"snapshot-list", ft_snapshot_request_list}, {"snapshot-file", ft_snapshot_request_file},
+    {"snapshot-delete", ft_snapshot_request_delete}, {"snapshot-restore", ft_snapshot_request_restore},
+    {"guest-attach", ft_snapshot_request_attach},
     {"guest-console", ft_guest_console}, {"release", ft_operate_release}, {"drop", ft_operate_drop},
     {"mode", ft_operate_mode}, {"shadow", ft_operate_shadow}, {"bypass", ft_operate_bypass},
     {"reload", ft_reload_request}, {"reopen-logs", ft_reopen_request},

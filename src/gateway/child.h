@@ -54,6 +54,14 @@ struct ft_child {
 	unsigned cpu;        /* percent of one processor, 0: no bound */
 	unsigned cpu_weight; /* in proportion to the others' */
 	char cpu_why[512];   /* why these are not in force, "": they are, or nothing was asked for */
+	char saving[65];       /* the snapshot that it is writing, "": none */
+	int saving_fd;
+	char saved[65];        /* the last one, whatever came of it ... */
+	char saved_error[512]; /* ... "": it is saved */
+	char saved_mac[65];
+	uint64_t saved_bytes, saved_took_ns, saved_pause_ns;
+	char restore[65];      /* the snapshot to start from next, "": it boots */
+	bool restore_attach;
 	bool running; /* vmm: its guest is up */
 	bool hung;           /* killed, for its guest answered no self-test any more */
 	unsigned hangs;      /* in a row */

@@ -86,7 +86,7 @@ static struct ft_child *named(struct ft_supervisor *s, uint64_t connection, cons
 }
 
 /* The same for what changes something. */
-static struct ft_child *named_to_change(struct ft_supervisor *s, uint64_t connection, const json_t *request)
+struct ft_child *ft_guest_named(struct ft_supervisor *s, uint64_t connection, const json_t *request)
 {
 	struct ft_child *vmm = named(s, connection, request);
 	if (vmm && s->phase == FT_PHASE_RUNNING)
@@ -137,7 +137,7 @@ static void begin(struct ft_supervisor *s, struct ft_child *vmm)
 
 void ft_guest_start(struct ft_supervisor *s, uint64_t connection, json_t *request)
 {
-	struct ft_child *vmm = named_to_change(s, connection, request);
+	struct ft_child *vmm = ft_guest_named(s, connection, request);
 	if (!vmm)
 		return;
 	if (vmm->state == FT_CHILD_DOWN || (vmm->state == FT_CHILD_STOPPING && !vmm->again)) {
@@ -149,7 +149,7 @@ void ft_guest_start(struct ft_supervisor *s, uint64_t connection, json_t *reques
 
 void ft_guest_stop(struct ft_supervisor *s, uint64_t connection, json_t *request)
 {
-	struct ft_child *vmm = named_to_change(s, connection, request);
+	struct ft_child *vmm = ft_guest_named(s, connection, request);
 	if (!vmm)
 		return;
 	if (!vmm->unwanted || vmm->again)
@@ -164,7 +164,7 @@ void ft_guest_stop(struct ft_supervisor *s, uint64_t connection, json_t *request
 
 void ft_guest_restart(struct ft_supervisor *s, uint64_t connection, json_t *request)
 {
-	struct ft_child *vmm = named_to_change(s, connection, request);
+	struct ft_child *vmm = ft_guest_named(s, connection, request);
 	if (!vmm)
 		return;
 	tell(s, connection, vmm, "guest-restart", "restarted");

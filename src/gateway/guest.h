@@ -10,6 +10,9 @@ void ft_guest_settings(const struct ft_config *config, struct ft_child *vmm);
 
 json_t *ft_guest_json(const struct ft_supervisor *s, const struct ft_child *vmm);
 
+/* The guest that a request names, when the gateway runs; NULL: the client has been told. */
+struct ft_child *ft_guest_named(struct ft_supervisor *s, uint64_t connection, const json_t *request);
+
 /* Requests of the control socket: guest-start, guest-stop, guest-restart, guest-console, each with "guest". They answer
  * with the guest's state, "stopping" where it takes a while. */
 void ft_guest_start(struct ft_supervisor *s, uint64_t connection, json_t *request);

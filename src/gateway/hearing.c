@@ -9,6 +9,7 @@
 #include "base/printable.h"
 #include "gateway/files.h"
 #include "gateway/life.h"
+#include "gateway/snapshot.h"
 
 static void child_says(struct ft_child *child, const char *level, const char *text)
 {
@@ -94,6 +95,8 @@ static void handle(struct ft_supervisor *s, struct ft_child *child, const json_t
 		handle_running(s, child, message);
 	else if (!strcmp(op, "log"))
 		handle_log(child, message);
+	else if (!strcmp(op, "snapshot") && ft_snapshot_told(s, child, message))
+		;
 	else if (!strcmp(op, "sink-lost"))
 		handle_sink_lost(s, child, message);
 	else if (!strcmp(op, "canary"))

@@ -16,6 +16,7 @@
 #include "gateway/hearing.h"
 #include "gateway/operate.h"
 #include "gateway/share.h"
+#include "gateway/snapshot.h"
 #include "gateway/suppress.h"
 
 #define SECOND 1000000000ull
@@ -54,6 +55,18 @@ static int open_durable(int durable)
 	return open(path, O_RDONLY | O_CLOEXEC);
 }
 
+/* Of a guest that is to start from a snapshot. */
+static int add_snapshot(struct ft_supervisor *s, struct ft_child *child, json_t *part, int *fds, int *count, struct ft_error *err)
+{
+	json_t *snapshot = NULL;
+	int fd = ft_snapshot_start(s, child, &snapshot, err);
+	if (fd >= 0)
+		fds[(*count)++] = fd;
+	if (snapshot)
+		json_object_set_new(part, "snapshot", snapshot);
+	return fd < -1 ? fd : 0;
+}
+
 static int send_config(struct ft_supervisor *s, struct ft_child *child, struct ft_error *err)
 {
 	int fds[FT_CHANNEL_FDS], count = 0, error = 0;
@@ -82,6 +95,7 @@ static int send_config(struct ft_supervisor *s, struct ft_child *child, struct f
 		part = ft_config_vmm(s->config, child->guest);
 		error = ft_files_vmm(s->config, child->guest, fds, err);
 		count = error ? 0 : FT_FILES_VMM;
+		error = error ? error : add_snapshot(s, child, part, fds, &count, err);
 		break;
 	case FT_CHILD_METRICS:
 		part = json_object();
@@ -348,6 +362,7 @@ void ft_life_died(struct ft_supervisor *s, struct ft_child *child, int status)
 		ft_loop_remove(&s->loop, &child->output);
 	ft_child_close(child);
 	ft_query_forget(&s->queries, child);
+	ft_snapshot_ended(s, child);
 	bool was_ready = child->state == FT_CHILD_READY, was_told = child->state == FT_CHILD_STOPPING;
 	child->state = FT_CHILD_DOWN;
 	child->deadline = child->retry_at = UINT64_MAX;

@@ -14,6 +14,8 @@ static const struct ft_confine_rule rules[] = {
     {"write", "the dataplane's eventfd; the console log; last words on stderr"},
     {"recvmsg", "the supervisor's channel, with descriptors"},
     {"sendmsg", "the supervisor's channel"},
+    {"fsync", "a snapshot is on disk before anybody is told"},
+    {"pipe2", "what became of a snapshot"},
     {"ftruncate", "the console log at its bound"},
     {"lseek", "the console log at its bound"},
     {"getrandom", "virtio-rng of the live guest; malloc"},

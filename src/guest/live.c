@@ -11,7 +11,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <sodium.h>
+
 #include "base/channel.h"
+#include "guest/settings.h"
+#include "vmm/dev/devices.h"
 
 #define SLICE_INSTRUCTIONS 200000u
 #define SPIN_NS            20000u    /* looking at the rings before sleeping, while traffic flows */
@@ -19,6 +23,7 @@
 #define CHANNEL_NS         10000000u /* a busy guest's vmm looks at its channel this often */
 #define FRAMES_AHEAD       256u      /* frames given to a machine whose guest has no buffers for them */
 #define BURST              64u
+#define FILL_NS            20000000u /* a busy guest's memory comes from its snapshot at 100 MB a second or more */
 #define MEND_NS            1000000u /* putting huge pages together again, in one idle moment */
 
 static uint64_t monotonic_ns(void)
@@ -83,9 +88,11 @@ static void answer_status(struct ft_live *live, const json_t *message)
 	const struct ft_slots *s = live->slots;
 	say(live,
 	    json_pack(
-		"{s:s, s:O?, s:{s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:o}}",
+		"{s:s, s:O?, s:{s:s, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:o}}",
 		"op", "answer", "id", json_object_get(message, "id"), "result", "guest", live->guest,
-		"linked", live->linked, "instructions", (json_int_t)m->icount, "vtime_ns",
+		"linked", live->linked, "isolated", live->isolated, "rx_isolated", (json_int_t)live->rx_isolated,
+		"tx_isolated", (json_int_t)live->tx_isolated, "parts_absent",
+		(json_int_t)(live->load.m ? live->load.source.absent : 0), "instructions", (json_int_t)m->icount, "vtime_ns",
 		(json_int_t)ft_machine_vtime(m), "rx_frames", (json_int_t)live->rx_frames, "tx_frames",
 		(json_int_t)live->tx_frames, "tx_full", (json_int_t)live->tx_full, "rx_dropped",
 		(json_int_t)m->frames_dropped, "disk_written", (json_int_t)ft_machine_disk_written(m),
@@ -93,6 +100,61 @@ static void answer_status(struct ft_live *live, const json_t *message)
 		(json_int_t)s->refused, "clones_finished", (json_int_t)s->finished, "clones_died",
 		(json_int_t)s->died, "last_pause_ns", (json_int_t)s->last_pause_ns, "pauses",
 		ft_histogram_json(&s->pauses)));
+}
+
+/* ---- Snapshots ------------------------------------------------------------------------------------------------- */
+
+static void tell_saved(struct ft_live *live, const struct ft_saver_end *end)
+{
+	char mac[65];
+	sodium_bin2hex(mac, sizeof(mac), end->told.mac, sizeof(end->told.mac));
+	if (end->error)
+		say(live, json_pack("{s:s, s:s}", "op", "snapshot", "error", end->text));
+	else
+		say(live, json_pack("{s:s, s:I, s:I, s:s, s:I, s:I}", "op", "snapshot", "bytes", (json_int_t)end->told.bytes,
+				    "chunks", (json_int_t)end->told.chunks, "mac", mac, "took_ns", (json_int_t)end->took_ns,
+				    "pause_ns", (json_int_t)end->pause_ns));
+}
+
+static void begin_saving(struct ft_live *live, const json_t *message, int file)
+{
+	struct ft_saver_end end = {0};
+	struct ft_snapshot_seal seal;
+	struct ft_error err = {0};
+	int sealed = ft_settings_seal(json_object_get(message, "seal"), &seal, &err);
+	if (sealed < 0)
+		close(file);
+	else
+		ft_saver_begin(&live->saver, live->m, live->guest,
+			       (uint64_t)json_integer_value(json_object_get(message, "created_ns")), file, live->disk,
+			       sealed ? &seal : NULL, &err);
+	sodium_memzero(&seal, sizeof(seal));
+	if (!err.code)
+		return;
+	end.error = err.code;
+	snprintf(end.text, sizeof(end.text), "%s", err.text);
+	tell_saved(live, &end);
+}
+
+static void look_at_saver(struct ft_live *live)
+{
+	struct ft_saver_end end;
+	if (!ft_saver_work(&live->saver, &end))
+		return;
+	tell_saved(live, &end);
+	ft_mend_again(&live->mend);
+}
+
+/* A restored guest's RAM, part by part: in each idle moment, and one now and then while the guest is busy. */
+static void fill(struct ft_live *live, uint64_t now)
+{
+	if (!live->load.m || (now != UINT64_MAX && now - live->filled_ns < FILL_NS))
+		return;
+	live->filled_ns = monotonic_ns();
+	if (ft_snapshot_fill(&live->load))
+		return;
+	ft_snapshot_loaded(&live->load);
+	ft_live_log(live, "info", "guest %s: all of its snapshot is in memory", live->guest);
 }
 
 /* One message of the supervisor. False when there is none. */
@@ -114,13 +176,18 @@ static bool take_message(struct ft_live *live)
 	bool reopen = op && !strcmp(op, "reopen") && count == 1;
 	if (reopen)
 		ft_console_reopen(&live->console, fds[0]);
-	for (int i = 0; i < count && !link && !reopen; i++)
+	bool snapshot = op && !strcmp(op, "snapshot") && count == 1;
+	if (snapshot)
+		begin_saving(live, message, fds[0]);
+	for (int i = 0; i < count && !link && !reopen && !snapshot; i++)
 		close(fds[i]);
 	if (op && !strcmp(op, "stop"))
 		live->stop = true;
 	else if (op && !strcmp(op, "query"))
 		answer_status(live, message);
-	else if (!link && !reopen)
+	else if (op && !strcmp(op, "attach"))
+		live->isolated = false;
+	else if (!link && !reopen && !snapshot)
 		ft_live_log(live, "warning", "guest %s: unknown or wrong message \"%.40s\"", live->guest,
 			    op ? op : "");
 	json_decref(message);
@@ -143,6 +210,10 @@ static void net_tx(void *context, const void *frame, size_t length)
 	struct iovec part = {.iov_base = (void *)frame, .iov_len = length};
 	if (!live->linked)
 		return;
+	if (live->isolated) {
+		live->tx_isolated++;
+		return;
+	}
 	if (ft_ring_put(&live->link.tx, FT_LINK_FRAME, &part, 1) == 0)
 		live->tx_frames++;
 	else
@@ -185,6 +256,10 @@ static bool take_frames(struct ft_live *live, uint64_t now, uint64_t until)
 		}
 		live->rx_frames++;
 		live->last_frame_ns = now;
+		if (live->isolated) {
+			live->rx_isolated++;
+			continue;
+		}
 		if (ft_machine_input(live->m, FT_INPUT_FRAME, 0, frame, (size_t)n))
 			live->rx_dropped++;
 	}
@@ -251,12 +326,14 @@ static bool link_waits(struct ft_live *live)
 
 static void sleep_until(struct ft_live *live, uint64_t until)
 {
-	struct pollfd fds[2 + FT_SLOTS_MAX] = {{.fd = live->channel, .events = POLLIN}};
+	struct pollfd fds[3 + FT_SLOTS_MAX] = {{.fd = live->channel, .events = POLLIN}};
 	nfds_t count = 1;
 	bool asleep = true;
 	if (live->linked) {
 		fds[count++] = (struct pollfd){.fd = live->link.wake_own, .events = POLLIN};
 		count += ft_slots_poll(live->slots, fds + count);
+		if (live->saver.pid)
+			fds[count++] = (struct pollfd){.fd = live->saver.result, .events = POLLIN};
 		bool rx = ft_ring_sleep(&live->link.rx);
 		asleep = rx && ft_ring_sleep(&live->link.cmd);
 	}
@@ -288,6 +365,10 @@ static void idle(struct ft_live *live, uint64_t wake)
 				return;
 			__builtin_ia32_pause();
 		}
+	}
+	if (live->load.m) {
+		fill(live, UINT64_MAX);
+		return;
 	}
 	if (!live->slots->running && ft_mend_needed(&live->mend)) {
 		ft_mend_step(&live->mend, MEND_NS);
@@ -348,6 +429,8 @@ static enum ft_live_end run(struct ft_live *live)
 		if (live->stop)
 			return FT_LIVE_STOPPED;
 		serve_link(live, began);
+		look_at_saver(live);
+		fill(live, began);
 		ft_machine_sync(m, monotonic_ns());
 		struct ft_run_limits limits = {.icount = m->icount + SLICE_INSTRUCTIONS,
 					       .vtime_ns = UINT64_MAX};
@@ -391,6 +474,7 @@ enum ft_live_end ft_live_run(struct ft_live *live)
 			take_message(live);
 	live->began_ns = live->channel_looked_ns = monotonic_ns();
 	live->witness->pulse.window_ns = live->began_ns;
+	ft_virtio_rng_ask(&live->m->devices->rng);
 	return live->stop ? FT_LIVE_STOPPED : run(live);
 }
 
@@ -398,5 +482,6 @@ void ft_live_close(struct ft_live *live)
 {
 	drop_link(live, NULL);
 	ft_slots_close(live->slots);
+	ft_saver_close(&live->saver);
 	ft_console_flush(&live->console);
 }

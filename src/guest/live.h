@@ -9,6 +9,7 @@
 #include "clone/mend.h"
 #include "clone/slots.h"
 #include "guest/console.h"
+#include "guest/saver.h"
 
 /* Why the loop ended: foretaste-vmm's exit status. 64 and above are sysexits of failures. */
 enum ft_live_end {
@@ -27,6 +28,10 @@ struct ft_live {
 	struct ft_witness *witness;
 	struct ft_slots *slots;
 	struct ft_report *report; /* the live guest's events */
+	bool isolated; /* no frame reaches the guest or comes from it, until the supervisor says `attach` */
+	int disk;      /* what the machine reads its disk from, -1: none */
+	struct ft_snapshot_load load; /* of a restored guest: RAM that is not here yet; load.m NULL: all is */
+	struct ft_saver saver;
 
 	struct ft_console console;
 	struct ft_link link;
@@ -36,6 +41,8 @@ struct ft_live {
 	bool running_told, stop;
 	uint64_t began_ns, channel_looked_ns, last_frame_ns;
 	uint64_t rx_frames, tx_frames, tx_full, rx_dropped;
+	uint64_t rx_isolated, tx_isolated; /* frames that were not passed on because the guest is not attached */
+	uint64_t filled_ns; /* when a part of RAM was fetched last */
 };
 
 /* Before confinement: console_fd is taken over. */

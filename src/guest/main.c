@@ -46,6 +46,25 @@ static int read_image(int fd, const char *what, struct image *image, struct ft_e
 	return 0;
 }
 
+/* A guest that goes on where it was saved: no kernel is read. */
+static struct ft_machine *restore_machine(struct ft_settings *settings, struct ft_snapshot_load *load, const int *fds,
+					  struct ft_error *err)
+{
+	struct ft_machine_config *config = &settings->machine;
+	config->engine = &ft_engine_soft;
+	config->disk_fd = settings->has_disk ? fds[FT_GUEST_FD_DISK] : -1;
+	struct ft_machine *m = ft_machine_create(config, err);
+	if (!m)
+		return NULL;
+	if (ft_snapshot_restore(load, m, fds[FT_GUEST_FD_SNAPSHOT], settings->sealed ? &settings->seal : NULL, err)) {
+		ft_machine_destroy(m);
+		return NULL;
+	}
+	/* The clock chip shows the time that it is; the guest's own clock goes on from where it was. */
+	m->clock.epoch_ns = config->epoch_ns - ft_machine_vtime(m);
+	return m;
+}
+
 static struct ft_machine *make_machine(struct ft_settings *settings, const int *fds, struct ft_error *err)
 {
 	struct image kernel = {0}, initrd = {0};
@@ -85,16 +104,21 @@ static int fail(const struct ft_error *err)
 
 /* From the configuration to a machine that is ready for its first instruction. Everything that needs a file, or a
  * syscall that the filter refuses, happens here. */
-static int prepare(struct ft_live *live, struct ft_settings *settings, json_t *message, int *fds,
+static int prepare(struct ft_live *live, struct ft_settings *settings, json_t *message, int *fds, int count,
 		   struct ft_error *err)
 {
 	if (ft_settings_read(settings, message, err))
 		return err->code;
-	live->m = make_machine(settings, fds, err);
+	if (count != FT_GUEST_FDS + settings->restores)
+		return ft_error_set(err, -EINVAL, "configuration: %d descriptors do not fit it", count);
+	live->m = settings->restores ? restore_machine(settings, &live->load, fds, err) : make_machine(settings, fds, err);
+	sodium_memzero(&settings->seal, sizeof(settings->seal));
 	if (!live->m)
 		return err->code;
-	for (int i = 0; i < FT_GUEST_FD_CONSOLE; i++)
-		close(fds[i]);
+	for (int i = 0; i < count; i++)
+		if (i != FT_GUEST_FD_CONSOLE)
+			close(fds[i]);
+	live->isolated = !settings->attached;
 	live->guest = settings->guest;
 	live->channel = FT_CHANNEL_FD;
 	live->report->fd = -1;
@@ -106,7 +130,10 @@ static int prepare(struct ft_live *live, struct ft_settings *settings, json_t *m
 					 .disk =
 					     live->m->devices->has_disk ? live->m->devices->blk.disk.fd : -1};
 	struct ft_confine_filter filter = {0};
+	live->disk = config.disk;
 	int error = ft_slots_open(live->slots, &config, err);
+	if (!error)
+		error = ft_saver_open(&live->saver, err);
 	if (!error)
 		error = ft_guest_filter(&filter, err);
 	if (!error)
@@ -129,7 +156,7 @@ int main(int argc, char **argv)
 	int fds[FT_CHANNEL_FDS], count;
 	int error = ft_channel_receive(FT_CHANNEL_FD, &message, fds, &count);
 	const char *op = error ? NULL : json_string_value(json_object_get(message, "op"));
-	if (!op || strcmp(op, "config") || count != FT_GUEST_FDS) {
+	if (!op || strcmp(op, "config") || count < FT_GUEST_FDS || count > FT_GUEST_FDS + 1) {
 		fprintf(stderr,
 			"foretaste-vmm is started by foretasted; it expects its configuration on descriptor "
 			"%d.\n",
@@ -138,7 +165,7 @@ int main(int argc, char **argv)
 	}
 	if (sodium_init() < 0)
 		ft_error_set(&err, -ENOSYS, "libsodium cannot be used");
-	if (err.code || prepare(&live, &settings, message, fds, &err))
+	if (err.code || prepare(&live, &settings, message, fds, count, &err))
 		return fail(&err);
 	json_decref(message);
 	message = json_pack("{s:s, s:[]}", "op", "ready", "said");

@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -107,6 +108,23 @@ static int read_machine(struct ft_settings *s, const json_t *config, struct ft_e
 	return 0;
 }
 
+static int bytes_of(const char *text, uint8_t to[32])
+{
+	size_t length = 0;
+	const char *end = NULL;
+	return !text || sodium_hex2bin(to, 32, text, strlen(text), NULL, &length, &end) || length != 32 || *end ? -EINVAL : 0;
+}
+
+int ft_settings_seal(const json_t *seal, struct ft_snapshot_seal *to, struct ft_error *err)
+{
+	if (!seal)
+		return 0;
+	if (bytes_of(json_string_value(json_object_get(seal, "salt")), to->salt) ||
+	    bytes_of(json_string_value(json_object_get(seal, "key")), to->key))
+		return ft_error_set(err, -EINVAL, "configuration: \"seal\" is no salt and key");
+	return 1;
+}
+
 int ft_settings_read(struct ft_settings *s, const json_t *message, struct ft_error *err)
 {
 	memset(s, 0, sizeof(*s));
@@ -133,5 +151,12 @@ int ft_settings_read(struct ft_settings *s, const json_t *message, struct ft_err
 	s->clones = (unsigned)clones;
 	s->has_initrd = json_is_true(json_object_get(config, "has_initrd"));
 	s->has_disk = json_is_true(json_object_get(config, "has_disk"));
+	const json_t *snapshot = json_object_get(config, "snapshot");
+	s->restores = json_is_object(snapshot);
+	s->attached = !s->restores || json_is_true(json_object_get(snapshot, "attach"));
+	int seal = ft_settings_seal(json_object_get(snapshot, "seal"), &s->seal, err);
+	s->sealed = seal > 0;
+	if (seal < 0)
+		return seal;
 	return 0;
 }

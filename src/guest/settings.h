@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include "clone/outside.h"
+#include "snapshot/file.h"
 #include "vmm/machine.h"
 
 enum ft_guest_fd {
@@ -13,7 +14,8 @@ enum ft_guest_fd {
 	FT_GUEST_FD_INITRD,
 	FT_GUEST_FD_DISK,
 	FT_GUEST_FD_CONSOLE,
-	FT_GUEST_FDS
+	FT_GUEST_FDS,
+	FT_GUEST_FD_SNAPSHOT = FT_GUEST_FDS /* there when the guest starts from one */
 };
 
 struct ft_settings {
@@ -22,12 +24,17 @@ struct ft_settings {
 	uid_t uid;
 	gid_t gid;
 	bool has_initrd, has_disk;
+	bool restores, attached, sealed; /* from a snapshot; whether its network is connected from the beginning; is it encrypted */
+	struct ft_snapshot_seal seal;
 	unsigned clones;
 	struct ft_outside_config outside;
 	struct ft_machine_config machine; /* without what comes from descriptors */
 };
 
 /* machine.cmdline points into settings, which must stay where it is. */
+/* "seal" of a message: salt and key, each 64 hexadecimal digits. 0: there is none, 1: it is filled, -EINVAL. */
+int ft_settings_seal(const json_t *seal, struct ft_snapshot_seal *to, struct ft_error *err);
+
 int ft_settings_read(struct ft_settings *settings, const json_t *message, struct ft_error *err);
 
 #endif

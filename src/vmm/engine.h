@@ -36,7 +36,7 @@ enum ft_exit {
  *  get and set (which remembers nothing) are the same bit by bit; that equal hashes mean an equal future; and that a live
  *  guest's run is repeated exactly from its inputs: where `stop` hits, the code fetch that goes on there is looked up again,
  *  which sets a cleared bit that running on would have left. A saved state that has to be continued exactly must be saved
- *  by fork, or with a `flush` at the same count in both.
+ *  by fork, or with a `flush` at the same count in both (ft_machine_forget; restoring does it by itself).
  *
  * What would end this: stores into pages that hold tables, seen as stores into translated code are, that drop what was
  * remembered by the entry; then remembering never differs from walking. The cost is a slow store for each entry that fork,
@@ -68,6 +68,12 @@ struct ft_engine_ops {
 	void (*get)(struct ft_engine *engine, struct ft_cpu_state *state);
 	/* Remembers nothing of page tables afterwards. */
 	int (*set)(struct ft_engine *engine, const struct ft_cpu_state *state, struct ft_error *err);
+
+	/* The CPU model that the guest sees: CPUID's EAX, EBX, ECX, EDX; MSRs that only tell (0, or -1: not one of them); bits
+	 * of CR4 that can be set. */
+	void (*cpuid)(struct ft_engine *engine, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
+	int (*model_msr)(struct ft_engine *engine, uint32_t index, uint64_t *value);
+	uint64_t cr4_known;
 
 	/* Reads guest virtual memory through the current address space with user rights (no A/D bits set, no faults
 	 * raised): bytes read before the first failure. For observers. */

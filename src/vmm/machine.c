@@ -88,6 +88,12 @@ void ft_machine_kick(struct ft_machine *m)
 		m->engine_ops->stop(m->engine);
 }
 
+void ft_machine_forget(struct ft_machine *m)
+{
+	if (m->engine)
+		m->engine_ops->flush(m->engine);
+}
+
 /* The CPU is halted. Returns true when there is more to run. */
 static bool pass_idle_time(struct ft_machine *m, const struct ft_run_limits *limits)
 {
@@ -107,6 +113,8 @@ enum ft_stop ft_machine_run(struct ft_machine *m, const struct ft_run_limits *li
 	ft_timer_refresh(m);
 	for (;;) {
 		ft_timer_fire_due(m);
+		if (m->error.code) /* RAM that cannot be fetched */
+			return FT_STOP_ERROR;
 		if (m->reset)
 			return FT_STOP_RESET;
 		if (__atomic_exchange_n(&m->kicked, 0, __ATOMIC_SEQ_CST))
@@ -199,6 +207,7 @@ static uint64_t finish_hash(struct ft_machine *m, bool written)
 
 uint64_t ft_machine_hash(struct ft_machine *m)
 {
+	ft_memory_fetch_all(&m->ram);
 	XXH3_128bits_reset(m->hash);
 	XXH3_128bits_update(m->hash, m->ram.base, m->ram.size);
 	return finish_hash(m, false);

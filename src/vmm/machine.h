@@ -264,6 +264,11 @@ void ft_machine_sync(struct ft_machine *m, uint64_t wall_monotonic_ns);
 /* Makes ft_machine_run return FT_STOP_KICKED soon. Any thread, async-signal-safe. */
 void ft_machine_kick(struct ft_machine *m);
 
+/* Drops what the engine remembers of page tables and code (engine.h says when that shows). A machine that does this where its
+ * state is saved goes on exactly as one that is restored from it, given the same stops and inputs. Costs the guest the
+ * translation of its working code again. */
+void ft_machine_forget(struct ft_machine *m);
+
 /* Frames that came in but for which the guest has no buffer yet (machine state). */
 size_t ft_machine_frames_waiting(const struct ft_machine *m);
 

@@ -53,10 +53,30 @@ void ft_memory_destroy(struct ft_memory *memory)
 	*memory = (struct ft_memory){0};
 }
 
+void ft_memory_fetch(const struct ft_memory *memory, uint64_t at)
+{
+	struct ft_memory_source *source = memory->source;
+	uint64_t part = at / FT_MEMORY_PART;
+	if (!ft_memory_absent(memory, at))
+		return;
+	source->here[part] = 1;
+	source->absent--;
+	source->fetch(source->context, part, memory->base + part * FT_MEMORY_PART);
+}
+
+void ft_memory_fetch_all(const struct ft_memory *memory)
+{
+	for (uint64_t at = 0; memory->source && memory->source->absent && at < memory->size; at += FT_MEMORY_PART)
+		ft_memory_fetch(memory, at);
+}
+
 const void *ft_memory_span(const struct ft_memory *memory, ft_gpa gpa, uint64_t length)
 {
 	if (!length || length > memory->size || gpa.at > memory->size - length)
 		return NULL;
+	if (memory->source && memory->source->absent)
+		for (uint64_t part = gpa.at / FT_MEMORY_PART; part <= (gpa.at + length - 1) / FT_MEMORY_PART; part++)
+			ft_memory_fetch(memory, part * FT_MEMORY_PART);
 	return memory->base + gpa.at;
 }
 

@@ -41,6 +41,18 @@ enum ft_page_flag {
 	FT_PAGE_CODE = 8          /* the engine holds translations of bytes in this page */
 };
 
+/* RAM whose contents come when they are first needed (a restored snapshot): by parts of FT_MEMORY_PART. Owned by who fills
+ * it in, who keeps it until everything is here or the machine is gone. A fork has its own copy. */
+#define FT_MEMORY_PART (2ull << 20)
+
+struct ft_memory_source {
+	uint8_t *here;   /* a byte a part, 0: its contents are elsewhere */
+	uint64_t absent; /* parts that are */
+	/* Writes the part's FT_MEMORY_PART bytes. A failure is the machine's end (m->error); the part stays zero. */
+	void (*fetch)(void *context, uint64_t part, uint8_t *to);
+	void *context;
+};
+
 struct ft_memory {
 	uint8_t *base; /* MAP_PRIVATE|MAP_ANONYMOUS, MADV_HUGEPAGE, 2 MiB aligned, guard pages around it */
 	uint64_t size;
@@ -54,10 +66,19 @@ struct ft_memory {
 	/* Engine: a device fills sectors of a page that user code may have been granted: its next store is to be seen. */
 	void (*user_filled)(void *engine, uint64_t page);
 	void *engine;
+	struct ft_memory_source *source; /* NULL: everything is here */
 };
 
 int ft_memory_create(struct ft_memory *memory, uint64_t size, struct ft_error *err);
 void ft_memory_destroy(struct ft_memory *memory);
+
+/* Whoever reaches RAM by another way than the functions below asks here before, for each part; and fetches it. */
+static inline bool ft_memory_absent(const struct ft_memory *memory, uint64_t at)
+{
+	return memory->source && memory->source->absent && !memory->source->here[at / FT_MEMORY_PART];
+}
+void ft_memory_fetch(const struct ft_memory *memory, uint64_t at);
+void ft_memory_fetch_all(const struct ft_memory *memory);
 
 /* [gpa, gpa + length) as host memory, NULL when any byte is outside RAM. length 0 is refused. */
 const void *ft_memory_span(const struct ft_memory *memory, ft_gpa gpa, uint64_t length);

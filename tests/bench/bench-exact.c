@@ -1,6 +1,6 @@
 /* bench-exact [--runs N] [--every INSTRUCTIONS] [--points N]: boot and workload with virtio-blk, virtio-rng and scripted
- * virtio-net input under random stops and forks, different block limits and TLB sizes, each in processes of its own;
- * the hash over RAM, CPU and devices must not differ. Last line: JSON. */
+ * virtio-net input under random stops and forks, moves to another machine by way of the saved state, different block
+ * limits and TLB sizes, each in processes of its own; the hash over RAM, CPU and devices must not differ. Last line: JSON. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +32,7 @@ static struct exact_way way_of(unsigned n, char name[64])
 	way.fork_every = n % 2 ? 40000000u : 0;
 	way.storm = n % 4 == 2;
 	way.flush = n % 5 == 4;
+	way.move_every = n % 4 == 3 ? 100000000u : 0;
 	return way;
 }
 
@@ -60,10 +61,10 @@ int main(int argc, char **argv)
 		const struct exact_result *r = n ? &result : &first;
 		unsigned at = 0, different = n ? exact_compare(&first, r, &at) : 0;
 		printf("run %u: block limit %u, TLB bits %u, cache %llu, slow %d, stops ~%llu, forks ~%llu, storm %d, "
-		       "flush %d: %s%s (%llu frames out, %llu console bytes)\n",
+		       "flush %d, moves %llu: %s%s (%llu frames out, %llu console bytes)\n",
 		       n, way.options.block_limit, way.options.tlb_bits, (unsigned long long)way.options.cache_bytes,
 		       way.options.always_slow, (unsigned long long)way.stop_every, (unsigned long long)way.fork_every,
-		       way.storm, way.flush, error ? "failed: " : different ? "DIVERGENT" : "equal",
+		       way.storm, way.flush, (unsigned long long)r->moves, error ? "failed: " : different ? "DIVERGENT" : "equal",
 		       error ? err.text : "", (unsigned long long)r->frames_out, (unsigned long long)r->console_bytes);
 		fflush(stdout);
 		divergent += error || different;

@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -1022,7 +1023,73 @@ def what_operators_do_is_told_though_they_leave_or_nobody_answers():
         require("did not say whether it was done" in events(g, "drop")[0], "%s" % events(g, "drop"))
 
 
+def header_of(guest):
+    """The header of a snapshot (src/snapshot/snapshot.md)."""
+    return b"FTSNAPSH" + struct.pack("<II32x6Q", 1, 0, 256 << 20, 0, 0, 1700000000 * 10**9, 5, 6) + guest.encode().ljust(64, b"\0") + bytes(32)
+
+
+def snapshots_are_whole_or_not_there():
+    with Gateway() as g:
+        g.start()
+        g.up()
+        state = lambda: g.ask(what="snapshot-state", guest="web")["result"]
+        ended = lambda: until(lambda: state()["state"] != "saving" and state(), "the save is over")
+        files = lambda: sorted(os.listdir(g.path("state/snapshots")))
+        names = lambda: [x["name"] for x in g.ask(what="snapshot-list")["result"]]
+        require(state()["state"] == "none" and names() == [], "there is none")
+        for name in ("", "..", ".x", "a/b", "-a", "a" * 65, None):
+            require(g.ask(what="snapshot-save", guest="web", name=name)["code"] == 64, "a name like %r" % name)
+        require(g.ask(what="snapshot-save", guest="wub", name="a")["code"] == 64, "no such guest")
+        # The vmm says that it cannot.
+        require(g.ask(what="snapshot-save", guest="web", name="one")["result"]["state"] == "saving", "it begins")
+        require(ended()["state"] == "failed" and "no" in state()["error"] and "\x1b" not in state()["error"], "%s" % state())
+        require(files() == [], "nothing is left: %s" % files())
+        # It writes another guest's, or nothing that is one.
+        for wrong in (header_of("other"), b"", header_of("web")[:100], b"x" * 192):
+            with open(g.path("foretaste-vmm.snapshot.bin"), "wb") as f:
+                f.write(wrong)
+            g.ask(what="snapshot-save", guest="web", name="one")
+            require(ended()["state"] == "failed" and files() == [], "%r is taken: %s" % (wrong[:20], state()))
+        with open(g.path("foretaste-vmm.snapshot.bin"), "wb") as f:
+            f.write(header_of("web"))
+        code, out, err = g.cli("snapshot", "save", "web", "one")
+        require(code == 0 and "192 bytes" in out and files() == ["one"] and names() == ["one"], out + err)
+        require("snapshot one of guest web is saved" in until(lambda: events(g, "snapshot"), "it is told")[0], "the feed")
+        code, out, err = g.cli("snapshot", "list")
+        require(code == 0 and "one" in out and "256 MiB" in out, out + err)
+        code, out, err = g.cli("snapshot", "verify", "one")
+        require(code == 65 and "snapshot" in err, "a header is not a snapshot: %d %s" % (code, err))
+        # A save that dies leaves the old one.
+        g.mode("vmm", "never-saves")
+        g.kill("vmm")
+        g.up()
+        with open(g.path("state/snapshots/one"), "rb") as f:
+            before = f.read()
+        g.ask(what="snapshot-save", guest="web", name="one")
+        require(g.ask(what="snapshot-save", guest="web", name="two")["code"] == 75, "one at a time")
+        require(files() == [".one.new", "one"] and names() == ["one"], "%s" % files())
+        g.kill("vmm")
+        require(ended()["state"] == "failed" and files() == ["one"], "%s %s" % (state(), files()))
+        with open(g.path("state/snapshots/one"), "rb") as f:
+            require(f.read() == before, "the old one is as it was")
+        # Restored: a new process that gets the file, once, isolated until told.
+        g.up()
+        require(g.ask(what="snapshot-restore", guest="web", name="two")["code"] == 66, "no such snapshot")
+        pid = g.pid("vmm")
+        require(g.cli("snapshot", "restore", "web", "one")[0] == 0, "it is restored")
+        g.up_as("web", pid)
+        last = g.ops("vmm", "config")[-1]
+        require(last["fds"] == 5 and last["message"]["config"]["snapshot"] == {"attach": False}, "%s" % last)
+        require(g.cli("snapshot", "attach", "web")[0] == 0 and until(lambda: g.ops("vmm", "attach"), "it is told"), "attached")
+        g.kill("vmm")
+        last = g.ops("vmm", "config")[-1]
+        require(last["fds"] == 4 and "snapshot" not in last["message"]["config"], "once")
+        require(g.cli("snapshot", "delete", "one")[0] == 0 and files() == [], "deleted")
+        require(g.cli("snapshot", "delete", "one")[0] == 66, "it is gone")
+
+
 TESTS = [
+    snapshots_are_whole_or_not_there,
     each_child_gets_what_it_needs_and_nothing_else, a_dead_vmm_is_replaced_and_declared,
     a_dead_dataplane_is_replaced_and_linked, records_wait_for_a_new_ledger, a_start_that_fails_says_why_and_leaves_nothing,
     a_killed_supervisor_leaves_nothing_and_its_socket_is_taken_over, what_is_in_use_is_said,

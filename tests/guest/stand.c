@@ -65,7 +65,10 @@ bool stand_message(struct stand *s, int timeout_ms)
 		s->ready = true;
 	else if (!strcmp(op, "running"))
 		s->boot_ns = (uint64_t)json_integer_value(json_object_get(message, "boot_ns"));
-	else if (!strcmp(op, "failed") || !strcmp(op, "log"))
+	else if (!strcmp(op, "snapshot")) {
+		json_decref(s->saved);
+		s->saved = json_incref(message);
+	} else if (!strcmp(op, "failed") || !strcmp(op, "log"))
 		fprintf(stderr, "vmm: %s\n", json_string_value(json_object_get(message, "text")));
 	json_decref(message);
 	return true;
@@ -78,15 +81,15 @@ static int open_in(const char *directory, const char *name)
 	return open(path, O_RDONLY | O_CLOEXEC);
 }
 
-int stand_configure(struct stand *s, const char *directory, const char *cmdline, unsigned memory_mib,
-		    unsigned clones)
+static int configure(struct stand *s, const char *directory, const char *cmdline, unsigned memory_mib,
+		     unsigned clones, int snapshot, bool attach)
 {
 	char path[] = "/tmp/foretaste-console-XXXXXX";
 	int log = mkostemp(path, O_APPEND | O_CLOEXEC);
 	s->console = open(path, O_RDONLY | O_CLOEXEC);
 	unlink(path);
-	int fds[4] = {open_in(directory, "vmlinuz"), open_in(directory, "initrd.img"),
-		      open_in(directory, "root.ext4"), log};
+	int fds[5] = {open_in(directory, "vmlinuz"), open_in(directory, "initrd.img"),
+		      open_in(directory, "root.ext4"), log, snapshot};
 	for (int i = 0; i < 4; i++)
 		if (fds[i] < 0)
 			give_up("an image cannot be opened");
@@ -97,7 +100,9 @@ int stand_configure(struct stand *s, const char *directory, const char *cmdline,
 	    (json_int_t)memory_mib << 20, "vcpus", 1, "engine", "soft", "clock", "live", "cmdline", cmdline,
 	    "mac", "02:46:54:00:00:15", "address", "10.0.2.15", "has_initrd", 1, "has_disk", 1, "clone",
 	    "max", (int)clones, "link", "dns", "refuse", "tcp_sink", "refuse");
-	int error = ft_channel_send(s->channel, message, fds, 4);
+	if (snapshot >= 0)
+		json_object_set_new(json_object_get(message, "config"), "snapshot", json_pack("{s:b}", "attach", attach));
+	int error = ft_channel_send(s->channel, message, fds, snapshot >= 0 ? 5 : 4);
 	json_decref(message);
 	for (int i = 0; i < 4; i++)
 		close(fds[i]);
@@ -105,6 +110,17 @@ int stand_configure(struct stand *s, const char *directory, const char *cmdline,
 		if (!stand_message(s, STAND_PATIENCE_MS))
 			return -1;
 	return error;
+}
+
+int stand_configure(struct stand *s, const char *directory, const char *cmdline, unsigned memory_mib,
+		    unsigned clones)
+{
+	return configure(s, directory, cmdline, memory_mib, clones, -1, false);
+}
+
+int stand_restore(struct stand *s, const char *directory, unsigned memory_mib, unsigned clones, int file, bool attach)
+{
+	return configure(s, directory, "", memory_mib, clones, file, attach);
 }
 
 void stand_link(struct stand *s)
@@ -186,6 +202,8 @@ void stand_end(struct stand *s)
 	if (s->console >= 0)
 		close(s->console);
 	free(s->log);
+	json_decref(s->saved);
+	s->saved = NULL;
 	s->log = NULL;
 	s->log_length = 0;
 }

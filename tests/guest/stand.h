@@ -27,6 +27,7 @@ struct stand {
 	size_t log_length;
 	uint64_t boot_ns; /* of `running`, 0 before */
 	bool ready;
+	json_t *saved; /* what it said about its last snapshot; owned */
 	int status; /* after stand_end */
 };
 
@@ -37,6 +38,9 @@ int stand_spawn(struct stand *s, const char *program, int (*child_main)(int chan
  * how many seeds at a time. -1: it failed, its text is on stderr. */
 int stand_configure(struct stand *s, const char *directory, const char *cmdline, unsigned memory_mib,
 		    unsigned clones);
+
+/* The same from a snapshot: file is borrowed. */
+int stand_restore(struct stand *s, const char *directory, unsigned memory_mib, unsigned clones, int file, bool attach);
 
 /* Makes a new link and gives it to both sides. */
 void stand_link(struct stand *s);

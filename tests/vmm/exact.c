@@ -13,12 +13,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "vmm/dev/devices.h"
+#include "vmm/state/image.h"
+
 struct run {
 	struct ft_machine *m;
 	const struct exact_way *way;
 	struct exact_result *result; /* shared memory: forked children fill it in turn */
 	uint64_t random, entropy;
-	uint64_t next_frame, next_fork;
+	uint64_t next_frame, next_fork, next_move;
+	struct ft_machine_config config;
 };
 
 static uint64_t splitmix(uint64_t *state)
@@ -95,6 +99,56 @@ static void hand_over(struct run *r)
 	_exit(child > 0 && WIFEXITED(status) ? WEXITSTATUS(status) : 71);
 }
 
+/* The rest of a machine: what is not in its state. */
+static int copy_contents(struct ft_machine *to, const struct ft_machine *from, struct ft_error *err)
+{
+	memcpy(to->ram.base, from->ram.base, from->ram.size);
+	const struct ft_disk *disk = &from->devices->blk.disk;
+	const uint8_t *bytes;
+	for (uint64_t block = 0; from->devices->has_disk && (bytes = ft_disk_next(disk, &block)); block++) {
+		uint64_t at = block * FT_DISK_BLOCK, left = disk->size - at;
+		int error = ft_disk_write(&to->devices->blk.disk, &to->ram, at, bytes,
+					  left < FT_DISK_BLOCK ? left : FT_DISK_BLOCK);
+		if (error)
+			return ft_error_set(err, error, "the disk cannot be copied: %s", strerror(-error));
+	}
+	return 0;
+}
+
+/* Goes on in a new machine that has got the state of the old one, whose own saved state must then be the same bytes. */
+static int move(struct run *r, struct ft_error *err)
+{
+	uint8_t *saved = NULL, *again = NULL;
+	size_t length = 0, length_again = 0;
+	int error = ft_state_save(r->m, &saved, &length, err);
+	struct ft_machine *m = error ? NULL : ft_machine_create(&r->config, err);
+	if (!error && !m)
+		error = err->code;
+	if (!error)
+		error = copy_contents(m, r->m, err);
+	if (!error)
+		error = ft_state_restore(m, saved, length, err);
+	if (!error)
+		error = ft_state_save(m, &again, &length_again, err);
+	if (!error && (length != length_again || memcmp(saved, again, length)))
+		error = ft_error_set(err, -EBADMSG, "at instruction %llu: saved, restored and saved again is not the same",
+				     (unsigned long long)r->m->icount);
+	if (!error && ft_machine_hash(m) != ft_machine_hash(r->m))
+		error = ft_error_set(err, -EBADMSG, "at instruction %llu: the restored machine's hash is another",
+				     (unsigned long long)r->m->icount);
+	free(saved);
+	free(again);
+	if (error) {
+		ft_machine_destroy(m);
+		return error;
+	}
+	m->backend = r->m->backend;
+	ft_machine_destroy(r->m);
+	r->m = m;
+	r->result->moves++;
+	return 0;
+}
+
 static uint64_t min64(uint64_t a, uint64_t b)
 {
 	return a < b ? a : b;
@@ -120,6 +174,12 @@ static int run_to(struct run *r, uint64_t point, struct ft_error *err)
 		if (r->way->fork_every && r->m->icount >= r->next_fork) {
 			r->next_fork = r->m->icount + 1 + splitmix(&r->random) % (2 * r->way->fork_every);
 			hand_over(r);
+		}
+		if (r->way->move_every && r->m->icount >= r->next_move) {
+			r->next_move = r->m->icount + 1 + splitmix(&r->random) % (2 * r->way->move_every);
+			int error = move(r, err);
+			if (error)
+				return error;
 		}
 	}
 	return 0;
@@ -159,6 +219,7 @@ static int run_here(const struct exact_images *images, struct run *r, uint64_t e
 	config.disk_fd = open(images->disk, O_RDONLY | O_CLOEXEC);
 	if (config.disk_fd < 0)
 		return ft_error_set(err, -errno, "%s: %s", images->disk, strerror(errno));
+	r->config = config;
 	r->m = ft_machine_create(&config, err);
 	if (!r->m)
 		return err->code;
@@ -168,6 +229,7 @@ static int run_here(const struct exact_images *images, struct run *r, uint64_t e
 		start_storm(r->m);
 	r->next_frame = FRAME_EVERY;
 	r->next_fork = r->way->fork_every;
+	r->next_move = r->way->move_every;
 	for (unsigned i = 0; !error && i < points; i++) {
 		error = run_to(r, every * (i + 1), err);
 		r->result->icount[i] = r->m->icount;

@@ -1,5 +1,5 @@
 /* The hash of the whole machine at given instruction counts must not depend on block limit, TLB size, the slow path, a
- * tiny code cache, random stops, signal storms, flushes or forks.
+ * tiny code cache, random stops, signal storms, flushes, forks, or on being moved to another machine as saved state.
  *
  *   invariance IMAGES-DIRECTORY [--points N] [--every INSTRUCTIONS]
  */
@@ -17,6 +17,7 @@ static const struct exact_way ways[] = {
 	{.name = "3 MB code cache, signal storm", .options = {.verify = true, .cache_bytes = 3 << 20}, .storm = true, .seed = 5},
 	{.name = "forks and flushes", .options = {.verify = true, .block_limit = 7}, .stop_every = 3000000,
 	 .fork_every = 30000000, .flush = true, .seed = 6},
+	{.name = "from machine to machine", .stop_every = 3000000, .move_every = 6000000, .seed = 7},
 };
 #define WAYS (sizeof(ways) / sizeof(ways[0]))
 
@@ -49,14 +50,15 @@ int main(int argc, char **argv)
 			continue;
 		}
 		unsigned different = exact_compare(&results[0], &results[w], &first);
-		printf("%-32s %u points to instruction %llu, %s", ways[w].name, results[w].points,
-		       (unsigned long long)results[w].icount[points - 1], different ? "DIFFERENT" : "equal");
+		printf("%-32s %u points to instruction %llu, %llu moves, %s", ways[w].name, results[w].points,
+		       (unsigned long long)results[w].icount[points - 1], (unsigned long long)results[w].moves,
+		       different ? "DIFFERENT" : "equal");
 		if (different)
 			printf(" from point %u on: %016llx instead of %016llx", first,
 			       (unsigned long long)results[w].hash[first], (unsigned long long)results[0].hash[first]);
 		printf("\n");
 		fflush(stdout);
-		failed += different != 0;
+		failed += different != 0 || (ways[w].move_every && !results[w].moves);
 	}
 	if (!results[0].console_bytes) {
 		printf("the guest never wrote to its console: this run shows nothing\n");

@@ -35,6 +35,10 @@ int ft_irq_acknowledge(struct ft_machine *m)
 	return 0x40;
 }
 
+void ft_memory_fetch(const struct ft_memory *memory, uint64_t at)
+{
+}
+
 uint64_t ft_machine_rdtsc(struct ft_machine *m)
 {
 	return 0x1122334455667788ull;

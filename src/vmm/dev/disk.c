@@ -189,6 +189,35 @@ int ft_disk_write(struct ft_disk *disk, struct ft_memory *memory, uint64_t at, c
 	return 0;
 }
 
+int ft_disk_sample(const struct ft_disk *disk, uint64_t *sample)
+{
+	uint8_t bytes[FT_DISK_BLOCK];
+	uint64_t blocks = disk->size / FT_DISK_BLOCK, count = blocks < 1024 ? blocks : 1024, hash = disk->size;
+	for (uint64_t i = 0; i < count; i++) {
+		int error = read_base(disk, blocks * i / count * FT_DISK_BLOCK, bytes, sizeof(bytes));
+		if (error)
+			return error;
+		hash = XXH3_64bits_withSeed(bytes, sizeof(bytes), hash);
+	}
+	*sample = hash;
+	return 0;
+}
+
+const uint8_t *ft_disk_next(const struct ft_disk *disk, uint64_t *block)
+{
+	for (uint64_t i = *block / FT_DISK_LEAF; i < disk->leaf_count; i++) {
+		const struct ft_disk_leaf *leaf = disk->leaves[i];
+		uint64_t first = i == *block / FT_DISK_LEAF ? *block % FT_DISK_LEAF : 0;
+		for (uint64_t n = first; leaf && n < FT_DISK_LEAF; n++) {
+			if (!leaf->block[n])
+				continue;
+			*block = i * FT_DISK_LEAF + n;
+			return leaf->block[n];
+		}
+	}
+	return NULL;
+}
+
 /* The blocks that bear the mark, or all that were ever written (0, which no block bears); leaves that have none are not looked into. */
 static void hash_blocks(const struct ft_disk *disk, uint32_t mark, XXH3_state_t *hash)
 {

@@ -36,6 +36,13 @@ int ft_disk_read(const struct ft_disk *disk, uint64_t at, void *to, uint64_t len
 int ft_disk_write(struct ft_disk *disk, struct ft_memory *memory, uint64_t at, const void *from,
 		  uint64_t length);
 
+/* Tells base images apart: XXH3-64 of up to 1,024 blocks at equal distances. 0 or -errno. */
+int ft_disk_sample(const struct ft_disk *disk, uint64_t *sample);
+
+/* The overlay, for who carries a disk elsewhere: the first written block at or after *block (which is set to its number), and
+ * its FT_DISK_BLOCK bytes, as long as nothing is written; NULL: there is none. */
+const uint8_t *ft_disk_next(const struct ft_disk *disk, uint64_t *block);
+
 void ft_disk_hash(const struct ft_disk *disk, XXH3_state_t *hash); /* all blocks that were ever written */
 
 /* The blocks written since memory's mark: costs what was written since, however old the guest is. */

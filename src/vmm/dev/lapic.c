@@ -18,9 +18,6 @@ enum { ERROR_SEND_VECTOR = 1u << 5, ERROR_RECEIVE_VECTOR = 1u << 6, ERROR_REGIST
 /* A periodic timer that ticks faster than this only keeps our process busy. */
 #define PERIOD_MIN_NS 1000u
 
-/* Version 0x14, six LVT entries; no directed EOI. */
-#define VERSION (0x14u | (FT_LVTS - 1) << 16)
-
 static const uint32_t lvt_writable[FT_LVTS] = {
     [FT_LVT_TIMER] = 0x700ff, [FT_LVT_THERMAL] = 0x107ff, [FT_LVT_PERFORMANCE] = 0x107ff,
     [FT_LVT_LINT0] = 0x1a7ff, [FT_LVT_LINT1] = 0x1a7ff,   [FT_LVT_ERROR] = 0x100ff,
@@ -162,25 +159,30 @@ static void send_ipi(struct ft_lapic *lapic)
 
 /* ---- Timer ---- */
 
-static uint32_t divisor(const struct ft_lapic *lapic)
+static uint32_t divisor(const struct ft_lapic_state *s)
 {
-	uint32_t code = (lapic->s.divide & 3) | (lapic->s.divide >> 1 & 4);
+	uint32_t code = (s->divide & 3) | (s->divide >> 1 & 4);
 	return code == 7 ? 1 : 2u << code;
 }
 
-static uint64_t ticks_to_ns(const struct ft_lapic *lapic, uint64_t ticks)
+static uint64_t ticks_to_ns(const struct ft_lapic_state *s, uint64_t ticks)
 {
-	return ticks * divisor(lapic) * (1000000u / FT_CRYSTAL_KHZ);
+	return ticks * divisor(s) * (1000000u / FT_CRYSTAL_KHZ);
+}
+
+static uint32_t mode_of(const struct ft_lapic_state *s)
+{
+	return s->lvt[FT_LVT_TIMER] & LVT_MODE;
 }
 
 static uint32_t timer_mode(const struct ft_lapic *lapic)
 {
-	return lapic->s.lvt[FT_LVT_TIMER] & LVT_MODE;
+	return mode_of(&lapic->s);
 }
 
 static uint64_t period_ns(const struct ft_lapic *lapic)
 {
-	uint64_t ns = ticks_to_ns(lapic, lapic->s.initial_count);
+	uint64_t ns = ticks_to_ns(&lapic->s, lapic->s.initial_count);
 	return ns < PERIOD_MIN_NS ? PERIOD_MIN_NS : ns;
 }
 
@@ -197,19 +199,19 @@ static void start_timer(struct ft_lapic *lapic)
 		lapic->s.timer_start_ns = ft_machine_vtime(lapic->m);
 		deadline = lapic->s.timer_start_ns + (timer_mode(lapic) == LVT_PERIODIC
 							  ? period_ns(lapic)
-							  : ticks_to_ns(lapic, lapic->s.initial_count));
+							  : ticks_to_ns(&lapic->s, lapic->s.initial_count));
 	}
 	ft_timer_arm(lapic->m, &lapic->timer, deadline);
 }
 
-static uint32_t current_count(const struct ft_lapic *lapic)
+uint32_t ft_lapic_current_count(const struct ft_lapic_state *s, uint64_t vtime_ns)
 {
-	if (timer_mode(lapic) == LVT_DEADLINE || !lapic->s.initial_count)
+	if (mode_of(s) == LVT_DEADLINE || !s->initial_count)
 		return 0;
-	uint64_t passed = (ft_machine_vtime(lapic->m) - lapic->s.timer_start_ns) / ticks_to_ns(lapic, 1);
-	if (timer_mode(lapic) == LVT_PERIODIC)
-		passed %= lapic->s.initial_count;
-	return passed >= lapic->s.initial_count ? 0 : lapic->s.initial_count - (uint32_t)passed;
+	uint64_t passed = (vtime_ns - s->timer_start_ns) / ticks_to_ns(s, 1);
+	if (mode_of(s) == LVT_PERIODIC)
+		passed %= s->initial_count;
+	return passed >= s->initial_count ? 0 : s->initial_count - (uint32_t)passed;
 }
 
 static void timer_fired(void *context)
@@ -289,7 +291,7 @@ static uint64_t lapic_read(void *device, uint64_t offset, unsigned size)
 	case 0x20:
 		return lapic->s.id;
 	case 0x30:
-		return VERSION;
+		return FT_LAPIC_VERSION;
 	case 0x80:
 		return lapic->s.tpr;
 	case 0xa0:
@@ -309,7 +311,7 @@ static uint64_t lapic_read(void *device, uint64_t offset, unsigned size)
 	case 0x380:
 		return lapic->s.initial_count;
 	case 0x390:
-		return current_count(lapic);
+		return ft_lapic_current_count(&lapic->s, ft_machine_vtime(lapic->m));
 	case 0x3e0:
 		return lapic->s.divide;
 	}
@@ -428,6 +430,11 @@ int ft_platform_wrmsr(struct ft_machine *m, uint32_t index, uint64_t value)
 	if (timer_mode(lapic) == LVT_DEADLINE) /* set, or its TSC has moved */
 		start_timer(lapic);
 	return 0;
+}
+
+void ft_lapic_restored(struct ft_lapic *lapic)
+{
+	lapic->region.enabled = lapic->s.base & BASE_ENABLE;
 }
 
 uint64_t ft_platform_cr8(struct ft_machine *m)

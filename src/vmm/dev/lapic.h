@@ -7,6 +7,9 @@
 
 #define FT_LAPIC_BASE 0xfee00000u
 
+/* Version 0x14, six LVT entries; no directed EOI. */
+#define FT_LAPIC_VERSION (0x14u | (FT_LVTS - 1) << 16)
+
 enum ft_lapic_lvt {
 	FT_LVT_TIMER,
 	FT_LVT_THERMAL,
@@ -45,5 +48,8 @@ bool ft_lapic_message(struct ft_lapic *lapic, uint8_t destination, bool logical,
 int ft_lapic_pending(const struct ft_lapic *lapic);       /* vector above the processor priority, -1: none */
 void ft_lapic_accept(struct ft_lapic *lapic, int vector); /* the CPU takes it: request becomes service */
 bool ft_lapic_takes_pic(const struct ft_lapic *lapic);    /* the PIC's INTR reaches the CPU */
+
+uint32_t ft_lapic_current_count(const struct ft_lapic_state *s, uint64_t vtime_ns); /* register 0x390 */
+void ft_lapic_restored(struct ft_lapic *lapic); /* its state was replaced: registers appear or go */
 
 #endif

@@ -191,6 +191,23 @@ static void ports_write(void *device, uint64_t offset, unsigned size, uint64_t v
 		ft_power_write_reset(&pci->m->devices->power, (uint8_t)value);
 }
 
+void ft_pci_restored(struct ft_pci_function *function)
+{
+	place_bars(function);
+}
+
+bool ft_pci_possible(const struct ft_pci_function *function, const struct ft_pci_state *state, unsigned *at)
+{
+	for (*at = 0; *at < sizeof(state->config); ++*at) {
+		uint8_t fixed = (uint8_t)~function->writable[*at], own = function->s.config[*at];
+		if (*at == STATUS)
+			own = (uint8_t)((own & ~STATUS_INTERRUPT) | (state->line ? STATUS_INTERRUPT : 0));
+		if ((state->config[*at] ^ own) & fixed)
+			return false;
+	}
+	return true;
+}
+
 /* ---- Building ---- */
 
 int ft_pci_add(struct ft_pci *pci, struct ft_pci_function *function, uint16_t vendor, uint16_t device,

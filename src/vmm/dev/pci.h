@@ -66,4 +66,9 @@ bool ft_pci_msix_enabled(const struct ft_pci_function *function);
 void ft_pci_msix_send(struct ft_pci_function *function, unsigned vector);
 void ft_pci_interrupt(struct ft_pci_function *function, bool level); /* INTA */
 
+/* Whether this function can come to that configuration space and line; *at: the first byte that it cannot. */
+bool ft_pci_possible(const struct ft_pci_function *function, const struct ft_pci_state *state, unsigned *at);
+/* Its state was replaced: BARs are where they say; interrupt lines are not driven again. */
+void ft_pci_restored(struct ft_pci_function *function);
+
 #endif

@@ -198,6 +198,12 @@ static void slave_write(void *device, uint64_t offset, unsigned size, uint64_t v
 	port_write(device, 1, offset, value);
 }
 
+/* IRQ 0, 1, 2, 8 and 13 are always edge triggered. */
+uint8_t ft_pic_level_mask(bool second)
+{
+	return second ? 0xde : 0xf8;
+}
+
 static uint64_t level_read(void *device, uint64_t offset, unsigned size)
 {
 	struct ft_pic *pic = device;
@@ -207,8 +213,7 @@ static uint64_t level_read(void *device, uint64_t offset, unsigned size)
 static void level_write(void *device, uint64_t offset, unsigned size, uint64_t value)
 {
 	struct ft_pic *pic = device;
-	/* IRQ 0, 1, 2, 8 and 13 are always edge triggered. */
-	pic->s.chip[offset].level = (uint8_t)value & (offset ? 0xde : 0xf8);
+	pic->s.chip[offset].level = (uint8_t)value & ft_pic_level_mask(offset);
 	propagate(pic);
 }
 

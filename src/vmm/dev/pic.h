@@ -24,5 +24,6 @@ int ft_pic_create(struct ft_pic *pic, struct ft_machine *m, struct ft_error *err
 void ft_pic_set(struct ft_pic *pic, unsigned irq, bool level);
 bool ft_pic_asserted(const struct ft_pic *pic); /* the INTR line */
 int ft_pic_acknowledge(struct ft_pic *pic);     /* vector; a spurious one when nothing waits */
+uint8_t ft_pic_level_mask(bool second);         /* inputs that can be level triggered */
 
 #endif

@@ -36,7 +36,7 @@ enum {
 	COMMON_LENGTH = 56
 };
 
-static uint64_t features(const struct ft_virtio *v)
+uint64_t ft_virtio_features(const struct ft_virtio *v)
 {
 	return v->kind->features | FT_VIRTIO_F_VERSION_1 | FT_VIRTIO_F_EVENT_IDX;
 }
@@ -138,7 +138,7 @@ static uint64_t common_read(struct ft_virtio *v, uint64_t offset, unsigned size)
 	/* The structure as it is now; a read of any size at any place sees the same bytes. */
 	uint8_t image[COMMON_LENGTH] = {0};
 	uint16_t queues = (uint16_t)v->kind->queues;
-	uint32_t half = (uint32_t)feature_half(features(v), v->s.device_select);
+	uint32_t half = (uint32_t)feature_half(ft_virtio_features(v), v->s.device_select);
 	uint32_t driver = (uint32_t)feature_half(v->s.driver_features, v->s.driver_select);
 	memcpy(image + DEVICE_SELECT, &v->s.device_select, 4);
 	memcpy(image + DEVICE_FEATURE, &half, 4);
@@ -187,7 +187,7 @@ static void write_status(struct ft_virtio *v, uint8_t value)
 	if ((value & STATUS_FEATURES_OK) && !(status & STATUS_FEATURES_OK)) {
 		uint64_t chosen = v->s.driver_features;
 		/* Refused by not showing FEATURES_OK: a legacy driver, or one that takes what was not offered. */
-		if (!(chosen & FT_VIRTIO_F_VERSION_1) || (chosen & ~features(v)))
+		if (!(chosen & FT_VIRTIO_F_VERSION_1) || (chosen & ~ft_virtio_features(v)))
 			value &= (uint8_t)~STATUS_FEATURES_OK;
 	}
 	if (!(value & STATUS_FEATURES_OK))
@@ -306,6 +306,32 @@ static void registers_write(void *device, uint64_t offset, unsigned size, uint64
 		if (queue < v->kind->queues && ft_virtio_ready(v, (unsigned)queue))
 			v->kind->notify(v, (unsigned)queue);
 	}
+}
+
+const char *ft_virtio_possible(const struct ft_virtio *v, const struct ft_virtio_state *s)
+{
+	bool negotiated = s->status & STATUS_FEATURES_OK;
+	if ((s->status & STATUS_DRIVER_OK) && !negotiated)
+		return "status";
+	if (negotiated && (!(s->driver_features & FT_VIRTIO_F_VERSION_1) || (s->driver_features & ~ft_virtio_features(v))))
+		return "driver_features";
+	if (s->config_vector != NO_VECTOR && s->config_vector > v->kind->queues)
+		return "config_vector";
+	if (s->interrupt_status & ~(ISR_QUEUE | ISR_CONFIG))
+		return "interrupt_status";
+	for (unsigned i = 0; i < FT_VIRTIO_QUEUES; i++) {
+		const struct ft_virtqueue *q = &s->queue[i];
+		bool there = i < v->kind->queues, size = q->size && q->size <= FT_VIRTQUEUE_MAX && !(q->size & (q->size - 1));
+		if (!size)
+			return i ? "queue[1].size" : "queue[0].size";
+		if (q->vector != NO_VECTOR && (!there || q->vector > v->kind->queues))
+			return i ? "queue[1].vector" : "queue[0].vector";
+		if (q->enabled > 1 || (q->enabled && (!there || !ft_virtqueue_valid(q, &v->m->ram))))
+			return i ? "queue[1].enabled" : "queue[0].enabled";
+		if (q->event_index > 1)
+			return i ? "queue[1].event_index" : "queue[0].event_index";
+	}
+	return NULL;
 }
 
 /* ---- Building ---- */

@@ -51,6 +51,11 @@ int ft_virtio_create(struct ft_virtio *v, struct ft_machine *m, const struct ft_
  * when the bus is given back. */
 bool ft_virtio_ready(const struct ft_virtio *v, unsigned queue);
 
+uint64_t ft_virtio_features(const struct ft_virtio *v); /* what is offered */
+
+/* Whether this device can come to that state; the name of the first field that it cannot, or NULL. */
+const char *ft_virtio_possible(const struct ft_virtio *v, const struct ft_virtio_state *s);
+
 /* The driver broke the rules: the device stops and asks to be reset (section 2.1.2). */
 void ft_virtio_break(struct ft_virtio *v);
 

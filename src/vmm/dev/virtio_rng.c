@@ -48,6 +48,13 @@ static void notify(struct ft_virtio *v, unsigned queue)
 		v->m->backend.entropy(v->m->backend.context, wanted);
 }
 
+void ft_virtio_rng_ask(struct ft_virtio_rng *rng)
+{
+	struct ft_machine *m = rng->v.m;
+	if (rng->s.count && m->backend.entropy)
+		m->backend.entropy(m->backend.context, (size_t)rng->s.count * FT_RNG_REQUEST_MAX);
+}
+
 static void reset(struct ft_virtio *v)
 {
 	struct ft_virtio_rng *rng = (struct ft_virtio_rng *)v;

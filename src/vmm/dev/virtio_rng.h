@@ -19,6 +19,8 @@ struct ft_virtio_rng {
 };
 
 int ft_virtio_rng_create(struct ft_virtio_rng *rng, struct ft_machine *m, struct ft_error *err);
+/* Asks the backend again for what is waited for: after a restore nobody else will answer. */
+void ft_virtio_rng_ask(struct ft_virtio_rng *rng);
 /* Bytes for the oldest requests; what nobody waits for is thrown away. */
 void ft_virtio_rng_feed(struct ft_virtio_rng *rng, const uint8_t *bytes, size_t length);
 

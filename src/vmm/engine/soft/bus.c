@@ -89,6 +89,14 @@ int soft_irq_acknowledge(struct soft_cpu *cpu)
 	return vector;
 }
 
+void soft_fetch(struct soft_cpu *cpu, uint64_t gpa)
+{
+	struct parked parked;
+	park(cpu, &parked);
+	ft_memory_fetch(&cpu->m->ram, gpa);
+	unpark(&parked);
+}
+
 void soft_hook_syscall(struct soft_cpu *cpu)
 {
 	const struct ft_hooks *hooks = &cpu->m->hooks;

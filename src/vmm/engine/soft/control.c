@@ -3,10 +3,6 @@
 #include "vmm/engine/soft/system.h"
 
 /* What the CPU model has (cpuid.c). Setting any other bit is #GP. */
-#define CR4_KNOWN                                                                                            \
-	(CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT |  \
-	 CR4_UMIP | CR4_SMEP)
-
 #define CR0_KNOWN                                                                                            \
 	(CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)
 

@@ -240,6 +240,7 @@ uint64_t soft_platform_cr8(struct soft_cpu *cpu);
 void soft_platform_set_cr8(struct soft_cpu *cpu, uint64_t value);
 uint64_t soft_tsc(struct soft_cpu *cpu);
 int soft_irq_acknowledge(struct soft_cpu *cpu);
+void soft_fetch(struct soft_cpu *cpu, uint64_t gpa); /* RAM whose contents are still elsewhere (ft_memory_absent) */
 
 /* Hooks, called only where m->hooks.mask asks for them. */
 void soft_hook_syscall(struct soft_cpu *cpu);

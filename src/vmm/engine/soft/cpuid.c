@@ -103,6 +103,12 @@ static struct leaf lookup(const struct soft_cpu *cpu, uint32_t index, uint32_t s
 	return (struct leaf){0};
 }
 
+void soft_cpuid_leaf(const struct soft_cpu *cpu, uint32_t index, uint32_t sub, uint32_t registers[4])
+{
+	struct leaf leaf = lookup(cpu, index, sub);
+	soft_copy(registers, &leaf, sizeof(leaf));
+}
+
 void soft_cpuid(struct soft_cpu *cpu)
 {
 	struct leaf leaf = lookup(cpu, (uint32_t)cpu->gpr[FT_RAX], (uint32_t)cpu->gpr[FT_RCX]);

@@ -296,9 +296,11 @@ static void get(struct ft_engine *engine, struct ft_cpu_state *s)
 	s->sysenter_eip = cpu->sysenter_eip;
 	s->pat = cpu->pat;
 	s->misc_enable = cpu->misc_enable;
-	/* Last x87 opcode and pointers are the host's. */
+	/* Last x87 opcode and pointers are the host's, and so is MXCSR_MASK: the guest's FXSAVE says MXCSR_BITS. */
+	const uint32_t mask = MXCSR_BITS;
 	memcpy(s->fxsave, cpu->fx, 416);
 	memset(s->fxsave + 6, 0, 18);
+	memcpy(s->fxsave + 28, &mask, sizeof(mask));
 	s->interrupt_shadow = cpu->shadow_icount == cpu->icount;
 	s->nmi_masked = cpu->nmi_masked;
 	s->nmi_pending = cpu->m->nmi;
@@ -352,7 +354,10 @@ static int set(struct ft_engine *engine, const struct ft_cpu_state *s, struct ft
 	cpu->misc_enable = s->misc_enable;
 	memcpy(cpu->fx, s->fxsave, sizeof(cpu->fx));
 	memset(cpu->fx + 6, 0, 18);
-	cpu->cpl = (uint8_t)SEG_DPL(s->segment[FT_CS].attributes);
+	/* A conforming segment runs at the privilege that it was called from: the selector's RPL (SDM 5.8.1). */
+	const struct ft_segment *cs = &s->segment[FT_CS];
+	bool conforming = (cs->attributes & (SEG_CODE | SEG_CONFORMING)) == (SEG_CODE | SEG_CONFORMING);
+	cpu->cpl = (uint8_t)(conforming ? cs->selector & 3u : SEG_DPL(cs->attributes));
 	cpu->code64 = (s->efer & EFER_LMA) && (s->segment[FT_CS].attributes & SEG_LONG);
 	cpu->shadow_icount = s->interrupt_shadow ? s->icount : UINT64_MAX;
 	cpu->nmi_masked = s->nmi_masked;
@@ -367,6 +372,16 @@ static int set(struct ft_engine *engine, const struct ft_cpu_state *s, struct ft
 	cpu->m->icount = s->icount;
 	soft_tlb_flush(cpu, false);
 	return 0;
+}
+
+static void cpuid(struct ft_engine *engine, uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
+{
+	soft_cpuid_leaf(engine->cpu, leaf, subleaf, registers);
+}
+
+static int model_msr(struct ft_engine *engine, uint32_t index, uint64_t *value)
+{
+	return soft_model_msr(index, value) ? 0 : -1;
 }
 
 /* ---- For observers ------------------------------------------------------------------------------------------------- */
@@ -441,6 +456,9 @@ const struct ft_engine_ops ft_engine_soft = {
     .stop = stop,
     .get = get,
     .set = set,
+    .cpuid = cpuid,
+    .model_msr = model_msr,
+    .cr4_known = CR4_KNOWN,
     .peek = peek,
     .peek_in = peek_in,
     .observe = observe,

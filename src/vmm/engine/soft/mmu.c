@@ -42,11 +42,13 @@ static bool page_fault(struct soft_cpu *cpu, uint64_t va, enum soft_access acces
 }
 
 /* Outside of RAM there is nothing: all ones, as on a bus without a device. */
-static uint64_t entry_read(const struct soft_cpu *cpu, uint64_t gpa)
+static uint64_t entry_read(struct soft_cpu *cpu, uint64_t gpa)
 {
 	const struct ft_memory *ram = &cpu->m->ram;
 	if (gpa >= ram->size || ram->size - gpa < 8)
 		return UINT64_MAX;
+	if (ft_memory_absent(ram, gpa))
+		soft_fetch(cpu, gpa);
 	return *(const uint64_t *)(const void *)(ram->base + gpa);
 }
 
@@ -62,7 +64,14 @@ static void entry_set(struct soft_cpu *cpu, uint64_t gpa, uint64_t bits)
 	*entry |= bits;
 }
 
-static bool walk_unpaged(const struct soft_cpu *cpu, uint64_t va, struct soft_page *page)
+/* What was translated is reached by its host address from now on. */
+static void bring(struct soft_cpu *cpu, const struct soft_page *page)
+{
+	if (page->ram && ft_memory_absent(&cpu->m->ram, page->gpa))
+		soft_fetch(cpu, page->gpa);
+}
+
+static bool walk_unpaged(struct soft_cpu *cpu, uint64_t va, struct soft_page *page)
 {
 	uint64_t gpa = va & 0xfffff000u;
 	*page = (struct soft_page){.gpa = gpa,
@@ -72,6 +81,7 @@ static bool walk_unpaged(const struct soft_cpu *cpu, uint64_t va, struct soft_pa
 				   .user = true,
 				   .executable = true,
 				   .dirty = true};
+	bring(cpu, page);
 	return true;
 }
 
@@ -130,6 +140,7 @@ bool soft_walk(struct soft_cpu *cpu, uint64_t va, enum soft_access access, bool 
 				   .user = (rights & PTE_U) != 0,
 				   .executable = executable,
 				   .dirty = (entry & PTE_D) != 0};
+	bring(cpu, page);
 	return true;
 }
 

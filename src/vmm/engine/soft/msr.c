@@ -69,6 +69,29 @@ static uint64_t *stored(struct soft_cpu *cpu, uint32_t index, bool *canonical)
 	return NULL;
 }
 
+bool soft_model_msr(uint32_t index, uint64_t *value)
+{
+	switch (index) {
+	case MSR_UCODE_REV:
+		*value = UCODE_REVISION;
+		return true;
+	case MSR_ARCH_CAPABILITIES:
+		*value = ARCH_CAPABILITIES;
+		return true;
+	case MSR_FEATURE_CONTROL:
+		*value = 1; /* locked, nothing enabled */
+		return true;
+	case MSR_PLATFORM_ID:
+	case MSR_PLATFORM_INFO:
+	case MSR_MCG_CAP:
+	case MSR_MCG_STATUS:
+	case MSR_DEBUGCTL:
+		*value = 0;
+		return true;
+	}
+	return false;
+}
+
 static bool read_msr(struct soft_cpu *cpu, uint32_t index, uint64_t *value)
 {
 	bool canonical;
@@ -93,24 +116,8 @@ static bool read_msr(struct soft_cpu *cpu, uint32_t index, uint64_t *value)
 	case MSR_MISC_ENABLE:
 		*value = cpu->misc_enable;
 		return true;
-	case MSR_UCODE_REV:
-		*value = UCODE_REVISION;
-		return true;
-	case MSR_ARCH_CAPABILITIES:
-		*value = ARCH_CAPABILITIES;
-		return true;
-	case MSR_FEATURE_CONTROL:
-		*value = 1; /* locked, nothing enabled */
-		return true;
-	case MSR_PLATFORM_ID:
-	case MSR_PLATFORM_INFO:
-	case MSR_MCG_CAP:
-	case MSR_MCG_STATUS:
-	case MSR_DEBUGCTL:
-		*value = 0;
-		return true;
 	}
-	return soft_platform_rdmsr(cpu, index, value) == 0;
+	return soft_model_msr(index, value) || soft_platform_rdmsr(cpu, index, value) == 0;
 }
 
 static bool set_efer(struct soft_cpu *cpu, uint64_t value)

@@ -31,6 +31,10 @@
 #define CR4_FSGSBASE   0x10000u
 #define CR4_SMEP       0x100000u
 
+#define CR4_KNOWN                                                                                            \
+	(CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT |  \
+	 CR4_UMIP | CR4_SMEP)
+
 #define EFER_SCE 0x1u
 #define EFER_LME 0x100u
 #define EFER_LMA 0x400u
@@ -192,6 +196,8 @@ enum soft_result soft_set_cr0(struct soft_cpu *cpu, uint64_t value);
 enum soft_result soft_rdmsr(struct soft_cpu *cpu);
 enum soft_result soft_wrmsr(struct soft_cpu *cpu);
 void soft_cpuid(struct soft_cpu *cpu);
+void soft_cpuid_leaf(const struct soft_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
+bool soft_model_msr(uint32_t index, uint64_t *value); /* MSRs that are the same in all machines */
 
 /* CPL <= IOPL or the TSS bitmap permits [port, port + size). false: #GP raised. */
 bool soft_io_permitted(struct soft_cpu *cpu, uint16_t port, unsigned size);

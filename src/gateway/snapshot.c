@@ -1,0 +1,311 @@
+#include "gateway/snapshot.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sysexits.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/printable.h"
+#include "gateway/guest.h"
+#include "snapshot/file.h"
+
+#define LISTED 256
+
+static int open_directory(const struct ft_supervisor *s, struct ft_error *err)
+{
+	if (mkdirat(s->state_fd, "snapshots", 0700) && errno != EEXIST)
+		return ft_error_set(err, -errno, "the directory of snapshots cannot be made: %s", strerror(errno));
+	int fd = openat(s->state_fd, "snapshots", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? ft_error_set(err, -errno, "the directory of snapshots cannot be opened: %s", strerror(errno)) : fd;
+}
+
+static void refuse(struct ft_supervisor *s, uint64_t connection, const json_t *request, int code, const char *text)
+{
+	ft_query_refuse(&s->control, connection, json_object_get(request, "id"), code, "%s", text);
+}
+
+static void answer(struct ft_supervisor *s, uint64_t connection, const json_t *request, json_t *result)
+{
+	ft_control_answer(&s->control, connection,
+			  json_pack("{s:O?, s:o}", "id", json_object_get(request, "id"), "result", result));
+}
+
+/* The snapshot that a request names; NULL: the client has been told. */
+static const char *name_of(struct ft_supervisor *s, uint64_t connection, const json_t *request)
+{
+	const char *name = json_string_value(json_object_get(request, "name"));
+	if (name && ft_snapshot_name(name))
+		return name;
+	refuse(s, connection, request, EX_USAGE,
+	       "this needs the name of a snapshot: letters, digits, '-', '_' and '.', not at the beginning, at most 64");
+	return NULL;
+}
+
+static int open_snapshot(const struct ft_supervisor *s, const char *name, struct ft_error *err)
+{
+	int directory = open_directory(s, err);
+	if (directory < 0)
+		return directory;
+	int fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	int error = errno;
+	close(directory);
+	return fd < 0 ? ft_error_set(err, -error, "snapshot %s cannot be opened: %s", name, strerror(error)) : fd;
+}
+
+static int exit_of(int error)
+{
+	return error == -ENOENT ? EX_NOINPUT : error == -EACCES || error == -EPERM ? EX_NOPERM : EX_CANTCREAT;
+}
+
+/* ---- Saving ------------------------------------------------------------------------------------------------------- */
+
+static void end_saving(struct ft_child *vmm)
+{
+	if (*vmm->saving)
+		close(vmm->saving_fd);
+	vmm->saving[0] = 0;
+}
+
+static void fail(struct ft_supervisor *s, struct ft_child *vmm, const char *why)
+{
+	struct ft_error err = {0};
+	int directory = open_directory(s, &err);
+	if (directory >= 0) {
+		ft_snapshot_abandon(directory, vmm->saving);
+		close(directory);
+	}
+	snprintf(vmm->saved_error, sizeof(vmm->saved_error), "%s", why);
+	ft_supervisor_record(s, "snapshot-failed", vmm->guest, NULL, "snapshot %s of guest %s was not saved: %s", vmm->saving,
+			     vmm->guest, why);
+	end_saving(vmm);
+}
+
+void ft_snapshot_request_save(struct ft_supervisor *s, uint64_t connection, json_t *request)
+{
+	struct ft_error err = {0};
+	struct timespec now;
+	struct ft_child *vmm = ft_guest_named(s, connection, request);
+	const char *name = vmm ? name_of(s, connection, request) : NULL;
+	if (!name)
+		return;
+	if (vmm->state != FT_CHILD_READY || *vmm->saving) {
+		refuse(s, connection, request, EX_TEMPFAIL,
+		       *vmm->saving ? "a snapshot of this guest is being saved already" : "this guest is not up");
+		return;
+	}
+	int directory = open_directory(s, &err), fd = directory < 0 ? directory : ft_snapshot_create(directory, name, &err);
+	if (directory >= 0)
+		close(directory);
+	if (fd < 0) {
+		refuse(s, connection, request, exit_of(fd), err.text);
+		return;
+	}
+	clock_gettime(CLOCK_REALTIME, &now);
+	snprintf(vmm->saving, sizeof(vmm->saving), "%s", name);
+	snprintf(vmm->saved, sizeof(vmm->saved), "%s", name);
+	vmm->saving_fd = fd;
+	vmm->saved_error[0] = 0;
+	int error = ft_child_send(vmm,
+				  json_pack("{s:s, s:I}", "op", "snapshot", "created_ns",
+					    (json_int_t)now.tv_sec * 1000000000 + now.tv_nsec),
+				  &fd, 1);
+	if (error) {
+		fail(s, vmm, "its vmm process takes no messages");
+		refuse(s, connection, request, EX_UNAVAILABLE, "the guest's vmm process takes no messages");
+		return;
+	}
+	answer(s, connection, request, json_pack("{s:s, s:s, s:s}", "guest", vmm->guest, "name", name, "state", "saving"));
+}
+
+void ft_snapshot_request_state(struct ft_supervisor *s, uint64_t connection, json_t *request)
+{
+	struct ft_child *vmm = ft_guest_named(s, connection, request);
+	if (!vmm)
+		return;
+	const char *state = *vmm->saving ? "saving" : !*vmm->saved ? "none" : *vmm->saved_error ? "failed" : "saved";
+	answer(s, connection, request,
+	       json_pack("{s:s, s:s, s:s, s:s*, s:I, s:I, s:I, s:s}", "guest", vmm->guest, "name", vmm->saved, "state", state,
+			 "error", *vmm->saved_error ? vmm->saved_error : NULL, "bytes", (json_int_t)vmm->saved_bytes, "took_ns",
+			 (json_int_t)vmm->saved_took_ns, "pause_ns", (json_int_t)vmm->saved_pause_ns, "mac", vmm->saved_mac));
+}
+
+static uint64_t number(const json_t *message, const char *key)
+{
+	json_int_t value = json_integer_value(json_object_get(message, key));
+	return value > 0 ? (uint64_t)value : 0;
+}
+
+bool ft_snapshot_told(struct ft_supervisor *s, struct ft_child *vmm, const json_t *message)
+{
+	const char *why = json_string_value(json_object_get(message, "error"));
+	const char *mac = json_string_value(json_object_get(message, "mac"));
+	struct ft_snapshot_header header;
+	struct ft_error err = {0};
+	char clean[256];
+	if (vmm->kind != FT_CHILD_VMM || !*vmm->saving)
+		return false;
+	if (why) {
+		ft_printable(clean, sizeof(clean), why, strnlen(why, 60));
+		fail(s, vmm, clean);
+		return true;
+	}
+	/* The vmm is believed that the file is whole, for whoever reads it checks that, but not that it is a snapshot of this guest. */
+	int error = ft_snapshot_peek(vmm->saving_fd, &header, &err);
+	if (!error && strcmp(header.guest, vmm->guest))
+		error = ft_error_set(&err, -EINVAL, "its vmm process wrote another guest's snapshot");
+	int directory = error ? -1 : open_directory(s, &err);
+	if (directory >= 0) {
+		error = ft_snapshot_commit(directory, vmm->saving, vmm->saving_fd, &err);
+		close(directory);
+	}
+	if (err.code) {
+		fail(s, vmm, err.text);
+		return true;
+	}
+	vmm->saved_bytes = number(message, "bytes");
+	vmm->saved_took_ns = number(message, "took_ns");
+	vmm->saved_pause_ns = number(message, "pause_ns");
+	bool hex = mac && strlen(mac) == 64 && strspn(mac, "0123456789abcdef") == 64;
+	snprintf(vmm->saved_mac, sizeof(vmm->saved_mac), "%s", hex ? mac : "");
+	ft_supervisor_record(s, "snapshot", vmm->guest, NULL,
+			     "snapshot %s of guest %s is saved: %llu bytes in %.1f s, the guest stood still for %.1f ms; its contents are %s",
+			     vmm->saving, vmm->guest, (unsigned long long)vmm->saved_bytes, (double)vmm->saved_took_ns / 1e9,
+			     (double)vmm->saved_pause_ns / 1e6, vmm->saved_mac);
+	end_saving(vmm);
+	return true;
+}
+
+void ft_snapshot_ended(struct ft_supervisor *s, struct ft_child *vmm)
+{
+	if (vmm->kind == FT_CHILD_VMM && *vmm->saving)
+		fail(s, vmm, "its vmm process has ended");
+}
+
+/* ---- What there is --------------------------------------------------------------------------------------------------- */
+
+static json_t *describe(int directory, const char *name)
+{
+	struct ft_snapshot_header header;
+	struct stat st;
+	char clean[80];
+	int fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return NULL;
+	bool good = !ft_snapshot_peek(fd, &header, NULL) && !fstat(fd, &st);
+	close(fd);
+	if (!good)
+		return json_pack("{s:s, s:s}", "name", name, "error", "this is no snapshot of this version");
+	ft_printable(clean, sizeof(clean), header.guest, strnlen(header.guest, 19));
+	return json_pack("{s:s, s:s, s:I, s:I, s:I, s:b}", "name", name, "guest", clean, "created_ns",
+			 (json_int_t)(header.created_ns & INT64_MAX), "memory", (json_int_t)(header.memory & INT64_MAX), "bytes",
+			 (json_int_t)st.st_size, "encrypted", header.encrypted);
+}
+
+void ft_snapshot_request_list(struct ft_supervisor *s, uint64_t connection, json_t *request)
+{
+	struct ft_error err = {0};
+	int fd = open_directory(s, &err);
+	DIR *directory = fd < 0 ? NULL : fdopendir(fd);
+	json_t *list = json_array(), *one;
+	if (!directory) {
+		refuse(s, connection, request, EX_NOINPUT, err.code ? err.text : "the directory of snapshots cannot be read");
+		json_decref(list);
+		return;
+	}
+	for (struct dirent *e; json_array_size(list) < LISTED && (e = readdir(directory));)
+		if (ft_snapshot_name(e->d_name) && (one = describe(fd, e->d_name)))
+			json_array_append_new(list, one);
+	closedir(directory);
+	answer(s, connection, request, list);
+}
+
+void ft_snapshot_request_file(struct ft_supervisor *s, uint64_t connection, json_t *request)
+{
+	const char *name = name_of(s, connection, request);
+	if (name)
+		answer(s, connection, request,
+		       json_pack("{s:s, s:o}", "name", name, "file",
+				 json_sprintf("%s/snapshots/%s", ft_config_text(s->config, "state"), name)));
+}
+
+void ft_snapshot_request_delete(struct ft_supervisor *s, uint64_t connection, json_t *request)
+{
+	struct ft_error err = {0};
+	char who[80];
+	const char *name = name_of(s, connection, request);
+	if (!name)
+		return;
+	int directory = open_directory(s, &err);
+	int error = directory < 0 ? directory : unlinkat(directory, name, 0) || fsync(directory) ? -errno : 0;
+	if (directory >= 0)
+		close(directory);
+	if (error) {
+		ft_error_set(&err, error, "snapshot %s cannot be deleted: %s", name, strerror(-error));
+		refuse(s, connection, request, exit_of(error), err.text);
+		return;
+	}
+	ft_supervisor_record(s, "snapshot-deleted", NULL, NULL, "snapshot %s is deleted by %s", name,
+			     ft_control_who(&s->control, connection, who));
+	answer(s, connection, request, json_pack("{s:s}", "deleted", name));
+}
+
+/* ---- Restoring -------------------------------------------------------------------------------------------------------- */
+
+void ft_snapshot_request_restore(struct ft_supervisor *s, uint64_t connection, json_t *request)
+{
+	struct ft_snapshot_header header;
+	struct ft_error err = {0};
+	struct ft_child *vmm = ft_guest_named(s, connection, request);
+	const char *name = vmm ? name_of(s, connection, request) : NULL;
+	if (!name)
+		return;
+	int fd = open_snapshot(s, name, &err), error = fd < 0 ? fd : ft_snapshot_peek(fd, &header, &err);
+	if (fd >= 0)
+		close(fd);
+	if (!error && strcmp(header.guest, vmm->guest))
+		error = ft_error_set(&err, -EINVAL, "snapshot %s is one of another guest", name);
+	if (error) {
+		refuse(s, connection, request, fd < 0 ? exit_of(fd) : EX_DATAERR, err.text);
+		return;
+	}
+	snprintf(vmm->restore, sizeof(vmm->restore), "%s", name);
+	vmm->restore_attach = json_is_true(json_object_get(request, "attach"));
+	ft_guest_restart(s, connection, request);
+}
+
+void ft_snapshot_request_attach(struct ft_supervisor *s, uint64_t connection, json_t *request)
+{
+	char who[80];
+	struct ft_child *vmm = ft_guest_named(s, connection, request);
+	if (!vmm)
+		return;
+	if (vmm->state != FT_CHILD_READY || ft_child_send(vmm, json_pack("{s:s}", "op", "attach"), NULL, 0)) {
+		refuse(s, connection, request, EX_TEMPFAIL, "this guest is not up");
+		return;
+	}
+	ft_supervisor_record(s, "guest-attached", vmm->guest, NULL, "the network of guest %s is attached by %s", vmm->guest,
+			     ft_control_who(&s->control, connection, who));
+	answer(s, connection, request, json_pack("{s:s, s:b}", "guest", vmm->guest, "attached", 1));
+}
+
+int ft_snapshot_start(struct ft_supervisor *s, struct ft_child *vmm, json_t **part, struct ft_error *err)
+{
+	char name[sizeof(vmm->restore)];
+	if (!*vmm->restore)
+		return -1;
+	memcpy(name, vmm->restore, sizeof(name));
+	/* Once: a guest that comes to grief afterwards boots. */
+	vmm->restore[0] = 0;
+	int fd = open_snapshot(s, name, err);
+	if (fd < 0)
+		return fd == -1 ? -EIO : fd;
+	*part = json_pack("{s:b}", "attach", vmm->restore_attach);
+	ft_supervisor_record(s, "guest-restored", vmm->guest, NULL, "guest %s starts from snapshot %s%s", vmm->guest, name,
+			     vmm->restore_attach ? "" : ", its network isolated");
+	return fd;
+}

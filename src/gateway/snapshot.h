@@ -1,0 +1,27 @@
+/* Snapshots of guests, as operators see them: files in `snapshots` of the state directory. A guest's vmm writes one through the
+ * descriptor that it is given; under its name it appears when the vmm says that it is whole and on disk. */
+#ifndef FT_GATEWAY_SNAPSHOT_H
+#define FT_GATEWAY_SNAPSHOT_H
+
+#include "gateway/supervisor.h"
+
+/* Requests of the control socket, see gateway/protocol.md. */
+void ft_snapshot_request_save(struct ft_supervisor *s, uint64_t connection, json_t *request);
+void ft_snapshot_request_state(struct ft_supervisor *s, uint64_t connection, json_t *request);
+void ft_snapshot_request_list(struct ft_supervisor *s, uint64_t connection, json_t *request);
+void ft_snapshot_request_file(struct ft_supervisor *s, uint64_t connection, json_t *request);
+void ft_snapshot_request_delete(struct ft_supervisor *s, uint64_t connection, json_t *request);
+void ft_snapshot_request_restore(struct ft_supervisor *s, uint64_t connection, json_t *request);
+void ft_snapshot_request_attach(struct ft_supervisor *s, uint64_t connection, json_t *request);
+
+/* A vmm's word about the snapshot it was to write (borrowed). false: it was to write none. */
+bool ft_snapshot_told(struct ft_supervisor *s, struct ft_child *vmm, const json_t *message);
+
+/* A vmm has ended: what it was writing is thrown away. */
+void ft_snapshot_ended(struct ft_supervisor *s, struct ft_child *vmm);
+
+/* The snapshot that this vmm is to start from, once: a descriptor, and the part of its configuration in *part. -1: none;
+ * other negative numbers: -errno. */
+int ft_snapshot_start(struct ft_supervisor *s, struct ft_child *vmm, json_t **part, struct ft_error *err);
+
+#endif

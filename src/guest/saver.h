@@ -1,0 +1,36 @@
+/* Saves the live guest to a snapshot's file. At a stop point the vmm forks; the fork, which never runs guest code, writes what it
+ * has got, at leisure, and the guest goes on: it stood still no longer than for a clone. One save at a time. */
+#ifndef FT_GUEST_SAVER_H
+#define FT_GUEST_SAVER_H
+
+#include "base/confine.h"
+#include "snapshot/machine.h"
+
+/* What a save came to. */
+struct ft_saver_end {
+	int error; /* -errno; text says why */
+	struct ft_snapshot_told told;
+	uint64_t took_ns, pause_ns;
+	char text[512];
+};
+
+struct ft_saver {
+	struct ft_confine_filter filter;
+	pid_t pid; /* 0: nothing is being saved */
+	int result; /* readable when it is over; -1 */
+	uint64_t began_ns, pause_ns;
+};
+
+/* Before confinement. */
+int ft_saver_open(struct ft_saver *saver, struct ft_error *err);
+/* Kills what is under way. */
+void ft_saver_close(struct ft_saver *saver);
+
+/* Begins; file is taken over. disk: what the machine reads its disk from, -1: none. -EBUSY: a save is under way. */
+int ft_saver_begin(struct ft_saver *saver, struct ft_machine *m, const char *guest, uint64_t created_ns, int file, int disk,
+		   const struct ft_snapshot_seal *seal, struct ft_error *err);
+
+/* True when a save is over: fills end. */
+bool ft_saver_work(struct ft_saver *saver, struct ft_saver_end *end);
+
+#endif

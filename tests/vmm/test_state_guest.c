@@ -1,0 +1,313 @@
+/* A stock Debian guest that serves HTTP goes from machine to machine by way of its saved state, while it computes hashes and
+ * holds a TCP connection open: it answers the same bytes, and ends as the same machine, as one that stayed where it was.
+ * Skips when the image has not been built. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <fcntl.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "guest_run.h"
+#include "vmm/dev/devices.h"
+#include "vmm/state/image.h"
+
+#define SLICE    2000000u
+#define SLICE_NS 20000000u  /* an idle guest's instructions take long */
+#define QUIET_NS 400000000u /* an answer is whole when nothing came for so long */
+#define FRAMES   512u
+#define REQUESTS 4u
+#define ANSWERS  (1u << 20)
+
+static char image[512];
+
+/* The peer on the wire: ARP, and one TCP connection. */
+struct client {
+	struct ft_machine *m;
+	struct ft_machine_config config;
+	uint8_t frame[FRAMES][1514];
+	size_t length[FRAMES];
+	unsigned frames, lost;
+	bool open, reset;
+	uint32_t sequence, acknowledged;
+	char *answer;
+	size_t answered;
+	uint64_t heard_ns; /* virtual time at which something came last */
+	unsigned moves;
+	uint64_t random;
+};
+
+static const uint8_t own_mac[6] = {2, 0x46, 0x54, 0, 0, 9}, guest_mac[6] = {0x52, 0x54, 0, 0, 2, 15};
+
+static void put16(uint8_t *p, unsigned v)
+{
+	p[0] = (uint8_t)(v >> 8);
+	p[1] = (uint8_t)v;
+}
+
+static void put32(uint8_t *p, uint32_t v)
+{
+	put16(p, v >> 16);
+	put16(p + 2, v & 0xffff);
+}
+
+static uint32_t get32(const uint8_t *p)
+{
+	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+static uint32_t sum(uint32_t s, const uint8_t *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		s += i & 1 ? p[i] : (uint32_t)p[i] << 8;
+	return s;
+}
+
+static unsigned fold(uint32_t s)
+{
+	while (s >> 16)
+		s = (s & 0xffff) + (s >> 16);
+	return ~s & 0xffff;
+}
+
+static void send_tcp(struct client *c, uint8_t flags, const char *bytes)
+{
+	uint8_t f[600] = {0};
+	size_t length = strlen(bytes);
+	memcpy(f, guest_mac, 6);
+	memcpy(f + 6, own_mac, 6);
+	put16(f + 12, 0x0800);
+	f[14] = 0x45;
+	put16(f + 16, (unsigned)(40 + length));
+	f[20] = 0x40;
+	f[22] = 64;
+	f[23] = 6;
+	put32(f + 26, 0x0a000209);
+	put32(f + 30, 0x0a00020f);
+	put16(f + 24, fold(sum(0, f + 14, 20)));
+	put16(f + 34, 40000);
+	put16(f + 36, 80);
+	put32(f + 38, c->sequence);
+	put32(f + 42, c->acknowledged);
+	f[46] = 0x50;
+	f[47] = flags;
+	put16(f + 48, 0xffff);
+	memcpy(f + 54, bytes, length);
+	put16(f + 50, fold(sum(sum(0, f + 26, 8) + 6 + 20 + (uint32_t)length, f + 34, 20 + length)));
+	c->sequence += (uint32_t)length + ((flags & 2) != 0);
+	ft_machine_input(c->m, FT_INPUT_FRAME, 0, f, 54 + length < 60 ? 60 : 54 + length);
+}
+
+static void take_arp(struct client *c, const uint8_t *f)
+{
+	uint8_t reply[60] = {0};
+	if (f[21] != 1 || get32(f + 38) != 0x0a000209)
+		return;
+	memcpy(reply, f + 6, 6);
+	memcpy(reply + 6, own_mac, 6);
+	memcpy(reply + 12, f + 12, 8);
+	reply[21] = 2;
+	memcpy(reply + 22, own_mac, 6);
+	memcpy(reply + 28, f + 38, 4);
+	memcpy(reply + 32, f + 22, 10);
+	ft_machine_input(c->m, FT_INPUT_FRAME, 0, reply, sizeof(reply));
+}
+
+static void take_tcp(struct client *c, const uint8_t *f)
+{
+	size_t header = (size_t)(f[46] >> 4) * 4, length = ((size_t)f[16] << 8 | f[17]) - 20 - header;
+	uint32_t sequence = get32(f + 38);
+	c->heard_ns = ft_machine_vtime(c->m);
+	if (f[47] & 4)
+		c->reset = true;
+	if (f[47] & 2) {
+		c->acknowledged = sequence + 1;
+		c->open = true;
+		send_tcp(c, 16, "");
+	} else if (length && sequence == c->acknowledged && c->answered + length < ANSWERS) {
+		memcpy(c->answer + c->answered, f + 34 + header, length);
+		c->answered += length;
+		c->acknowledged += (uint32_t)length;
+		send_tcp(c, 16, "");
+	}
+}
+
+static void net_tx(void *context, const void *frame, size_t length)
+{
+	struct client *c = context;
+	if (c->frames == FRAMES || length > sizeof(c->frame[0])) {
+		c->lost++;
+		return;
+	}
+	memcpy(c->frame[c->frames], frame, length);
+	c->length[c->frames++] = length;
+}
+
+static void entropy(void *context, size_t wanted)
+{
+	struct client *c = context;
+	uint8_t bytes[256];
+	size_t n = wanted < sizeof(bytes) ? wanted : sizeof(bytes);
+	for (size_t i = 0; i < n; i++)
+		bytes[i] = (uint8_t)((c->random = c->random * 6364136223846793005u + 1442695040888963407u) >> 56);
+	ft_machine_input(c->m, FT_INPUT_ENTROPY, 0, bytes, n);
+}
+
+/* Into a new machine, as what a snapshot would carry: state, RAM, written blocks. */
+static void move(struct client *c)
+{
+	struct ft_error err = {0};
+	uint8_t *bytes, *again;
+	size_t length, length_again;
+	struct ft_machine *from = c->m, *to = ft_machine_create(&c->config, &err);
+	if (!to || ft_state_save(from, &bytes, &length, &err))
+		fail_msg("%s", err.text);
+	memcpy(to->ram.base, from->ram.base, from->ram.size);
+	const uint8_t *block;
+	for (uint64_t n = 0; (block = ft_disk_next(&from->devices->blk.disk, &n)); n++)
+		assert_int_equal(ft_disk_write(&to->devices->blk.disk, &to->ram, n * FT_DISK_BLOCK, block, FT_DISK_BLOCK), 0);
+	if (ft_state_restore(to, bytes, length, &err) || ft_state_save(to, &again, &length_again, &err))
+		fail_msg("%s", err.text);
+	assert_int_equal(length, length_again);
+	assert_memory_equal(bytes, again, length);
+	free(bytes);
+	free(again);
+	to->backend = from->backend;
+	ft_machine_destroy(from);
+	c->m = to;
+	c->moves++;
+}
+
+static void slice(struct client *c, bool moving)
+{
+	struct ft_run_limits limits = {.icount = c->m->icount + SLICE, .vtime_ns = ft_machine_vtime(c->m) + SLICE_NS};
+	enum ft_stop stop = ft_machine_run(c->m, &limits, NULL);
+	if (stop != FT_STOP_COUNT && stop != FT_STOP_VTIME)
+		fail_msg("the machine stopped (%d): %s", stop, c->m->error.text);
+	unsigned frames = c->frames;
+	for (unsigned i = 0; i < frames; i++) {
+		const uint8_t *f = c->frame[i];
+		if (c->length[i] >= 42 && f[12] == 8 && f[13] == 6)
+			take_arp(c, f);
+		else if (c->length[i] >= 54 && f[12] == 8 && f[13] == 0 && f[23] == 6 && get32(f + 30) == 0x0a000209)
+			take_tcp(c, f);
+	}
+	c->frames = 0;
+	if (moving)
+		move(c);
+}
+
+/* Until the guest has said nothing for a while; in the middle of it every few slices into another machine. */
+static void until_quiet(struct client *c, bool moving)
+{
+	size_t before = c->answered;
+	for (unsigned n = 0; n < 4000 && (c->answered == before || ft_machine_vtime(c->m) - c->heard_ns < QUIET_NS); n++)
+		slice(c, moving && n % 7 == 3);
+	assert_true(c->answered > before);
+	assert_false(c->reset);
+}
+
+static void converse(struct client *c, bool moving)
+{
+	static const char *const requests[REQUESTS] = {
+	    "GET / HTTP/1.1\r\nHost: guest\r\n\r\n",
+	    "GET /cgi-bin/lookup?host=localhost%3Bsha256sum+/bin/bash+/usr/sbin/nginx HTTP/1.1\r\nHost: guest\r\n\r\n",
+	    "GET /nowhere HTTP/1.1\r\nHost: guest\r\n\r\n",
+	    "GET /cgi-bin/lookup?host=localhost%3Bsha512sum+/bin/bash HTTP/1.1\r\nHost: guest\r\n\r\n",
+	};
+	for (unsigned tries = 0; tries < 60 && !c->open; tries++) {
+		c->sequence = 1000 + 7919 * tries;
+		send_tcp(c, 2, "");
+		for (unsigned n = 0; n < 50 && !c->open; n++)
+			slice(c, false);
+		c->reset = false;
+	}
+	assert_true(c->open);
+	for (unsigned i = 0; i < REQUESTS; i++) {
+		send_tcp(c, 24, requests[i]);
+		until_quiet(c, moving);
+	}
+	c->answer[c->answered] = 0;
+}
+
+static void start(struct client *c)
+{
+	char path[600];
+	struct ft_error err = {0};
+	size_t kernel_length, initrd_length;
+	*c = (struct client){.random = 1};
+	c->answer = malloc(ANSWERS + 1);
+	snprintf(path, sizeof(path), "%s/vmlinuz", image);
+	void *kernel = guest_file(path, &kernel_length, &err);
+	snprintf(path, sizeof(path), "%s/initrd.img", image);
+	void *initrd = guest_file(path, &initrd_length, &err);
+	snprintf(path, sizeof(path), "%s/root.ext4", image);
+	c->config = (struct ft_machine_config){.memory = 256u << 20,
+					       .clock = FT_CLOCK_FREE,
+					       .epoch_ns = 1767225600ull * 1000000000u,
+					       .disk_fd = open(path, O_RDONLY | O_CLOEXEC),
+					       .engine = &ft_engine_soft,
+					       .kernel = kernel,
+					       .kernel_length = kernel_length,
+					       .initrd = initrd,
+					       .initrd_length = initrd_length,
+					       .cmdline = "console=ttyS0 root=/dev/vda rw"};
+	memcpy(c->config.mac, guest_mac, 6);
+	c->m = ft_machine_create(&c->config, &err);
+	if (!c->m || ft_machine_boot(c->m, &c->config, &err))
+		fail_msg("%s", err.text);
+	c->m->backend = (struct ft_backend){.context = c, .net_tx = net_tx, .entropy = entropy};
+	free(kernel);
+	free(initrd);
+}
+
+static void end(struct client *c)
+{
+	ft_machine_destroy(c->m);
+	close(c->config.disk_fd);
+	free(c->answer);
+}
+
+static unsigned count(const char *text, const char *what)
+{
+	unsigned n = 0;
+	while ((text = strstr(text, what))) {
+		n++;
+		text++;
+	}
+	return n;
+}
+
+static void nothing_noticed(void **state)
+{
+	static struct client stays, moves;
+	if (!guest_image("web", image, sizeof(image)))
+		skip();
+	start(&stays);
+	converse(&stays, false);
+	start(&moves);
+	converse(&moves, true);
+	printf("%u moves, %zu bytes of answers, instruction %llu\n", moves.moves, moves.answered,
+	       (unsigned long long)moves.m->icount);
+	assert_true(moves.moves >= 20);
+	assert_int_equal(count(stays.answer, "HTTP/1.1 200 OK"), 3);
+	assert_int_equal(count(stays.answer, "HTTP/1.1 404 "), 1);
+	assert_int_equal(count(stays.answer, "  /bin/bash"), 2);
+	assert_int_equal(stays.answered, moves.answered);
+	assert_string_equal(stays.answer, moves.answer);
+	assert_int_equal(stays.lost + moves.lost, 0);
+	assert_int_equal(stays.m->icount, moves.m->icount);
+	assert_true(ft_machine_hash(stays.m) == ft_machine_hash(moves.m));
+	end(&stays);
+	end(&moves);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {cmocka_unit_test(nothing_noticed)};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
