@@ -131,6 +131,17 @@ uint64_t ft_trace_key(const struct ft_event *event, const char *const *strings)
 	return XXH3_64bits(key.bytes, key.length);
 }
 
+/* Of what goes on on connections that are there anyway, where no rule looks at it, a story wants to know with whom, not on which of
+ * many ports: a busy server's clone says goodbye to all of the live one's clients. */
+static uint64_t story_key(const struct ft_event *event, const char *const *strings, uint64_t key, bool relevant)
+{
+	const char *port = strrchr(strings[0], ':');
+	if (relevant || event->type != FT_EVENT_NET_TX || event->a[5] || !port)
+		return key;
+	XXH64_hash_t with = XXH3_64bits(strings[0], (size_t)(port - strings[0]));
+	return XXH3_64bits_withSeed(&event->a[1], sizeof(event->a[1]), with);
+}
+
 static bool append(struct ft_trace *trace, struct ft_trace_list *list, size_t most, size_t most_bytes,
 		   const struct ft_event *event, const char *const *strings, uint64_t key, bool relevant)
 {
@@ -174,6 +185,7 @@ void ft_trace_add(struct ft_trace *trace, const struct ft_event *event, const ch
 		trace->overflow = true;
 	if (!relevant && !ft_story_worth(event))
 		return;
+	key = story_key(event, strings, key, relevant);
 	for (size_t i = 0; i < trace->story.count; i++)
 		if (trace->story.events[i].key == key) {
 			trace->story.events[i].count++;

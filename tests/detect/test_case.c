@@ -509,9 +509,37 @@ static void the_record_tells_the_story_in_order(void **state)
 	end(&court);
 }
 
+/* The clone of a busy server tells all of the live one's clients something. What begins something new is told one by one. */
+static void goodbyes_to_many_ports_are_one_entry(void **state)
+{
+	struct court court;
+	begin(&court);
+	seed(&court);
+	for (unsigned port = 40000; port < 40050; port++) {
+		char text[32];
+		snprintf(text, sizeof(text), "10.0.2.9:%u", port);
+		add(&court, FT_EVENT_NET_TX, FT_ROLE_TRIAL, 1500, "", text, NULL, FIELDS(66, 6, 0x0a000209, port, 80, 0));
+	}
+	add(&court, FT_EVENT_NET_TX, FT_ROLE_TRIAL, 1500, "", "10.0.2.8:40000", NULL, FIELDS(66, 6, 0x0a000208, 40000, 80, 0));
+	for (unsigned port = 25; port < 27; port++)
+		add(&court, FT_EVENT_NET_TX, FT_ROLE_TRIAL, 1500, "", port == 25 ? "10.0.2.9:25" : "10.0.2.9:26", NULL,
+		    FIELDS(66, 6, 0x0a000209, port, 40000, 1));
+	handled(&court, 141, 141);
+	ended(&court, FT_ROLE_TRIAL, FT_TRIAL_END_HORIZON, true);
+	assert_int_equal(ft_case_step(court.c), FT_CASE_JUDGED);
+	json_t *record = json_object();
+	assert_int_equal(ft_case_record(court.c, record), 0);
+	json_t *story = json_object_get(record, "evidence");
+	assert_int_equal(json_array_size(story), 4 + 2);
+	assert_int_equal(json_integer_value(json_object_get(json_array_get(story, 0), "count")), 50);
+	json_decref(record);
+	end(&court);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(goodbyes_to_many_ports_are_one_entry),
 	    cmocka_unit_test(clean_needs_everything),
 	    cmocka_unit_test(an_end_alone_proves_nothing),
 	    cmocka_unit_test(an_end_that_no_table_knows_is_an_error),
