@@ -27,13 +27,12 @@ struct ft_snapshot_load {
 };
 
 /* Puts the snapshot into m, which was created with the guest's configuration and not booted. Its state and its disk are there
- * afterwards; RAM comes when it is touched, and by ft_snapshot_fill. load stays where it is until ft_snapshot_loaded or the
- * machine's end. Refused like a state (vmm/state/image.h), and -EINVAL for another base image. */
+ * afterwards; RAM comes when it is touched, and by ft_snapshot_fill. load stays where it is until ft_snapshot_loaded. Refused like a state (vmm/state/image.h), and -EINVAL for another base image. */
 int ft_snapshot_restore(struct ft_snapshot_load *load, struct ft_machine *m, int fd, const struct ft_snapshot_seal *seal, struct ft_error *err);
 
 /* One part that is not here yet; false when all are. */
 bool ft_snapshot_fill(struct ft_snapshot_load *load);
-void ft_snapshot_loaded(struct ft_snapshot_load *load); /* lets go of the file; all RAM must be here, or the machine gone */
+void ft_snapshot_loaded(struct ft_snapshot_load *load); /* lets go of the file: all RAM is here, or the machine, which still is, does not run again */
 
 /* Reads everything, and checks it as far as that goes without a machine. */
 int ft_snapshot_verify(struct ft_snapshot *file, struct ft_error *err);

@@ -200,10 +200,10 @@ static void forked(void **state)
 	assert_int_equal(load(&l2, c, "two", NULL, &err), 0);
 	assert_true(ft_machine_hash(c) == want);
 	ft_snapshot_loaded(&l2);
+	ft_snapshot_loaded(&l);
 	ft_machine_destroy(a);
 	ft_machine_destroy(b);
 	ft_machine_destroy(c);
-	ft_snapshot_loaded(&l);
 }
 
 static void changed(void **state)
@@ -282,9 +282,9 @@ static void damaged(void **state)
 	struct ft_run_limits limits = {.icount = b->icount + 100000, .vtime_ns = UINT64_MAX};
 	assert_int_equal(ft_machine_run(b, &limits, NULL), FT_STOP_ERROR);
 	assert_non_null(strstr(b->error.text, "at 0x400000) was changed"));
+	ft_snapshot_loaded(&l);
 	ft_machine_destroy(a);
 	ft_machine_destroy(b);
-	ft_snapshot_loaded(&l);
 }
 
 static void another_machine(void **state)
