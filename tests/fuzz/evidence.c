@@ -92,7 +92,7 @@ static size_t make(struct input *in, uint8_t *record)
 	uint8_t how = input8(in), type = input8(in);
 	struct ft_event event = {.type = type % FT_EVENT_TYPES,
 				 .role = how & 3,
-				 .hold = how & 4 ? HOLD + (how >> 6) : HOLD,
+				 .trial = how & 4 ? HOLD + (how >> 6) : HOLD,
 				 .vtime_ns = input16(in) * 10000000ull,
 				 .pid = how >> 5};
 	if (event.role == FT_ROLE_LIVE)
@@ -143,7 +143,7 @@ static void look(struct seen *s, const struct ft_event *e, const char *const *st
 	json_decref(entry);
 	MUST(!ft_watch_event(s->watch, e, strings, found, NULL));
 	int added = ft_case_add(s->c, e, strings);
-	if (e->hold != HOLD || e->role == FT_ROLE_LIVE) {
+	if (e->trial != HOLD || e->role == FT_ROLE_LIVE) {
 		MUST(added);
 		return;
 	}
@@ -171,13 +171,13 @@ static void finish(struct seen *s, struct input *in)
 	const char *strings[FT_EVENT_STRINGS] = {"", ""};
 	struct ft_event handled = {.type = FT_EVENT_TRIAL_HANDLED,
 				   .role = FT_ROLE_TRIAL,
-				   .hold = HOLD,
+				   .trial = HOLD,
 				   .length = sizeof(handled),
 				   .a = {how & 3, how >> 2 & 3, 1}};
 	struct ft_event end = {
 	    .type = FT_EVENT_TRIAL_END,
 	    .role = FT_ROLE_TRIAL,
-	    .hold = HOLD,
+	    .trial = HOLD,
 	    .length = sizeof(end),
 	    .a = {how & 16 ? input8(in) % 12u : FT_TRIAL_END_HORIZON, 1, 2, 3, how >> 5 & 1}};
 	look(s, &handled, strings);
