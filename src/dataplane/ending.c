@@ -126,15 +126,10 @@ static void reset_guest(struct ft_gate *gate, const struct ft_flow *flow)
 {
 	const struct ft_stream *stream = &flow->stream;
 	uint8_t frame[FT_MADE_LENGTH];
-	struct ft_made reset = {.ethernet = flow->ethernet,
-				.ethernet_length = flow->ethernet_length,
-				.source = flow->key.client,
-				.destination = flow->key.server,
-				.source_port = flow->key.client_port,
-				.destination_port = flow->key.server_port,
-				.sequence = stream->released,
-				.acknowledgement = stream->client_ack,
-				.flags = FT_TCP_RST | FT_TCP_ACK};
+	struct ft_made reset = ft_made_of(flow, false);
+	reset.sequence = stream->released;
+	reset.acknowledgement = stream->client_ack;
+	reset.flags = FT_TCP_RST | FT_TCP_ACK;
 	ft_gate_deliver(gate, flow->guest, frame, ft_made_build(&reset, frame));
 }
 
@@ -145,16 +140,10 @@ static void reset_client(struct ft_gate *gate, const struct ft_flow *flow)
 {
 	const struct ft_stream *stream = &flow->stream;
 	uint8_t frame[FT_MADE_LENGTH];
-	struct ft_made reset = {.ethernet = flow->ethernet,
-				.ethernet_length = flow->ethernet_length,
-				.turn = true,
-				.source = flow->key.server,
-				.destination = flow->key.client,
-				.source_port = flow->key.server_port,
-				.destination_port = flow->key.client_port,
-				.sequence = stream->client_ack,
-				.acknowledgement = stream->admitted,
-				.flags = FT_TCP_RST | FT_TCP_ACK};
+	struct ft_made reset = ft_made_of(flow, true);
+	reset.sequence = stream->client_ack;
+	reset.acknowledgement = stream->admitted;
+	reset.flags = FT_TCP_RST | FT_TCP_ACK;
 	if (stream->client_ack != stream->guest_next)
 		ft_gate_emit(gate, flow->guest, frame, ft_made_build(&reset, frame));
 	reset.sequence = stream->guest_next;

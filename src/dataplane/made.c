@@ -3,6 +3,8 @@
 #include <netinet/in.h>
 #include <string.h>
 
+#include "dataplane/flow.h"
+
 static size_t put_ethernet(const struct ft_made *made, uint8_t *to)
 {
 	memcpy(to, made->ethernet, made->ethernet_length);
@@ -34,6 +36,18 @@ static size_t put_ipv6(const struct ft_made *made, size_t segment, uint8_t *ip)
 	memcpy(ip + 8, made->source.bytes, 16);
 	memcpy(ip + 24, made->destination.bytes, 16);
 	return 40;
+}
+
+struct ft_made ft_made_of(const struct ft_flow *flow, bool to_client)
+{
+	const struct ft_flow_key *key = &flow->key;
+	return (struct ft_made){.ethernet = flow->ethernet,
+				.ethernet_length = flow->ethernet_length,
+				.turn = to_client,
+				.source = to_client ? key->server : key->client,
+				.destination = to_client ? key->client : key->server,
+				.source_port = to_client ? key->server_port : key->client_port,
+				.destination_port = to_client ? key->client_port : key->server_port};
 }
 
 size_t ft_made_build(const struct ft_made *made, uint8_t to[FT_MADE_LENGTH])

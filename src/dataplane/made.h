@@ -9,6 +9,8 @@
 
 #include "dataplane/frame.h"
 
+struct ft_flow;
+
 #define FT_MADE_OPTIONS 40u /* most bytes of TCP options: the header's length is 4 bits, of 32-bit words */
 #define FT_MADE_LENGTH  (FT_ETHERNET_MOST + 40u + 20u + FT_MADE_OPTIONS) /* at most: Ethernet with tags, IPv6, TCP */
 
@@ -25,6 +27,9 @@ struct ft_made {
 	const uint8_t *options;
 	size_t options_length; /* a multiple of 4, at most FT_MADE_OPTIONS */
 };
+
+/* Addresses and ports of a segment of this connection, to its client or to the guest; the rest is zero. */
+struct ft_made ft_made_of(const struct ft_flow *flow, bool to_client);
 
 /* Builds the frame, IPv4 or IPv6 as the addresses are; returns its length. */
 size_t ft_made_build(const struct ft_made *made, uint8_t to[FT_MADE_LENGTH]);

@@ -75,19 +75,13 @@ void ft_sack_send(struct ft_gate *gate, struct ft_flow *flow)
 	/* Of a connection that was picked up in its middle the window is known once the guest has sent something. */
 	if (!stream->shaken && !stream->guest_spoke)
 		return;
-	struct ft_made made = {.ethernet = flow->ethernet,
-			       .ethernet_length = flow->ethernet_length,
-			       .turn = true,
-			       .source = flow->key.server,
-			       .destination = flow->key.client,
-			       .source_port = flow->key.server_port,
-			       .destination_port = flow->key.client_port,
-			       .sequence = stream->guest_next,
-			       .acknowledgement = stream->guest_ack,
-			       .flags = FT_TCP_ACK,
-			       .window = stream->guest_window,
-			       .options = options,
-			       .options_length = put_options(flow, options)};
+	struct ft_made made = ft_made_of(flow, true);
+	made.sequence = stream->guest_next;
+	made.acknowledgement = stream->guest_ack;
+	made.flags = FT_TCP_ACK;
+	made.window = stream->guest_window;
+	made.options = options;
+	made.options_length = put_options(flow, options);
 	ft_gate_emit(gate, flow->guest, frame, ft_made_build(&made, frame));
 	ft_gate_note(gate, FT_REASON_PASS_SACK);
 }

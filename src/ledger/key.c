@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sodium.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -109,18 +110,18 @@ int ft_key_make(const struct ft_io *io, int directory, const char *origin, unsig
 	sodium_memzero(sign, sizeof(sign));
 	sodium_memzero(seed, sizeof(seed));
 	struct ft_note_key key = {.depth = (uint8_t)depth};
-	char text[FT_NOTE_KEY];
+	char text[FT_NOTE_KEY], line[FT_NOTE_KEY + 1];
 	memcpy(key.name, origin, strlen(origin) + 1);
 	tree_of((const uint8_t(*)[32])publics, count, &key.root);
 	ft_note_key_format(&key, text);
-	strcat(text, "\n");
+	snprintf(line, sizeof(line), "%s\n", text);
 	int error = io->mkdir(io->context, directory, "secret", 0700);
 	if (error == -EEXIST)
 		error = 0;
 	if (!error)
 		error = ft_io_replace(io, directory, "keys", publics, count * sizeof(*publics), 0644);
 	if (!error)
-		error = ft_io_replace(io, directory, "vkey", text, strlen(text), 0644);
+		error = ft_io_replace(io, directory, "vkey", line, strlen(line), 0644);
 	/* Last: a directory without it has no key yet. */
 	if (!error)
 		error = write_secret(io, directory, 0, first);

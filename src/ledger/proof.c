@@ -205,10 +205,10 @@ static size_t finish(char *text, size_t at, const struct ft_hash *hashes, unsign
 size_t ft_proof_inclusion(char text[FT_PROOF_TEXT], uint64_t index, const uint8_t *entry, size_t length, const struct ft_hash *hashes,
 			  unsigned count, const char *note, size_t note_length)
 {
-	size_t at = (size_t)sprintf(text, "c2sp.org/tlog-proof@v1\nextra ");
+	size_t at = (size_t)snprintf(text, FT_PROOF_TEXT, "c2sp.org/tlog-proof@v1\nextra ");
 	sodium_bin2base64(text + at, sodium_base64_ENCODED_LEN(length, BASE64), entry, length, BASE64);
 	at += strlen(text + at);
-	at += (size_t)sprintf(text + at, "\nindex %" PRIu64 "\n", index);
+	at += (size_t)snprintf(text + at, FT_PROOF_TEXT - at, "\nindex %" PRIu64 "\n", index);
 	return finish(text, at, hashes, count, note, note_length);
 }
 
@@ -246,7 +246,7 @@ int ft_prover_consistency(struct ft_prover *p, uint64_t from, char **out, struct
 	if (!text)
 		return ft_error_set(err, error ? error : -ENOMEM, "there is no proof from %" PRIu64 " to %" PRIu64 " entries", from,
 				    p->checkpoint.size);
-	finish(text, (size_t)sprintf(text, "old %" PRIu64 "\n", from), hashes, count, p->note, p->note_length);
+	finish(text, (size_t)snprintf(text, FT_PROOF_TEXT, "old %" PRIu64 "\n", from), hashes, count, p->note, p->note_length);
 	*out = text;
 	return 0;
 }
