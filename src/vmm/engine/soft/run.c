@@ -94,12 +94,15 @@ static uint64_t cross(struct soft_cpu *cpu, uint32_t info, uint64_t va, const vo
 	uint8_t *to = cpu->bounce + (va & 63);
 	if (!soft_load(cpu, va, to, size, user))
 		return leave_at(cpu, SOFT_LEAVE_FAULT, info, from);
+	if (cpu->m->leave)
+		return leave_at(cpu, SOFT_LEAVE_NEXT, info, from);
 	if (cpu->blocks->invalidated)
 		return leave_at(cpu, SOFT_LEAVE_SLOW, info, from);
 	cpu->delta = (uint64_t)(uintptr_t)to - va;
 	return 0;
 }
 
+/* An access whose RAM could not be fetched (m->leave: ft_memory_fetch) is not made: the machine is over before the instruction. */
 uint64_t soft_on_memory(struct soft_cpu *cpu, uint32_t info, uint64_t va, const void *from)
 {
 	uint32_t size = info & SOFT_INFO_SIZE;
@@ -115,6 +118,8 @@ uint64_t soft_on_memory(struct soft_cpu *cpu, uint32_t info, uint64_t va, const 
 		return cross(cpu, info, va, from);
 	}
 	uint8_t *host = soft_translate(cpu, va, write ? SOFT_WRITE : SOFT_READ, cpu->cpl == 3, &mmio, &gpa);
+	if (cpu->m->leave)
+		return leave_at(cpu, SOFT_LEAVE_NEXT, info, from);
 	if (!host)
 		return leave_at(cpu, mmio ? SOFT_LEAVE_SLOW : faulted(cpu, info), info, from);
 	/* Code is written in a block of its own; and accessed bits of page tables may lie in code, even in this block. */
@@ -149,6 +154,8 @@ uint64_t soft_on_slow(struct soft_cpu *cpu, uint32_t info, uint64_t va, const vo
 		return leave(cpu, faulted(cpu, info));
 	if ((info & SOFT_INFO_READ) && !soft_load(cpu, va, to, size, cpu->cpl == 3))
 		return leave(cpu, SOFT_LEAVE_FAULT);
+	if (cpu->m->leave)
+		return leave(cpu, SOFT_LEAVE_NEXT);
 	return 0;
 }
 
@@ -298,7 +305,7 @@ static bool run_translated(struct soft_cpu *cpu)
 		uint64_t flushes = b->flushes;
 		const struct soft_block *block =
 		    soft_block_find(cpu, cpu->rip, (uint8_t)(mode | (slow ? SOFT_MODE_SLOW : 0)), &error);
-		if (!block)
+		if (!block || cpu->m->leave)
 			break;
 		if (!slow && link != SOFT_NONE && b->flushes == flushes)
 			soft_block_link(cpu, link, block);
@@ -415,10 +422,10 @@ enum ft_exit soft_run(struct soft_cpu *cpu, uint64_t until)
 {
 	struct ft_machine *m = cpu->m;
 	for (;;) {
-		if (cpu->fault.pending && !deliver_fault(cpu, until))
-			return FT_EXIT_SHUTDOWN;
 		if (m->leave)
 			return FT_EXIT_STOPPED;
+		if (cpu->fault.pending && !deliver_fault(cpu, until))
+			return FT_EXIT_SHUTDOWN;
 		if (cpu->stop) {
 			cpu->stop = 0;
 			return FT_EXIT_STOPPED;
