@@ -35,7 +35,7 @@ static int save_ram(struct ft_snapshot_writer *w, const struct ft_machine *m, ui
 		uint32_t length = BITMAP;
 		memset(room, 0, BITMAP);
 		for (unsigned page = 0; page < PAGES; page++) {
-			const uint8_t *from = m->ram.base + at + page * FT_PAGE_SIZE;
+			const uint8_t *from = ft_memory_host(&m->ram, at + page * FT_PAGE_SIZE);
 			if (zero_page(from))
 				continue;
 			room[page / 8] |= (uint8_t)(1u << page % 8);

@@ -209,7 +209,11 @@ uint64_t ft_machine_hash(struct ft_machine *m)
 {
 	ft_memory_fetch_all(&m->ram);
 	XXH3_128bits_reset(m->hash);
-	XXH3_128bits_update(m->hash, m->ram.base, m->ram.size);
+	for (uint64_t at = 0, n; at < m->ram.size; at += n) {
+		n = m->ram.size - at;
+		const void *bytes = ft_memory_span(&m->ram, ft_gpa_make(at), &n);
+		XXH3_128bits_update(m->hash, bytes, n);
+	}
 	return finish_hash(m, false);
 }
 
@@ -219,7 +223,7 @@ uint64_t ft_machine_hash_written(struct ft_machine *m)
 	for (uint64_t page = 0; page < m->ram.size / FT_PAGE_SIZE; page++)
 		if (m->ram.page_flags[page] & FT_PAGE_WRITTEN) {
 			XXH3_128bits_update(m->hash, &page, sizeof(page));
-			XXH3_128bits_update(m->hash, m->ram.base + page * FT_PAGE_SIZE, FT_PAGE_SIZE);
+			XXH3_128bits_update(m->hash, ft_memory_host(&m->ram, page * FT_PAGE_SIZE), FT_PAGE_SIZE);
 		}
 	return finish_hash(m, true);
 }
