@@ -28,7 +28,7 @@
 #define CONTROL "/run/foretaste/control.sock"
 
 struct arguments {
-	const char *config, *control, *file;
+	const char *config, *control, *file, *key;
 	const char *sets[SETS];
 	size_t set_count;
 	bool json, follow, template, attach;
@@ -107,6 +107,7 @@ static void usage(FILE *file)
 		"  -f, --follow           keep printing what comes (feed)\n"
 		"      --file PATH        read this feed file, without a gateway (feed)\n"
 		"      --attach           a restored guest is on its network at once (snapshot restore)\n"
+		"      --key FILE         the key of encrypted snapshots, without a gateway that has it (snapshot verify)\n"
 		"      --template         print a file with every key and its default (check)\n"
 		"  -h, --help             this text\n"
 		"      --version          version\n\n"
@@ -378,7 +379,7 @@ static int ask_for_snapshot(const void *context, json_t *request, json_t **resul
 
 static int snapshot(const struct arguments *a, struct ft_error *err)
 {
-	struct ft_cli_snapshot c = {.ask = ask_for_snapshot, .context = a, .json = a->json, .attach = a->attach};
+	struct ft_cli_snapshot c = {.ask = ask_for_snapshot, .context = a, .json = a->json, .attach = a->attach, .key = a->key};
 	return ft_cli_snapshot(&c, a->rest, a->rest_count, err);
 }
 
@@ -590,7 +591,7 @@ static int metrics(const struct arguments *a, struct ft_error *err)
 
 /* ---- main ----------------------------------------------------------------------------------------------------- */
 
-enum { OPTION_SET = 256, OPTION_CONTROL, OPTION_FILE, OPTION_TEMPLATE, OPTION_ATTACH, OPTION_VERSION };
+enum { OPTION_SET = 256, OPTION_CONTROL, OPTION_FILE, OPTION_TEMPLATE, OPTION_ATTACH, OPTION_KEY, OPTION_VERSION };
 
 static const struct option options[] = {{"config", required_argument, NULL, 'c'},
 					{"set", required_argument, NULL, OPTION_SET},
@@ -600,6 +601,7 @@ static const struct option options[] = {{"config", required_argument, NULL, 'c'}
 					{"follow", no_argument, NULL, 'f'},
 					{"file", required_argument, NULL, OPTION_FILE},
 					{"attach", no_argument, NULL, OPTION_ATTACH},
+					{"key", required_argument, NULL, OPTION_KEY},
 					{"template", no_argument, NULL, OPTION_TEMPLATE},
 					{"help", no_argument, NULL, 'h'},
 					{"version", no_argument, NULL, OPTION_VERSION},
@@ -607,7 +609,7 @@ static const struct option options[] = {{"config", required_argument, NULL, 'c'}
 
 static int completion(const struct arguments *a, struct ft_error *err)
 {
-	static const char *const paths[] = {"config", "control", "file", NULL};
+	static const char *const paths[] = {"config", "control", "file", "key", NULL};
 	struct ft_completion_command all[COMMANDS];
 	if (strcmp(a->rest[0], "bash")) {
 		ft_error_set(err, -EINVAL, "there is no completion for \"%.64s\", only for bash", a->rest[0]);
@@ -659,6 +661,9 @@ static int parse(int argc, char **argv, struct arguments *a)
 			break;
 		case OPTION_ATTACH:
 			a->attach = true;
+			break;
+		case OPTION_KEY:
+			a->key = optarg;
 			break;
 		case OPTION_TEMPLATE:
 			a->template = true;

@@ -270,6 +270,15 @@ const struct ft_key ft_keys[] = {
      "A loopback address and port such as 127.0.0.1:9469, the absolute path of a unix socket (its group is that of the "
      "gateway, and may use it), or none. Changes with a restart only."},
 
+    {"snapshots", FT_KEY_MAP, NULL, NULL, NULL, "Guests as they were, in files (`foretaste snapshot`)."},
+    {"snapshots.directory", FT_KEY_STATE, NULL, "snapshots", NULL, "Where they are, below state."},
+    {"snapshots.key", FT_KEY_PATH, NULL, NONE, NULL,
+     "File with the key that new ones are encrypted with, and that encrypted ones are read with: 32 random bytes or 64 hexadecimal "
+     "digits, as `openssl rand -hex 32` prints; nobody but its owner may have access to it. none: they are not encrypted, and have "
+     "all secrets of the guest in them."},
+    {"snapshots.credential", FT_KEY_TEXT, NULL, NONE, NULL,
+     "In place of key: the name of a credential that systemd gives the service (LoadCredential=NAME:FILE in its unit)."},
+
     {"quarantine", FT_KEY_MAP, NULL, NULL, NULL, "Packets of dropped input, as pcap files."},
     {"quarantine.directory", FT_KEY_STATE, NULL, "quarantine", NULL, "Where they go, below state."},
     {"quarantine.quota", FT_KEY_SIZE, "1 MiB..1 TiB", "64 MiB", NULL,

@@ -120,6 +120,7 @@ static int send_config(struct ft_supervisor *s, struct ft_child *child, struct f
 			ft_error_set(err, error, "cannot configure the %s process: %s", child->name,
 				     strerror(-error));
 	}
+	ft_snapshot_wipe_seal(json_object_get(part, "snapshot"));
 	json_decref(part);
 	ft_files_close(fds, count);
 	return error;

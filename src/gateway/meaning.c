@@ -345,6 +345,16 @@ static int check_metrics(const struct ft_config *config, struct ft_error *err)
 	return place(config, err, text, "metrics.listen");
 }
 
+static int check_snapshots(const struct ft_config *config, struct ft_error *err)
+{
+	const char *credential = ft_config_text(config, "snapshots.credential");
+	if (credential && (strchr(credential, '/') || *credential == '.'))
+		return place(config, err, "credential is no name: it has no directory in it, and begins with no point", "snapshots.credential");
+	if (credential && ft_config_text(config, "snapshots.key"))
+		return place(config, err, "key and credential are both given, expected one of them", "snapshots.credential");
+	return 0;
+}
+
 static int check_files(const struct ft_config *config, struct ft_error *err)
 {
 	const char *feed = ft_config_text(config, "feed.file"), *name;
@@ -371,6 +381,8 @@ int ft_meaning_check(const struct ft_config *config, struct ft_error *err)
 		error = check_canaries(config, err);
 	if (!error)
 		error = check_metrics(config, err);
+	if (!error)
+		error = check_snapshots(config, err);
 	return error ? error : check_files(config, err);
 }
 

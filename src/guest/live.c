@@ -16,6 +16,7 @@
 #include "base/channel.h"
 #include "guest/settings.h"
 #include "vmm/dev/devices.h"
+#include "vmm/dev/generation.h"
 
 #define SLICE_INSTRUCTIONS 200000u
 #define SPIN_NS            20000u    /* looking at the rings before sleeping, while traffic flows */
@@ -236,6 +237,18 @@ static void entropy(void *context, size_t wanted)
 			return;
 		wanted -= n;
 	}
+}
+
+/* What goes live is a machine that has not been before, though its state may have: its guest is to make other random numbers than
+ * whoever else goes on from that state. */
+static void present_generation(struct ft_live *live)
+{
+	uint8_t id[FT_GENERATION_BYTES];
+	if (getrandom(id, sizeof(id), 0) == sizeof(id))
+		ft_machine_input(live->m, FT_INPUT_GENERATION, 0, id, sizeof(id));
+	else
+		ft_live_log(live, "error", "guest %s: there is no randomness for its generation ID", live->guest);
+	ft_virtio_rng_ask(&live->m->devices->rng);
 }
 
 /* Frames of the ring before `until` to the machine. False when the peer lied. */
@@ -474,7 +487,7 @@ enum ft_live_end ft_live_run(struct ft_live *live)
 			take_message(live);
 	live->began_ns = live->channel_looked_ns = monotonic_ns();
 	live->witness->pulse.window_ns = live->began_ns;
-	ft_virtio_rng_ask(&live->m->devices->rng);
+	present_generation(live);
 	return live->stop ? FT_LIVE_STOPPED : run(live);
 }
 

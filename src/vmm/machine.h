@@ -121,6 +121,7 @@ enum ft_input_kind {
 	FT_INPUT_CLOCK,   /* live clock step: value = new vtime base in ns */
 	FT_INPUT_ENTROPY, /* bytes for virtio-rng: data */
 	FT_INPUT_CONSOLE, /* bytes typed at the serial console: data */
+	FT_INPUT_GENERATION, /* another generation ID (vmm/dev/generation.h): data, 16 bytes */
 	FT_INPUT_KINDS
 };
 

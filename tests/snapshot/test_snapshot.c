@@ -16,6 +16,7 @@
 #include <sodium.h>
 #include <cmocka.h>
 
+#include "snapshot/key.h"
 #include "snapshot/machine.h"
 #include "vmm/dev/devices.h"
 
@@ -160,9 +161,15 @@ static void encrypted(void **state)
 	assert_int_equal(ft_snapshot_open(&s, fd, NULL, &err), -EACCES);
 	err = (struct ft_error){0};
 	struct ft_snapshot_seal seal;
-	assert_int_equal(ft_snapshot_unseal(&seal, fd, other_key, &err), 0);
-	assert_int_equal(ft_snapshot_open(&s, fd, &seal, &err), -EBADMSG);
-	assert_non_null(strstr(err.text, "key"));
+	assert_int_equal(ft_snapshot_authenticate(fd, NULL, &err), -EACCES);
+	err = (struct ft_error){0};
+	assert_int_equal(ft_snapshot_unseal(&seal, fd, other_key, &err), -EKEYREJECTED);
+	assert_non_null(strstr(err.text, "another key"));
+	ft_snapshot_seal(&seal, other_key);
+	assert_int_equal(ft_snapshot_open(&s, fd, &seal, &err), -EKEYREJECTED);
+	assert_int_equal(ft_snapshot_authenticate(fd, &seal, &err), -EKEYREJECTED);
+	assert_int_equal(ft_snapshot_unseal(&seal, fd, key, &err), 0);
+	assert_int_equal(ft_snapshot_authenticate(fd, &seal, &err), 0);
 	/* Nothing of the guest is in it. */
 	assert_int_equal(fstat(fd, &st), 0);
 	uint8_t *bytes = malloc((size_t)st.st_size);
@@ -235,6 +242,13 @@ static void changed(void **state)
 			}
 			if (!error || !*err.text)
 				fail_msg("byte %zu of %zu was changed, and nobody saw it", at, size);
+			/* Header, index and footer are seen by who reads no more than them. */
+			err = (struct ft_error){0};
+			error = with ? ft_snapshot_unseal(&seal, bad, key, &err) : 0;
+			if (!error)
+				error = ft_snapshot_authenticate(bad, with ? &seal : NULL, &err);
+			if ((at < 192 || at > size - 300) && (!error || !*err.text))
+				fail_msg("byte %zu of %zu was changed, and is authentic", at, size);
 			assert_int_equal(pwrite(bad, good + at, 1, (off_t)at), 1);
 		}
 		struct ft_snapshot s;
@@ -449,6 +463,63 @@ static void names(void **state)
 	assert_true(ft_snapshot_name(longest));
 }
 
+static int key_of(const void *bytes, size_t length, mode_t mode, enum ft_snapshot_key_place place, uint8_t **read, struct ft_error *err)
+{
+	char path[80];
+	int fd = openat(at_directory, "key", O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	assert_int_equal(write(fd, bytes, length), length);
+	assert_int_equal(fchmod(fd, mode), 0);
+	close(fd);
+	*err = (struct ft_error){0};
+	snprintf(path, sizeof(path), "%s/key", directory);
+	setenv("CREDENTIALS_DIRECTORY", directory, 1);
+	int error = ft_snapshot_key_read(read, place == FT_SNAPSHOT_KEY_FILE ? path : "key", place, err);
+	unlinkat(at_directory, "key", 0);
+	return error;
+}
+
+/* A key is 32 bytes or as many digits, and nobody else's business. */
+static void keys(void **state)
+{
+	static const char hex[] = "000102030405060708090a0b0c0d0e0f101112131415161718191A1B1C1D1E1F\n";
+	struct ft_error err;
+	uint8_t *read, want[FT_SNAPSHOT_KEY];
+	for (unsigned i = 0; i < sizeof(want); i++)
+		want[i] = (uint8_t)i;
+	const struct {
+		const void *bytes;
+		size_t length;
+		mode_t mode;
+		enum ft_snapshot_key_place place;
+		int error;
+	} cases[] = {
+	    {want, 32, 0600, FT_SNAPSHOT_KEY_FILE, 0},	      {hex, 64, 0400, FT_SNAPSHOT_KEY_FILE, 0},
+	    {hex, 65, 0600, FT_SNAPSHOT_KEY_FILE, 0},	      {want, 32, 0400, FT_SNAPSHOT_KEY_CREDENTIAL, 0},
+	    {want, 32, 0440, FT_SNAPSHOT_KEY_CREDENTIAL, 0},    {want, 32, 0444, FT_SNAPSHOT_KEY_CREDENTIAL, -EACCES},
+	    {want, 32, 0640, FT_SNAPSHOT_KEY_FILE, -EACCES},  {want, 32, 0604, FT_SNAPSHOT_KEY_FILE, -EACCES},
+	    {want, 32, 0620, FT_SNAPSHOT_KEY_FILE, -EACCES},  {want, 31, 0600, FT_SNAPSHOT_KEY_FILE, -EINVAL},
+	    {hex, 33, 0600, FT_SNAPSHOT_KEY_FILE, -EINVAL},   {hex, 63, 0600, FT_SNAPSHOT_KEY_FILE, -EINVAL},
+	    {"", 0, 0600, FT_SNAPSHOT_KEY_FILE, -EINVAL},     {(uint8_t[32]){0}, 32, 0600, FT_SNAPSHOT_KEY_FILE, -EINVAL},
+	    {"00010203040506070809xx0b0c0d0e0f101112131415161718191A1B1C1D1E1F\n", 65, 0600, FT_SNAPSHOT_KEY_FILE, -EINVAL},
+	    {"000102030405060708090a0b0c0d0e0f101112131415161718191A1B1C1D1E1F\n\n", 66, 0600, FT_SNAPSHOT_KEY_FILE, -EINVAL},
+	};
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		int error = key_of(cases[i].bytes, cases[i].length, cases[i].mode, cases[i].place, &read, &err);
+		if (error != cases[i].error || (error && !strstr(err.text, "key")))
+			fail_msg("case %zu: %d %s", i, error, err.text);
+		assert_true(!error == (read != NULL));
+		if (!error)
+			assert_memory_equal(read, want, sizeof(want));
+		ft_snapshot_key_free(read);
+	}
+	assert_int_equal(ft_snapshot_key_read(&read, "/nowhere/key", FT_SNAPSHOT_KEY_FILE, &err), -ENOENT);
+	assert_int_equal(ft_snapshot_key_read(&read, directory, FT_SNAPSHOT_KEY_FILE, &err), -EINVAL);
+	unsetenv("CREDENTIALS_DIRECTORY");
+	err = (struct ft_error){0};
+	assert_int_equal(ft_snapshot_key_read(&read, "key", FT_SNAPSHOT_KEY_CREDENTIAL, &err), -ENOENT);
+	assert_non_null(strstr(err.text, "LoadCredential"));
+}
+
 static int open_all(void **state)
 {
 	assert_true(sodium_init() >= 0);
@@ -478,6 +549,7 @@ int main(void)
 	    cmocka_unit_test(plain),	       cmocka_unit_test(encrypted), cmocka_unit_test(forked),
 	    cmocka_unit_test(changed),	       cmocka_unit_test(damaged),   cmocka_unit_test(another_machine),
 	    cmocka_unit_test(crashes),	       cmocka_unit_test(full_disk), cmocka_unit_test(names),
+	    cmocka_unit_test(keys),
 	};
 	return cmocka_run_group_tests(tests, open_all, close_all);
 }
