@@ -44,6 +44,8 @@ struct ft_guest {
 	uint64_t held;   /* bytes of its held frames, and of what came early */
 	struct ft_earlies early;
 	uint32_t clones; /* slots of its vmm in use */
+	uint64_t began;    /* when its last batch did */
+	uint64_t trial_ns; /* what batches that are clean at once take lately, from the beginning to the verdict; 0: not known yet */
 	struct ft_batch *batches;
 	struct ft_batch_counts batch_counts;
 	struct ft_hold *releasing; /* decided, in the order in which their frames go into the ring */

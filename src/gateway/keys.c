@@ -185,8 +185,9 @@ const struct ft_key ft_keys[] = {
      "Most waiting holds of a service that one clone tries together, one after the other. When it shows nothing they are all "
      "released; else the one that made the difference is found and tried alone. 1: each has a clone of its own."},
     {"clone.parallel", FT_KEY_WHOLE, "1..32", NONE, NULL,
-     "Clones of a guest that begin at a time: what comes then waits up to 250 ms for one of them to end, and is tried "
-     "together. none: as many as this host has processors."},
+     "Clones of a guest that begin at a time: what comes then waits for one of them to end, or for at most 250 ms or twice what "
+     "trials take, and is tried together. Until it makes a full group, clones take a quarter of the time of so many processors. "
+     "none: as many as this host has."},
     {"clone.link", FT_KEY_MAP, NULL, NULL, NULL,
      "What a clone finds on its network. Nothing it sends leaves its process."},
     {"clone.link.dns", FT_KEY_ADDRESS, "refuse", "refuse", NULL,
