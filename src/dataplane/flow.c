@@ -85,6 +85,8 @@ static size_t index_bytes(const struct ft_flows *flows)
 
 int ft_flows_new(uint32_t most, uint32_t share, struct ft_flows **flows, struct ft_error *err)
 {
+	if (!most || most >= SLOT_MASK)
+		return ft_error_set(err, -EINVAL, "a flow table for %u flows", most);
 	struct ft_flows *made = calloc(1, sizeof(*made));
 	if (!made)
 		return ft_error_set(err, -ENOMEM, "no memory for the flow table");

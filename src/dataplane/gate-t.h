@@ -27,8 +27,8 @@ struct ft_guest {
 	uint16_t vlan; /* FT_FDB_UNTAGGED, its number, or FT_FDB_TRUNK */
 	uint8_t mac[6];
 	bool any_mac; /* none configured: every frame is for it */
-	bool has_canary;
-	struct ft_address canary; /* whom the self-test of its services comes from (dataplane/canary.h) */
+	bool has_canary, has_canary6;
+	struct ft_address canary, canary6; /* whom the self-test of its services comes from (dataplane/canary.h) */
 	uint32_t mtu; /* largest IP packet that its network card takes */
 	struct ft_profile *profile; /* what is normal for it, for the watch */
 	struct ft_watch *watch;     /* correlation rules over its live events */

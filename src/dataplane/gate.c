@@ -399,6 +399,12 @@ void ft_gate_ahead_outbound(struct ft_gate *gate, const struct ft_guest *guest, 
 	ft_flows_ahead(gate->flows, keys, known);
 }
 
+/* Flows are those of services: a guest's own connections do without a look-up, which would wait for memory. */
+static bool may_have_flow(const struct ft_gate *gate, const struct ft_guest *guest, const struct ft_frame *frame)
+{
+	return gate->retired || ft_services_find(&gate->services, guest->index, frame->protocol, frame->source_port);
+}
+
 void ft_gate_outbound(struct ft_gate *gate, struct ft_guest *guest, uint8_t *data, size_t length)
 {
 	struct ft_frame frame;
@@ -409,7 +415,7 @@ void ft_gate_outbound(struct ft_gate *gate, struct ft_guest *guest, uint8_t *dat
 		ft_gate_note(gate, why);
 		return;
 	}
-	if (frame.transport &&
+	if (frame.transport && may_have_flow(gate, guest, &frame) &&
 	    !(frame.protocol == IPPROTO_TCP ? ft_tcp_guest : ft_udp_guest)(gate, guest, &frame))
 		return;
 	if (guest->has_canary && ft_canary_takes(gate, guest, &frame))

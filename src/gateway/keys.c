@@ -63,6 +63,8 @@ const struct ft_key ft_keys[] = {
      "The address that the self-test of its services comes from (see canary). The best is one of the guest's own network that "
      "no machine has: the gateway answers for it, and nobody else takes part. 192.0.0.8, which no machine has (RFC 7600), "
      "needs a default route in the guest and a router that answers there."},
+    {"guests.*.canary6", FT_KEY_ADDRESS6, NULL, NONE, NULL,
+     "The same for IPv6, for a guest with address6: its services are tested over IPv6 as well. none: over IPv4 alone."},
     {"guests.*.mtu", FT_KEY_WHOLE, "1280..9000", "1500", NULL,
      "Largest IP packet of its network card. Above 1500: jumbo frames, where the uplink has them, too."},
     {"guests.*.uplink", FT_KEY_TEXT, NULL, NONE, NULL,

@@ -1,5 +1,6 @@
 #include "gateway/meaning.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -310,18 +311,44 @@ static int check_sockets(const struct ft_config *config, struct ft_error *err)
 	return 0;
 }
 
-/* The self-test's client has an address of its own. */
+/* One IPv6 address can be written in many ways. */
+static bool same_address(const char *a, const char *b)
+{
+	struct in6_addr x, y;
+	return !strcmp(a, b) ||
+	       (inet_pton(AF_INET6, a, &x) == 1 && inet_pton(AF_INET6, b, &y) == 1 && !memcmp(&x, &y, sizeof(x)));
+}
+
+/* The self-test's client has addresses of its own. */
+static int check_canary(const struct ft_config *config, const char *name, const json_t *guest, struct ft_error *err)
+{
+	static const char *const keys[][2] = {{"canary", "address"}, {"canary6", "address6"}};
+	json_t *guests = (json_t *)ft_config_get(config, "guests"), *other;
+	const char *others;
+	char text[160];
+	for (size_t i = 0; i < 2; i++)
+		json_object_foreach(guests, others, other)
+		{
+			if (!*text_of(guest, keys[i][0]) || !same_address(text_of(guest, keys[i][0]), text_of(other, keys[i][1])))
+				continue;
+			snprintf(text, sizeof(text), "%s is the address of guest \"%.64s\", expected one that nobody has", keys[i][0], others);
+			return place(config, err, text, "guests.%s.%s", name, keys[i][0]);
+		}
+	if (*text_of(guest, "canary6") && !*text_of(guest, "address6"))
+		return place(config, err, "canary6 tests an IPv6 address that the guest does not have, expected address6 as well",
+			     "guests.%s.canary6", name);
+	return 0;
+}
+
 static int check_canaries(const struct ft_config *config, struct ft_error *err)
 {
-	json_t *guests = (json_t *)ft_config_get(config, "guests"), *guest, *other;
-	const char *name, *others;
-	json_object_foreach(guests, name, guest) json_object_foreach(guests, others, other)
+	json_t *guest;
+	const char *name;
+	json_object_foreach((json_t *)ft_config_get(config, "guests"), name, guest)
 	{
-		char text[160];
-		if (strcmp(text_of(guest, "canary"), text_of(other, "address")))
-			continue;
-		snprintf(text, sizeof(text), "canary is the address of guest \"%.64s\", expected one that nobody has", others);
-		return place(config, err, text, "guests.%s.canary", name);
+		int error = check_canary(config, name, guest, err);
+		if (error)
+			return error;
 	}
 	json_t *service;
 	json_object_foreach((json_t *)ft_config_get(config, "services"), name, service)
