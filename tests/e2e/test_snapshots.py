@@ -65,7 +65,7 @@ def a_guest_goes_on_where_it_was_saved():
         require(s.get("/cgi-bin/lookup?host=localhost&note=fish;chips")[0] == 200, "a request that is held")
         s.cli("snapshot", "save", "web", "two")
         require(s.get("/", connection=kept)[0] == 200, "the connection is open all along")
-        verified = s.cli("snapshot", "verify", "two")[0]
+        verified = s.cli("snapshot", "verify", "two")
         require(verified["encrypted"] is True and verified["chunks"] > 10, "%s" % verified)
         require([x["encrypted"] for x in s.cli("snapshot", "list")] == [True, True], "both are")
         # A piece of the guest's page in plain is nowhere in the file.

@@ -1101,7 +1101,7 @@ def snapshots_are_whole_or_not_there():
         g.up_as("web", pid)
         last = g.ops("vmm", "config")[-1]
         require(last["fds"] == 5 and last["message"]["config"]["snapshot"] == {"attach": False}, "%s" % last)
-        require(g.guest("web").get("isolated") is True, "it says so: %s" % g.guest("web"))
+        require(g.status()["guests"]["web"].get("isolated") is True, "it says so: %s" % g.status()["guests"])
         links, told = len(g.ops("vmm", "link")), [x["message"] for x in g.ops("dataplane", "guest-isolated")]
         require(told == [{"op": "guest-isolated", "guest": "web"}], "the dataplane is told: %s" % told)
         # A new dataplane learns it, too, and gets no link to it.
@@ -1110,7 +1110,7 @@ def snapshots_are_whole_or_not_there():
         require(len(g.ops("vmm", "link")) == links, "an isolated guest gets no link")
         require(g.cli("snapshot", "attach", "web")[0] == 0 and until(lambda: g.ops("vmm", "attach"), "it is told"), "attached")
         until(lambda: len(g.ops("vmm", "link")) == links + 1, "and linked")
-        require("isolated" not in g.guest("web"), "%s" % g.guest("web"))
+        require("isolated" not in g.status()["guests"]["web"], "%s" % g.status()["guests"])
         require(g.cli("snapshot", "attach", "web")[0] == 0 and len(g.ops("vmm", "link")) == links + 1, "once")
         g.kill("vmm")
         last = g.ops("vmm", "config")[-1]
