@@ -34,6 +34,7 @@ struct ft_guest {
 	struct ft_watch *watch;     /* correlation rules over its live events */
 	struct ft_link link;
 	bool up;   /* the link is there and has not lied */
+	bool isolated; /* it runs, and has no link: nobody reaches it until it is attached */
 	bool kick; /* frames were put since the last kick */
 	bool kick_cmd;
 	uint64_t lost_events;
@@ -91,6 +92,12 @@ static inline void ft_gate_note_many(struct ft_gate *gate, enum ft_reason reason
 static inline void ft_gate_note(struct ft_gate *gate, enum ft_reason reason)
 {
 	ft_gate_note_many(gate, reason, 1);
+}
+
+/* A frame for a guest that has no link. */
+static inline void ft_gate_note_absent(struct ft_gate *gate, const struct ft_guest *guest)
+{
+	ft_gate_note(gate, guest->isolated ? FT_REASON_DROP_ISOLATED : FT_REASON_DROP_GUEST_DOWN);
 }
 
 /* Puts one frame into the guest's ring, cut to the guest's MTU if need be (dataplane/cut.h): all of it or nothing. 0, or

@@ -209,14 +209,26 @@ int ft_gate_link(struct ft_gate *gate, const char *name, const int fds[FT_LINK_F
 	ft_gate_end_link(gate, guest, "the guest was started again");
 	guest->link = link;
 	guest->up = true;
+	guest->isolated = false;
 	return 0;
 }
 
 void ft_gate_guest_down(struct ft_gate *gate, const char *name, const char *why)
 {
 	struct ft_guest *guest = find(gate, name);
-	if (guest)
-		ft_gate_end_link(gate, guest, why ? why : "the guest is down");
+	if (!guest)
+		return;
+	ft_gate_end_link(gate, guest, why ? why : "the guest is down");
+	guest->isolated = false;
+}
+
+void ft_gate_guest_isolated(struct ft_gate *gate, const char *name)
+{
+	struct ft_guest *guest = find(gate, name);
+	if (!guest)
+		return;
+	ft_gate_end_link(gate, guest, "the guest was started from a snapshot, its network isolated");
+	guest->isolated = true;
 }
 
 /* ---- sleep ---- */

@@ -80,6 +80,11 @@ const struct ft_key ft_keys[] = {
     {"guests.*.cpu_weight", FT_KEY_WHOLE, "1..10000", "100", NULL,
      "Its part of the processors when they are short, clones included, in proportion to the other guests' and to the gateway's "
      "own processes, which have 100 together. Needs what cpu needs."},
+    {"guests.*.start", FT_KEY_CHOICE, "boot|snapshot", "boot", NULL,
+     "snapshot: it goes on from its snapshot, within a second, wherever it is started; its clock shows what it showed when it was "
+     "saved until somebody sets it. It boots where there is none that fits its image and configuration, after a start from it that "
+     "failed, and when it reboots itself: the feed says why, and what has booted is saved anew when it is idle for the first time."},
+    {"guests.*.snapshot", FT_KEY_TEXT, NULL, NONE, NULL, "The name of that snapshot; none: the guest's name and \"-start\"."},
     {"guests.*.restart", FT_KEY_CHOICE, "always|on-crash|never", "always", NULL,
      "What happens when it ends: always starts it again, on-crash does not after it powered off, never leaves "
      "it down until `foretaste guest start`. One that answers no self-test any more (see canary) is ended first, unless never."},

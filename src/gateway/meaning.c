@@ -12,6 +12,7 @@
 #include "detect/rules.h"
 #include "gateway/loopback.h"
 #include "gateway/suggest.h"
+#include "snapshot/file.h"
 
 static int place(const struct ft_config *config, struct ft_error *err, const char *text, const char *format,
 		 ...) __attribute__((format(printf, 4, 5)));
@@ -123,6 +124,12 @@ static int check_guest(const struct ft_config *config, const char *name, const j
 			 json_object_iter_key(first));
 		return place(config, err, text, "guests.%s.uplink", name);
 	}
+	if (*text_of(guest, "snapshot") && !ft_snapshot_name(text_of(guest, "snapshot")))
+		return place(config, err,
+			     "snapshot is no name of one: letters, digits, '-', '_' and '.', not at the beginning, at most 64", "guests.%s.snapshot",
+			     name);
+	if (*text_of(guest, "snapshot") && strcmp(text_of(guest, "start"), "snapshot"))
+		return place(config, err, "snapshot names one, but start is boot: expected \"start: snapshot\"", "guests.%s.snapshot", name);
 	const json_t *backoff = json_object_get(guest, "backoff");
 	if (whole(backoff, "first") > whole(backoff, "most"))
 		return place(config, err, "backoff.first is longer than backoff.most", "guests.%s.backoff.first",
@@ -148,9 +155,10 @@ static int check_pair(const struct ft_config *config, const char *name, const js
 		bool in_vlan;
 	} unique[] = {{"mac", "MAC address in the same VLAN", true},
 		      {"address", "address in the same VLAN", true},
-		      {"console", "console log", false}};
+		      {"console", "console log", false},
+		      {"snapshot", "snapshot to start from", false}};
 	for (size_t i = 0; i < sizeof(unique) / sizeof(*unique); i++) {
-		if (strcmp(text_of(guest, unique[i].key), text_of(before, unique[i].key)) ||
+		if (!*text_of(guest, unique[i].key) || strcmp(text_of(guest, unique[i].key), text_of(before, unique[i].key)) ||
 		    (unique[i].in_vlan && !same_vlan(guest, before)))
 			continue;
 		char text[200];

@@ -13,6 +13,7 @@
 
 #include "base/printable.h"
 #include "gateway/guest.h"
+#include "gateway/life.h"
 #include "snapshot/key.h"
 
 #define LISTED 256
@@ -142,32 +143,14 @@ static void fail(struct ft_supervisor *s, struct ft_child *vmm, const char *why)
 	end_saving(vmm);
 }
 
-void ft_snapshot_request_save(struct ft_supervisor *s, uint64_t connection, json_t *request)
+static int send_save(struct ft_supervisor *s, struct ft_child *vmm, int fd)
 {
-	struct ft_error err = {0};
 	struct timespec now;
-	struct ft_child *vmm = ft_guest_named(s, connection, request);
-	const char *name = vmm ? name_of(s, connection, request) : NULL;
-	if (!name)
-		return;
-	if (vmm->state != FT_CHILD_READY || *vmm->saving) {
-		refuse(s, connection, request, EX_TEMPFAIL,
-		       *vmm->saving ? "a snapshot of this guest is being saved already" : "this guest is not up");
-		return;
-	}
-	int directory = open_directory(s, &err), fd = directory < 0 ? directory : ft_snapshot_create(directory, name, &err);
-	if (directory >= 0)
-		close(directory);
-	if (fd < 0) {
-		refuse(s, connection, request, exit_of(fd), err.text);
-		return;
-	}
+	char origin[2 * sizeof(vmm->origin) + 1];
 	clock_gettime(CLOCK_REALTIME, &now);
-	snprintf(vmm->saving, sizeof(vmm->saving), "%s", name);
-	snprintf(vmm->saved, sizeof(vmm->saved), "%s", name);
-	vmm->saving_fd = fd;
-	vmm->saved_error[0] = 0;
-	json_t *message = json_pack("{s:s, s:I}", "op", "snapshot", "created_ns", (json_int_t)now.tv_sec * 1000000000 + now.tv_nsec);
+	sodium_bin2hex(origin, sizeof(origin), vmm->origin, sizeof(vmm->origin));
+	json_t *message = json_pack("{s:s, s:I, s:s}", "op", "snapshot", "created_ns", (json_int_t)now.tv_sec * 1000000000 + now.tv_nsec,
+				    "origin", origin);
 	if (s->snapshot_key) {
 		struct ft_snapshot_seal seal;
 		ft_snapshot_seal(&seal, s->snapshot_key);
@@ -177,12 +160,41 @@ void ft_snapshot_request_save(struct ft_supervisor *s, uint64_t connection, json
 	int error = ft_child_send(vmm, json_incref(message), &fd, 1);
 	ft_snapshot_wipe_seal(message);
 	json_decref(message);
-	if (error) {
-		fail(s, vmm, "its vmm process takes no messages");
-		refuse(s, connection, request, EX_UNAVAILABLE, "the guest's vmm process takes no messages");
+	return error;
+}
+
+int ft_snapshot_begin_saving(struct ft_supervisor *s, struct ft_child *vmm, const char *name, struct ft_error *err)
+{
+	if (vmm->state != FT_CHILD_READY || *vmm->saving)
+		return ft_error_set(err, -EBUSY, "%s", *vmm->saving ? "a snapshot of this guest is being saved already" : "this guest is not up");
+	int directory = open_directory(s, err), fd = directory < 0 ? directory : ft_snapshot_create(directory, name, err);
+	if (directory >= 0)
+		close(directory);
+	if (fd < 0)
+		return fd;
+	snprintf(vmm->saving, sizeof(vmm->saving), "%s", name);
+	snprintf(vmm->saved, sizeof(vmm->saved), "%s", name);
+	vmm->saving_fd = fd;
+	vmm->saved_error[0] = 0;
+	int error = send_save(s, vmm, fd);
+	if (!error)
+		return 0;
+	fail(s, vmm, "its vmm process takes no messages");
+	return ft_error_set(err, -EPIPE, "the guest's vmm process takes no messages");
+}
+
+void ft_snapshot_request_save(struct ft_supervisor *s, uint64_t connection, json_t *request)
+{
+	struct ft_error err = {0};
+	struct ft_child *vmm = ft_guest_named(s, connection, request);
+	const char *name = vmm ? name_of(s, connection, request) : NULL;
+	if (!name)
 		return;
-	}
-	answer(s, connection, request, json_pack("{s:s, s:s, s:s}", "guest", vmm->guest, "name", name, "state", "saving"));
+	int error = ft_snapshot_begin_saving(s, vmm, name, &err);
+	if (error)
+		refuse(s, connection, request, error == -EBUSY ? EX_TEMPFAIL : error == -EPIPE ? EX_UNAVAILABLE : exit_of(error), err.text);
+	else
+		answer(s, connection, request, json_pack("{s:s, s:s, s:s}", "guest", vmm->guest, "name", name, "state", "saving"));
 }
 
 void ft_snapshot_request_state(struct ft_supervisor *s, uint64_t connection, json_t *request)
@@ -391,9 +403,36 @@ void ft_snapshot_request_attach(struct ft_supervisor *s, uint64_t connection, js
 		refuse(s, connection, request, EX_TEMPFAIL, "this guest is not up");
 		return;
 	}
+	/* A link that there is stays as it is. */
+	if (vmm->isolated) {
+		vmm->isolated = false;
+		ft_life_link(s, vmm);
+	}
 	ft_supervisor_record(s, "guest-attached", vmm->guest, NULL, "the network of guest %s is attached by %s", vmm->guest,
 			     ft_control_who(&s->control, connection, who));
 	answer(s, connection, request, json_pack("{s:s, s:b}", "guest", vmm->guest, "attached", 1));
+}
+
+int ft_snapshot_give(struct ft_supervisor *s, struct ft_child *vmm, const char *name, bool attach, const uint8_t *origin,
+		     json_t **part, struct ft_error *err)
+{
+	struct ft_snapshot_header header;
+	struct ft_snapshot_seal seal;
+	int fd = open_snapshot(s, name, err);
+	int error = fd < 0 ? fd : check(s, vmm, fd, &header, err);
+	if (!error && origin && memcmp(origin, header.origin, sizeof(header.origin)))
+		error = ft_error_set(err, -ESTALE, "it was saved with another image, kernel, command line or configuration");
+	int sealed = error ? error : unseal(s, fd, &header, &seal, err);
+	if (sealed < 0) {
+		if (fd >= 0)
+			close(fd);
+		return sealed;
+	}
+	*part = json_pack("{s:b}", "attach", attach);
+	if (sealed)
+		json_object_set_new(*part, "seal", seal_json(&seal));
+	sodium_memzero(&seal, sizeof(seal));
+	return fd;
 }
 
 int ft_snapshot_start(struct ft_supervisor *s, struct ft_child *vmm, json_t **part, struct ft_error *err)
@@ -402,23 +441,11 @@ int ft_snapshot_start(struct ft_supervisor *s, struct ft_child *vmm, json_t **pa
 	if (!*vmm->restore)
 		return -1;
 	memcpy(name, vmm->restore, sizeof(name));
-	/* Once: a guest that comes to grief afterwards boots. */
+	/* Once: a guest that comes to grief afterwards starts as it always does. */
 	vmm->restore[0] = 0;
-	int fd = open_snapshot(s, name, err);
+	int fd = ft_snapshot_give(s, vmm, name, vmm->restore_attach, NULL, part, err);
 	if (fd < 0)
 		return fd == -1 ? -EIO : fd;
-	struct ft_snapshot_header header;
-	struct ft_snapshot_seal seal;
-	int sealed = ft_snapshot_peek(fd, &header, err);
-	sealed = sealed ? sealed : unseal(s, fd, &header, &seal, err);
-	if (sealed < 0) {
-		close(fd);
-		return sealed == -1 ? -EIO : sealed;
-	}
-	*part = json_pack("{s:b}", "attach", vmm->restore_attach);
-	if (sealed)
-		json_object_set_new(*part, "seal", seal_json(&seal));
-	sodium_memzero(&seal, sizeof(seal));
 	ft_supervisor_record(s, "guest-restored", vmm->guest, NULL, "guest %s starts from snapshot %s%s", vmm->guest, name,
 			     vmm->restore_attach ? "" : ", its network isolated");
 	return fd;

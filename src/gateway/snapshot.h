@@ -28,8 +28,15 @@ void ft_snapshot_wipe_seal(const json_t *message);
 /* A vmm has ended: what it was writing is thrown away. */
 void ft_snapshot_ended(struct ft_supervisor *s, struct ft_child *vmm);
 
-/* The snapshot that this vmm is to start from, once: a descriptor, and the part of its configuration in *part. -1: none;
- * other negative numbers: -errno. */
+/* Has a guest that is up saved under a name, in the background. -EBUSY: it is being saved already, or is not up. */
+int ft_snapshot_begin_saving(struct ft_supervisor *s, struct ft_child *vmm, const char *name, struct ft_error *err);
+
+/* A snapshot for a vmm to start from: a descriptor, and the part of its configuration in *part; or -errno. origin: NULL, or 16 bytes
+ * that have to be its own (-ESTALE: another image or configuration). */
+int ft_snapshot_give(struct ft_supervisor *s, struct ft_child *vmm, const char *name, bool attach, const uint8_t *origin,
+		     json_t **part, struct ft_error *err);
+
+/* The same for the snapshot that an operator wants it to start from, once. -1: none. */
 int ft_snapshot_start(struct ft_supervisor *s, struct ft_child *vmm, json_t **part, struct ft_error *err);
 
 #endif

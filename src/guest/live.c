@@ -25,6 +25,8 @@
 #define FRAMES_AHEAD       256u      /* frames given to a machine whose guest has no buffers for them */
 #define BURST              64u
 #define FILL_NS            20000000u /* a busy guest's memory comes from its snapshot at 100 MB a second or more */
+#define SETTLED_NS   2000000000u /* a guest has booted when for so long ... */
+#define SETTLED_BUSY 10u	 /* ... it was busy for less than a tenth of the time */
 #define MEND_NS            1000000u /* putting huge pages together again, in one idle moment */
 
 static uint64_t monotonic_ns(void)
@@ -122,13 +124,14 @@ static void begin_saving(struct ft_live *live, const json_t *message, int file)
 	struct ft_saver_end end = {0};
 	struct ft_snapshot_seal seal;
 	struct ft_error err = {0};
+	struct ft_snapshot_about about = {.created_ns = (uint64_t)json_integer_value(json_object_get(message, "created_ns"))};
+	snprintf(about.guest, sizeof(about.guest), "%s", live->guest);
+	ft_settings_origin(message, about.origin);
 	int sealed = ft_settings_seal(json_object_get(message, "seal"), &seal, &err);
 	if (sealed < 0)
 		close(file);
 	else
-		ft_saver_begin(&live->saver, live->m, live->guest,
-			       (uint64_t)json_integer_value(json_object_get(message, "created_ns")), file, live->disk,
-			       sealed ? &seal : NULL, &err);
+		ft_saver_begin(&live->saver, live->m, &about, file, live->disk, sealed ? &seal : NULL, &err);
 	sodium_memzero(&seal, sizeof(seal));
 	if (!err.code)
 		return;
@@ -209,12 +212,10 @@ static void net_tx(void *context, const void *frame, size_t length)
 {
 	struct ft_live *live = context;
 	struct iovec part = {.iov_base = (void *)frame, .iov_len = length};
-	if (!live->linked)
-		return;
-	if (live->isolated) {
+	if (live->isolated)
 		live->tx_isolated++;
+	if (live->isolated || !live->linked)
 		return;
-	}
 	if (ft_ring_put(&live->link.tx, FT_LINK_FRAME, &part, 1) == 0)
 		live->tx_frames++;
 	else
@@ -403,6 +404,23 @@ static void tell_running(struct ft_live *live, uint64_t now)
 			    (json_int_t)(now - live->began_ns)));
 }
 
+/* The guest has booted when it has nothing to do for a while. One that goes on from a snapshot has not booted. */
+static void tell_settled(struct ft_live *live, uint64_t busy_ns, uint64_t now)
+{
+	if (live->settled_told || !live->running_told)
+		return;
+	if (!live->settling_ns)
+		live->settling_ns = now;
+	live->settling_busy_ns += busy_ns;
+	uint64_t window = now - live->settling_ns;
+	if (window < SETTLED_NS)
+		return;
+	live->settled_told = live->settling_busy_ns < window / SETTLED_BUSY;
+	live->settling_ns = live->settling_busy_ns = 0;
+	if (live->settled_told)
+		say(live, json_pack("{s:s, s:s}", "op", "settled", "guest", live->guest));
+}
+
 static enum ft_live_end reset(struct ft_live *live)
 {
 	static const struct {
@@ -452,6 +470,7 @@ static enum ft_live_end run(struct ft_live *live)
 		uint64_t now = monotonic_ns();
 		ft_pulse_ran(&live->witness->pulse, now - ran, now);
 		tell_running(live, now);
+		tell_settled(live, now - ran, now);
 		kick(live);
 		if (live->console.filled)
 			ft_console_flush(&live->console);
@@ -482,7 +501,7 @@ static enum ft_live_end run(struct ft_live *live)
 enum ft_live_end ft_live_run(struct ft_live *live)
 {
 	struct pollfd fd = {.fd = live->channel, .events = POLLIN};
-	while (!live->linked && !live->stop)
+	while (!live->linked && !live->isolated && !live->stop)
 		if (poll(&fd, 1, -1) > 0)
 			take_message(live);
 	live->began_ns = live->channel_looked_ns = monotonic_ns();

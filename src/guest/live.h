@@ -38,7 +38,8 @@ struct ft_live {
 	uint64_t kicked; /* position in its tx ring up to which the dataplane was woken */
 	bool linked;
 	struct ft_mend mend;
-	bool running_told, stop;
+	bool running_told, settled_told, stop;
+	uint64_t settling_ns, settling_busy_ns; /* since when it is watched whether it is idle; how long it was busy */
 	uint64_t began_ns, channel_looked_ns, last_frame_ns;
 	uint64_t rx_frames, tx_frames, tx_full, rx_dropped;
 	uint64_t rx_isolated, tx_isolated; /* frames that were not passed on because the guest is not attached */
@@ -48,7 +49,7 @@ struct ft_live {
 /* Before confinement: console_fd is taken over. */
 void ft_live_open(struct ft_live *live, int console_fd);
 
-/* Waits for the first link, then runs the guest until something ends it. */
+/* Waits for the first link (an isolated guest gets none until it is attached), then runs the guest until something ends it. */
 enum ft_live_end ft_live_run(struct ft_live *live);
 void ft_live_close(struct ft_live *live);
 

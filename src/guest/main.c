@@ -119,6 +119,7 @@ static int prepare(struct ft_live *live, struct ft_settings *settings, json_t *m
 		if (i != FT_GUEST_FD_CONSOLE)
 			close(fds[i]);
 	live->isolated = !settings->attached;
+	live->settled_told = settings->restores;
 	live->guest = settings->guest;
 	live->channel = FT_CHANNEL_FD;
 	live->report->fd = -1;

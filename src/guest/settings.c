@@ -108,19 +108,25 @@ static int read_machine(struct ft_settings *s, const json_t *config, struct ft_e
 	return 0;
 }
 
-static int bytes_of(const char *text, uint8_t to[32])
+static int bytes_of(const char *text, uint8_t *to, size_t size)
 {
 	size_t length = 0;
 	const char *end = NULL;
-	return !text || sodium_hex2bin(to, 32, text, strlen(text), NULL, &length, &end) || length != 32 || *end ? -EINVAL : 0;
+	return !text || sodium_hex2bin(to, size, text, strlen(text), NULL, &length, &end) || length != size || *end ? -EINVAL : 0;
+}
+
+void ft_settings_origin(const json_t *message, uint8_t origin[16])
+{
+	if (bytes_of(json_string_value(json_object_get(message, "origin")), origin, 16))
+		memset(origin, 0, 16);
 }
 
 int ft_settings_seal(const json_t *seal, struct ft_snapshot_seal *to, struct ft_error *err)
 {
 	if (!seal)
 		return 0;
-	if (bytes_of(json_string_value(json_object_get(seal, "salt")), to->salt) ||
-	    bytes_of(json_string_value(json_object_get(seal, "key")), to->key))
+	if (bytes_of(json_string_value(json_object_get(seal, "salt")), to->salt, sizeof(to->salt)) ||
+	    bytes_of(json_string_value(json_object_get(seal, "key")), to->key, sizeof(to->key)))
 		return ft_error_set(err, -EINVAL, "configuration: \"seal\" is no salt and key");
 	return 1;
 }

@@ -35,6 +35,9 @@ struct ft_settings {
 /* "seal" of a message: salt and key, each 64 hexadecimal digits. 0: there is none, 1: it is filled, -EINVAL. */
 int ft_settings_seal(const json_t *seal, struct ft_snapshot_seal *to, struct ft_error *err);
 
+/* "origin" of a message, 32 hexadecimal digits; what is none is zeros. */
+void ft_settings_origin(const json_t *message, uint8_t origin[16]);
+
 int ft_settings_read(struct ft_settings *settings, const json_t *message, struct ft_error *err);
 
 #endif

@@ -273,19 +273,31 @@ static int check_header(const struct ft_snapshot_header *h, struct ft_error *err
 	return 0;
 }
 
+/* State, RAM, disk; each in the order of what it is: so nothing is there twice. */
+static int check_place(const struct ft_snapshot *s, const struct ft_snapshot_entry *e, const struct ft_snapshot_entry *before,
+		       struct ft_error *err)
+{
+	bool first = !before || before->kind != e->kind;
+	if (e->kind < FT_SNAPSHOT_STATE || e->kind > FT_SNAPSHOT_DISK || (before && before->kind > e->kind))
+		return bad(err, "entry.kind", e->kind);
+	if (e->kind == FT_SNAPSHOT_STATE && (e->at || !first))
+		return bad(err, "entry.at", e->at);
+	if (e->kind == FT_SNAPSHOT_RAM && (e->at % FT_SNAPSHOT_CHUNK || e->at >= s->header.memory || (!first && e->at <= before->at)))
+		return bad(err, "entry.at", e->at);
+	if (e->kind == FT_SNAPSHOT_DISK && e->at != (first ? 0 : before->at + 1))
+		return bad(err, "entry.at", e->at);
+	return 0;
+}
+
 static int check_entry(const struct ft_snapshot *s, const struct ft_snapshot_entry *e, uint64_t end, uint64_t *offset,
 		       struct ft_error *err)
 {
-	if (e->kind < FT_SNAPSHOT_STATE || e->kind > FT_SNAPSHOT_DISK)
-		return bad(err, "entry.kind", e->kind);
 	if (!e->length || e->length > FT_SNAPSHOT_CONTENT_MAX)
 		return bad(err, "entry.length", e->length);
 	if (e->offset != *offset || !e->stored || e->stored > end - *offset)
 		return bad(err, "entry.offset", e->offset);
 	if (e->reserved || (s->header.encrypted && !zeros(e->tag + 16, 16)))
 		return bad(err, "entry.reserved", e->reserved);
-	if (e->kind == FT_SNAPSHOT_RAM && (e->at % FT_SNAPSHOT_CHUNK || e->at >= s->header.memory))
-		return bad(err, "entry.at", e->at);
 	*offset += e->stored;
 	return 0;
 }
@@ -329,8 +341,11 @@ static int read_index(struct ft_snapshot *s, struct ft_error *err)
 	file_mac(s->mac, &s->header, s->entries, s->count, s->key);
 	error = check_mac(&f, s->mac, err);
 	uint64_t offset = sizeof(s->header);
-	for (uint64_t i = 0; i < s->count && !error; i++)
-		error = check_entry(s, &s->entries[i], f.index, &offset, err);
+	for (uint64_t i = 0; i < s->count && !error; i++) {
+		error = check_place(s, &s->entries[i], i ? &s->entries[i - 1] : NULL, err);
+		if (!error)
+			error = check_entry(s, &s->entries[i], f.index, &offset, err);
+	}
 	if (error)
 		return error;
 	return offset == f.index ? 0 : bad(err, "footer.index", f.index);

@@ -1101,7 +1101,17 @@ def snapshots_are_whole_or_not_there():
         g.up_as("web", pid)
         last = g.ops("vmm", "config")[-1]
         require(last["fds"] == 5 and last["message"]["config"]["snapshot"] == {"attach": False}, "%s" % last)
+        require(g.status()["guests"]["web"].get("isolated") is True, "it says so: %s" % g.status()["guests"])
+        links, told = len(g.ops("vmm", "link")), [x["message"] for x in g.ops("dataplane", "guest-isolated")]
+        require(told == [{"op": "guest-isolated", "guest": "web"}], "the dataplane is told: %s" % told)
+        # A new dataplane learns it, too, and gets no link to it.
+        g.kill("dataplane")
+        until(lambda: len(g.ops("dataplane", "guest-isolated")) == 2, "the new one is told")
+        require(len(g.ops("vmm", "link")) == links, "an isolated guest gets no link")
         require(g.cli("snapshot", "attach", "web")[0] == 0 and until(lambda: g.ops("vmm", "attach"), "it is told"), "attached")
+        until(lambda: len(g.ops("vmm", "link")) == links + 1, "and linked")
+        require("isolated" not in g.status()["guests"]["web"], "%s" % g.status()["guests"])
+        require(g.cli("snapshot", "attach", "web")[0] == 0 and len(g.ops("vmm", "link")) == links + 1, "once")
         g.kill("vmm")
         last = g.ops("vmm", "config")[-1]
         require(last["fds"] == 4 and "snapshot" not in last["message"]["config"], "once")
@@ -1204,8 +1214,67 @@ def snapshots_are_encrypted_with_a_key_of_their_own():
             require(code == 77 and "has no key" in err and g.pid("vmm") == pid, "%s: %d %s" % (action, code, err))
 
 
+def a_guest_starts_from_its_snapshot_where_that_fits():
+    with Gateway(vmm="settles") as g:
+        g.config["guests"]["web"].update(start="snapshot")
+        g.start()
+        g.up()
+
+        def again(number=None):
+            pid = g.pid("vmm")
+            if number is None:
+                g.cli("guest", "restart", "web")
+            else:
+                os.kill(pid, number)
+            g.up_as("web", pid)
+            last = g.ops("vmm", "config")[-1]
+            return last["message"]["config"].get("snapshot"), last["fds"]
+
+        cold = lambda: events(g, "cold-start")
+        saves = lambda: len(g.ops("vmm", "snapshot"))
+        require(len(cold()) == 1 and "web-start cannot be opened" in cold()[0], "there is none: %s" % cold())
+        until(lambda: saves() == 1 and events(g, "snapshot-failed"), "it is saved when it has settled; the vmm cannot")
+        origin = g.ops("vmm", "snapshot")[-1]["message"]["origin"]
+        require(len(origin) == 32 and origin != "0" * 32, origin)
+
+        def prepare(**kw):
+            with open(g.path("foretaste-vmm.snapshot.bin"), "wb") as f:
+                f.write(snapshot_of("web", **kw))
+
+        prepare(origin=bytes.fromhex(origin))
+        require(again() == (None, 4), "there is still none")
+        until(lambda: saves() == 2 and events(g, "snapshot"), "it is saved")
+        # From there on it is warm, and nothing is saved.
+        require(again() == ({"attach": True}, 5) and "web starts from snapshot web-start" in events(g, "guest-restored")[-1], "warm")
+        require("goes on from its snapshot" in events(g, "guest-up")[-1], "%s" % events(g, "guest-up"))
+        require(again() == ({"attach": True}, 5) and saves() == 2 and len(cold()) == 2, "and again")
+        # One that ends soon after it was started from there boots, and so does one that reboots; each is saved anew.
+        require(again(signal.SIGKILL) == (None, 4) and "ended at once" in cold()[-1], "%s" % cold())
+        until(lambda: saves() == 3 and len(events(g, "snapshot")) == 2, "it is saved")
+        require(again() == ({"attach": True}, 5), "warm")
+        require(again(signal.SIGUSR2) == (None, 4) and "wanted to reboot" in cold()[-1], "%s" % cold())
+        until(lambda: saves() == 4 and len(events(g, "snapshot")) == 3, "it is saved")
+        # Another image: the time of the kernel's file.
+        os.utime(g.path("vmlinuz"), (1, 1))
+        require(again() == (None, 4) and "another image" in cold()[-1], "%s" % cold())
+        until(lambda: saves() == 5 and len(events(g, "snapshot")) == 4, "it is saved")
+        prepare(origin=bytes.fromhex(g.ops("vmm", "snapshot")[-1]["message"]["origin"]))
+        require(again() == (None, 4), "the one that was saved has the old origin")
+        until(lambda: saves() == 6 and len(events(g, "snapshot")) == 5, "it is saved")
+        # One that the vmm refuses, when the whole gateway starts: it boots, and the gateway is up.
+        g.mode("vmm", "boots-only")
+        g.stop()
+        g.start()
+        g.up()
+        require(cold()[-1].endswith("another\\x1b processor") or "another" in cold()[-1], "%s" % cold())
+        require(g.ops("vmm", "config")[-1]["fds"] == 4 and g.ops("vmm", "config")[-2]["fds"] == 5, "it was tried once")
+        # An operator's snapshot counts once.
+        g.mode("vmm", "")
+        require(g.cli("snapshot", "restore", "web", "web-start", "--attach")[0] == 0, "restored")
+
+
 TESTS = [
-    snapshots_are_whole_or_not_there, snapshots_are_encrypted_with_a_key_of_their_own,
+    a_guest_starts_from_its_snapshot_where_that_fits, snapshots_are_whole_or_not_there, snapshots_are_encrypted_with_a_key_of_their_own,
     each_child_gets_what_it_needs_and_nothing_else, a_dead_vmm_is_replaced_and_declared,
     a_dead_dataplane_is_replaced_and_linked, records_wait_for_a_new_ledger, a_start_that_fails_says_why_and_leaves_nothing,
     a_killed_supervisor_leaves_nothing_and_its_socket_is_taken_over, what_is_in_use_is_said,
