@@ -215,8 +215,8 @@ int ft_journal_start(struct ft_supervisor *s, struct ft_child *vmm, json_t *part
 		return error;
 	}
 	json_object_set_new(part, "journal",
-			    json_pack("{s:I, s:I, s:b}", "run", (json_int_t)vmm->journal_run, "number", (json_int_t)1, "hold",
-				      !strcmp(ft_config_text(s->config, "journal.on_failure"), "hold")));
+			    json_pack("{s:I, s:I, s:O, s:b}", "run", (json_int_t)vmm->journal_run, "number", (json_int_t)1, "check_every",
+				      ft_config_get(s->config, "journal.check_every"), "hold", !strcmp(ft_config_text(s->config, "journal.on_failure"), "hold")));
 	return 0;
 }
 

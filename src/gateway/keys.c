@@ -281,6 +281,9 @@ const struct ft_key ft_keys[] = {
      "its translated code."},
     {"journal.quota", FT_KEY_SIZE, "64 MiB..16 TiB", "1 GiB", NULL, "Most space of one guest's journal. The oldest parts go first."},
     {"journal.keep", FT_KEY_DURATION, "1 min..8760 h", "24 h", NULL, "What is older goes, too, as soon as a newer checkpoint is there."},
+    {"journal.check_every", FT_KEY_WHOLE, "1000000..1000000000000", "20000000", NULL,
+     "Instructions between two hashes of the guest's registers and devices, which a replay compares (12 bytes each); every hundredth "
+     "also of the memory and the disk blocks written since the last such one."},
     {"journal.on_failure", FT_KEY_CHOICE, "continue|hold", "continue", NULL,
      "What a guest does when its journal cannot be written any more (disk full) and 16 MiB wait. continue: it goes on, the feed tells of "
      "the gap, and the journal begins anew with a checkpoint. hold: it stands still until there is room, and does not start "

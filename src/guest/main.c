@@ -110,6 +110,7 @@ static int open_journal(struct ft_live *live, const struct ft_settings *settings
 					    .uid = settings->uid,
 					    .gid = settings->gid,
 					    .hold = settings->journal_holds,
+					    .check_every = settings->journal_check_every,
 					    .header = {.run = settings->journal_run,
 						       .memory = m->memory,
 						       .mtu = m->mtu,

@@ -71,7 +71,6 @@ int ft_recorder_open(struct ft_recorder *r, const struct ft_recorder_config *con
 	int pair[2] = {-1, -1};
 	*r = (struct ft_recorder){.hold = config->hold,
 				  .check_every = config->check_every ? config->check_every : FT_RECORDER_CHECK_EVERY,
-				  .written_every = config->written_every ? config->written_every : FT_RECORDER_WRITTEN_EVERY,
 				  .orders = -1,
 				  .wake = -1};
 	int error = ft_journal_ring_open(&r->ring, config->ring, true, err);
@@ -163,7 +162,7 @@ static void check(struct ft_recorder *r, bool written)
 	r->next_check = r->m->icount + r->check_every;
 	if (!written)
 		return;
-	r->next_written = r->m->icount + r->written_every;
+	r->next_written = r->m->icount + FT_RECORDER_WRITTEN * r->check_every;
 	ft_memory_mark(&r->m->ram);
 	r->m->engine_ops->observe(r->m->engine);
 }
@@ -197,7 +196,7 @@ int ft_recorder_checkpoint(struct ft_recorder *r, struct ft_machine *m, uint32_t
 	ft_memory_mark(&m->ram);
 	m->engine_ops->observe(m->engine);
 	r->next_check = m->icount + r->check_every;
-	r->next_written = m->icount + r->written_every;
+	r->next_written = m->icount + FT_RECORDER_WRITTEN * r->check_every;
 	m->journal = journal;
 	m->journal_context = r;
 	return 0;

@@ -14,7 +14,7 @@
 #include "vmm/machine.h"
 
 #define FT_RECORDER_CHECK_EVERY   20000000u   /* instructions: 12 bytes and a microsecond each */
-#define FT_RECORDER_WRITTEN_EVERY 2000000000u /* RAM and disk: a millisecond or two */
+#define FT_RECORDER_WRITTEN	  100u /* so many checks after each other, one with RAM and disk: a millisecond or two */
 
 struct ft_recorder {
 	struct ft_journal_ring ring; /* page NULL: there is no journal */
@@ -24,7 +24,7 @@ struct ft_recorder {
 	bool recording; /* a checkpoint has been put, and nothing was lost since */
 	bool lost;      /* to be told */
 	bool inside, ran, halted; /* since the last record that is no input inside a run */
-	uint64_t check_every, written_every, next_check, next_written;
+	uint64_t check_every, next_check, next_written;
 	uint64_t kicked; /* the scribe was woken for what is before this position */
 	uint64_t records, gaps;
 	pid_t scribe;
@@ -38,7 +38,7 @@ struct ft_recorder_config {
 	uid_t uid;
 	gid_t gid;
 	bool hold;
-	uint64_t check_every, written_every; /* 0: as above */
+	uint64_t check_every; /* 0: as above */
 	struct ft_segment_header header; /* run, guest and what is known of the machine */
 };
 

@@ -132,7 +132,8 @@ static int read_journal(struct ft_settings *s, const json_t *journal, struct ft_
 	s->journal_holds = json_is_true(json_object_get(journal, "hold"));
 	if (!s->journal)
 		return 0;
-	if (number_of(journal, "run", 1, UINT32_MAX, &run, err) || number_of(journal, "number", 1, UINT32_MAX, &number, err))
+	if (number_of(journal, "run", 1, UINT32_MAX, &run, err) || number_of(journal, "number", 1, UINT32_MAX, &number, err) ||
+	    number_of(journal, "check_every", 1000, UINT64_MAX / 1000, &s->journal_check_every, err))
 		return err->code;
 	if (!run || !number)
 		return ft_error_set(err, -EINVAL, "configuration: \"journal\" lacks its run or number");

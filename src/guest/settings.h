@@ -31,6 +31,7 @@ struct ft_settings {
 	struct ft_snapshot_seal seal;
 	bool journal, journal_holds;
 	uint32_t journal_run, journal_number; /* of its first checkpoint */
+	uint64_t journal_check_every; /* instructions; 0: as guest/recorder.h says */
 	unsigned clones;
 	struct ft_outside_config outside;
 	struct ft_machine_config machine; /* without what comes from descriptors */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "vmm/dev/devices.h"
+#include "vmm/dev/generation.h"
 
 /* ---- What is around the machine ------------------------------------------------------------------------------------ */
 
@@ -230,13 +231,17 @@ static enum ft_replay_end apply(struct ft_replay *r, const struct ft_record *rec
 	}
 }
 
+#define BEYOND_MAX 1000000000ull /* instructions */
+
 /* Behind the last record: as far as the recorded machine is known to have come, which took no input. */
 static enum ft_replay_end run_on(struct ft_replay *r, const struct ft_replay_limits *limits)
 {
-	while (!r->over && r->m->icount < r->journal->progress) {
+	/* A recorded machine leaves something behind more often than that, whatever its ring says. */
+	uint64_t until = least(r->journal->progress, r->m->icount + BEYOND_MAX);
+	while (!r->over && r->m->icount < until) {
 		if (at_limit(r, limits))
 			return FT_REPLAY_LIMIT;
-		enum ft_stop stop = run(r, r->journal->progress, limits);
+		enum ft_stop stop = run(r, until, limits);
 		if (r->err->code)
 			return fail(r);
 		if (stop == FT_STOP_RESET)
@@ -327,6 +332,10 @@ enum ft_replay_end ft_replay_go_live(struct ft_replay *r, uint64_t seed, const s
 	err->code = 0;
 	crypto_generichash(alone.key, sizeof(alone.key), (const uint8_t *)&seed, sizeof(seed), NULL, 0);
 	m->clock.mode = FT_CLOCK_FREE;
+	/* Another machine from here on, which its guest is told. */
+	uint8_t id[FT_GENERATION_BYTES];
+	crypto_generichash(id, sizeof(id), alone.key, sizeof(alone.key), NULL, 0);
+	ft_machine_input(m, FT_INPUT_GENERATION, 0, id, sizeof(id));
 	m->backend = (struct ft_backend){.context = &alone, .net_tx = alone_net, .console = alone_console, .entropy = alone_entropy};
 	for (bool going = true; going && !at_limit(r, limits);) {
 		struct ft_run_limits to = {.icount = least(limits->icount, m->icount + FT_RECORD_SLICE), .vtime_ns = limits->vtime_ns};
