@@ -58,6 +58,7 @@ static int feed(const struct arguments *a, struct ft_error *err);
 static int metrics(const struct arguments *a, struct ft_error *err);
 static int verify(const struct arguments *a, struct ft_error *err);
 static int prove(const struct arguments *a, struct ft_error *err);
+static int replay(const struct arguments *a, struct ft_error *err);
 static int completion(const struct arguments *a, struct ft_error *err);
 
 static const struct {
@@ -72,6 +73,7 @@ static const struct {
     {"guest", "start|stop|restart|console NAME", "one guest; console shows its log and goes on", 2, 2, guest},
     {"snapshot", "save GUEST [NAME]|restore GUEST NAME|list|verify NAME|delete NAME|attach GUEST", "guests as they were, in files", 1, 3,
      snapshot},
+    {"replay", "GUEST|DIR...", "a recorded guest's run again (see foretaste replay --help)", 0, INT_MAX, replay},
     {"holds", "", "input that is held right now", 0, 0, holds},
     {"verdicts", "", "the last verdicts", 0, 0, verdicts},
     {"show", "ID", "the whole story of one hold", 1, 1, show},
@@ -251,6 +253,43 @@ static int ask(const struct arguments *a, json_t *request, json_t **result, stru
 		return ft_client_ask(path, request, result, err);
 	json_decref(request);
 	return code;
+}
+
+#define REPLAY_WORDS 32
+
+/* Becomes foretaste-replay, which has options of its own. Of a guest's name the gateway makes a directory and a disk; what has a
+ * slash in it is a directory itself. */
+static int replay(const struct arguments *a, struct ft_error *err)
+{
+	char own[PATH_MAX], path[PATH_MAX];
+	json_t *files = NULL;
+	own_directory(own);
+	if (!beside(path, own, "foretaste-replay") && !beside(path, own, "../replay/foretaste-replay") &&
+	    !beside(path, own, "../libexec/foretaste/foretaste-replay")) {
+		ft_error_set(err, -ENOENT, "there is no foretaste-replay beside %s", own);
+		return EX_UNAVAILABLE;
+	}
+	const char *command[5 + REPLAY_WORDS] = {path};
+	size_t count = 1;
+	int from = 0;
+	if (a->rest_count && a->rest[0][0] != '-' && !strchr(a->rest[0], '/')) {
+		int code = ask(a, json_pack("{s:s, s:s}", "what", "journal-files", "guest", a->rest[0]), &files, err);
+		if (code)
+			return code;
+		command[count++] = json_string_value(json_object_get(files, "directory"));
+		command[count++] = "--disk";
+		command[count++] = json_string_value(json_object_get(files, "disk"));
+		if (!command[count - 1])
+			count -= 2;
+		from = 1;
+	}
+	for (int i = from; i < a->rest_count && i < from + REPLAY_WORDS; i++)
+		command[count++] = a->rest[i];
+	command[count] = NULL;
+	execv(path, (char **)command);
+	ft_error_set(err, -errno, "cannot execute %s: %s", path, strerror(errno));
+	json_decref(files);
+	return EX_OSERR;
 }
 
 /* Asks, and prints the answer as JSON or by print. */
@@ -705,6 +744,19 @@ int main(int argc, char **argv)
 		fprintf(stderr, "foretaste: %s\n", err.text);
 		return failed;
 	}
+	/* So is what follows here, but for where the gateway is, which may stand in front. */
+	int at = 1;
+	for (; at + 2 < argc && (!strcmp(argv[at], "--control") || !strcmp(argv[at], "--config") || !strcmp(argv[at], "-c")); at += 2)
+		*(!strcmp(argv[at], "--control") ? &a.control : &a.config) = argv[at + 1];
+	if (argc > at && !strcmp(argv[at], "replay")) {
+		struct ft_error err = {0};
+		a.rest = argv + at + 1;
+		a.rest_count = argc - at - 1;
+		int failed = replay(&a, &err);
+		fprintf(stderr, "foretaste: %s\n", err.text);
+		return failed;
+	}
+	a.control = a.config = NULL;
 	int code = parse(argc, argv, &a);
 	if (code >= 0)
 		return code;

@@ -60,6 +60,12 @@ struct ft_child {
 	char saved_error[512]; /* ... "": it is saved */
 	char saved_mac[65];
 	uint64_t saved_bytes, saved_took_ns, saved_pause_ns;
+	uint32_t journal_run;     /* of its journal; 0: it has none */
+	uint32_t journal_number;  /* of the last checkpoint that was asked for */
+	uint32_t journal_pending; /* the same, while it is being saved; else 0 */
+	uint32_t journal_saved;   /* the last one that is there */
+	uint64_t journal_due;     /* when the next one is */
+	unsigned journal_gaps;    /* since the gateway started */
 	char restore[65];      /* the snapshot to start from next, "": it boots */
 	bool restore_attach;
 	bool isolated; /* restored, and no link between it and the dataplane is made until it is attached */

@@ -92,6 +92,9 @@ const struct ft_key ft_keys[] = {
      "The pause before it is started again, when it did not run for 30 s: it doubles with each time."},
     {"guests.*.backoff.first", FT_KEY_DURATION, "1 ms..10 min", "200 ms", NULL, "The shortest."},
     {"guests.*.backoff.most", FT_KEY_DURATION, "1 ms..24 h", "10 s", NULL, "The longest."},
+    {"guests.*.journal", FT_KEY_CHOICE, "off|on", "off", NULL,
+     "on: everything that the guest is given is recorded, so that its run can be replayed exactly (`foretaste replay`, see journal). "
+     "Changes with the guest's next start."},
     {"guests.*.console", FT_KEY_STATE, NULL, "console-*.log", NULL,
      "Log of its serial console, below state; * stands for the guest's name."},
 
@@ -280,6 +283,22 @@ const struct ft_key ft_keys[] = {
     {"metrics.listen", FT_KEY_TEXT, NULL, NONE, NULL,
      "A loopback address and port such as 127.0.0.1:9469, the absolute path of a unix socket (its group is that of the "
      "gateway, and may use it), or none. Changes with a restart only."},
+
+    {"journal", FT_KEY_MAP, NULL, NULL, NULL,
+     "Journals of guests with journal: on, in journal/GUEST below state: checkpoints, and every input between them. They hold what "
+     "the guest's memory and its network hold."},
+    {"journal.checkpoint_every", FT_KEY_DURATION, "10 s..24 h", "10 min", NULL,
+     "A replay begins at a checkpoint: the shorter, the sooner it is where it is to go. Each costs the guest a pause of a clone, and "
+     "its translated code."},
+    {"journal.quota", FT_KEY_SIZE, "64 MiB..16 TiB", "1 GiB", NULL, "Most space of one guest's journal. The oldest parts go first."},
+    {"journal.keep", FT_KEY_DURATION, "1 min..8760 h", "24 h", NULL, "What is older goes, too, as soon as a newer checkpoint is there."},
+    {"journal.check_every", FT_KEY_WHOLE, "1000000..1000000000000", "20000000", NULL,
+     "Instructions between two hashes of the guest's registers and devices, which a replay compares (12 bytes each); every hundredth "
+     "also of the memory and the disk blocks written since the last such one."},
+    {"journal.on_failure", FT_KEY_CHOICE, "continue|hold", "continue", NULL,
+     "What a guest does when its journal cannot be written any more (disk full) and 16 MiB wait. continue: it goes on, the feed tells of "
+     "the gap, and the journal begins anew with a checkpoint. hold: it stands still until there is room, and does not start "
+     "without a journal."},
 
     {"snapshots", FT_KEY_MAP, NULL, NULL, NULL, "Guests as they were, in files (`foretaste snapshot`)."},
     {"snapshots.directory", FT_KEY_STATE, NULL, "snapshots", NULL, "Where they are, below state."},

@@ -14,6 +14,7 @@
 #include "base/link.h"
 #include "gateway/files.h"
 #include "gateway/hearing.h"
+#include "gateway/journal.h"
 #include "gateway/operate.h"
 #include "gateway/share.h"
 #include "gateway/snapshot.h"
@@ -74,6 +75,15 @@ static int add_snapshot(struct ft_supervisor *s, struct ft_child *child, json_t 
 	return fd < -1 ? fd : 0;
 }
 
+/* Of a guest that is recorded. One that must be and cannot does not start. */
+static int add_journal(struct ft_supervisor *s, struct ft_child *child, json_t *part, int *fds, int *count, struct ft_error *err)
+{
+	int error = ft_journal_start(s, child, part, fds + *count, err);
+	if (!error)
+		*count += FT_JOURNAL_FILES;
+	return error < 0 && !strcmp(ft_config_text(s->config, "journal.on_failure"), "hold") ? error : 0;
+}
+
 static int send_config(struct ft_supervisor *s, struct ft_child *child, struct ft_error *err)
 {
 	int fds[FT_CHANNEL_FDS], count = 0, error = 0;
@@ -105,6 +115,7 @@ static int send_config(struct ft_supervisor *s, struct ft_child *child, struct f
 		if (!error)
 			ft_warm_note_origin(s, child, fds);
 		error = error ? error : add_snapshot(s, child, part, fds, &count, err);
+		error = error ? error : add_journal(s, child, part, fds, &count, err);
 		break;
 	case FT_CHILD_METRICS:
 		part = json_object();
@@ -380,6 +391,7 @@ void ft_life_died(struct ft_supervisor *s, struct ft_child *child, int status)
 	ft_child_close(child);
 	ft_query_forget(&s->queries, child);
 	ft_snapshot_ended(s, child);
+	ft_journal_ended(s, child);
 	bool was_ready = child->state == FT_CHILD_READY, was_told = child->state == FT_CHILD_STOPPING;
 	child->state = FT_CHILD_DOWN;
 	child->deadline = child->retry_at = UINT64_MAX;

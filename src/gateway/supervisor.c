@@ -27,6 +27,7 @@
 #include "gateway/operate.h"
 #include "gateway/reload.h"
 #include "gateway/share.h"
+#include "gateway/journal.h"
 #include "gateway/snapshot.h"
 #include "gateway/suppress.h"
 
@@ -241,6 +242,9 @@ static uint64_t serve_timers(struct ft_supervisor *s)
 		if (child->retry_at < next && s->phase != FT_PHASE_STOPPING)
 			next = child->retry_at;
 	}
+	uint64_t journals = ft_journal_serve(s, now);
+	if (journals < next)
+		next = journals;
 	uint64_t canaries = serve_canaries(s, now);
 	if (canaries < next)
 		next = canaries;

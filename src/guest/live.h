@@ -9,6 +9,7 @@
 #include "clone/mend.h"
 #include "clone/slots.h"
 #include "guest/console.h"
+#include "guest/recorder.h"
 #include "guest/saver.h"
 
 /* Why the loop ended: foretaste-vmm's exit status. 64 and above are sysexits of failures. */
@@ -32,6 +33,9 @@ struct ft_live {
 	int disk;      /* what the machine reads its disk from, -1: none */
 	struct ft_snapshot_load load; /* of a restored guest: RAM that is not here yet; load.m NULL: all is */
 	struct ft_saver saver;
+	struct ft_recorder recorder;
+	int segment, checkpoint; /* files for the first checkpoint of a journal */
+	uint32_t checkpoint_number; /* that is being saved, or is to be saved before the guest runs; 0: none */
 
 	struct ft_console console;
 	struct ft_link link;

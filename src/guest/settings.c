@@ -131,6 +131,23 @@ int ft_settings_seal(const json_t *seal, struct ft_snapshot_seal *to, struct ft_
 	return 1;
 }
 
+static int read_journal(struct ft_settings *s, const json_t *journal, struct ft_error *err)
+{
+	uint64_t run = 0, number = 0;
+	s->journal = json_is_object(journal);
+	s->journal_holds = json_is_true(json_object_get(journal, "hold"));
+	if (!s->journal)
+		return 0;
+	if (number_of(journal, "run", 1, UINT32_MAX, &run, err) || number_of(journal, "number", 1, UINT32_MAX, &number, err) ||
+	    number_of(journal, "check_every", 1000, UINT64_MAX / 1000, &s->journal_check_every, err))
+		return err->code;
+	if (!run || !number)
+		return ft_error_set(err, -EINVAL, "configuration: \"journal\" lacks its run or number");
+	s->journal_run = (uint32_t)run;
+	s->journal_number = (uint32_t)number;
+	return 0;
+}
+
 int ft_settings_read(struct ft_settings *s, const json_t *message, struct ft_error *err)
 {
 	memset(s, 0, sizeof(*s));
@@ -157,6 +174,8 @@ int ft_settings_read(struct ft_settings *s, const json_t *message, struct ft_err
 	s->clones = (unsigned)clones;
 	s->has_initrd = json_is_true(json_object_get(config, "has_initrd"));
 	s->has_disk = json_is_true(json_object_get(config, "has_disk"));
+	if (read_journal(s, json_object_get(config, "journal"), err))
+		return err->code;
 	const json_t *snapshot = json_object_get(config, "snapshot");
 	s->restores = json_is_object(snapshot);
 	s->attached = !s->restores || json_is_true(json_object_get(snapshot, "attach"));

@@ -291,6 +291,39 @@ uint64_t ft_machine_hash(struct ft_machine *m);
  * were marked, as clones of one seed. Costs what was written, not what there is. */
 uint64_t ft_machine_hash_written(struct ft_machine *m);
 
+/* Hashes of the machine's parts one by one, to name the one that differs. LIGHT: without RAM and disk, which cost a microsecond
+ * or so; RAM and disk: what was written since the mark. */
+#define FT_COMPONENTS(X)                                                                                             \
+	X(CPU, "cpu")                                                                                                \
+	X(CLOCK, "clock")                                                                                            \
+	X(LAPIC, "lapic")                                                                                            \
+	X(IOAPIC, "ioapic")                                                                                          \
+	X(PIC, "pic")                                                                                                \
+	X(PIT, "pit")                                                                                                \
+	X(RTC, "rtc")                                                                                                \
+	X(UART, "uart")                                                                                              \
+	X(I8042, "keyboard")                                                                                         \
+	X(POWER, "power")                                                                                            \
+	X(PCI, "pci")                                                                                                \
+	X(NET, "net")                                                                                                \
+	X(RNG, "rng")                                                                                                \
+	X(BLK, "blk")                                                                                                \
+	X(TIMERS, "timers")                                                                                          \
+	X(RAM, "ram")                                                                                                \
+	X(DISK, "disk")
+
+enum ft_component {
+#define X(name, text) FT_COMPONENT_##name,
+	FT_COMPONENTS(X)
+#undef X
+	FT_COMPONENT_COUNT,
+	FT_COMPONENT_LIGHT = FT_COMPONENT_RAM
+};
+
+/* written: RAM and disk, too. */
+void ft_machine_components(struct ft_machine *m, bool written, uint64_t hash[FT_COMPONENT_COUNT]);
+const char *ft_component_name(unsigned component);
+
 /* Bytes of memory that hold what the guest has written to its disk: they grow with what it writes, at most to the disk's size. */
 uint64_t ft_machine_disk_written(const struct ft_machine *m);
 
