@@ -106,7 +106,7 @@ int ft_snapshot_save(struct ft_machine *m, const struct ft_snapshot_about *about
 					    .created_ns = about->created_ns,
 					    .icount = m->icount,
 					    .vtime_ns = ft_machine_vtime(m)};
-	strncpy(header.guest, about->guest, sizeof(header.guest) - 1);
+	memcpy(header.guest, about->guest, strnlen(about->guest, sizeof(header.guest) - 1));
 	memcpy(header.origin, about->origin, sizeof(header.origin));
 	int error = d->has_disk ? ft_disk_sample(&d->blk.disk, &header.disk_sample) : 0;
 	if (error)
