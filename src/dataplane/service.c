@@ -248,7 +248,7 @@ int ft_budgets_load(const json_t *clone, struct ft_budgets *to, struct ft_error 
 	if (!error)
 		error = integer(clone, "source", 3, 1024, &source, err);
 	if (!error)
-		error = integer(clone, "group", 64, FT_TRIAL_FLOWS, &group, err);
+		error = integer(clone, "group", FT_TRIAL_FLOWS, FT_TRIAL_FLOWS, &group, err);
 	if (!error)
 		error = integer(clone, "parallel", 2, 1024, &parallel, err);
 	if (error) {
