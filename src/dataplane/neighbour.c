@@ -41,6 +41,9 @@ static bool read_discovery(const struct ft_frame *frame, struct ft_neighbour *n)
 		return false;
 	n->answer = message[0] == ADVERTISEMENT;
 	n->about = ft_address_v6(message + 8);
+	/* What is no host's address, and what is the name of an IPv4 address here (base/address.h). */
+	if (n->about.bytes[0] == 0xff || ft_address_is_v4(&n->about))
+		return false;
 	n->from = frame->source;
 	n->to = frame->destination.bytes[0] == 0xff ? unspecified : frame->destination;
 	return true;

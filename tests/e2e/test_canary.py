@@ -118,7 +118,7 @@ def over_ipv6_as_well():
 
 def the_wrong_address_does_not_pass():
     """What answers over IPv4 alone is not what was configured."""
-    with Tested(guest={"address6": "fd00:2::16", "canary6": RESERVED6}) as stand:
+    with Tested(guest={"address6": "fd00:2::16", "canary6": RESERVED6}, clone={"wall": "5 s"}) as stand:
         stand.wait_for_guest()
         until(lambda: any("over IPv6: the guest does not answer it" in p for p in stand.ready()[1]), "it is noticed", PATIENCE)
 

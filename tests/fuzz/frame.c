@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 
 #include "dataplane/frame.h"
+#include "dataplane/neighbour.h"
 
 static void check_places(const struct ft_frame *f, size_t length)
 {
@@ -59,6 +60,23 @@ static void check_bare(const struct ft_frame *f, struct ft_frame_bare change)
 	free(to);
 }
 
+/* Said again in our own words it means the same. */
+static void check_neighbour(const struct ft_frame *f)
+{
+	static const uint8_t mac[6] = {2}, mac_to[6] = {4};
+	enum ft_reason why;
+	struct ft_frame made;
+	struct ft_neighbour said, again;
+	uint8_t to[FT_NEIGHBOUR_LENGTH];
+	if (!ft_neighbour_read(f, &said))
+		return;
+	size_t length = ft_neighbour_make(&said, mac, mac_to, to);
+	MUST(length <= sizeof(to) && !ft_frame_parse(&made, to, length, &why) && made.kind == f->kind);
+	MUST(ft_neighbour_read(&made, &again) && again.answer == said.answer && ft_address_same(&again.about, &said.about) &&
+	     ft_address_same(&again.from, &said.from));
+	MUST(!said.answer || ft_address_same(&again.to, &said.to));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct ft_frame frame;
@@ -78,6 +96,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (ft_frame_is_error(&frame, &quote))
 			MUST(!quote.ports || quote.protocol == IPPROTO_TCP || quote.protocol == IPPROTO_UDP);
 		ft_frame_is_too_big(&frame);
+		check_neighbour(&frame);
 		if (frame.transport && frame.protocol == IPPROTO_TCP)
 			check_bare(&frame, (struct ft_frame_bare){.sequence = frame.sequence + 77,
 								  .flags = FT_TCP_ACK,
