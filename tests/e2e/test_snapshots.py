@@ -84,7 +84,7 @@ def a_guest_goes_on_where_it_was_saved():
         require(s.dropped("drop.guest-down") == 0, "it is not down")
         s.cli("snapshot", "attach", "web")
         until(connects, "it answers when it is attached")
-        require(s.guest().get("isolated") is None, "%s" % s.guest())
+        require(not s.guest()["isolated"], "%s" % s.guest())
         # It is the guest that was saved: what was served before is known to it, and the connection is its own.
         require(s.get("/", connection=kept)[0] == 200, "the connection that was open when it was saved")
         after = s.requests()
