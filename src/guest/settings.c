@@ -128,6 +128,8 @@ int ft_settings_seal(const json_t *seal, struct ft_snapshot_seal *to, struct ft_
 	if (bytes_of(json_string_value(json_object_get(seal, "salt")), to->salt, sizeof(to->salt)) ||
 	    bytes_of(json_string_value(json_object_get(seal, "key")), to->key, sizeof(to->key)))
 		return ft_error_set(err, -EINVAL, "configuration: \"seal\" is no salt and key");
+	json_t *key = json_object_get(seal, "key");
+	sodium_memzero((char *)(uintptr_t)json_string_value(key), json_string_length(key));
 	return 1;
 }
 

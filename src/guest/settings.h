@@ -38,7 +38,8 @@ struct ft_settings {
 };
 
 /* machine.cmdline points into settings, which must stay where it is. */
-/* "seal" of a message: salt and key, each 64 hexadecimal digits. 0: there is none, 1: it is filled, -EINVAL. */
+/* "seal" of a message: salt and key, each 64 hexadecimal digits. 0: there is none, 1: it is filled, and the key in the
+ * message overwritten, -EINVAL. */
 int ft_settings_seal(const json_t *seal, struct ft_snapshot_seal *to, struct ft_error *err);
 
 /* "origin" of a message, 32 hexadecimal digits; what is none is zeros. */

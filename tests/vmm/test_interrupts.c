@@ -11,6 +11,8 @@
 #include <cmocka.h>
 
 #include "pc.h"
+#include "vmm/boot.h"
+#include "vmm/dev/generation.h"
 
 #define LAPIC  0xfee00000ull
 #define IOAPIC 0xfec00000ull
@@ -104,6 +106,42 @@ static void ioapic_level_interrupt_comes_again_until_the_line_falls(void **state
 	ft_irq_set(pc.m, 18, false);
 	ft_irq_set(pc.m, 18, true);
 	assert_int_equal(ft_irq_acknowledge(pc.m), 0x42);
+	pc_close(&pc);
+}
+
+static unsigned journalled;
+
+static void note(void *context, uint64_t icount, enum ft_input_kind kind, uint64_t value, const void *data, size_t length)
+{
+	assert_int_equal(kind, FT_INPUT_GENERATION);
+	assert_int_equal(length, FT_GENERATION_BYTES);
+	journalled++;
+}
+
+/* Another generation ID is an input like any other: it lies where the tables say, and one edge tells of it. */
+static void a_generation_is_an_input(void **state)
+{
+	static const uint8_t ids[2][FT_GENERATION_BYTES + 1] = {"an ID of a guest", "another of these"};
+	uint8_t there[FT_GENERATION_BYTES];
+	struct pc pc;
+	pc_open(&pc, -1);
+	mask_pics(&pc);
+	pc.m->journal = note;
+	journalled = 0;
+	redirect(&pc, FT_GENERATION_GSI, 0x43);
+	uint64_t before = ft_machine_hash(pc.m);
+	assert_int_equal(ft_machine_input(pc.m, FT_INPUT_GENERATION, 0, ids[0], FT_GENERATION_BYTES - 1), -EINVAL);
+	assert_int_equal(ft_machine_input(pc.m, FT_INPUT_GENERATION, 0, ids[0], FT_GENERATION_BYTES + 1), -EINVAL);
+	assert_true(!journalled && !pc.m->interrupt && ft_machine_hash(pc.m) == before);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(ft_machine_input(pc.m, FT_INPUT_GENERATION, 0, ids[i], FT_GENERATION_BYTES), 0);
+		assert_int_equal(journalled, i + 1);
+		assert_true(ft_memory_read(&pc.m->ram, ft_gpa_make(FT_BOOT_GENERATION), there, sizeof(there)));
+		assert_memory_equal(there, ids[i], sizeof(there));
+		assert_int_equal(ft_irq_acknowledge(pc.m), 0x43);
+		pc_store(&pc, LAPIC + 0xb0, 4, 0);
+		assert_false(pc.m->interrupt); /* once */
+	}
 	pc_close(&pc);
 }
 
@@ -452,6 +490,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(pic_serves_by_priority_and_through_the_cascade),
 	    cmocka_unit_test(ioapic_level_interrupt_comes_again_until_the_line_falls),
+	    cmocka_unit_test(a_generation_is_an_input),
 	    cmocka_unit_test(lapic_orders_by_priority),
 	    cmocka_unit_test(lapic_timer_modes),
 	    cmocka_unit_test(pit_counts_and_interrupts),
