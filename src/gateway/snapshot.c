@@ -165,8 +165,8 @@ static int send_save(struct ft_supervisor *s, struct ft_child *vmm, int fd)
 
 int ft_snapshot_begin_saving(struct ft_supervisor *s, struct ft_child *vmm, const char *name, struct ft_error *err)
 {
-	if (vmm->state != FT_CHILD_READY || *vmm->saving)
-		return ft_error_set(err, -EBUSY, "%s", *vmm->saving ? "a snapshot of this guest is being saved already" : "this guest is not up");
+	if (vmm->state != FT_CHILD_READY || *vmm->saving || vmm->journal_pending)
+		return ft_error_set(err, -EBUSY, "%s", *vmm->saving || vmm->journal_pending ? "a snapshot of this guest is being saved already" : "this guest is not up");
 	int directory = open_directory(s, err), fd = directory < 0 ? directory : ft_snapshot_create(directory, name, err);
 	if (directory >= 0)
 		close(directory);

@@ -108,18 +108,18 @@ static void answer_status(struct ft_live *live, const json_t *message)
 
 /* ---- Snapshots ------------------------------------------------------------------------------------------------- */
 
-static void tell_saved(struct ft_live *live, const struct ft_saver_end *end)
+/* checkpoint: its number; 0: it was a snapshot. */
+static void tell_saved(struct ft_live *live, uint32_t checkpoint, const struct ft_saver_end *end)
 {
 	char mac[65];
-	const char *op = live->checkpoint_number ? "checkpoint" : "snapshot";
+	const char *op = checkpoint ? "checkpoint" : "snapshot";
 	sodium_bin2hex(mac, sizeof(mac), end->told.mac, sizeof(end->told.mac));
 	if (end->error)
-		say(live, json_pack("{s:s, s:I, s:s}", "op", op, "number", (json_int_t)live->checkpoint_number, "error", end->text));
+		say(live, json_pack("{s:s, s:I, s:s}", "op", op, "number", (json_int_t)checkpoint, "error", end->text));
 	else
-		say(live, json_pack("{s:s, s:I, s:I, s:I, s:s, s:I, s:I}", "op", op, "number", (json_int_t)live->checkpoint_number,
+		say(live, json_pack("{s:s, s:I, s:I, s:I, s:s, s:I, s:I}", "op", op, "number", (json_int_t)checkpoint,
 				    "bytes", (json_int_t)end->told.bytes, "chunks", (json_int_t)end->told.chunks, "mac", mac, "took_ns",
 				    (json_int_t)end->took_ns, "pause_ns", (json_int_t)end->pause_ns));
-	live->checkpoint_number = 0;
 }
 
 static void begin_saving(struct ft_live *live, const json_t *message, int file)
@@ -140,7 +140,7 @@ static void begin_saving(struct ft_live *live, const json_t *message, int file)
 		return;
 	end.error = err.code;
 	snprintf(end.text, sizeof(end.text), "%s", err.text);
-	tell_saved(live, &end);
+	tell_saved(live, 0, &end);
 }
 
 static uint64_t wall_ns(void)
@@ -168,6 +168,8 @@ static void begin_checkpoint(struct ft_live *live, uint32_t number, int file, in
 		close(segment);
 		return;
 	}
+	struct ft_snapshot_about about = {.created_ns = wall_ns()};
+	snprintf(about.guest, sizeof(about.guest), "%s", live->guest);
 	live->checkpoint_number = number;
 	if (ft_recorder_checkpoint(&live->recorder, live->m, number, segment, &err))
 		close(file);
@@ -177,7 +179,8 @@ static void begin_checkpoint(struct ft_live *live, uint32_t number, int file, in
 		return;
 	end.error = err.code;
 	snprintf(end.text, sizeof(end.text), "%s", err.text);
-	tell_saved(live, &end);
+	live->checkpoint_number = 0;
+	tell_saved(live, number, &end);
 }
 
 static void look_at_saver(struct ft_live *live)
@@ -185,7 +188,9 @@ static void look_at_saver(struct ft_live *live)
 	struct ft_saver_end end;
 	if (!ft_saver_work(&live->saver, &end))
 		return;
-	tell_saved(live, &end);
+	uint32_t number = live->checkpoint_number;
+	live->checkpoint_number = 0;
+	tell_saved(live, number, &end);
 	ft_mend_again(&live->mend);
 }
 

@@ -15,10 +15,10 @@ static int check_order(const struct ft_journal *j, struct ft_error *err)
 	const struct ft_segment_header *a = &j->segments[0].header;
 	for (unsigned i = 1; i < j->count; i++) {
 		const struct ft_segment_header *b = &j->segments[i].header;
-		if (b->run != a->run || b->number != a->number + i || b->memory != a->memory || b->has_disk != a->has_disk ||
+		if (b->run != a->run || b->number <= j->segments[i - 1].header.number || b->memory != a->memory || b->has_disk != a->has_disk ||
 		    memcmp(b->mac, a->mac, sizeof(a->mac)) || b->mtu != a->mtu || b->clock != a->clock || memcmp(b->guest, a->guest, sizeof(a->guest)))
 			return ft_error_set(err, -EBADMSG, "journal: segment %u of run %u does not go on where segment %u ends", b->number,
-					    b->run, a->number + i - 1);
+					    b->run, j->segments[i - 1].header.number);
 	}
 	return 0;
 }
@@ -190,15 +190,17 @@ static int read_ring(struct ft_journal *j, struct ft_error *err)
 const struct ft_record *ft_journal_peek(struct ft_journal *j, size_t n, struct ft_error *err)
 {
 	while (j->first + n >= j->end) {
-		int error = carry(j, err);
+		int error = j->failed.code;
 		if (!error)
-			error = read_chunk(j, err);
+			error = carry(j, &j->failed);
+		if (!error)
+			error = read_chunk(j, &j->failed);
 		if (error == -ENODATA)
-			error = read_ring(j, err);
+			error = read_ring(j, &j->failed);
 		if (error == -ENODATA)
 			return NULL;
 		if (error) {
-			err->code = error;
+			*err = j->failed;
 			return NULL;
 		}
 	}

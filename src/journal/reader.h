@@ -32,6 +32,7 @@ struct ft_journal {
 	uint8_t *control, *payload, *carried;
 	uint64_t position; /* in the ring, behind what the chunks have */
 	bool ring_read;
+	struct ft_error failed; /* there is nothing behind it */
 	/* What came out: */
 	uint64_t chunks, control_bytes, payload_bytes, stored_bytes;
 	uint64_t control_stored; /* what is not the inputs' own bytes, packed, chunk headers included */

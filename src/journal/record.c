@@ -127,7 +127,10 @@ static int take_value(const struct ft_record_state *s, struct ft_record_cursor *
 		if (error)
 			return error;
 		uint64_t step = value >> 1;
-		if (!(value & 1) && step > INT64_MAX / CLOCK_UNIT)
+		if (!(value & 1) && (step > INT64_MAX / CLOCK_UNIT || s->clock % CLOCK_UNIT))
+			return -EBADMSG;
+		/* One way to say it. */
+		if (value & 1 && s->clock % CLOCK_UNIT == 0 && step % CLOCK_UNIT == 0)
 			return -EBADMSG;
 		return add(s->clock, value & 1 ? step : step * CLOCK_UNIT, &r->value);
 	}

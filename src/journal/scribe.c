@@ -12,6 +12,7 @@
 #include "base/channel.h"
 
 #define EVERY_MS  1000
+#define QUIET_MS  10000 /* when all there is is the clock: each chunk is an entry of the ledger */
 #define MANY	  (FT_SEGMENT_CHUNK / 2)
 #define DRAIN_MAX 64 /* chunks at the end: more than a ring holds */
 
@@ -23,6 +24,8 @@ struct scribe {
 	uint8_t *window, *control, *payload;
 	uint32_t control_length, payload_length;
 	bool failing; /* the last chunk could not be written */
+	bool last;    /* what there is is written now */
+	uint64_t written_ms; /* when the last chunk was */
 };
 
 static uint64_t monotonic_ms(void)
@@ -118,8 +121,15 @@ static int write_chunk(struct scribe *c, bool *any, struct ft_error *err)
 	*any = n > 0;
 	if (n <= 0)
 		return (int)n;
-	if (segment && (!c->writer.bytes || c->s->header.number != number)) {
-		int fd = number && number <= UINT32_MAX ? take_segment(c, err) : ft_error_set(err, -EBADMSG, "a checkpoint without a number");
+	if (!segment && !c->last && !c->payload_length && c->control_length < MANY && monotonic_ms() - c->written_ms < QUIET_MS) {
+		*any = false;
+		return 0;
+	}
+	/* One that could not be written is tried again: its segment has begun. */
+	bool again = c->writer.bytes && number == c->s->header.number && !c->writer.sequence;
+	if (segment && !again) {
+		bool rises = number > c->s->header.number && number <= UINT32_MAX;
+		int fd = rises ? take_segment(c, err) : ft_error_set(err, -EBADMSG, "checkpoint %llu came after %u", (unsigned long long)number, c->s->header.number);
 		if (fd < 0)
 			return fd;
 		c->s->header.number = (uint32_t)number;
@@ -137,6 +147,7 @@ static int write_chunk(struct scribe *c, bool *any, struct ft_error *err)
 		return -EAGAIN;
 	}
 	c->failing = false;
+	c->written_ms = monotonic_ms();
 	c->state = state;
 	c->tail += (uint64_t)n;
 	ft_journal_ring_release(c->s->ring, c->tail);
@@ -162,6 +173,7 @@ static int run(struct scribe *c, struct ft_error *err)
 		if (fds[0].revents && read(c->s->wake, &value, sizeof(value)) < 0 && errno != EAGAIN)
 			return ft_error_set(err, -errno, "the scribe's eventfd is broken");
 		bool last = fds[1].revents & (POLLHUP | POLLERR) || ended(c->s->orders), any = true;
+		c->last = last;
 		/* Few records wait for their second; many go at once. */
 		for (unsigned i = 0; any && i < DRAIN_MAX; i++) {
 			int error = write_chunk(c, &any, err);

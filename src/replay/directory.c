@@ -6,18 +6,38 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "snapshot/file.h"
 
 /* Is name exactly what format makes of two numbers? */
-static bool is_checkpoint(const char *name, unsigned *run, unsigned *number)
+static bool is(const char *name, const char *format, unsigned *run, unsigned *number)
 {
 	char made[64];
-	if (sscanf(name, FT_JOURNAL_CHECKPOINT, run, number) != 2)
+	if (sscanf(name, "%u-%u", run, number) != 2)
 		return false;
-	snprintf(made, sizeof(made), FT_JOURNAL_CHECKPOINT, *run, *number);
+	snprintf(made, sizeof(made), format, *run, *number);
 	return !strcmp(made, name);
+}
+
+static int ascending(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+	return x < y ? -1 : x > y;
+}
+
+/* The segments of the run from the checkpoint's on. Numbers may be missing, of checkpoints that came to nothing; what a segment goes
+ * on from is checked when it is read. */
+static unsigned list_segments(const struct ft_replay_directory *d, DIR *list, uint32_t numbers[FT_JOURNAL_SEGMENTS])
+{
+	unsigned count = 0, run, number;
+	rewinddir(list);
+	for (struct dirent *e; count < FT_JOURNAL_SEGMENTS && (e = readdir(list));)
+		if (is(e->d_name, FT_JOURNAL_SEGMENT, &run, &number) && run == d->run && number >= d->checkpoint)
+			numbers[count++] = number;
+	qsort(numbers, count, sizeof(*numbers), ascending);
+	return count;
 }
 
 static int open_file(const struct ft_replay_directory *d, const char *name)
@@ -32,6 +52,12 @@ static bool consider(struct ft_replay_directory *d, const char *name, unsigned r
 	struct ft_snapshot_header header;
 	if ((place->run && run != place->run) || (place->checkpoint && number != place->checkpoint) || run < d->run ||
 	    (run == d->run && number < d->checkpoint))
+		return false;
+	/* One whose segment has nothing in it yet: the one before goes as far. */
+	char segment[64];
+	struct stat st;
+	snprintf(segment, sizeof(segment), FT_JOURNAL_SEGMENT, run, number);
+	if (fstatat(d->fd, segment, &st, AT_SYMLINK_NOFOLLOW) || st.st_size < (off_t)sizeof(struct ft_segment_header))
 		return false;
 	int fd = open_file(d, name);
 	bool good = fd >= 0 && !ft_snapshot_peek(fd, &header, NULL) && header.icount <= place->icount &&
@@ -62,8 +88,10 @@ int ft_replay_directory_open(struct ft_replay_directory *d, const char *path, co
 	}
 	bool any = false;
 	for (struct dirent *e; (e = readdir(list));)
-		if (is_checkpoint(e->d_name, &run, &number))
+		if (is(e->d_name, FT_JOURNAL_CHECKPOINT, &run, &number))
 			any |= consider(d, e->d_name, run, number, place);
+	uint32_t numbers[FT_JOURNAL_SEGMENTS];
+	unsigned count = any ? list_segments(d, list, numbers) : 0;
 	closedir(list);
 	if (!any) {
 		ft_replay_directory_close(d, -1, files);
@@ -71,22 +99,20 @@ int ft_replay_directory_open(struct ft_replay_directory *d, const char *path, co
 	}
 	snprintf(name, sizeof(name), FT_JOURNAL_CHECKPOINT, d->run, d->checkpoint);
 	*checkpoint = open_file(d, name);
-	for (number = d->checkpoint; files->count < FT_JOURNAL_SEGMENTS; number++) {
-		snprintf(name, sizeof(name), FT_JOURNAL_SEGMENT, d->run, number);
+	for (unsigned i = 0; i < count; i++) {
+		snprintf(name, sizeof(name), FT_JOURNAL_SEGMENT, d->run, numbers[i]);
 		int fd = open_file(d, name);
-		if (fd < 0)
-			break;
-		/* Made, and nothing came into it yet: what there is of it is in the ring. */
-		if (lseek(fd, 0, SEEK_END) < (off_t)sizeof(struct ft_segment_header) && files->count) {
+		/* Made, and nothing came into it: what there is of it is in the ring. */
+		if (fd >= 0 && lseek(fd, 0, SEEK_END) < (off_t)sizeof(struct ft_segment_header) && numbers[i] != d->checkpoint)
 			close(fd);
-			break;
-		}
-		files->segments[files->count++] = fd;
+		else if (fd >= 0)
+			files->segments[files->count++] = fd;
 	}
 	snprintf(name, sizeof(name), FT_JOURNAL_RING, d->run);
-	if (files->count < FT_JOURNAL_SEGMENTS)
+	/* The ring goes on where the last segment ends. */
+	if (count < FT_JOURNAL_SEGMENTS)
 		files->ring = open_file(d, name);
-	if (*checkpoint >= 0 && files->count)
+	if (*checkpoint >= 0 && files->count && numbers[0] == d->checkpoint)
 		return 0;
 	ft_replay_directory_close(d, *checkpoint, files);
 	*checkpoint = -1;

@@ -355,10 +355,10 @@ static void tampered(void **state)
 	static struct recording r;
 	begin(&r);
 	assert_true(peer_get(&r.stand, 41001, "/"));
-	for (int i = 0; i < 300 && r.stand.chunks < 4; i++)
+	for (int i = 0; i < 300 && r.stand.chunks < 2; i++)
 		stand_message(&r.stand, 100);
 	checkpoint(&r, 2);
-	for (int i = 0; i < 300 && r.stand.chunks < 8; i++)
+	for (int i = 0; i < 300 && r.stand.chunks < 4; i++)
 		stand_message(&r.stand, 100);
 	kill_it(&r);
 	const char *from1[] = {"--from", "1", NULL};
