@@ -154,9 +154,7 @@ static uint64_t wall_ns(void)
 static void begin_checkpoint(struct ft_live *live, uint32_t number, int file, int segment)
 {
 	struct ft_saver_end end = {0};
-	struct ft_snapshot_about about = {.created_ns = wall_ns()};
 	struct ft_error err = {0};
-	snprintf(about.guest, sizeof(about.guest), "%s", live->guest);
 	if (live->saver.pid)
 		ft_error_set(&err, -EBUSY, "a snapshot of this guest is being saved");
 	else if (!live->recorder.ring.page)
