@@ -134,6 +134,8 @@ static void fork_seed(struct ft_slots *slots, const struct ft_request *request)
 		refuse(slots, trial, FT_SEED_FAILED, strerror(error));
 		return;
 	}
+	struct ft_machine *m = slots->config.witness->m;
+	m->engine_ops->share(m->engine);
 	*slot = (struct ft_slot){.pid = pid, .control = pair[0], .trial = trial};
 	slots->running++;
 	slots->forked++;

@@ -28,6 +28,7 @@
 #define SETTLED_NS   2000000000u /* a guest has booted when for so long ... */
 #define SETTLED_BUSY 10u	 /* ... it was busy for less than a tenth of the time */
 #define FULL_MS            5 /* between two looks whether a full journal has room again */
+#define GATHER             16u /* pages that lie elsewhere since a seed was forked, brought back in one idle moment */
 #define MEND_NS            1000000u /* putting huge pages together again, in one idle moment */
 
 static uint64_t monotonic_ns(void)
@@ -431,6 +432,8 @@ static void idle(struct ft_live *live, uint64_t wake)
 		fill(live, UINT64_MAX);
 		return;
 	}
+	if (!live->slots->running && ft_memory_gather(&live->m->ram, GATHER))
+		return;
 	if (!live->slots->running && ft_mend_needed(&live->mend)) {
 		ft_mend_step(&live->mend, MEND_NS);
 		/* One step at a time: look for work in between. */

@@ -90,6 +90,10 @@ struct ft_engine_ops {
 	 * with its parent, so that it is not copied. Changes nothing but the time that takes. */
 	void (*part)(struct ft_engine *engine);
 
+	/* A fork of this process, which itself goes on, shares the guest's memory from here on (until ft_memory_gather). Changes
+	 * nothing but the time that writing to it takes. */
+	void (*share)(struct ft_engine *engine);
+
 	/* Everything that is the engine's and not the guest's is dropped (translations, TLB): must change nothing but what is
 	 * said at the top. */
 	void (*flush)(struct ft_engine *engine);

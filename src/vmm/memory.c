@@ -47,14 +47,18 @@ int ft_memory_create(struct ft_memory *memory, uint64_t size, struct ft_error *e
 
 /* ---- Forks ---------------------------------------------------------------------------------------------------------- */
 
-/* What a fork writes lies together, in huge pages of its own: this, the table `where`, page_flags and page_filled, then room
- * for a copy of each page. Only what is used becomes memory. */
+/* What is written after a fork lies together, in huge pages of its own: this, the table `where`, page_flags and page_filled,
+ * then room for a copy of each page. Only what is used becomes memory. */
 struct region {
 	uint64_t size;
-	struct region *before; /* the parent's: of its pages those are left that have not been written since */
-	uint8_t *flags;        /* before the first part */
+	struct region *before; /* of its pages those are left that have not been written since */
+	unsigned depth;        /* how many are before */
+	uint8_t *flags;        /* page_flags before the first part */
 	int32_t where[];
 };
+
+/* Regions that are left behind by forks one upon the other: then what is left of all of them is copied into the newest. */
+#define REGIONS 8u
 
 static struct region *region_of(const struct ft_memory *memory)
 {
@@ -75,6 +79,31 @@ static uint8_t *map_huge(uint64_t size)
 	return at;
 }
 
+static void unmap(struct region *region)
+{
+	while (region) {
+		struct region *before = region->before;
+		munmap(region, region->size);
+		region = before;
+	}
+}
+
+static void move(struct ft_memory *memory, uint64_t page)
+{
+	if (memory->moved)
+		memory->moved(memory->engine, page);
+}
+
+static void leave_older(struct ft_memory *memory, struct region *region)
+{
+	for (uint64_t page = 0; page < memory->size / FT_PAGE_SIZE; page++)
+		if (memory->where[page] && ft_memory_copy(memory, page))
+			move(memory, page);
+	unmap(region->before);
+	region->before = NULL;
+	region->depth = 0;
+}
+
 void ft_memory_part(struct ft_memory *memory)
 {
 	uint64_t pages = memory->size / FT_PAGE_SIZE;
@@ -92,6 +121,7 @@ void ft_memory_part(struct ft_memory *memory)
 	uint8_t *flags = (uint8_t *)(region->where + pages);
 	region->size = size;
 	region->before = memory->where ? region_of(memory) : NULL;
+	region->depth = memory->where ? region->before->depth + 1 : 0;
 	region->flags = memory->where ? region->before->flags : memory->page_flags;
 	if (memory->where)
 		memcpy(region->where, memory->where, pages * sizeof(*region->where));
@@ -100,20 +130,52 @@ void ft_memory_part(struct ft_memory *memory)
 	memory->page_flags = flags;
 	memory->page_filled = flags + pages;
 	memory->own = memory->own_next = at + head;
+	memory->parted = true;
+	memory->gathered = 0;
+	if (region->depth == REGIONS)
+		leave_older(memory, region);
+}
+
+/* All pages are in their places, or of no interest any more. */
+static void end_parting(struct ft_memory *memory)
+{
+	struct region *region = region_of(memory);
+	uint64_t pages = memory->size / FT_PAGE_SIZE;
+	memcpy(region->flags, memory->page_flags, 2 * pages);
+	memory->page_flags = region->flags;
+	memory->page_filled = region->flags + pages;
+	memory->where = NULL;
+	memory->own = memory->own_next = NULL;
+	unmap(region);
+}
+
+bool ft_memory_gather(struct ft_memory *memory, unsigned most)
+{
+	uint64_t pages = memory->size / FT_PAGE_SIZE, *page = &memory->gathered;
+	memory->parted = false;
+	if (!memory->where)
+		return false;
+	for (; *page < pages; ++*page) {
+		if (!memory->where[*page])
+			continue;
+		if (!most--)
+			return true;
+		uint8_t *home = memory->base + *page * FT_PAGE_SIZE;
+		memcpy(home, ft_memory_host(memory, *page * FT_PAGE_SIZE), FT_PAGE_SIZE);
+		memory->where[*page] = 0;
+		move(memory, *page);
+	}
+	end_parting(memory);
+	return false;
 }
 
 void ft_memory_destroy(struct ft_memory *memory)
 {
-	uint8_t *flags = memory->page_flags;
-	for (struct region *region = memory->where ? region_of(memory) : NULL; region;) {
-		struct region *before = region->before;
-		flags = region->flags;
-		munmap(region, region->size);
-		region = before;
-	}
+	if (memory->where)
+		end_parting(memory);
 	if (memory->base)
 		munmap(memory->base - GUARD, memory->size + 2 * GUARD);
-	free(flags);
+	free(memory->page_flags);
 	*memory = (struct ft_memory){0};
 }
 
@@ -189,8 +251,8 @@ static void announce(struct ft_memory *memory, uint64_t page, uint64_t from, uin
 {
 	if ((memory->page_flags[page] & FT_PAGE_CODE) && memory->code_written)
 		memory->code_written(memory->engine, page);
-	if (ft_memory_grant(memory, page, false) && memory->moved)
-		memory->moved(memory->engine, page);
+	if (ft_memory_grant(memory, page, false))
+		move(memory, page);
 	fill(memory, page, from, to);
 	memory->page_flags[page] |= FT_PAGE_DMA_WRITTEN;
 }

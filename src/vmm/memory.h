@@ -4,8 +4,8 @@
  * NULL. RAM is one private anonymous mapping from guest physical 0, which is what makes fork() a copy-on-write clone.
  * Whoever gets a writable span has announced the write: the page is marked and translated code in it is dropped.
  *
- * In a fork (ft_memory_part) pages do not stay where they are: the first write to each copies it to memory of the fork's own,
- * before the kernel would. So bytes of two pages need not lie side by side, and a host address of a page is good only until
+ * Where memory is shared with a fork (ft_memory_part) pages do not stay where they are: the first write to each copies it to
+ * memory of this process' own, before the kernel would. So bytes of two pages need not lie side by side, and a host address of a page is good only until
  * the next write to that page is announced; a span may be kept until then, and no longer than until the caller returns to
  * the engine.
  *
@@ -60,10 +60,12 @@ struct ft_memory_source {
 struct ft_memory {
 	uint8_t *base; /* MAP_PRIVATE|MAP_ANONYMOUS, MADV_HUGEPAGE, 2 MiB aligned, guard pages around it */
 	uint64_t size;
-	/* In a fork (ft_memory_part): where[page] says how many pages from its place in `base` the page's bytes are. NULL: all are
-	 * in their places. What this process has copied lies from `own` on, in the order of first writes, up to own_next. */
+	/* where[page] says how many pages from its place in `base` the page's bytes are (ft_memory_part). NULL: all are in their
+	 * places. What has been copied since the last part lies from `own` on, in the order of first writes, up to own_next. */
 	int32_t *where;
 	uint8_t *own, *own_next;
+	bool parted;       /* first writes copy */
+	uint64_t gathered; /* pages below this one are in their places, if not parted */
 	uint8_t *page_flags;   /* size / FT_PAGE_SIZE entries */
 	uint8_t *page_filled; /* a bit a 512-byte sector: a device filled it since user code was last let write the page */
 	uint64_t written;      /* pages with FT_PAGE_WRITTEN, and disk overlay blocks written since the mark: the memory
@@ -112,19 +114,12 @@ void *ft_memory_span_writable(struct ft_memory *memory, ft_gpa gpa, uint64_t *le
 bool ft_memory_read(const struct ft_memory *memory, ft_gpa gpa, void *to, uint64_t length);
 bool ft_memory_write(struct ft_memory *memory, ft_gpa gpa, const void *from, uint64_t length);
 
-/* Engine side: a write grant for one page (by a mapping that CPL 3 has: user = true), whose contents are here. Marks, counts.
- * true: the page has moved, no host address of it is good any more. May run with the guest's state in vector registers. */
-static inline bool ft_memory_grant(struct ft_memory *memory, uint64_t page, bool user)
+/* The page is about to be written, its contents are here: true when it has moved, and no host address of it is good any more.
+ * May run with the guest's state in vector registers. */
+static inline bool ft_memory_copy(struct ft_memory *memory, uint64_t page)
 {
-	uint8_t old = memory->page_flags[page];
-	memory->written += !(old & FT_PAGE_WRITTEN);
-	memory->page_flags[page] = (uint8_t)(old | FT_PAGE_WRITTEN | (user ? FT_PAGE_USER_WRITTEN : 0));
-	if (user)
-		memory->page_filled[page] = 0;
-	if (!memory->where)
-		return false;
 	const void *from = ft_memory_host(memory, page * FT_PAGE_SIZE);
-	if ((uint64_t)((const uint8_t *)from - memory->own) < memory->size)
+	if (!memory->parted || (uint64_t)((const uint8_t *)from - memory->own) < memory->size)
 		return false;
 	/* There is room: a place for each page of RAM. */
 	void *to = memory->own_next;
@@ -133,6 +128,18 @@ static inline bool ft_memory_grant(struct ft_memory *memory, uint64_t page, bool
 	memory->where[page] = (int32_t)(((uint8_t *)to - memory->base) / FT_PAGE_SIZE - (int64_t)page);
 	__asm__ volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(words) : : "memory");
 	return true;
+}
+
+/* Engine side: a write grant for one page (by a mapping that CPL 3 has: user = true), whose contents are here. Marks, counts.
+ * true: ft_memory_copy. */
+static inline bool ft_memory_grant(struct ft_memory *memory, uint64_t page, bool user)
+{
+	uint8_t old = memory->page_flags[page];
+	memory->written += !(old & FT_PAGE_WRITTEN);
+	memory->page_flags[page] = (uint8_t)(old | FT_PAGE_WRITTEN | (user ? FT_PAGE_USER_WRITTEN : 0));
+	if (user)
+		memory->page_filled[page] = 0;
+	return ft_memory_copy(memory, page);
 }
 
 /* Are the bytes at gpa what a store by a user mapping may have left there since the mark? Not if a device has filled their
@@ -144,10 +151,14 @@ static inline bool ft_memory_user_wrote(const struct ft_memory *memory, ft_gpa g
 	       !(memory->page_filled[page] >> (gpa.at % FT_PAGE_SIZE / 512) & 1);
 }
 
-/* This process is a fork that does not live for long: pages are copied when they are first written from here on, into huge
- * pages. The kernel would do that as well, with a fault for each (measured: 52-62 us of CPU time, against 3-4 us). Where
- * there is no memory for it, that is how it is. */
+/* Memory is shared, with the process that this one was forked from or with one that was forked from it: pages are copied when
+ * they are first written from here on, into huge pages. The kernel would do that as well, with a fault for each (measured:
+ * 52-62 us of CPU time, against 3-4 us), and break the huge pages of `base` for it. Where there is no memory, that is how it
+ * is. Whoever was granted writes before may use them: the kernel copies then. */
 void ft_memory_part(struct ft_memory *memory);
+/* Nobody shares it any longer: copies no more, and brings up to `most` pages back to their places. True while there are more.
+ * Not between an announcement and its write. */
+bool ft_memory_gather(struct ft_memory *memory, unsigned most);
 
 /* Forgets who wrote what: the flags WRITTEN, USER_WRITTEN, DMA_WRITTEN and the count. A clone does this right after
  * its fork, together with the engine's `observe`, which makes later write grants visible again. */

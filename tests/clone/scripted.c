@@ -120,5 +120,6 @@ const struct ft_engine_ops scripted_engine = {
     .peek_in = peek_in,
     .observe = nothing,
     .part = nothing,
+    .share = nothing,
     .flush = nothing,
 };

@@ -154,6 +154,20 @@ static uint64_t min64(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
+static void part(struct run *r)
+{
+	switch (splitmix(&r->random) % 4) {
+	case 0:
+		ft_memory_part(&r->m->ram);
+		break;
+	case 1:
+		ft_memory_gather(&r->m->ram, (unsigned)(splitmix(&r->random) % 4000));
+		break;
+	default:
+		r->m->engine_ops->share(r->m->engine);
+	}
+}
+
 static int run_to(struct run *r, uint64_t point, struct ft_error *err)
 {
 	while (r->m->icount < point) {
@@ -177,7 +191,7 @@ static int run_to(struct run *r, uint64_t point, struct ft_error *err)
 		}
 		if (r->way->part_every && r->m->icount >= r->next_part) {
 			r->next_part = r->m->icount + 1 + splitmix(&r->random) % (2 * r->way->part_every);
-			ft_memory_part(&r->m->ram);
+			part(r);
 		}
 		if (r->way->move_every && r->m->icount >= r->next_move) {
 			r->next_move = r->m->icount + 1 + splitmix(&r->random) % (2 * r->way->move_every);

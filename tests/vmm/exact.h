@@ -24,7 +24,7 @@ struct exact_way {
 	bool storm;          /* a signal every millisecond kicks the machine */
 	uint64_t fork_every; /* go on in a forked child after about this many instructions; 0: never */
 	uint64_t move_every; /* go on in another machine, by way of its saved state, after about this many instructions; 0: never */
-	uint64_t part_every; /* from there on pages are copied when they are first written (ft_memory_part), again and again; 0: never */
+	uint64_t part_every; /* after about this many instructions pages are copied when they are written, or brought back; 0: never */
 	bool flush;          /* drop translations and TLB at each stop */
 	uint64_t seed;
 };

@@ -18,7 +18,7 @@ static const struct exact_way ways[] = {
 	{.name = "3 MB code cache, signal storm", .options = {.verify = true, .cache_bytes = 3 << 20}, .storm = true, .seed = 5},
 	{.name = "forks and flushes", .options = {.verify = true, .block_limit = 7}, .stop_every = 3000000,
 	 .fork_every = 30000000, .flush = true, .seed = 6},
-	{.name = "pages copied, forks of forks", .options = {.verify = true}, .stop_every = 1000000, .part_every = 25000000,
+	{.name = "pages copied, forks of forks", .options = {.verify = true}, .stop_every = 1000000, .part_every = 10000000,
 	 .fork_every = 60000000, .seed = 8},
 	{.name = "from machine to machine", .stop_every = 3000000, .move_every = 6000000, .seed = 7},
 };

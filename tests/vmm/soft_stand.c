@@ -137,6 +137,7 @@ void stand_part(void)
 	ram->own = ram->own_next = aligned_alloc(4096, STAND_RAM);
 	assert_non_null(ram->where);
 	assert_non_null(ram->own);
+	ram->parted = true;
 	soft_tlb_flush(&stand->cpu, false);
 }
 

@@ -3,6 +3,7 @@
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -223,6 +224,74 @@ static void forks_of_forks(void **state)
 	ft_memory_destroy(&forked);
 }
 
+static void in_their_places(const uint8_t *flags)
+{
+	assert_null(forked.where);
+	assert_ptr_equal(forked.page_flags, flags);
+	assert_memory_equal(forked.base, model, sizeof(model));
+	assert_int_equal(piece(0, sizeof(model)), sizeof(model));
+}
+
+static void pages_come_back_when_nobody_shares_them(void **state)
+{
+	make();
+	const uint8_t *flags = forked.page_flags;
+	assert_false(ft_memory_gather(&forked, 1));
+	in_their_places(flags);
+	ft_memory_part(&forked);
+	put(2 * FT_PAGE_SIZE, 3 * FT_PAGE_SIZE, 1);
+	ft_memory_part(&forked);
+	put(4 * FT_PAGE_SIZE, 3 * FT_PAGE_SIZE, 2);
+	put(9 * FT_PAGE_SIZE, 1, 3);
+	memset(told, 0, sizeof(told));
+	assert_true(ft_memory_gather(&forked, 4));
+	assert_int_equal(told[2] + told[3] + told[4] + told[5], 4);
+	is_as_the_model_says();
+	/* What is written meanwhile stays where it is, before and behind. */
+	put(3 * FT_PAGE_SIZE, 4 * FT_PAGE_SIZE, 4);
+	assert_int_equal(told[2] + told[3] + told[4] + told[5], 4);
+	is_as_the_model_says();
+	/* Shared again in the middle of it. */
+	ft_memory_part(&forked);
+	put(5 * FT_PAGE_SIZE + 1, 1, 5);
+	assert_int_equal(told[5], 2);
+	is_as_the_model_says();
+	assert_true(ft_memory_gather(&forked, 2));
+	is_as_the_model_says();
+	assert_false(ft_memory_gather(&forked, 2));
+	in_their_places(flags);
+	assert_int_equal(forked.page_flags[9], FT_PAGE_WRITTEN | FT_PAGE_DMA_WRITTEN);
+	ft_memory_destroy(&forked);
+}
+
+static unsigned long mapped_kib(void)
+{
+	unsigned long pages = 0;
+	FILE *statm = fopen("/proc/self/statm", "re");
+	assert_non_null(statm);
+	assert_int_equal(fscanf(statm, "%lu", &pages), 1);
+	fclose(statm);
+	return pages * 4;
+}
+
+/* Seed upon seed, and never a quiet moment. */
+static void memory_does_not_grow_with_the_number_of_forks(void **state)
+{
+	make();
+	const uint8_t *flags = forked.page_flags;
+	unsigned long before = mapped_kib();
+	for (unsigned i = 0; i < 100; i++) {
+		ft_memory_part(&forked);
+		put(i % PAGES * FT_PAGE_SIZE + 5, i % 3 ? 1 : FT_PAGE_SIZE - 5, (int)i);
+		is_as_the_model_says();
+		assert_true(mapped_kib() - before < 12 * (FT_RAM_MIN >> 10));
+	}
+	assert_false(ft_memory_gather(&forked, PAGES));
+	in_their_places(flags);
+	assert_true(mapped_kib() <= before);
+	ft_memory_destroy(&forked);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -230,6 +299,8 @@ int main(void)
 	    cmocka_unit_test(the_first_write_copies_a_page),
 	    cmocka_unit_test(the_account_goes_on_in_a_fork),
 	    cmocka_unit_test(forks_of_forks),
+	    cmocka_unit_test(pages_come_back_when_nobody_shares_them),
+	    cmocka_unit_test(memory_does_not_grow_with_the_number_of_forks),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

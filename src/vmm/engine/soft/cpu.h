@@ -215,8 +215,10 @@ void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t va);
 /* No write tag leads to the page any more: the next store is granted (and marked) anew. Where the page gets translated
  * code (call it when FT_PAGE_CODE is set), none will. */
 void soft_tlb_protect(struct soft_cpu *cpu, uint64_t gpa);
-/* No tag leads to the page any more: its host address has changed. */
-void soft_tlb_forget(struct soft_cpu *cpu, uint64_t page);
+/* The page has moved. What is remembered of it is so as before: where its bytes are must not show. */
+void soft_tlb_follow(struct soft_cpu *cpu, uint64_t page);
+/* Pages that write tags lead to are copied at once (ft_memory_copy): nobody asks before writing to them. */
+void soft_tlb_copy_granted(struct soft_cpu *cpu);
 /* All write tags go: later writes are granted (and marked) anew. */
 void soft_tlb_drop_grants(struct soft_cpu *cpu);
 

@@ -135,7 +135,7 @@ static void code_written(void *engine, uint64_t page)
 
 static void moved(void *engine, uint64_t page)
 {
-	soft_tlb_forget(((struct ft_engine *)engine)->cpu, page);
+	soft_tlb_follow(((struct ft_engine *)engine)->cpu, page);
 }
 
 /* Who begins to observe has all grants dropped first (soft_block_observe): until then disk reads need not pay for it. */
@@ -449,6 +449,12 @@ static void part(struct ft_engine *engine)
 	soft_block_part(engine->cpu);
 }
 
+static void share(struct ft_engine *engine)
+{
+	ft_memory_part(&engine->cpu->m->ram);
+	soft_tlb_copy_granted(engine->cpu);
+}
+
 static void flush(struct ft_engine *engine)
 {
 	soft_tlb_flush(engine->cpu, false);
@@ -470,5 +476,6 @@ const struct ft_engine_ops ft_engine_soft = {
     .peek_in = peek_in,
     .observe = observe,
     .part = part,
+    .share = share,
     .flush = flush,
 };

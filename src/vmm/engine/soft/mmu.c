@@ -60,7 +60,7 @@ static void entry_set(struct soft_cpu *cpu, uint64_t gpa, uint64_t bits)
 	if (ram->page_flags[gpa >> 12] & FT_PAGE_CODE)
 		soft_code_write(cpu, gpa, 8);
 	if (ft_memory_grant(ram, gpa >> 12, false))
-		soft_tlb_forget(cpu, gpa >> 12);
+		soft_tlb_follow(cpu, gpa >> 12);
 	*(uint64_t *)(void *)ft_memory_host(ram, gpa) |= bits;
 }
 
@@ -193,7 +193,7 @@ static void grant(struct soft_cpu *cpu, uint64_t page, bool user)
 	uint8_t flags = ram->page_flags[page];
 	bool news = !(flags & FT_PAGE_USER_WRITTEN) || ram->page_filled[page];
 	if (ft_memory_grant(ram, page, user))
-		soft_tlb_forget(cpu, page);
+		soft_tlb_follow(cpu, page);
 	if (user && news && (flags & FT_PAGE_CODE))
 		soft_jumps_flush_space(cpu);
 }
@@ -444,13 +444,24 @@ void soft_tlb_protect(struct soft_cpu *cpu, uint64_t gpa)
 	}
 }
 
-void soft_tlb_forget(struct soft_cpu *cpu, uint64_t page)
+void soft_tlb_follow(struct soft_cpu *cpu, uint64_t page)
 {
+	uint64_t host = (uint64_t)(uintptr_t)ft_memory_host(&cpu->m->ram, page << 12);
 	for (unsigned user = 0; user < 2; user++) {
 		struct soft_tlb *tlb = cpu->tlb[user];
 		for (size_t i = 0; i < 1ull << cpu->tlb_bits; i++)
 			if (tlb->page[i] == page)
-				drop(tlb, i);
+				tlb->add[i] = host + tlb->rtag[i];
+	}
+}
+
+void soft_tlb_copy_granted(struct soft_cpu *cpu)
+{
+	for (unsigned user = 0; user < 2; user++) {
+		const struct soft_tlb *tlb = cpu->tlb[user];
+		for (size_t i = 0; i < 1ull << cpu->tlb_bits; i++)
+			if (tlb->wtag[i] != soft_tlb_invalid(i) && ft_memory_copy(&cpu->m->ram, tlb->page[i]))
+				soft_tlb_follow(cpu, tlb->page[i]);
 	}
 }
 
