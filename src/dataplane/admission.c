@@ -19,9 +19,9 @@
 #define TRIAL_MOST_NS 500000000ull
 
 /* While a group could still grow, clones take one part in so many of the time of the processors that clone.parallel stands for.
- * Each trial costs its fork and its horizon, however many are in it, and the live guest needs the processors, too. With 3 to 5
- * parts a closed loop of 32 clients, one request in 20 held, got most done, for trials of 40 to 100 ms; with 2, or 8, a quarter
- * less. */
+ * Each trial costs its fork and its horizon, however many are in it, and the live guest needs the processors, too. In a model of
+ * 32 clients in a closed loop on two processors, one request in 20 held and trials of 40 to 100 ms, 3 to 5 get most done, 2 up to
+ * a quarter less, 8 up to a third. */
 #define PACE 4u
 
 /* Of one batch, so that it and another fit the command ring. */
