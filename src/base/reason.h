@@ -57,6 +57,7 @@
 	X(DROP_HOLD_DUPLICATE, "drop.hold-duplicate", DROP, "retransmission of bytes that are held already")         \
 	X(DROP_HOLD_LIMIT, "drop.hold-limit", DROP, "the hold is at its limit; the sender sends it again")           \
 	X(DROP_OUT_OF_WINDOW, "drop.out-of-window", DROP, "sequence numbers outside what the flow can take")         \
+	X(DROP_ACKNOWLEDGEMENT, "drop.acknowledgement", DROP, "bytes with an acknowledgement that the guest would not accept, and so not the bytes: of what it never sent, too old, or none") \
 	X(DROP_OUT_OF_ORDER, "drop.out-of-order", DROP, "no room for bytes behind a gap; the sender sends them again") \
 	X(DROP_EARLY_DUPLICATE, "drop.early-duplicate", DROP, "retransmission of bytes behind a gap that are kept already") \
 	X(DROP_EARLY_OVERLAP, "drop.early-overlap", DROP, "other bytes for the same sequence numbers behind a gap: the first are kept, and will be held") \

@@ -12,11 +12,13 @@
  * keys or a protocol's small talk make, does not cost the allocator and the cache a page's half. */
 #define KEPT_LEAST 64u
 
+_Static_assert(FT_STREAM_KEPT < 1u << 24, "its length fits its bits");
+
 static void forget(struct ft_stream *stream)
 {
 	free(stream->kept);
 	stream->kept = NULL;
-	stream->kept_length = stream->kept_room = 0;
+	stream->kept_length = stream->kept_doubled = 0;
 }
 
 void ft_stream_begin(struct ft_stream *stream, const struct ft_frame *syn)
@@ -101,16 +103,16 @@ enum ft_segment ft_stream_measure(const struct ft_stream *stream, const struct f
 
 static int reserve(struct ft_stream *stream, uint32_t length)
 {
-	if (stream->kept_length + length <= stream->kept_room)
+	unsigned doubled = stream->kept_doubled;
+	while (KEPT_LEAST << doubled < stream->kept_length + length)
+		doubled++;
+	if (stream->kept && doubled == stream->kept_doubled)
 		return 0;
-	uint32_t room = stream->kept_room ? stream->kept_room : KEPT_LEAST;
-	while (room < stream->kept_length + length)
-		room *= 2;
-	uint8_t *kept = realloc(stream->kept, room);
+	uint8_t *kept = realloc(stream->kept, KEPT_LEAST << doubled);
 	if (!kept)
 		return -ENOMEM;
 	stream->kept = kept;
-	stream->kept_room = room;
+	stream->kept_doubled = (uint8_t)doubled;
 	return 0;
 }
 
@@ -125,7 +127,7 @@ int ft_stream_admit(struct ft_stream *stream, const struct ft_frame *frame, uint
 		return error;
 	if (length)
 		memcpy(stream->kept + stream->kept_length, frame->data + frame->payload + fresh, length);
-	stream->kept_length += length;
+	stream->kept_length = (stream->kept_length + length) & 0xffffff;
 	stream->admitted = end;
 	stream->client_fin |= !!(frame->flags & FT_TCP_FIN);
 	return 0;
@@ -148,7 +150,7 @@ void ft_stream_forget(struct ft_stream *stream)
 	int32_t given = ft_sequence_diff(stream->released, stream->guest_ack);
 	uint32_t left = given > 0 ? (uint32_t)given : 0;
 	if (stream->kept_length > left)
-		stream->kept_length = left;
+		stream->kept_length = left & 0xffffff;
 }
 
 void ft_stream_note_client(struct ft_stream *stream, const struct ft_frame *frame)
@@ -158,8 +160,12 @@ void ft_stream_note_client(struct ft_stream *stream, const struct ft_frame *fram
 	    ft_sequence_diff(frame->acknowledgement, stream->client_ack) < 0 ||
 	    ft_sequence_diff(frame->acknowledgement, stream->guest_next) > 0)
 		return;
+	uint32_t more = frame->acknowledgement - stream->client_ack;
+	stream->client_acked += more < UINT32_MAX - stream->client_acked ? more : UINT32_MAX - stream->client_acked;
 	stream->client_ack = frame->acknowledgement;
 	stream->client_window = frame->window;
+	if (frame->window > stream->client_window_most)
+		stream->client_window_most = frame->window;
 }
 
 /* Everything up to sequence is acknowledged: its bytes need not be kept. */
@@ -169,7 +175,7 @@ static void settle(struct ft_stream *stream, uint32_t sequence)
 	if (moved <= 0 || ft_sequence_diff(sequence, stream->released) > 0)
 		return;
 	uint32_t bytes = (uint32_t)moved < stream->kept_length ? (uint32_t)moved : stream->kept_length;
-	stream->kept_length -= bytes;
+	stream->kept_length = (stream->kept_length - bytes) & 0xffffff;
 	if (stream->kept_length)
 		memmove(stream->kept, stream->kept + bytes, stream->kept_length);
 	else
@@ -262,9 +268,16 @@ void ft_stream_note_timestamp(struct ft_stream *stream, uint32_t timestamp)
 bool ft_stream_acknowledges(const struct ft_stream *stream, const struct ft_frame *frame)
 {
 	int32_t behind = ft_sequence_diff(stream->client_ack, frame->acknowledgement);
-	uint32_t window = ft_stream_client_window(stream);
-	return frame->flags & FT_TCP_ACK && ft_sequence_diff(frame->acknowledgement, stream->guest_next) <= 0 &&
-	       behind <= (int32_t)(window > UINT16_MAX ? window : UINT16_MAX);
+	if (!(frame->flags & FT_TCP_ACK) || ft_sequence_diff(frame->acknowledgement, stream->guest_next) > 0)
+		return false;
+	uint32_t most = UINT16_MAX;
+	/* Of a connection that was picked up in its middle neither the scale nor how much it has carried is known. */
+	if (stream->shaken) {
+		most = (uint32_t)stream->client_window_most << (stream->scaled ? stream->client_scale : 0);
+		if (most > stream->client_acked)
+			most = stream->client_acked;
+	}
+	return behind <= (int32_t)most;
 }
 
 uint32_t ft_stream_client_window(const struct ft_stream *stream)

@@ -33,17 +33,18 @@ enum ft_stream_state {
 struct ft_stream {
 	/* client to guest */
 	uint8_t *kept; /* bytes from guest_ack on, a FIN not counted */
-	uint32_t kept_length, kept_room;
+	uint32_t kept_length : 24, kept_doubled : 8; /* the room is KEPT_LEAST bytes, doubled so often */
 	uint32_t client_isn;
 	uint32_t guest_ack, released, admitted;
 	/* what the client last said about the other direction */
 	uint32_t client_ack;
-	uint16_t client_window;
+	uint32_t client_acked; /* bytes, as far as it is known, up to UINT32_MAX */
+	uint16_t client_window, client_window_most;
 	uint16_t guest_window; /* as the guest's last acknowledgement said it */
+	int8_t client_scale, guest_scale; /* of their SYNs; -1: none */
 	uint32_t guest_next;   /* behind the last byte that the guest sent */
 	uint32_t timestamp;    /* newest TSval that the guest was given */
 	uint32_t guest_timestamp, guest_echo; /* TSval and TSecr of the guest's last segment */
-	int8_t client_scale, guest_scale;     /* of their SYNs; -1: none */
 	uint8_t state;                        /* enum ft_stream_state */
 	bool client_fin : 1; /* a FIN was admitted; nothing can follow */
 	bool guest_fin : 1;
@@ -106,8 +107,9 @@ uint32_t ft_stream_edge(const struct ft_stream *stream);
 /* The guest has been given a segment with this TSval. */
 void ft_stream_note_timestamp(struct ft_stream *stream, uint32_t timestamp);
 
-/* Does the segment acknowledge something that an end in the guest's state accepts (RFC 5961 section 5.2)? Who cannot see the
- * connection cannot know. */
+/* Does the segment acknowledge something that an end in the guest's state accepts? Not what it never sent (RFC 9293 section
+ * 3.10.7.4), nor what is older than the largest window that it was offered, or than the connection (RFC 5961 section 5.2, which
+ * Linux's tcp_ack() keeps to): there the guest discards the segment with its bytes. Who cannot see the connection cannot know. */
 bool ft_stream_acknowledges(const struct ft_stream *stream, const struct ft_frame *frame);
 
 /* The client's window in bytes. */

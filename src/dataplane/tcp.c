@@ -299,7 +299,7 @@ static void handle_early(struct ft_gate *gate, struct ft_flow *flow, const struc
 {
 	const struct ft_stream *stream = &flow->stream;
 	bool bytes = ft_frame_span(frame);
-	if (!ft_stream_acknowledges(stream, frame) ||
+	if ((!bytes && !ft_stream_acknowledges(stream, frame)) ||
 	    ft_sequence_diff(frame->sequence, ft_stream_edge(stream)) > 0) {
 		ft_gate_note(gate, FT_REASON_DROP_OUT_OF_WINDOW);
 		return;
@@ -363,6 +363,13 @@ static void handle_segment(struct ft_gate *gate, struct ft_flow *flow, const str
 /* What has numbers that something early has, too, joins that; only what is before them is handled now. */
 static void handle_enforced(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame)
 {
+	if (ft_frame_span(frame) && !ft_stream_acknowledges(&flow->stream, frame)) {
+		/* The guest would not take these bytes, so they must not count as given; what it answers is its business. */
+		ft_gate_note(gate, FT_REASON_DROP_ACKNOWLEDGEMENT);
+		if (frame->flags & FT_TCP_ACK)
+			pass_acknowledgement(gate, flow, frame);
+		return;
+	}
 	if (!flow->early) {
 		handle_segment(gate, flow, frame);
 		return;
@@ -388,6 +395,9 @@ static void handle_enforced(struct ft_gate *gate, struct ft_flow *flow, const st
 /* Where everything passes: the stream follows as well as it can; after a gap it goes on behind it. */
 static enum ft_segment follow(struct ft_stream *stream, const struct ft_frame *frame, uint32_t *fresh)
 {
+	/* What the guest sent before anybody looked is known by its being acknowledged alone. */
+	if (!stream->shaken && frame->flags & FT_TCP_ACK && ft_sequence_diff(frame->acknowledgement, stream->guest_next) > 0)
+		stream->guest_next = frame->acknowledgement;
 	enum ft_segment segment = ft_stream_measure(stream, frame, fresh);
 	if (segment == FT_SEGMENT_GAP || segment == FT_SEGMENT_FULL || segment == FT_SEGMENT_OUTSIDE) {
 		struct ft_stream old = *stream;

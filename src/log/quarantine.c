@@ -326,6 +326,14 @@ static struct incoming *begin(uint64_t hold)
 	return NULL;
 }
 
+/* libsodium 1.0.18 takes bytes above 127 for digits. */
+static bool is_ascii(const char *text)
+{
+	while (*text && !(*text & 0x80))
+		text++;
+	return !*text;
+}
+
 static int add_frame(struct ft_quarantine *q, struct incoming *in, const json_t *frame, struct ft_error *err)
 {
 	const json_t *ns = json_object_get(frame, "ns"), *data = json_object_get(frame, "data");
@@ -339,7 +347,8 @@ static int add_frame(struct ft_quarantine *q, struct incoming *in, const json_t 
 	const char *end;
 	if (!bytes)
 		return ft_error_set(err, -ENOMEM, "no memory for the packets of hold %" PRIu64, in->hold);
-	if (sodium_base642bin(bytes, most, json_string_value(data), json_string_length(data), NULL, &length,
+	if (!is_ascii(json_string_value(data)) ||
+	    sodium_base642bin(bytes, most, json_string_value(data), json_string_length(data), NULL, &length,
 			      &end, sodium_base64_VARIANT_ORIGINAL) ||
 	    *end || !length) {
 		free(bytes);

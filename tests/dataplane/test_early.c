@@ -473,7 +473,7 @@ static void acknowledgements_pass_a_gap(void **state)
 	/* A stranger does not know what the guest has sent. */
 	scene_client(&s, 8, 90000, FT_TCP_ACK, "xyz", 3);
 	scene_client(&s, 8, 0, 0, "xyz", 3);
-	assert_int_equal(scene_count(&s, FT_REASON_DROP_OUT_OF_WINDOW), 2);
+	assert_int_equal(scene_count(&s, FT_REASON_DROP_ACKNOWLEDGEMENT), 2);
 	assert_int_equal(scene_count(&s, FT_REASON_PASS_SACK), 1);
 }
 

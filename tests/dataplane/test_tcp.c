@@ -8,6 +8,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "dataplane/order.h"
 #include "scene.h"
 
 static struct scene s;
@@ -91,13 +92,11 @@ static void only_what_the_guest_can_still_take_needs_a_proof(void **state)
 	assert_int_equal(s.request.flow.next_sequence, CLIENT_ISN + 14);
 }
 
-/* A guest discards a segment that acknowledges what it has not sent yet. A clone may not have sent it where the live guest
- * has: it would show what the second version does, and the live guest would take the first. */
 static void a_hold_has_each_byte_in_one_version(void **state)
 {
 	scene_connect(&s);
 	s.strict = true;
-	scene_client(&s, 1, 100, FT_TCP_ACK, "EVIL", 4);
+	scene_client(&s, 1, 1, FT_TCP_ACK, "EVIL", 4);
 	scene_text(&s, 1, "GOODmore");  /* other bytes, and new ones behind */
 	scene_text(&s, 5, "moreagain"); /* the same bytes, and new ones behind */
 	scene_client(&s, 10, 1, FT_TCP_ACK | FT_TCP_FIN, "gain", 4);
@@ -114,14 +113,86 @@ static void a_hold_has_each_byte_in_one_version(void **state)
 	assert_string_equal(bytes, "EVILmoreagain");
 	assert_true(s.request.list[s.request.frames - 1].frame.flags & FT_TCP_FIN);
 	assert_int_equal(s.request.flow.next_sequence, next + 1);
-	/* The live guest goes on, and would take now what its clone discarded. */
-	char answer[200] = "";
-	scene_guest(&s, 1, 1, FT_TCP_ACK, answer, sizeof(answer));
 	scene_answer(&s, false);
-	assert_string_equal(scene_taken(&s), "");
-	assert_string_equal(reason(), "drop.error");
+	assert_string_equal(scene_taken(&s), "EVILmoreagain");
+	assert_string_equal(reason(), "release.clean");
 	assert_true(json_is_true(
 	    json_object_get(json_object_get(scene_record(&s, "hold"), "trigger"), "overlap")));
+}
+
+/* A guest discards a segment that acknowledges what it has not sent yet, or what is older than any window, or nothing. A clone may
+ * not have sent it where the live guest has: it would show what a second version does, and the live guest would take the first. */
+static void bytes_that_the_guest_would_not_take_are_none(void **state)
+{
+	static const struct { uint32_t ack; unsigned flags; const char *text; } ways[] = {
+	    {100, FT_TCP_ACK, "EVIL"}, {2, FT_TCP_ACK, "EVIL"}, {100, FT_TCP_ACK | FT_TCP_FIN, ""}, {0, FT_TCP_ACK, "EVIL"},
+	    {(uint32_t)-70000, FT_TCP_ACK, "EVIL"}, {0, FT_TCP_PSH, "EVIL"}};
+	const unsigned count = sizeof(ways) / sizeof(*ways);
+	scene_connect(&s);
+	for (unsigned i = 0; i < count; i++) {
+		scene_forget(&s);
+		scene_client(&s, 1, ways[i].ack, ways[i].flags, ways[i].text, strlen(ways[i].text));
+		assert_int_equal(scene_count(&s, FT_REASON_DROP_ACKNOWLEDGEMENT), i + 1);
+		/* What else it says the guest hears, and answers as it sees fit. */
+		assert_int_equal(s.guest_count, !!(ways[i].flags & FT_TCP_ACK));
+		assert_int_equal(s.client_count, 0);
+		if (!s.guest_count)
+			continue;
+		assert_int_equal(s.to_guest[0].frame.payload_length, 0);
+		assert_int_equal(s.to_guest[0].frame.flags, FT_TCP_ACK);
+		assert_int_equal(s.to_guest[0].frame.sequence, CLIENT_ISN + 1);
+		assert_int_equal(s.to_guest[0].frame.acknowledgement, GUEST_ISN + ways[i].ack);
+	}
+	assert_string_equal(scene_taken(&s), "");
+	/* Nothing of it is there to be compared with, or to be tried. */
+	scene_text(&s, 1, "GOOD");
+	assert_string_equal(scene_taken(&s), "GOOD");
+	scene_pass(&s, 3 * MS);
+	assert_int_equal(s.requests, 0);
+}
+
+/* The largest window offered was 1000 times 2^7, and then counts how much has been acknowledged since the beginning. */
+static void an_acknowledgement_may_be_a_window_old(void **state)
+{
+	static const char data[1000];
+	uint32_t sent = 1;
+	scene_connect(&s);
+	for (unsigned i = 0; i < 129; i++) {
+		scene_guest(&s, sent, 1, FT_TCP_ACK, data, sizeof(data));
+		sent += sizeof(data);
+		scene_client(&s, 1, sent, FT_TCP_ACK, "", 0);
+		scene_forget(&s);
+		if (i == 63) {
+			scene_client(&s, 1, 0, FT_TCP_ACK, "x", 1);
+			assert_int_equal(scene_count(&s, FT_REASON_DROP_ACKNOWLEDGEMENT), 1);
+			scene_client(&s, 1, 1, FT_TCP_ACK, "a", 1);
+			assert_string_equal(scene_taken(&s), "a");
+		}
+	}
+	scene_client(&s, 2, sent - 128001, FT_TCP_ACK, "x", 1);
+	assert_int_equal(scene_count(&s, FT_REASON_DROP_ACKNOWLEDGEMENT), 2);
+	scene_client(&s, 2, sent - 128000, FT_TCP_ACK, "b", 1);
+	assert_string_equal(scene_taken(&s), "ab");
+	assert_int_equal(scene_count(&s, FT_REASON_DROP_ACKNOWLEDGEMENT), 2);
+}
+
+/* Where everything passes this does, too, and what is acknowledged on a connection that was picked up in its middle is how it is
+ * known what the guest has sent. */
+static void observing_judges_no_acknowledgement(void **state)
+{
+	struct ft_refusal refusal;
+	scene_client(&s, 1, 50, FT_TCP_ACK, "hello", 5);
+	scene_client(&s, 6, 90, FT_TCP_ACK, "", 0);
+	scene_client(&s, 6, 120, FT_TCP_ACK, "world", 5);
+	json_t *order = json_pack("{s:s, s:s, s:s}", "what", "mode", "service", "web", "mode", "enforce");
+	json_decref(ft_order(s.gate, order, &refusal));
+	json_decref(order);
+	unsigned got = s.guest_count;
+	scene_client(&s, 11, 120, FT_TCP_ACK, "again", 5);
+	assert_int_equal(s.guest_count, got + 1);
+	assert_int_equal(s.to_guest[got].frame.payload_length, 5);
+	scene_client(&s, 16, 121, FT_TCP_ACK, "never", 5);
+	assert_int_equal(scene_count(&s, FT_REASON_DROP_ACKNOWLEDGEMENT), 1);
 }
 
 static void other_bytes_under_held_numbers_change_nothing(void **state)
@@ -401,6 +472,9 @@ int main(void)
 	    T(other_bytes_under_passed_numbers_are_held, open_rules),
 	    T(only_what_the_guest_can_still_take_needs_a_proof, open_rules),
 	    T(a_hold_has_each_byte_in_one_version, open_rules),
+	    T(bytes_that_the_guest_would_not_take_are_none, open_rules),
+	    T(an_acknowledgement_may_be_a_window_old, open_rules),
+	    T(observing_judges_no_acknowledgement, open_observe),
 	    T(other_bytes_under_held_numbers_change_nothing, open_rules),
 	    T(overlap_with_new_bytes_behind_is_tried_as_it_is, open_rules),
 	    T(retransmissions_of_held_bytes_start_no_second_clone, open_rules),

@@ -122,6 +122,20 @@ static void a_name_that_is_none_stays_out_of_the_file_name(void **state)
 	assert_true(exists("hold-1.pcap") && exists("hold-2.pcap"));
 }
 
+/* A character that is no ASCII is two bytes above 127 here. */
+static void base64_is_ascii(void **state)
+{
+	struct ft_error err = {0};
+	for (unsigned i = 0; i < 2; i++) {
+		json_t *message = conversation_packets(1 + i, 1, 30), *frame = json_array_get(json_object_get(message, "frames"), 0);
+		assert_true(json_is_object(frame));
+		assert_int_equal(json_object_set_new(frame, "data", json_string(i ? "AA\xc3\xa4" : "AAAA")), 0);
+		assert_int_equal(ft_quarantine_packets(q, message, &err), i ? -EINVAL : 0);
+		json_decref(message);
+	}
+	assert_non_null(strstr(err.text, "is not valid base64"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -130,6 +144,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(shares_outlive_a_restart, begin, end),
 	    cmocka_unit_test_setup_teardown(what_is_larger_than_the_share_is_refused, begin, end),
 	    cmocka_unit_test_setup_teardown(a_name_that_is_none_stays_out_of_the_file_name, begin, end),
+	    cmocka_unit_test_setup_teardown(base64_is_ascii, begin, end),
 	};
 	if (sodium_init() < 0)
 		return 1;
