@@ -271,6 +271,11 @@ enum ft_replay_end ft_replay_run(struct ft_replay *r, const struct ft_replay_lim
 		if (!record)
 			return err->code ? FT_REPLAY_FAILED : run_on(r, limits);
 		struct ft_record copy = *record;
+		if (copy.kind == FT_RECORD_CHECKPOINT && copy.icount != r->m->icount) {
+			ft_error_set(err, -ENODATA, "the journal has a gap from instruction %llu to %llu, where checkpoint %llu is",
+				     (unsigned long long)r->m->icount, (unsigned long long)copy.icount, (unsigned long long)copy.value);
+			return FT_REPLAY_FAILED;
+		}
 		enum ft_replay_end end = reach(r, &copy, limits);
 		if (end != FT_REPLAY_OVER)
 			return end;
