@@ -126,7 +126,13 @@ static enum ft_stop run(struct ft_replay *r, uint64_t until, const struct ft_rep
 	if (r->m->icount >= r->slice_end)
 		r->slice_end = r->m->icount + FT_RECORD_SLICE;
 	struct ft_run_limits to = {.icount = least(least(r->slice_end, until), limits->icount), .vtime_ns = limits->vtime_ns};
-	return ft_machine_run(r->m, &to, NULL);
+	uint64_t wake = UINT64_MAX;
+	if (r->before)
+		r->before(r->context);
+	enum ft_stop stop = ft_machine_run(r->m, &to, &wake);
+	if (r->after)
+		r->after(r->context, stop, wake);
+	return stop;
 }
 
 static bool at_limit(const struct ft_replay *r, const struct ft_replay_limits *limits)
@@ -212,6 +218,8 @@ static enum ft_replay_end apply(struct ft_replay *r, const struct ft_record *rec
 	switch (record->kind) {
 	case FT_RECORD_CHECK:
 	case FT_RECORD_CHECK_WRITTEN:
+		if (r->trusting)
+			return FT_REPLAY_OVER;
 		return compare(r, record);
 	case FT_RECORD_STOP:
 		return FT_REPLAY_OVER;
