@@ -126,7 +126,13 @@ static enum ft_stop run(struct ft_replay *r, uint64_t until, const struct ft_rep
 	if (r->m->icount >= r->slice_end)
 		r->slice_end = r->m->icount + FT_RECORD_SLICE;
 	struct ft_run_limits to = {.icount = least(least(r->slice_end, until), limits->icount), .vtime_ns = limits->vtime_ns};
-	return ft_machine_run(r->m, &to, NULL);
+	uint64_t wake = UINT64_MAX;
+	if (r->before)
+		r->before(r->context);
+	enum ft_stop stop = ft_machine_run(r->m, &to, &wake);
+	if (r->after)
+		r->after(r->context, stop, wake);
+	return stop;
 }
 
 static bool at_limit(const struct ft_replay *r, const struct ft_replay_limits *limits)
@@ -212,6 +218,8 @@ static enum ft_replay_end apply(struct ft_replay *r, const struct ft_record *rec
 	switch (record->kind) {
 	case FT_RECORD_CHECK:
 	case FT_RECORD_CHECK_WRITTEN:
+		if (r->trusting)
+			return FT_REPLAY_OVER;
 		return compare(r, record);
 	case FT_RECORD_STOP:
 		return FT_REPLAY_OVER;
@@ -271,6 +279,11 @@ enum ft_replay_end ft_replay_run(struct ft_replay *r, const struct ft_replay_lim
 		if (!record)
 			return err->code ? FT_REPLAY_FAILED : run_on(r, limits);
 		struct ft_record copy = *record;
+		if (copy.kind == FT_RECORD_CHECKPOINT && copy.icount != r->m->icount) {
+			ft_error_set(err, -ENODATA, "the journal has a gap from instruction %llu to %llu, where checkpoint %llu is",
+				     (unsigned long long)r->m->icount, (unsigned long long)copy.icount, (unsigned long long)copy.value);
+			return FT_REPLAY_FAILED;
+		}
 		enum ft_replay_end end = reach(r, &copy, limits);
 		if (end != FT_REPLAY_OVER)
 			return end;

@@ -26,6 +26,9 @@ struct ft_replay {
 	void (*net_tx)(void *context, const void *frame, size_t length);
 	void (*console)(void *context, const char *bytes, size_t length);
 	void (*record)(void *context, const struct ft_record *record); /* before it takes effect; may be NULL */
+	void (*before)(void *context); /* around each run of the machine; may be NULL, both */
+	void (*after)(void *context, enum ft_stop stop, uint64_t wake);
+	bool trusting; /* states are not compared: to see what that costs */
 
 	struct ft_machine *m;
 	struct ft_snapshot_load load; /* m NULL: all of RAM is here */

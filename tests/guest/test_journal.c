@@ -65,7 +65,7 @@ static int make(const struct recording *r, const char *format, unsigned number)
 	return fd;
 }
 
-static void begin(struct recording *r)
+static void begin(struct recording *r, bool holds)
 {
 	*r = (struct recording){.directory = "/tmp/foretaste-journal-XXXXXX"};
 	assert_non_null(mkdtemp(r->directory));
@@ -75,6 +75,7 @@ static void begin(struct recording *r)
 	r->stand.seen = seen;
 	r->stand.seen_context = r;
 	r->stand.journal_run = 1;
+	r->stand.journal_holds = holds;
 	r->stand.journal[0] = make(r, "ring", 0);
 	r->stand.journal[1] = make(r, "journal", 1);
 	r->stand.journal[2] = make(r, "checkpoint", 1);
@@ -232,7 +233,7 @@ static void killed_at_random(void **state)
 {
 	static struct recording r;
 	struct timespec now;
-	begin(&r);
+	begin(&r, false);
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	unsigned seed = (unsigned)now.tv_nsec;
 	fprintf(stderr, "seed %u\n", seed);
@@ -284,7 +285,7 @@ static void killed_at_random(void **state)
 static void stopped(void **state)
 {
 	static struct recording r;
-	begin(&r);
+	begin(&r, false);
 	assert_true(peer_get(&r.stand, 41001, "/"));
 	json_t *message = json_pack("{s:s}", "op", "stop");
 	ft_channel_send(r.stand.channel, message, NULL, 0);
@@ -306,7 +307,7 @@ static void stopped(void **state)
 static void exploited(void **state)
 {
 	static struct recording r;
-	begin(&r);
+	begin(&r, false);
 	assert_true(peer_get(&r.stand, 41001, "/cgi-bin/lookup?host=localhost;touch%20/var/www/touched/replayed"));
 	/* With the process that writes the journal: what it had not written is in the ring's file. */
 	kill(scribe_of(r.stand.pid), SIGKILL);
@@ -326,6 +327,121 @@ static void exploited(void **state)
 	const char *before[] = {"--trace", "syscalls", "--to", "1000000000", NULL};
 	p = play(&r, NULL, before);
 	assert_null(strstr(p.out, "/var/www/touched/replayed"));
+	done(&p);
+	forget(&r);
+}
+
+/* Frames that the guest throws away, until the ring has no room for more. */
+static bool flood(struct recording *r, bool (*until)(struct recording *), unsigned most)
+{
+	uint8_t frame[1514] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x52, 0x54, 0, 0, 2, 2, 0x88, 0xb5};
+	struct iovec part = {.iov_base = frame, .iov_len = sizeof(frame)};
+	for (unsigned i = 0; i < most && !until(r); i++) {
+		/* Random, or zstd would make nothing of them. */
+		randombytes_buf(frame + 14, sizeof(frame) - 14);
+		for (unsigned n = 0; n < 200 && !ft_ring_put(&r->stand.link.rx, FT_LINK_FRAME, &part, 1); n++)
+			;
+		ft_ring_kick(&r->stand.link.rx);
+		stand_message(&r->stand, 5);
+		/* A guest that waits takes no frames, and a peer that answers it has no room for them. */
+		if (!r->stand.journal_holds)
+			peer_run(&r->peer, 1, NULL);
+	}
+	return until(r);
+}
+
+static bool was_lost(struct recording *r)
+{
+	return r->stand.journal_lost != 0;
+}
+
+static uint64_t instructions(struct recording *r)
+{
+	json_t *status = stand_status(&r->stand);
+	uint64_t count = (uint64_t)json_integer_value(json_object_get(status, "instructions"));
+	json_decref(status);
+	return count;
+}
+
+static uint64_t taken(struct recording *r)
+{
+	json_t *status = stand_status(&r->stand);
+	uint64_t count = (uint64_t)json_integer_value(json_object_get(status, "rx_frames"));
+	json_decref(status);
+	return count;
+}
+
+static bool stands_still(struct recording *r)
+{
+	uint64_t count = instructions(r);
+	for (int i = 0; i < 5; i++) {
+		nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
+		if (instructions(r) != count)
+			return false;
+	}
+	return true;
+}
+
+/* The journal cannot be written, and the ring is full: with `continue` the guest goes on, there is a gap, and a checkpoint
+ * ends it; a replay does not step over it. */
+static void full_goes_on(void **state)
+{
+	static struct recording r;
+	begin(&r, false);
+	pid_t scribe = scribe_of(r.stand.pid);
+	kill(scribe, SIGSTOP);
+	assert_true(flood(&r, was_lost, 2000));
+	assert_true(peer_get(&r.stand, 41001, "/"));
+	kill(scribe, SIGCONT);
+	/* Room again, some time. */
+	for (int i = 0; i < STAND_PATIENCE_MS / 100 && r.stand.chunks < 16; i++)
+		stand_message(&r.stand, 100);
+	r.frames = 0;
+	crypto_generichash_init(&r.hash, NULL, 0, 32);
+	checkpoint(&r, 2);
+	r.frames = 0;
+	crypto_generichash_init(&r.hash, NULL, 0, 32);
+	assert_true(peer_get(&r.stand, 41002, "/"));
+	assert_true(peer_get(&r.stand, 41003, "/cgi-bin/lookup?host=localhost"));
+	kill_it(&r);
+	const char *first[] = {"--from", "1", NULL};
+	struct replayed p = play(&r, NULL, first);
+	fprintf(stderr, "over a gap: status %d: %s", WEXITSTATUS(p.status), p.err);
+	assert_true(WIFEXITED(p.status) && WEXITSTATUS(p.status) > 1);
+	assert_non_null(strstr(p.err, "the journal has a gap"));
+	done(&p);
+	p = play(&r, NULL, NULL);
+	fprintf(stderr, "behind it: %s%s", p.out, p.err);
+	assert_int_equal(WEXITSTATUS(p.status), 0);
+	assert_int_equal(number(&p, "checkpoint"), 2);
+	assert_true(number(&p, "frames_out") > 5);
+	done(&p);
+	forget(&r);
+}
+
+/* With `hold` the guest waits, and nothing is missing. */
+static void full_holds(void **state)
+{
+	static struct recording r;
+	begin(&r, true);
+	pid_t scribe = scribe_of(r.stand.pid);
+	kill(scribe, SIGSTOP);
+	for (unsigned i = 0; i < 5 && !stands_still(&r); i++)
+		flood(&r, was_lost, 60);
+	assert_true(stands_still(&r));
+	assert_int_equal(r.stand.journal_lost, 0);
+	kill(scribe, SIGCONT);
+	/* It goes on with all that had come. */
+	uint64_t had = 0, has = taken(&r);
+	for (int i = 0; i < STAND_PATIENCE_MS / 500 && (has != had || !i); i++) {
+		nanosleep(&(struct timespec){.tv_nsec = 500000000}, NULL);
+		had = has;
+		has = taken(&r);
+	}
+	assert_true(peer_get(&r.stand, 41001, "/"));
+	kill_it(&r);
+	struct replayed p = play(&r, NULL, NULL);
+	expect_same(&r, &p, 20);
 	done(&p);
 	forget(&r);
 }
@@ -353,7 +469,7 @@ static void change(const struct recording *r, const char *name, off_t at, int tr
 static void tampered(void **state)
 {
 	static struct recording r;
-	begin(&r);
+	begin(&r, false);
 	assert_true(peer_get(&r.stand, 41001, "/"));
 	for (int i = 0; i < 300 && r.stand.chunks < 2; i++)
 		stand_message(&r.stand, 100);
@@ -429,6 +545,7 @@ int main(int argc, char **argv)
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
 	const struct CMUnitTest tests[] = {cmocka_unit_test(stopped), cmocka_unit_test(killed_at_random), cmocka_unit_test(exploited),
+					   cmocka_unit_test(full_goes_on), cmocka_unit_test(full_holds),
 					   cmocka_unit_test(tampered)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

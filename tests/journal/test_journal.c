@@ -480,6 +480,33 @@ static void changed_journals_are_refused(void **state)
 	close_way(&w);
 }
 
+/* A segment that is good, but of another history, is not what the next one goes on from. */
+static void another_segment_is_refused(void **state)
+{
+	struct way w, other;
+	struct ft_error err;
+	uint64_t torn;
+	fill_way(&w);
+	assert_int_equal(scribble(&w), 0);
+	fill_way(&other);
+	make_script(&one, RECORDS, 12, 1);
+	struct ft_record_state s = {0};
+	other.ring.page->head = other.ring.head = 0;
+	put_script(&other, &one, 0, one.count, &s);
+	s = (struct ft_record_state){0};
+	put_script(&other, &two, 0, two.count, &s);
+	assert_int_equal(scribble(&other), 0);
+	assert_int_equal(read_all(&other, &err, &torn), 0);
+	int kept = w.files.segments[0];
+	w.files.segments[0] = other.files.segments[0];
+	assert_int_equal(read_all(&w, &err, &torn), -EBADMSG);
+	assert_non_null(strstr(err.text, "segment 1 ends before what segment 2 goes on from"));
+	w.files.segments[0] = kept;
+	assert_int_equal(read_all(&w, &err, &torn), 0);
+	close_way(&w);
+	close_way(&other);
+}
+
 /* A ring whose vmm lies ends its journal, and nothing else. */
 static void a_lying_ring_ends_its_journal(void **state)
 {
@@ -537,6 +564,7 @@ int main(void)
 	    cmocka_unit_test(the_ring_has_the_rest),
 	    cmocka_unit_test(a_full_disk_loses_nothing),
 	    cmocka_unit_test(changed_journals_are_refused),
+	    cmocka_unit_test(another_segment_is_refused),
 	    cmocka_unit_test(a_lying_ring_ends_its_journal),
 	    cmocka_unit_test(a_full_ring_takes_nothing_by_half),
 	};
