@@ -59,6 +59,7 @@ static int metrics(const struct arguments *a, struct ft_error *err);
 static int verify(const struct arguments *a, struct ft_error *err);
 static int prove(const struct arguments *a, struct ft_error *err);
 static int replay(const struct arguments *a, struct ft_error *err);
+static int disk(const struct arguments *a, struct ft_error *err);
 static int completion(const struct arguments *a, struct ft_error *err);
 
 static const struct {
@@ -73,6 +74,7 @@ static const struct {
     {"guest", "start|stop|restart|console NAME", "one guest; console shows its log and goes on", 2, 2, guest},
     {"snapshot", "save GUEST [NAME]|restore GUEST NAME|list|verify NAME|delete NAME|attach GUEST", "guests as they were, in files", 1, 3,
      snapshot},
+    {"disk", "history|cat|export GUEST...", "what was on a guest's disk, and when (see foretaste disk --help)", 0, INT_MAX, disk},
     {"replay", "GUEST|DIR...", "a recorded guest's run again (see foretaste replay --help)", 0, INT_MAX, replay},
     {"holds", "", "input that is held right now", 0, 0, holds},
     {"verdicts", "", "the last verdicts", 0, 0, verdicts},
@@ -255,7 +257,7 @@ static int ask(const struct arguments *a, json_t *request, json_t **result, stru
 	return code;
 }
 
-#define REPLAY_WORDS 32
+#define OTHER_WORDS 32
 
 /* Becomes foretaste-replay, which has options of its own. Of a guest's name the gateway makes a directory and a disk; what has a
  * slash in it is a directory itself. */
@@ -269,7 +271,7 @@ static int replay(const struct arguments *a, struct ft_error *err)
 		ft_error_set(err, -ENOENT, "there is no foretaste-replay beside %s", own);
 		return EX_UNAVAILABLE;
 	}
-	const char *command[5 + REPLAY_WORDS] = {path};
+	const char *command[5 + OTHER_WORDS] = {path};
 	size_t count = 1;
 	int from = 0;
 	if (a->rest_count && a->rest[0][0] != '-' && !strchr(a->rest[0], '/')) {
@@ -283,12 +285,59 @@ static int replay(const struct arguments *a, struct ft_error *err)
 			count -= 2;
 		from = 1;
 	}
-	for (int i = from; i < a->rest_count && i < from + REPLAY_WORDS; i++)
+	for (int i = from; i < a->rest_count && i < from + OTHER_WORDS; i++)
 		command[count++] = a->rest[i];
 	command[count] = NULL;
 	execv(path, (char **)command);
 	ft_error_set(err, -errno, "cannot execute %s: %s", path, strerror(errno));
 	json_decref(files);
+	return EX_OSERR;
+}
+
+/* The two files that a guest's name stands for in the configuration: the gateway need not run. */
+static int disk_files(const struct arguments *a, const char *guest, char overlay[PATH_MAX], char image[PATH_MAX], struct ft_error *err)
+{
+	struct ft_config config;
+	char key[128];
+	int error = ft_config_load(&config, a->config ? a->config : FT_CONFIG_PATH, a->sets, a->set_count, err);
+	if (error)
+		return ft_config_exit(error);
+	snprintf(key, sizeof(key), "guests.%.64s.disk", guest);
+	const char *file = ft_config_text(&config, key);
+	snprintf(overlay, PATH_MAX, "%s/disks/%s", ft_config_text(&config, "state"), guest);
+	snprintf(image, PATH_MAX, "%s", file ? file : "");
+	ft_config_free(&config);
+	if (file)
+		return 0;
+	ft_error_set(err, -ENOENT, "there is no guest \"%.64s\" with a disk in the configuration", guest);
+	return EX_USAGE;
+}
+
+/* Becomes foretaste-disk, which has options of its own and whose files are given instead of a guest's name. */
+static int disk(const struct arguments *a, struct ft_error *err)
+{
+	char own[PATH_MAX], path[PATH_MAX], overlay[PATH_MAX], image[PATH_MAX];
+	own_directory(own);
+	if (!beside(path, own, "foretaste-disk") && !beside(path, own, "../disk/foretaste-disk") &&
+	    !beside(path, own, "../libexec/foretaste/foretaste-disk")) {
+		ft_error_set(err, -ENOENT, "there is no foretaste-disk beside %s", own);
+		return EX_UNAVAILABLE;
+	}
+	const char *command[5 + OTHER_WORDS] = {path};
+	size_t count = 1;
+	for (int i = 0; i < a->rest_count && i < OTHER_WORDS; i++) {
+		command[count++] = a->rest[i];
+		if (i != 1 || a->rest[0][0] == '-' || a->rest[1][0] == '-' || strchr(a->rest[1], '/'))
+			continue;
+		int code = disk_files(a, a->rest[1], overlay, image, err);
+		if (code)
+			return code;
+		command[count - 1] = overlay;
+		command[count++] = image;
+	}
+	command[count] = NULL;
+	execv(path, (char **)command);
+	ft_error_set(err, -errno, "cannot execute %s: %s", path, strerror(errno));
 	return EX_OSERR;
 }
 
@@ -748,11 +797,11 @@ int main(int argc, char **argv)
 	int at = 1;
 	for (; at + 2 < argc && (!strcmp(argv[at], "--control") || !strcmp(argv[at], "--config") || !strcmp(argv[at], "-c")); at += 2)
 		*(!strcmp(argv[at], "--control") ? &a.control : &a.config) = argv[at + 1];
-	if (argc > at && !strcmp(argv[at], "replay")) {
+	if (argc > at && (!strcmp(argv[at], "replay") || !strcmp(argv[at], "disk"))) {
 		struct ft_error err = {0};
 		a.rest = argv + at + 1;
 		a.rest_count = argc - at - 1;
-		int failed = replay(&a, &err);
+		int failed = !strcmp(argv[at], "disk") ? disk(&a, &err) : replay(&a, &err);
 		fprintf(stderr, "foretaste: %s\n", err.text);
 		return failed;
 	}

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #define TRIAL_RULES                                                                                          \
-	{"sendto", "events to the dataplane"}, {"pread64", "virtio-blk: the base image, opened read-only"},  \
+	{"sendto", "events to the dataplane"}, {"pread64", "virtio-blk: base image and overlay, opened read-only"},  \
 	    {"preadv", "virtio-blk: the base image, opened read-only"},                                      \
 	    {"rt_sigreturn", "the engine's handlers for faults of guest instructions"},                      \
 	    {"rt_sigprocmask", "the engine's handlers; fork and exit"},                                      \

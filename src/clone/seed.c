@@ -12,6 +12,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "vmm/dev/devices.h"
+
 struct run {
 	pid_t pid; /* 0: none */
 	int pidfd;
@@ -51,7 +53,7 @@ static void tell_end(const struct seed *s, enum ft_trial_end end, const char *de
 static int run_in_child(const struct seed *s, uint32_t flows, pid_t parent, uint64_t until_vtime_ns, uint64_t began_ns)
 {
 	const struct ft_seed_plan *p = s->plan;
-	int keep[FT_HYGIENE_KEEP] = {p->events, p->disk, -1, -1};
+	int keep[FT_HYGIENE_KEEP] = {p->events, p->disk, p->overlay, -1};
 	if (ft_hygiene_trial(p->hygiene, parent, keep, FT_HYGIENE_KEEP))
 		return 2;
 	struct ft_trial_plan plan = {.request = p->request,
@@ -169,9 +171,12 @@ static int look_at_the_clock(struct seed *s)
 
 int ft_seed_run(const struct ft_seed_plan *plan)
 {
-	int keep[FT_HYGIENE_KEEP] = {plan->events, plan->control, plan->disk, -1};
+	int keep[FT_HYGIENE_KEEP] = {plan->events, plan->control, plan->disk, plan->overlay};
 	if (ft_hygiene_seed(plan->hygiene, plan->parent, keep, FT_HYGIENE_KEEP))
 		return 2;
+	struct ft_devices *devices = plan->witness->m->devices;
+	if (devices && devices->has_disk)
+		ft_disk_seal(&devices->blk.disk);
 	struct seed s = {.plan = plan, .idle_since_ns = monotonic_ns()};
 	start(&s, plan->request->flow_count, 0);
 	enum orders orders = GO_ON;

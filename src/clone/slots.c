@@ -106,6 +106,7 @@ static int seed(struct ft_slots *slots, const struct ft_request *request, int co
 				    .events = slots->events,
 				    .control = control,
 				    .disk = slots->config.disk,
+				    .overlay = slots->config.overlay,
 				    .parent = parent,
 				    .began_ns = began_ns};
 	return ft_seed_run(&plan);
@@ -136,9 +137,9 @@ static void fork_seed(struct ft_slots *slots, const struct ft_request *request)
 	}
 	struct ft_machine *m = slots->config.witness->m;
 	m->engine_ops->share(m->engine);
-	*slot = (struct ft_slot){.pid = pid, .control = pair[0], .trial = trial};
 	slots->running++;
 	slots->forked++;
+	*slot = (struct ft_slot){.pid = pid, .control = pair[0], .trial = trial, .number = 2 * slots->forked};
 	slots->last_pause_ns = monotonic_ns() - began;
 	ft_histogram_note(&slots->pauses, FT_HISTOGRAM_PAUSE, slots->last_pause_ns);
 	answer(slots, trial, FT_EVENT_SEED_READY, slots->last_pause_ns, "");
@@ -308,6 +309,15 @@ uint64_t ft_slots_fork_at(const struct ft_slots *slots)
 		if (slots->ready[i].request && slots->ready[i].request->begin.rx_index < lowest)
 			lowest = slots->ready[i].request->begin.rx_index;
 	return lowest;
+}
+
+uint64_t ft_slots_oldest(const struct ft_slots *slots)
+{
+	uint64_t oldest = UINT64_MAX;
+	for (unsigned i = 0; i < FT_SLOTS_MAX; i++)
+		if (slots->slots[i].pid && slots->slots[i].number < oldest)
+			oldest = slots->slots[i].number;
+	return oldest;
 }
 
 unsigned ft_slots_poll(const struct ft_slots *slots, struct pollfd *fds)

@@ -19,7 +19,8 @@ struct ft_slots_config {
 	unsigned max; /* seeds at a time, at most FT_SLOTS_MAX */
 	struct ft_outside_config outside;
 	struct ft_witness *witness;
-	int disk; /* what the machine reads its disk from; stays open in clones */
+	int disk; /* what the machine reads its disk from, base image and overlay (-1: there is none); stay open in clones */
+	int overlay;
 	int (*prepare)(
 	    void *
 		context); /* in the seed, before anything else: lets go of what is the live vmm's; may be NULL */
@@ -30,7 +31,8 @@ struct ft_slot {
 	pid_t pid; /* 0: free */
 	int control;
 	uint64_t trial;
-	bool stopped; /* told to finish, or killed by us */
+	uint64_t number; /* as ft_slots_oldest counts */
+	bool stopped;    /* told to finish, or killed by us */
 };
 
 struct ft_slots {
@@ -76,6 +78,14 @@ void ft_slots_work(struct ft_slots *slots, uint64_t rx_index, bool *fork_pending
 
 /* The lowest ring position that a request waits for; UINT64_MAX when none waits. */
 uint64_t ft_slots_fork_at(const struct ft_slots *slots);
+
+/* Forks have rising numbers, twice that of the slots' own and a bit for those of others between them. The oldest seed that lives;
+ * UINT64_MAX: none. And the newest number that anybody may have. */
+uint64_t ft_slots_oldest(const struct ft_slots *slots);
+static inline uint64_t ft_slots_newest(const struct ft_slots *slots)
+{
+	return 2 * slots->forked + 1;
+}
 
 /* Descriptors that become readable when a seed ends; returns how many, at most FT_SLOTS_MAX. */
 unsigned ft_slots_poll(const struct ft_slots *slots, struct pollfd *fds);

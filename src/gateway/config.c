@@ -494,6 +494,10 @@ json_t *ft_config_vmm(const struct ft_config *config, const char *guest)
 	json_object_set_new(all, "guest", json_string(guest));
 	json_object_set_new(all, "has_initrd", json_boolean(json_is_string(json_object_get(from, "initrd"))));
 	json_object_set_new(all, "has_disk", json_boolean(json_is_string(json_object_get(from, "disk"))));
+	const json_t *overlay = json_object_get(from, "overlay");
+	const char *keep = json_string_value(json_object_get(overlay, "keep"));
+	if (json_is_string(json_object_get(from, "disk")) && keep && !strcmp(keep, "on"))
+		json_object_set_new(all, "overlay", part(overlay, (const char *[]){"quota", "retention", NULL}));
 	json_object_set_new(all, "clone",
 			    part(ft_config_get(config, "clone"), (const char *[]){"max", "link", NULL}));
 	return all;

@@ -217,6 +217,30 @@ int ft_files_vmm(const struct ft_config *config, const char *guest, int fds[FT_F
 	return 0;
 }
 
+int ft_files_overlay(int state, const char *guest, int fds[2], struct ft_error *err)
+{
+	struct stat st;
+	fds[0] = fds[1] = -1;
+	if (mkdirat(state, "disks", 0700) && errno != EEXIST)
+		return ft_error_set(err, -errno, "cannot make the directory disks in the state directory: %s", strerror(errno));
+	int directory = openat(state, "disks", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	int error = directory < 0 ? -errno : 0;
+	for (int i = 0; i < 2 && !error; i++) {
+		int flags = i ? O_RDONLY : O_RDWR | O_CREAT;
+		fds[i] = openat(directory, guest, flags | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK, 0600);
+		error = fds[i] < 0 || fstat(fds[i], &st) ? -errno : S_ISREG(st.st_mode) ? 0 : -EINVAL;
+	}
+	/* A file that is new has its name for good before anything is promised. */
+	if (!error && fsync(directory))
+		error = -errno;
+	if (directory >= 0)
+		close(directory);
+	if (!error)
+		return 0;
+	ft_files_close(fds, 2);
+	return ft_error_set(err, error, "cannot open disks/%s in the state directory: %s", guest, strerror(-error));
+}
+
 int ft_files_log(const struct ft_config *config, const char *guest, struct ft_error *err)
 {
 	char path[128] = "feed.file";

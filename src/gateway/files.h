@@ -25,6 +25,8 @@ int ft_files_first_hold(int state, long long *first, struct ft_error *err);
  * these). The caller closes them. New directories are given to uid. 0 or -errno, and then none is open. */
 int ft_files_vmm(const struct ft_config *config, const char *guest, int fds[FT_FILES_VMM],
 		 struct ft_error *err);
+/* The file of what a guest has written to its disk: for writing, and for reading. Made when missing. The same. */
+int ft_files_overlay(int state, const char *guest, int fds[2], struct ft_error *err);
 int ft_files_ledger(const struct ft_config *config, uid_t uid, int fds[FT_FILES_LEDGER],
 		    struct ft_error *err);
 

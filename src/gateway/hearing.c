@@ -62,6 +62,23 @@ static void handle_running(struct ft_supervisor *s, struct ft_child *child, cons
 		ft_supervisor_record(s, "guest-up", child->guest, NULL, "guest %s is up, %.1f s after its start", child->guest, (double)ns / 1e9);
 }
 
+static void handle_disk(struct ft_supervisor *s, struct ft_child *child, const json_t *message)
+{
+	static const char *const types[] = {"disk-recovered", "disk-failed", "disk-works", "disk-history"};
+	const char *type = json_string_value(json_object_get(message, "type"));
+	const char *text = json_string_value(json_object_get(message, "text"));
+	char clean[512];
+	for (size_t i = 0; child->kind == FT_CHILD_VMM && type && text && i < sizeof(types) / sizeof(*types); i++) {
+		unsigned lost;
+		if (strcmp(type, types[i]) || !ft_child_may_log(child, &lost))
+			continue;
+		ft_printable(clean, sizeof(clean), text, strnlen(text, 250));
+		ft_supervisor_record(s, types[i], child->guest, NULL, "the disk of guest %s: %s", child->guest, clean);
+		return;
+	}
+	child_says(child, "warning", "a message about a disk that is none");
+}
+
 static void handle_canary(struct ft_supervisor *s, struct ft_child *child, const json_t *message)
 {
 	if (child->kind != FT_CHILD_DATAPLANE || !ft_canaries_note(&s->canaries, message, ft_loop_now()))
@@ -104,6 +121,8 @@ static void handle(struct ft_supervisor *s, struct ft_child *child, const json_t
 		ft_warm_settled(s, child);
 	else if (!strcmp(op, "log"))
 		handle_log(child, message);
+	else if (!strcmp(op, "disk"))
+		handle_disk(s, child, message);
 	else if (!strcmp(op, "snapshot") && ft_snapshot_told(s, child, message))
 		;
 	else if ((!strcmp(op, "journal") || !strcmp(op, "checkpoint")) && ft_journal_told(s, child, message))

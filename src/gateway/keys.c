@@ -55,7 +55,18 @@ const struct ft_key ft_keys[] = {
      "on: an independent check of all translated code before it runs, at the price of translating half as "
      "fast."},
     {"guests.*.disk", FT_KEY_PATH, NULL, NONE, NULL,
-     "Disk image, or none. Only read: what the guest writes stays in memory and ends with it."},
+     "Disk image, or none. Only read: what the guest writes is kept beside it, see overlay."},
+    {"guests.*.overlay", FT_KEY_MAP, NULL, NULL, NULL,
+     "What the guest writes to its disk, in the file disks/NAME below state. It belongs to this very image: with another one the guest "
+     "does not start."},
+    {"guests.*.overlay.keep", FT_KEY_CHOICE, "on|off", "on", NULL,
+     "on: what it has written and flushed outlives its restarts, crashes and power cuts. off: it stays in memory and ends with the guest, "
+     "which begins from its image each time."},
+    {"guests.*.overlay.quota", FT_KEY_SIZE, "64 MiB..16 TiB", NONE, NULL,
+     "Largest size of the file. When it is full of what is current, the guest's writes fail with I/O errors, and the feed says so. none: "
+     "twice the image and 128 MiB, with which that does not happen."},
+    {"guests.*.overlay.retention", FT_KEY_DURATION, "0 s..8760 h", "24 h", NULL,
+     "How long what was overwritten can still be asked for (`foretaste disk history`), as far as the quota has room for it."},
     {"guests.*.mac", FT_KEY_MAC, NULL, NULL, "52:54:00:00:02:0f", "Ethernet address of its network card."},
     {"guests.*.address", FT_KEY_ADDRESS, NULL, NULL, "10.0.2.15", "IPv4 address that the guest has."},
     {"guests.*.address6", FT_KEY_ADDRESS6, NULL, NONE, NULL, "IPv6 address that the guest has, besides."},

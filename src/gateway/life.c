@@ -114,6 +114,10 @@ static int send_config(struct ft_supervisor *s, struct ft_child *child, struct f
 		count = error ? 0 : FT_FILES_VMM;
 		if (!error)
 			ft_warm_note_origin(s, child, fds);
+		if (!error && json_object_get(part, "overlay")) {
+			error = ft_files_overlay(s->state_fd, child->guest, fds + count, err);
+			count += error ? 0 : 2;
+		}
 		error = error ? error : add_snapshot(s, child, part, fds, &count, err);
 		error = error ? error : add_journal(s, child, part, fds, &count, err);
 		break;

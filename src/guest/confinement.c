@@ -15,6 +15,11 @@ static const struct ft_confine_rule rules[] = {
     {"recvmsg", "the supervisor's channel, with descriptors"},
     {"sendmsg", "the supervisor's channel"},
     {"fsync", "a snapshot is on disk before anybody is told"},
+    {"pwritev", "the overlay of the disk"},
+    {"fdatasync", "the overlay of the disk: a flush of the guest's, in a thread of its own"},
+    {"fallocate", "the overlay of the disk: room for a segment", .arg = 2, .equals = FALLOC_FL_KEEP_SIZE},
+    {"fallocate", "the overlay of the disk: a segment that is given back", .arg = 2,
+     .equals = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE},
     {"pipe2", "what became of a snapshot"},
     {"ftruncate", "the console log at its bound"},
     {"lseek", "the console log at its bound"},
@@ -46,12 +51,13 @@ int ft_guest_filter(struct ft_confine_filter *filter, struct ft_error *err)
 	return error;
 }
 
-int ft_guest_confine(uid_t uid, gid_t gid, const struct ft_confine_filter *filter, struct ft_error *err)
+int ft_guest_identity(uid_t uid, gid_t gid, struct ft_error *err)
 {
-	int error = ft_confine_identity(uid, gid, FT_CONFINE_UNDUMPABLE, err);
-	if (error)
-		return error;
-	error = ft_confine_install(filter);
-	return error ? ft_error_set(err, error, "cannot install the seccomp filter: %s", strerror(-error))
-		     : 0;
+	return ft_confine_identity(uid, gid, FT_CONFINE_UNDUMPABLE, err);
+}
+
+int ft_guest_confine(const struct ft_confine_filter *filter, struct ft_error *err)
+{
+	int error = ft_confine_install(filter);
+	return error ? ft_error_set(err, error, "cannot install the seccomp filter: %s", strerror(-error)) : 0;
 }

@@ -10,7 +10,9 @@
 /* Compiles the filter; before ft_guest_confine, while memory and descriptors are still to be had. */
 int ft_guest_filter(struct ft_confine_filter *filter, struct ft_error *err);
 
-/* Gives up identity and privileges, then installs the filter. No way back. */
-int ft_guest_confine(uid_t uid, gid_t gid, const struct ft_confine_filter *filter, struct ft_error *err);
+/* Gives up identity and privileges; then installs the filter, for all threads. No way back. In between, a thread may be started: it
+ * has no privileges that this one has not. */
+int ft_guest_identity(uid_t uid, gid_t gid, struct ft_error *err);
+int ft_guest_confine(const struct ft_confine_filter *filter, struct ft_error *err);
 
 #endif

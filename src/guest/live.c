@@ -123,6 +123,11 @@ static void tell_saved(struct ft_live *live, uint32_t checkpoint, const struct f
 				    (json_int_t)end->took_ns, "pause_ns", (json_int_t)end->pause_ns));
 }
 
+static int overlay_of(const struct ft_live *live)
+{
+	return live->m->devices->has_disk ? live->m->devices->blk.disk.read_fd : -1;
+}
+
 static void begin_saving(struct ft_live *live, const json_t *message, int file)
 {
 	struct ft_saver_end end = {0};
@@ -135,7 +140,8 @@ static void begin_saving(struct ft_live *live, const json_t *message, int file)
 	if (sealed < 0)
 		close(file);
 	else
-		ft_saver_begin(&live->saver, live->m, &about, file, live->disk, sealed ? &seal : NULL, &err);
+		ft_saver_begin(&live->saver, live->m, &about, file, live->disk, overlay_of(live), ft_slots_newest(live->slots),
+			       sealed ? &seal : NULL, &err);
 	sodium_memzero(&seal, sizeof(seal));
 	if (!err.code)
 		return;
@@ -173,7 +179,7 @@ static void begin_checkpoint(struct ft_live *live, uint32_t number, int file, in
 	if (ft_recorder_checkpoint(&live->recorder, live->m, number, segment, &err))
 		close(file);
 	else
-		ft_saver_begin(&live->saver, live->m, &about, file, live->disk, NULL, &err);
+		ft_saver_begin(&live->saver, live->m, &about, file, live->disk, overlay_of(live), ft_slots_newest(live->slots), NULL, &err);
 	if (!err.code)
 		return;
 	end.error = err.code;
@@ -191,6 +197,19 @@ static void look_at_saver(struct ft_live *live)
 	live->checkpoint_number = 0;
 	tell_saved(live, number, &end);
 	ft_mend_again(&live->mend);
+}
+
+/* ---- The disk's overlay ---------------------------------------------------------------------------------------- */
+
+static void look_at_disk(struct ft_live *live, uint64_t now, bool idle)
+{
+	char text[256];
+	const char *type;
+	uint64_t oldest = ft_slots_oldest(live->slots);
+	if (live->saver.pid && live->saver.number < oldest)
+		oldest = live->saver.number;
+	if (ft_guest_overlay_look(&live->overlay, live->m, now, idle, oldest, ft_slots_newest(live->slots), &type, text, sizeof(text)))
+		say(live, json_pack("{s:s, s:s, s:s}", "op", "disk", "type", type, "text", text));
 }
 
 /* A restored guest's RAM, part by part: in each idle moment, and one now and then while the guest is busy. */
@@ -549,6 +568,7 @@ static enum ft_live_end run(struct ft_live *live)
 		enum ft_stop stop = ft_machine_run(m, &limits, &wake);
 		ft_recorder_after(&live->recorder, stop, wake);
 		uint64_t now = monotonic_ns();
+		look_at_disk(live, now, stop == FT_STOP_IDLE);
 		ft_pulse_ran(&live->witness->pulse, now - ran, now);
 		tell_running(live, now);
 		tell_settled(live, now - ran, now);

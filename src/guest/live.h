@@ -10,6 +10,7 @@
 #include "clone/slots.h"
 #include "guest/console.h"
 #include "guest/recorder.h"
+#include "guest/overlay.h"
 #include "guest/saver.h"
 
 /* Why the loop ended: foretaste-vmm's exit status. 64 and above are sysexits of failures. */
@@ -36,6 +37,7 @@ struct ft_live {
 	struct ft_recorder recorder;
 	int segment, checkpoint; /* files for the first checkpoint of a journal */
 	uint32_t checkpoint_number; /* that is being saved, or is to be saved before the guest runs; 0: none */
+	struct ft_guest_overlay overlay;
 
 	struct ft_console console;
 	struct ft_link link;

@@ -46,17 +46,49 @@ static int read_image(int fd, const char *what, struct image *image, struct ft_e
 	return 0;
 }
 
-/* A guest that goes on where it was saved: no kernel is read. */
-static struct ft_machine *restore_machine(struct ft_settings *settings, struct ft_snapshot_load *load, const int *fds,
-					  struct ft_error *err)
+static int snapshot_fd(const struct ft_settings *settings)
 {
+	return FT_GUEST_FDS + (settings->keeps ? 2 : 0);
+}
+
+/* The overlay of the guest's disk; its two descriptors are taken over. */
+static int keep(const struct ft_settings *settings, struct ft_live *live, struct ft_machine *m, int *fds, struct ft_error *err)
+{
+	if (!settings->keeps)
+		return 0;
+	int error = ft_guest_overlay_open(&live->overlay, m, settings->guest, fds[FT_GUEST_FDS], fds[FT_GUEST_FDS + 1],
+					  settings->overlay_quota, settings->overlay_retention_ns, err);
+	if (!error)
+		fds[FT_GUEST_FDS] = fds[FT_GUEST_FDS + 1] = -1;
+	return error;
+}
+
+static int reset_disk(struct ft_machine *m, struct ft_error *err)
+{
+	int error = ft_disk_reset(&m->devices->blk.disk, m->icount);
+	return error ? ft_error_set(err, error, "the guest's disk cannot be restored: %s", strerror(-error)) : 0;
+}
+
+static int commit_disk(struct ft_machine *m, struct ft_error *err)
+{
+	int error = ft_disk_commit(&m->devices->blk.disk, m->icount);
+	return error ? ft_error_set(err, error, "the guest's disk cannot be restored: %s", strerror(-error)) : 0;
+}
+
+/* A guest that goes on where it was saved: no kernel is read. */
+static struct ft_machine *restore_machine(struct ft_settings *settings, struct ft_live *live, int *fds, struct ft_error *err)
+{
+	struct ft_snapshot_load *load = &live->load;
 	struct ft_machine_config *config = &settings->machine;
 	config->engine = &ft_engine_soft;
 	config->disk_fd = settings->has_disk ? fds[FT_GUEST_FD_DISK] : -1;
 	struct ft_machine *m = ft_machine_create(config, err);
 	if (!m)
 		return NULL;
-	if (ft_snapshot_restore(load, m, fds[FT_GUEST_FD_SNAPSHOT], settings->sealed ? &settings->seal : NULL, err)) {
+	/* The guest's disk becomes what it was, too: for good when all of it is there. */
+	if (keep(settings, live, m, fds, err) || (settings->keeps && reset_disk(m, err)) ||
+	    ft_snapshot_restore(load, m, fds[snapshot_fd(settings)], settings->sealed ? &settings->seal : NULL, err) ||
+	    (settings->keeps && commit_disk(m, err))) {
 		ft_machine_destroy(m);
 		return NULL;
 	}
@@ -65,7 +97,7 @@ static struct ft_machine *restore_machine(struct ft_settings *settings, struct f
 	return m;
 }
 
-static struct ft_machine *make_machine(struct ft_settings *settings, const int *fds, struct ft_error *err)
+static struct ft_machine *make_machine(struct ft_settings *settings, struct ft_live *live, int *fds, struct ft_error *err)
 {
 	struct image kernel = {0}, initrd = {0};
 	struct ft_machine *m = NULL;
@@ -79,7 +111,7 @@ static struct ft_machine *make_machine(struct ft_settings *settings, const int *
 		config->initrd = initrd.bytes;
 		config->initrd_length = initrd.length;
 		m = ft_machine_create(config, err);
-		if (m && ft_machine_boot(m, config, err)) {
+		if (m && (keep(settings, live, m, fds, err) || ft_machine_boot(m, config, err))) {
 			ft_machine_destroy(m);
 			m = NULL;
 		}
@@ -128,19 +160,19 @@ static int prepare(struct ft_live *live, struct ft_settings *settings, json_t *m
 {
 	if (ft_settings_read(settings, message, err))
 		return err->code;
-	const int *journal = fds + FT_GUEST_FDS + settings->restores;
-	if (count != FT_GUEST_FDS + settings->restores + (settings->journal ? FT_GUEST_JOURNAL_FDS : 0))
+	int kept = snapshot_fd(settings) + settings->restores;
+	const int *journal = fds + kept;
+	if (count != kept + (settings->journal ? FT_GUEST_JOURNAL_FDS : 0))
 		return ft_error_set(err, -EINVAL, "configuration: %d descriptors do not fit it", count);
 	/* The scribe is forked before there is a guest: it has nothing of it, and nobody copies pages for it. */
 	if (settings->journal && open_journal(live, settings, journal[FT_GUEST_FD_RING], err))
 		return err->code;
-	live->m = settings->restores ? restore_machine(settings, &live->load, fds, err) : make_machine(settings, fds, err);
+	live->m = settings->restores ? restore_machine(settings, live, fds, err) : make_machine(settings, live, fds, err);
 	sodium_memzero(&settings->seal, sizeof(settings->seal));
 	if (!live->m)
 		return err->code;
-	int kept = FT_GUEST_FDS + settings->restores;
 	for (int i = 0; i < kept; i++)
-		if (i != FT_GUEST_FD_CONSOLE)
+		if (i != FT_GUEST_FD_CONSOLE && fds[i] >= 0)
 			close(fds[i]);
 	if (settings->journal) {
 		close(journal[FT_GUEST_FD_RING]);
@@ -159,7 +191,9 @@ static int prepare(struct ft_live *live, struct ft_settings *settings, json_t *m
 					 .outside = settings->outside,
 					 .witness = live->witness,
 					 .disk =
-					     live->m->devices->has_disk ? live->m->devices->blk.disk.fd : -1};
+					     live->m->devices->has_disk ? live->m->devices->blk.disk.fd : -1,
+					 .overlay =
+					     live->m->devices->has_disk ? live->m->devices->blk.disk.read_fd : -1};
 	struct ft_confine_filter filter = {0};
 	live->disk = config.disk;
 	int error = ft_slots_open(live->slots, &config, err);
@@ -168,7 +202,11 @@ static int prepare(struct ft_live *live, struct ft_settings *settings, json_t *m
 	if (!error)
 		error = ft_guest_filter(&filter, err);
 	if (!error)
-		error = ft_guest_confine(settings->uid, settings->gid, &filter, err);
+		error = ft_guest_identity(settings->uid, settings->gid, err);
+	if (!error && settings->keeps)
+		error = ft_overlay_start(&live->m->devices->blk.disk.overlay, err);
+	if (!error)
+		error = ft_guest_confine(&filter, err);
 	ft_confine_filter_free(&filter);
 	/* Kernel, initramfs and filters have been through the heap. Each page that stays is one that every fork copies. */
 	malloc_trim(0);
@@ -187,7 +225,7 @@ int main(int argc, char **argv)
 	int fds[FT_CHANNEL_FDS], count;
 	int error = ft_channel_receive(FT_CHANNEL_FD, &message, fds, &count);
 	const char *op = error ? NULL : json_string_value(json_object_get(message, "op"));
-	if (!op || strcmp(op, "config") || count < FT_GUEST_FDS || count > FT_GUEST_FDS + 1 + FT_GUEST_JOURNAL_FDS) {
+	if (!op || strcmp(op, "config") || count < FT_GUEST_FDS || count > FT_GUEST_FDS + 3 + FT_GUEST_JOURNAL_FDS) {
 		fprintf(stderr,
 			"foretaste-vmm is started by foretasted; it expects its configuration on descriptor "
 			"%d.\n",

@@ -11,11 +11,12 @@
 #include <unistd.h>
 
 #include "clone/hygiene.h"
+#include "vmm/dev/devices.h"
 
 static const struct ft_confine_rule rules[] = {
     {"write", "the snapshot; what became of it"},
     {"fsync", "the snapshot is on disk before anybody is told"},
-    {"pread64", "a sample of the disk's base image"},
+    {"pread64", "a sample of the disk's base image; the overlay"},
     {"getrandom", "the snapshot's salt; malloc"},
     {"mmap", "malloc; never executable", .arg = 3, .mask = PROT_EXEC, .equals = 0},
     {"munmap", "malloc"},
@@ -59,14 +60,16 @@ void ft_saver_close(struct ft_saver *saver)
 	ft_confine_filter_free(&saver->filter);
 }
 
-static int save(const struct ft_saver *saver, struct ft_machine *m, const struct ft_snapshot_about *about, int file, int disk,
+static int save(const struct ft_saver *saver, struct ft_machine *m, const struct ft_snapshot_about *about, int file, int disk, int overlay,
 		const struct ft_snapshot_seal *seal, int result, pid_t parent)
 {
-	int keep[FT_HYGIENE_KEEP] = {file, disk, result, -1};
+	int keep[FT_HYGIENE_KEEP] = {file, disk, result, overlay};
 	struct ft_saver_end end = {0};
 	struct ft_error err = {0};
 	if (ft_hygiene_become(&saver->filter, parent, keep, FT_HYGIENE_KEEP))
 		return 2;
+	if (m->devices->has_disk)
+		ft_disk_seal(&m->devices->blk.disk);
 	m->hooks.mask = 0;
 	m->backend = (struct ft_backend){0};
 	end.error = ft_snapshot_save(m, about, file, seal, &end.told, &err);
@@ -74,8 +77,8 @@ static int save(const struct ft_saver *saver, struct ft_machine *m, const struct
 	return write(result, &end, sizeof(end)) == sizeof(end) ? 0 : 3;
 }
 
-int ft_saver_begin(struct ft_saver *saver, struct ft_machine *m, const struct ft_snapshot_about *about, int file, int disk,
-		   const struct ft_snapshot_seal *seal, struct ft_error *err)
+int ft_saver_begin(struct ft_saver *saver, struct ft_machine *m, const struct ft_snapshot_about *about, int file, int disk, int overlay,
+		   uint64_t number, const struct ft_snapshot_seal *seal, struct ft_error *err)
 {
 	int pair[2];
 	if (saver->pid) {
@@ -90,7 +93,7 @@ int ft_saver_begin(struct ft_saver *saver, struct ft_machine *m, const struct ft
 	uint64_t began = monotonic_ns();
 	pid_t self = getpid(), pid = fork();
 	if (pid == 0)
-		_exit(save(saver, m, about, file, disk, seal, pair[1], self));
+		_exit(save(saver, m, about, file, disk, overlay, seal, pair[1], self));
 	int error = errno;
 	close(pair[1]);
 	close(file);
@@ -99,6 +102,7 @@ int ft_saver_begin(struct ft_saver *saver, struct ft_machine *m, const struct ft
 		return ft_error_set(err, -error, "a snapshot cannot be saved: %s", strerror(error));
 	}
 	saver->pid = pid;
+	saver->number = number;
 	saver->result = pair[0];
 	saver->began_ns = began;
 	saver->pause_ns = monotonic_ns() - began;

@@ -17,6 +17,7 @@ struct ft_saver_end {
 struct ft_saver {
 	struct ft_confine_filter filter;
 	pid_t pid; /* 0: nothing is being saved */
+	uint64_t number; /* of its fork: clone/slots.h */
 	int result; /* readable when it is over; -1 */
 	uint64_t began_ns, pause_ns;
 };
@@ -26,9 +27,10 @@ int ft_saver_open(struct ft_saver *saver, struct ft_error *err);
 /* Kills what is under way. */
 void ft_saver_close(struct ft_saver *saver);
 
-/* Begins; file is taken over. disk: what the machine reads its disk from, -1: none. -EBUSY: a save is under way. */
-int ft_saver_begin(struct ft_saver *saver, struct ft_machine *m, const struct ft_snapshot_about *about, int file, int disk,
-		   const struct ft_snapshot_seal *seal, struct ft_error *err);
+/* Begins; file is taken over. disk, overlay: what the machine reads its disk from, -1: none. number: the fork's. -EBUSY: a save is under
+ * way. */
+int ft_saver_begin(struct ft_saver *saver, struct ft_machine *m, const struct ft_snapshot_about *about, int file, int disk, int overlay,
+		   uint64_t number, const struct ft_snapshot_seal *seal, struct ft_error *err);
 
 /* True when a save is over: fills end. */
 bool ft_saver_work(struct ft_saver *saver, struct ft_saver_end *end);

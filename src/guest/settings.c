@@ -176,6 +176,11 @@ int ft_settings_read(struct ft_settings *s, const json_t *message, struct ft_err
 	s->clones = (unsigned)clones;
 	s->has_initrd = json_is_true(json_object_get(config, "has_initrd"));
 	s->has_disk = json_is_true(json_object_get(config, "has_disk"));
+	const json_t *overlay = json_object_get(config, "overlay");
+	s->keeps = s->has_disk && json_is_object(overlay);
+	if (s->keeps && (number_of(overlay, "quota", 0, 1ull << 44, &s->overlay_quota, err) ||
+			 number_of(overlay, "retention", 0, INT64_MAX, &s->overlay_retention_ns, err)))
+		return err->code;
 	if (read_journal(s, json_object_get(config, "journal"), err))
 		return err->code;
 	const json_t *snapshot = json_object_get(config, "snapshot");

@@ -14,8 +14,7 @@ enum ft_guest_fd {
 	FT_GUEST_FD_INITRD,
 	FT_GUEST_FD_DISK,
 	FT_GUEST_FD_CONSOLE,
-	FT_GUEST_FDS,
-	FT_GUEST_FD_SNAPSHOT = FT_GUEST_FDS /* there when the guest starts from one */
+	FT_GUEST_FDS /* and then the overlay twice, for writing and for reading, when it is kept; the snapshot that it starts from */
 };
 
 /* Behind those, when there is a journal. */
@@ -27,6 +26,8 @@ struct ft_settings {
 	uid_t uid;
 	gid_t gid;
 	bool has_initrd, has_disk;
+	bool keeps; /* what the guest writes to its disk, in an overlay file */
+	uint64_t overlay_quota, overlay_retention_ns;
 	bool restores, attached, sealed; /* from a snapshot; whether its network is connected from the beginning; is it encrypted */
 	struct ft_snapshot_seal seal;
 	bool journal, journal_holds;

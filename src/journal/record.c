@@ -230,7 +230,7 @@ const char *ft_record_name(unsigned kind)
 	static const char *const names[FT_RECORD_KINDS] = {
 	    [FT_INPUT_FRAME] = "frame",		   [FT_INPUT_CLOCK] = "clock",
 	    [FT_INPUT_ENTROPY] = "entropy",	   [FT_INPUT_CONSOLE] = "console",
-	    [FT_INPUT_GENERATION] = "generation ID",
+	    [FT_INPUT_GENERATION] = "generation ID", [FT_INPUT_DISK] = "disk",
 	    [FT_RECORD_CHECK] = "check",	   [FT_RECORD_CHECK_WRITTEN] = "check of RAM and disk",
 	    [FT_RECORD_STOP] = "stop",		   [FT_RECORD_END] = "end",
 	    [FT_RECORD_CHECKPOINT] = "checkpoint",

@@ -448,7 +448,8 @@ static void take_event(struct ft_ledger *l, const json_t *message)
 		write_line(l, ft_eve_correlation(l->config.sensor, time, finding));
 		json_decref(finding);
 	} else {
-		bool bad = !strcmp(what, "error") || !strcmp(what, "guest-down") || !strcmp(what, "bypass-on") || !strcmp(what, "self-test-failed") || !strcmp(what, "restart");
+		bool bad = !strcmp(what, "error") || !strcmp(what, "guest-down") || !strcmp(what, "bypass-on") || !strcmp(what, "self-test-failed") || !strcmp(what, "restart") ||
+			   !strcmp(what, "disk-failed");
 		write_line(l, ft_eve_engine(l->config.sensor, time, what, json_string_value(text), bad));
 	}
 	l->events++;

@@ -268,7 +268,7 @@ void ft_notary_event(struct ft_notary *n, const char *type, uint64_t time_ns, co
 	static const char *const operators[] = {"guest-start", "guest-stop", "guest-restart", "reload", "reload-failed", "reopen-logs",
 						"reopen-failed", "suppress", "suppress-end", "mode", "bypass-on", "bypass-off",
 						"release", "drop", NULL};
-	static const char *const errors[] = {"error", "restart", "cpu-unbounded", "self-test-failed", NULL};
+	static const char *const errors[] = {"error", "restart", "cpu-unbounded", "self-test-failed", "disk-failed", NULL};
 	enum ft_entry_type entry = strcmp(type, "correlation") ? FT_ENTRY_EVENT : FT_ENTRY_FINDING;
 	for (const char *const *word = operators; *word; word++)
 		entry = strcmp(type, *word) ? entry : FT_ENTRY_OPERATOR;

@@ -58,15 +58,19 @@ static int put_blocks(struct ft_snapshot_writer *w, struct disk_chunk *c, uint64
 	return ft_snapshot_put(w, FT_SNAPSHOT_DISK, number, room, head + c->count * FT_DISK_BLOCK, err);
 }
 
-static int save_disk(struct ft_snapshot_writer *w, const struct ft_disk *disk, uint8_t *room, struct ft_error *err)
+static int save_disk(struct ft_snapshot_writer *w, struct ft_disk *disk, uint8_t *room, struct ft_error *err)
 {
 	struct disk_chunk *c = malloc(sizeof(*c));
 	uint64_t number = 0, block = 0;
 	const uint8_t *bytes;
-	int error = c ? 0 : ft_error_set(err, -ENOMEM, "no memory to save the disk");
+	int error = c ? 0 : ft_error_set(err, -ENOMEM, "no memory to save the disk"), next;
 	if (c)
 		c->count = c->reserved = 0;
-	for (; !error && (bytes = ft_disk_next(disk, &block)); block++) {
+	for (; !error && (next = ft_disk_next(disk, &block, &bytes)); block++) {
+		if (next < 0) {
+			error = ft_error_set(err, next, "the disk cannot be read: %s", strerror(-next));
+			break;
+		}
 		c->block[c->count] = block;
 		memcpy(c->bytes[c->count++], bytes, FT_DISK_BLOCK);
 		if (c->count == FT_SNAPSHOT_BLOCKS) {

@@ -17,6 +17,8 @@ static int check(const struct ft_machine *m, enum ft_input_kind kind, uint64_t v
 		return length ? 0 : -EINVAL;
 	case FT_INPUT_GENERATION:
 		return length == FT_GENERATION_BYTES ? 0 : -EINVAL;
+	case FT_INPUT_DISK:
+		return length == 1 && m->devices->has_disk ? 0 : -EINVAL;
 	default:
 		return -EINVAL;
 	}
@@ -46,6 +48,9 @@ int ft_machine_input(struct ft_machine *m, enum ft_input_kind kind, uint64_t val
 		return ft_uart_type(&m->devices->uart, data, length);
 	case FT_INPUT_GENERATION:
 		ft_generation_set(m, data);
+		return 0;
+	case FT_INPUT_DISK:
+		m->devices->blk.s.failed = *(const uint8_t *)data != 0;
 		return 0;
 	default:
 		return -EINVAL;

@@ -273,5 +273,5 @@ const char *ft_component_name(unsigned component)
 uint64_t ft_machine_disk_written(const struct ft_machine *m)
 {
 	const struct ft_devices *d = m->devices;
-	return d->has_disk ? d->blk.disk.written_blocks * FT_DISK_BLOCK : 0;
+	return d->has_disk ? d->blk.disk.memory_blocks * FT_DISK_BLOCK : 0;
 }

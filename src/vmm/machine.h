@@ -122,6 +122,7 @@ enum ft_input_kind {
 	FT_INPUT_ENTROPY, /* bytes for virtio-rng: data */
 	FT_INPUT_CONSOLE, /* bytes typed at the serial console: data */
 	FT_INPUT_GENERATION, /* another generation ID (vmm/dev/generation.h): data, 16 bytes */
+	FT_INPUT_DISK,    /* data, one byte: 1: the host's disk takes no more writes; 0: it does again */
 	FT_INPUT_KINDS
 };
 
@@ -324,7 +325,8 @@ enum ft_component {
 void ft_machine_components(struct ft_machine *m, bool written, uint64_t hash[FT_COMPONENT_COUNT]);
 const char *ft_component_name(unsigned component);
 
-/* Bytes of memory that hold what the guest has written to its disk: they grow with what it writes, at most to the disk's size. */
+/* Bytes of memory that hold what the guest has written to its disk: without an overlay file they grow with what it writes, at most to
+ * the disk's size. */
 uint64_t ft_machine_disk_written(const struct ft_machine *m);
 
 #endif

@@ -92,7 +92,7 @@ static int save(struct ft_saver *saver, struct ft_machine *m, struct ft_saver_en
 	static const struct ft_snapshot_about about = {.guest = "test", .created_ns = 1};
 	struct ft_error err = {0};
 	int file = temporary();
-	if (file < 0 || ft_saver_begin(saver, m, &about, dup(file), m->devices->blk.disk.fd, NULL, &err))
+	if (file < 0 || ft_saver_begin(saver, m, &about, dup(file), m->devices->blk.disk.fd, m->devices->blk.disk.read_fd, 0, NULL, &err))
 		return -1;
 	while (!ft_saver_work(saver, end))
 		nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);

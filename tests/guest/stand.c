@@ -100,11 +100,17 @@ static int configure(struct stand *s, const char *directory, const char *cmdline
 	int log = mkostemp(path, O_APPEND | O_CLOEXEC);
 	s->console = open(path, O_RDONLY | O_CLOEXEC);
 	unlink(path);
-	int fds[8] = {open_in(directory, "vmlinuz"), open_in(directory, "initrd.img"),
-		      open_in(directory, "root.ext4"), log, snapshot};
-	for (int i = 0; i < 4; i++)
+	int fds[10] = {open_in(directory, "vmlinuz"), open_in(directory, "initrd.img"), open_in(directory, "root.ext4"), log};
+	int own = 4;
+	if (s->overlay) {
+		fds[own++] = open(s->overlay, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		fds[own++] = open(s->overlay, O_RDONLY | O_CLOEXEC);
+	}
+	for (int i = 0; i < own; i++)
 		if (fds[i] < 0)
 			give_up("an image cannot be opened");
+	if (snapshot >= 0)
+		fds[own] = snapshot;
 	unsigned uid = geteuid() ? geteuid() : CONFINED_UID, gid = geteuid() ? getegid() : CONFINED_UID;
 	json_t *message = json_pack(
 	    "{s:s, s:i, s:i, s:{s:s, s:I, s:i, s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:{s:i, s:{s:s, s:s}}}}",
@@ -114,7 +120,9 @@ static int configure(struct stand *s, const char *directory, const char *cmdline
 	    "max", (int)clones, "link", "dns", "refuse", "tcp_sink", "refuse");
 	if (snapshot >= 0)
 		json_object_set_new(json_object_get(message, "config"), "snapshot", json_pack("{s:b}", "attach", attach));
-	int count = snapshot >= 0 ? 5 : 4;
+	if (s->overlay)
+		json_object_set_new(json_object_get(message, "config"), "overlay", json_pack("{s:I}", "retention", (json_int_t)3600000000000));
+	int count = snapshot >= 0 ? own + 1 : own;
 	if (s->journal[0]) {
 		json_object_set_new(json_object_get(message, "config"), "journal",
 				    json_pack("{s:i, s:i, s:b}", "run", (int)s->journal_run, "number", 1, "hold", s->journal_holds));
@@ -123,7 +131,7 @@ static int configure(struct stand *s, const char *directory, const char *cmdline
 	}
 	int error = ft_channel_send(s->channel, message, fds, count);
 	json_decref(message);
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < own; i++)
 		close(fds[i]);
 	while (!error && !s->ready)
 		if (!stand_message(s, STAND_PATIENCE_MS))

@@ -103,9 +103,9 @@ static void hand_over(struct run *r)
 static int copy_contents(struct ft_machine *to, const struct ft_machine *from, struct ft_error *err)
 {
 	ft_memory_read(&from->ram, ft_gpa_make(0), to->ram.base, from->ram.size);
-	const struct ft_disk *disk = &from->devices->blk.disk;
+	struct ft_disk *disk = &from->devices->blk.disk;
 	const uint8_t *bytes;
-	for (uint64_t block = 0; from->devices->has_disk && (bytes = ft_disk_next(disk, &block)); block++) {
+	for (uint64_t block = 0; from->devices->has_disk && ft_disk_next(disk, &block, &bytes) > 0; block++) {
 		uint64_t at = block * FT_DISK_BLOCK, left = disk->size - at;
 		int error = ft_disk_write(&to->devices->blk.disk, &to->ram, at, bytes,
 					  left < FT_DISK_BLOCK ? left : FT_DISK_BLOCK);

@@ -38,7 +38,7 @@ static void put(struct side *s, uint64_t block, uint64_t offset, uint8_t value)
 	    ft_disk_write(&s->disk, &s->memory, block * FT_DISK_BLOCK + offset, &value, sizeof(value)), 0);
 }
 
-static uint64_t all(const struct side *s)
+static uint64_t all(struct side *s)
 {
 	XXH3_state_t *hash = XXH3_createState();
 	XXH3_128bits_reset(hash);
@@ -48,7 +48,7 @@ static uint64_t all(const struct side *s)
 	return value;
 }
 
-static uint64_t written(const struct side *s)
+static uint64_t written(struct side *s)
 {
 	XXH3_state_t *hash = XXH3_createState();
 	XXH3_128bits_reset(hash);

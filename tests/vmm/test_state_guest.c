@@ -168,7 +168,7 @@ static void move(struct client *c)
 		fail_msg("%s", err.text);
 	memcpy(to->ram.base, from->ram.base, from->ram.size);
 	const uint8_t *block;
-	for (uint64_t n = 0; (block = ft_disk_next(&from->devices->blk.disk, &n)); n++)
+	for (uint64_t n = 0; ft_disk_next(&from->devices->blk.disk, &n, &block) > 0; n++)
 		assert_int_equal(ft_disk_write(&to->devices->blk.disk, &to->ram, n * FT_DISK_BLOCK, block, FT_DISK_BLOCK), 0);
 	if (ft_state_restore(to, bytes, length, &err) || ft_state_save(to, &again, &length_again, &err))
 		fail_msg("%s", err.text);

@@ -9,7 +9,7 @@ int ft_devices_create(struct ft_machine *m, const struct ft_machine_config *conf
 	struct ft_devices *d = m->devices = calloc(1, sizeof(*d));
 	if (!d)
 		return ft_error_set(err, -ENOMEM, "no memory for the devices");
-	d->blk.disk.fd = -1;
+	d->blk.disk.fd = d->blk.disk.read_fd = -1;
 	int error;
 	if ((error = ft_lapic_create(&d->lapic, m, err)) || (error = ft_ioapic_create(&d->ioapic, m, err)) ||
 	    (error = ft_pic_create(&d->pic, m, err)) || (error = ft_pit_create(&d->pit, m, err)) ||
@@ -113,11 +113,13 @@ void ft_devices_hash_one(const struct ft_machine *m, enum ft_component component
 
 void ft_devices_hash(const struct ft_machine *m, bool written, XXH3_state_t *hash)
 {
-	const struct ft_devices *d = m->devices;
+	struct ft_devices *d = m->devices;
 	for (unsigned i = FT_COMPONENT_LAPIC; i <= FT_COMPONENT_TIMERS; i++)
 		ft_devices_hash_one(m, i, hash);
-	if (d->has_disk && written)
-		ft_disk_hash_written(&d->blk.disk, &m->ram, hash);
-	else if (d->has_disk)
-		ft_disk_hash(&d->blk.disk, hash);
+	if (!d->has_disk)
+		return;
+	/* A disk that cannot be read equals no other. */
+	int error = written ? ft_disk_hash_written(&d->blk.disk, &m->ram, hash) : ft_disk_hash(&d->blk.disk, hash);
+	if (error)
+		HASH(error);
 }

@@ -446,7 +446,8 @@ static int check_work(const struct ft_state *s, struct ft_error *err)
 	if (check_waiting("blk", &s->blk, &s->virtio[2], err))
 		return -EINVAL;
 	for (uint32_t i = 0; i < s->blk.count; i++)
-		if (s->blk_requests[i].head >= s->virtio[2].queue[0].size)
+		if ((s->blk_requests[i].head & FT_BLK_HEAD) >= s->virtio[2].queue[0].size ||
+		    s->blk_requests[i].head & ~(FT_BLK_HEAD | FT_BLK_BEGUN | FT_BLK_WAITED))
 			REFUSE(s->blk_requests[i].head, "not in the queue", "blk.request[%u].head", i);
 	return 0;
 }

@@ -1,0 +1,195 @@
+/* The recovery of a disk's overlay, and its reader: a file of genuine records that the input orders, leaves out, cuts, numbers and damages
+ * as it likes (it has the key, which no guest has). Held to be true: it is opened or refused; what was opened reads the same when it is
+ * opened again, also after another write; and the reader of the past sees at the end of all time what the disk has. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sodium.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "disk/history.h"
+#include "input.h"
+#include "vmm/dev/disk.h"
+
+#define BLOCKS  24u
+#define RECORDS 48u
+
+static uint64_t clock_ns = 1000;
+static int base_fd;
+
+static uint64_t tick(void)
+{
+	return clock_ns++;
+}
+
+static int nothing(void *context, int fd, off_t at, off_t length)
+{
+	return 0;
+}
+
+static int sync_nothing(void *context, int fd)
+{
+	return 0;
+}
+
+static int punch(void *context, int fd, off_t at, off_t length)
+{
+	return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, length) ? -errno : 0;
+}
+
+static struct ft_overlay_io io = {.sync = sync_nothing, .allocate = nothing, .punch = punch};
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+	base_fd = memfd_create("base", 0);
+	MUST(sodium_init() >= 0 && base_fd >= 0 && !ftruncate(base_fd, BLOCKS * FT_DISK_BLOCK));
+	io.pwritev = ft_overlay_io_system.pwritev;
+	return 0;
+}
+
+static bool open_disk(struct ft_disk *disk, int fd)
+{
+	struct ft_error err = {0};
+	struct ft_overlay_found found;
+	struct ft_overlay_config config = {.fd = dup(fd), .read_fd = dup(fd), .guest = "fuzz", .io = &io, .clock = tick};
+	MUST(ft_disk_open(disk, base_fd, &err) == 0);
+	if (ft_disk_keep(disk, &config, &found, &err) == 0)
+		return true;
+	MUST(err.code < 0 && *err.text);
+	close(config.fd);
+	close(config.read_fd);
+	ft_disk_close(disk);
+	return false;
+}
+
+static void contents(struct ft_disk *disk, uint8_t *to)
+{
+	for (unsigned i = 0; i < BLOCKS; i++) {
+		memset(to + i * FT_DISK_BLOCK, 0xdd, FT_DISK_BLOCK);
+		ft_disk_read(disk, i * FT_DISK_BLOCK, to + i * FT_DISK_BLOCK, FT_DISK_BLOCK);
+	}
+}
+
+/* A file of the input's making. True: its times rise and nothing in it pretends to be a copy, so its past is well defined. */
+static bool make_file(struct input *in, int fd)
+{
+	static uint8_t blocks[4 * FT_DISK_BLOCK];
+	struct ft_overlay_head head = {.magic = FT_OVERLAY_MAGIC, .version = 1, .segment_size = FT_SEGMENT_SIZE, .created_ns = 1, .guest = "fuzz"};
+	struct ft_disk_record_key key;
+	struct ft_disk disk;
+	struct ft_error err = {0};
+	bool plain = true;
+	head.disk_size = BLOCKS * FT_DISK_BLOCK;
+	MUST(ft_disk_open(&disk, base_fd, &err) == 0 && ft_disk_sample(&disk, &head.base_sample) == 0);
+	ft_disk_close(&disk);
+	memset(head.key, 7, sizeof(head.key));
+	memset(head.record_magic, 9, sizeof(head.record_magic));
+	crypto_generichash(head.mac, sizeof(head.mac), (const uint8_t *)&head, offsetof(struct ft_overlay_head, mac), head.key, sizeof(head.key));
+	MUST(pwrite(fd, &head, sizeof(head), 0) == sizeof(head));
+	ft_disk_record_key_take(&key, &head);
+	uint64_t segment = 0, sequence = 0, wall = 1, slot = 0, at = 0;
+	uint32_t run = 1;
+	for (unsigned n = 0; n < RECORDS && in->left; n++) {
+		uint8_t how = input8(in), type = input8(in) % FT_DISK_RECORD_TYPES, b = input8(in);
+		struct ft_disk_record record = {.type = type, .block = b % 32, .count = 1 + (b >> 5) % 4, .icount = n};
+		struct iovec part = {.iov_base = blocks, .iov_len = record.count * FT_DISK_BLOCK};
+		bool data = type == FT_DISK_RECORD_DATA || type == FT_DISK_RECORD_COPY;
+		if (type == FT_DISK_RECORD_SEGMENT) {
+			segment += how & 1 ? input8(in) : 1;
+			slot = how & 2 ? input8(in) % 4 : slot + (segment > 1);
+			slot %= 6;
+			at = ft_segment_at(slot);
+		}
+		plain &= type != FT_DISK_RECORD_COPY && type != FT_DISK_RECORD_COPY_ZERO;
+		if (type != FT_DISK_RECORD_DATA && type != FT_DISK_RECORD_COPY && !ft_disk_record_is_zero(type))
+			record.count = 0;
+		sequence += how & 4 ? input8(in) : 1;
+		run += how & 8 ? 1 : 0;
+		wall += how & 16 ? 0 : 1;
+		if (how & 32) {
+			wall = input8(in);
+			plain = false;
+		}
+		memset(blocks, (int)n + 1, sizeof(blocks));
+		record.segment = segment;
+		record.sequence = sequence;
+		record.durable = how & 64 ? sequence - input8(in) : 0;
+		record.run = run;
+		record.wall_ns = wall;
+		struct ft_disk_record_entry entries[2] = {{.block = b % 32, .wall_ns = wall, .offset = input8(in) * 52u, .count = 1, .type = FT_DISK_RECORD_ZERO}};
+		if (type == FT_DISK_RECORD_SUMMARY) {
+			/* One that lies would be believed, as it is the writer's: its past is not the disk's then. */
+			record.count = b % 3;
+			part = (struct iovec){.iov_base = entries, .iov_len = record.count * sizeof(*entries)};
+			plain = false;
+			data = true;
+		}
+		uint64_t to = at;
+		if (type == FT_DISK_RECORD_FOOTER) {
+			to = ft_segment_at(slot) + FT_SEGMENT_SIZE - sizeof(record);
+			plain = false;
+		}
+		ft_disk_record_seal(&key, &record, &part, data ? 1 : 0);
+		if (how & 128)
+			((uint8_t *)&record)[input8(in) % sizeof(record)] ^= 1;
+		if (!at)
+			continue;
+		MUST(pwrite(fd, &record, sizeof(record), (off_t)to) == sizeof(record));
+		if (data && !((how & 128) && b & 1))
+			MUST(pwrite(fd, part.iov_base, part.iov_len, (off_t)(to + sizeof(record))) == (ssize_t)part.iov_len);
+		if (type != FT_DISK_RECORD_FOOTER)
+			at += sizeof(record) + (data ? part.iov_len : 0);
+	}
+	return plain;
+}
+
+static void look_back(int fd, const uint8_t *expected, bool plain)
+{
+	static uint8_t bytes[FT_DISK_BLOCK];
+	struct ft_history h;
+	struct ft_view view;
+	struct ft_error err = {0};
+	if (ft_history_open(&h, fd, base_fd, &err))
+		return;
+	MUST(ft_view_open(&view, &h, &err) == 0);
+	ft_view_forward(&view, UINT64_MAX);
+	for (unsigned i = 0; i < BLOCKS; i++) {
+		int error = ft_view_read(&view, i * FT_DISK_BLOCK, bytes, sizeof(bytes));
+		MUST(!plain || (!error && !memcmp(bytes, expected + i * FT_DISK_BLOCK, sizeof(bytes))));
+	}
+	ft_view_close(&view);
+	ft_history_close(&h);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static uint8_t first[BLOCKS * FT_DISK_BLOCK], second[sizeof(first)], block[FT_DISK_BLOCK];
+	struct input in = {data, size};
+	struct ft_memory memory = {0};
+	struct ft_disk disk;
+	int fd = memfd_create("overlay", 0);
+	MUST(fd >= 0);
+	bool plain = make_file(&in, fd);
+	look_back(fd, NULL, false);
+	if (open_disk(&disk, fd)) {
+		contents(&disk, first);
+		look_back(fd, first, plain);
+		ft_disk_close(&disk);
+		MUST(open_disk(&disk, fd));
+		contents(&disk, second);
+		MUST(!memcmp(first, second, sizeof(first)));
+		memset(block, 0xee, sizeof(block));
+		MUST(ft_disk_write(&disk, &memory, 3 * FT_DISK_BLOCK, block, sizeof(block)) == 0);
+		MUST(ft_disk_flush(&disk) == 0 && ft_disk_flushed(&disk) == 0);
+		memcpy(first + 3 * FT_DISK_BLOCK, block, sizeof(block));
+		for (int i = 0; i < 8; i++)
+			ft_overlay_work(&disk.overlay, 1u << 20, UINT64_MAX, 0);
+		ft_disk_close(&disk);
+		MUST(open_disk(&disk, fd));
+		contents(&disk, second);
+		MUST(!memcmp(first, second, sizeof(first)));
+		ft_disk_close(&disk);
+	}
+	close(fd);
+	return 0;
+}
