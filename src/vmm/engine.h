@@ -54,6 +54,7 @@ struct ft_engine_options {
 
 struct ft_engine_ops {
 	const char *name;
+	bool keeps_time; /* its CPU runs on the host's time: a live machine's clock is not moved by ft_machine_sync */
 	struct ft_engine *(*create)(struct ft_machine *m, const struct ft_engine_options *options, struct ft_error *err);
 	void (*destroy)(struct ft_engine *engine);
 

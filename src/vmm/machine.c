@@ -155,7 +155,7 @@ void ft_machine_sync(struct ft_machine *m, uint64_t wall_monotonic_ns)
 		return;
 	if (!m->clock.wall_base_ns) /* the first call says when the machine's time began */
 		m->clock.wall_base_ns = wall_monotonic_ns - ft_machine_vtime(m);
-	if (wall_monotonic_ns < m->clock.wall_base_ns)
+	if (wall_monotonic_ns < m->clock.wall_base_ns || (m->engine_ops && m->engine_ops->keeps_time))
 		return;
 	uint64_t now = ft_machine_vtime(m), wall = wall_monotonic_ns - m->clock.wall_base_ns;
 	m->clock.lead_end_ns = wall + LEAD_MAX_NS;

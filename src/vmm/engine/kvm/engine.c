@@ -246,18 +246,20 @@ static enum outcome finish(struct ft_engine *engine)
 	return outcome == INTERRUPTED ? GO_ON : outcome;
 }
 
-/* An idle CPU: the machine's timers learn when the kernel's will end that. */
+/* An idle CPU: the machine's timers learn when the kernel's will end that. A CPU that is still halted may have an interrupt that
+ * came together with our signal: it wakes as soon as it is entered again. */
 static int look_whether_halted(struct ft_engine *engine, bool *halted, struct ft_error *err)
 {
 	struct kvm_mp_state mp;
 	uint64_t due;
+	bool requested;
 	*halted = false;
 	if (ioctl(engine->vcpu, KVM_GET_MP_STATE, &mp))
 		return ft_kvm_failed(err, "KVM_GET_MP_STATE");
-	if (mp.mp_state != KVM_MP_STATE_HALTED)
+	if (mp.mp_state != KVM_MP_STATE_HALTED || ft_pic_asserted(&engine->m->devices->pic))
 		return 0;
-	int error = ft_kvm_apic_due(engine, &due, err);
-	if (error)
+	int error = ft_kvm_apic(engine, &due, &requested, err);
+	if (error || requested)
 		return error;
 	ft_timer_arm(engine->m, &engine->wake, due);
 	*halted = true;
@@ -316,6 +318,8 @@ static enum ft_exit run(struct ft_engine *engine, uint64_t until)
 	if (take_thread(engine, &m->error))
 		return FT_EXIT_ERROR;
 	if (engine->ours && ft_kvm_push(engine, &m->error))
+		return FT_EXIT_ERROR;
+	if (ft_kvm_follow(engine, &m->error))
 		return FT_EXIT_ERROR;
 	/* Interrupts and the APIC's timer are the kernel's while it runs. */
 	ft_timer_disarm(m, &m->devices->lapic.timer);
@@ -497,6 +501,7 @@ static struct ft_engine *create(struct ft_machine *m, const struct ft_engine_opt
 
 const struct ft_engine_ops ft_engine_kvm = {
     .name = "kvm",
+    .keeps_time = true,
     .create = create,
     .destroy = destroy,
     .run = run,

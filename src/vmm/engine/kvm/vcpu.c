@@ -20,6 +20,8 @@ _Static_assert(sizeof(struct ft_kvm_msr) == sizeof(struct kvm_msr_entry), "the n
 #define MSR_TSC_ADJUST   0x3bu
 #define MSR_TSC_DEADLINE 0x6e0u
 
+#define APIC_REQUESTS 0x200u /* register page: SDM Vol. 3A table 11-1 */
+
 #define FXSAVE_POINTERS 6u  /* opcode's end and pointers of the last x87 instruction ... */
 #define FXSAVE_MXCSR    24u /* ... up to here */
 #define FXSAVE_END      416u
@@ -273,11 +275,35 @@ static int get_lapic(struct ft_engine *engine, struct ft_state *s, struct ft_err
 	return 0;
 }
 
-int ft_kvm_apic_due(struct ft_engine *engine, uint64_t *vtime_ns, struct ft_error *err)
+int ft_kvm_apic(struct ft_engine *engine, uint64_t *due_ns, bool *requested, struct ft_error *err)
+{
+	struct kvm_lapic_state lapic;
+	uint64_t deadline;
+	*requested = false;
+	/* Of a timer that has fired the interrupt is there before its deadline is gone: asked for in the other order. */
+	int error = get_msr(engine, MSR_TSC_DEADLINE, &deadline, err);
+	if (!error)
+		error = SET(engine->vcpu, KVM_GET_LAPIC, &lapic);
+	for (unsigned at = APIC_REQUESTS; !error && at < APIC_REQUESTS + 0x80; at += 0x10) {
+		uint32_t bits;
+		memcpy(&bits, lapic.regs + at, sizeof(bits));
+		*requested |= bits != 0;
+	}
+	*due_ns = !error && deadline ? ft_clock_tsc_to_ns(engine->m, deadline) : UINT64_MAX;
+	return error;
+}
+
+int ft_kvm_follow(struct ft_engine *engine, struct ft_error *err)
 {
 	uint64_t deadline;
+	if (ft_machine_vtime(engine->m) <= ft_kvm_now(engine))
+		return 0;
 	int error = get_msr(engine, MSR_TSC_DEADLINE, &deadline, err);
-	*vtime_ns = !error && deadline ? ft_clock_tsc_to_ns(engine->m, deadline) : UINT64_MAX;
+	if (!error)
+		error = set_tsc(engine, err);
+	struct msrs list = {.header.nmsrs = 1, .entry[0] = {.index = MSR_TSC_DEADLINE, .data = deadline}};
+	if (!error && deadline && ioctl(engine->vcpu, KVM_SET_MSRS, &list) != 1)
+		error = ft_kvm_failed(err, "KVM_SET_MSRS of the timer's deadline");
 	return error;
 }
 
