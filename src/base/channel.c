@@ -41,6 +41,7 @@ int ft_channel_send(int fd, json_t *message, const int *fds, int count)
 		n = sendmsg(fd, &header, MSG_NOSIGNAL);
 	while (n < 0 && errno == EINTR);
 	int error = n < 0 ? -errno : 0;
+	explicit_bzero(text, length); /* it may have been the key of a snapshot */
 	free(text);
 	return error;
 }
@@ -88,6 +89,8 @@ int ft_channel_receive(int fd, json_t **message, int fds[FT_CHANNEL_FDS], int *c
 		if (error)
 			*count = 0;
 	}
+	if (n > 0)
+		explicit_bzero(text, (size_t)n);
 	free(text);
 	return error;
 }

@@ -93,6 +93,7 @@
 	X(DROP_NO_MEMORY, "drop.no-memory", DROP, "no packet buffer left")                                           \
 	X(DROP_FLOW_TABLE, "drop.flow-table", DROP, "the flow table is full")                                        \
 	X(DROP_GUEST_DOWN, "drop.guest-down", DROP, "the guest is not running")                                      \
+	X(DROP_ISOLATED, "drop.isolated", DROP, "the guest was restored from a snapshot and its network is not attached")   \
 	X(DROP_OVERSIZE, "drop.oversize", DROP, "frame larger than the guest's MTU, the port or a ring record takes")
 
 enum ft_reason {

@@ -28,7 +28,7 @@
 #define CONTROL "/run/foretaste/control.sock"
 
 struct arguments {
-	const char *config, *control, *file;
+	const char *config, *control, *file, *key;
 	const char *sets[SETS];
 	size_t set_count;
 	bool json, follow, template, attach;
@@ -58,6 +58,7 @@ static int feed(const struct arguments *a, struct ft_error *err);
 static int metrics(const struct arguments *a, struct ft_error *err);
 static int verify(const struct arguments *a, struct ft_error *err);
 static int prove(const struct arguments *a, struct ft_error *err);
+static int replay(const struct arguments *a, struct ft_error *err);
 static int completion(const struct arguments *a, struct ft_error *err);
 
 static const struct {
@@ -72,6 +73,7 @@ static const struct {
     {"guest", "start|stop|restart|console NAME", "one guest; console shows its log and goes on", 2, 2, guest},
     {"snapshot", "save GUEST [NAME]|restore GUEST NAME|list|verify NAME|delete NAME|attach GUEST", "guests as they were, in files", 1, 3,
      snapshot},
+    {"replay", "GUEST|DIR...", "a recorded guest's run again (see foretaste replay --help)", 0, INT_MAX, replay},
     {"holds", "", "input that is held right now", 0, 0, holds},
     {"verdicts", "", "the last verdicts", 0, 0, verdicts},
     {"show", "ID", "the whole story of one hold", 1, 1, show},
@@ -107,6 +109,7 @@ static void usage(FILE *file)
 		"  -f, --follow           keep printing what comes (feed)\n"
 		"      --file PATH        read this feed file, without a gateway (feed)\n"
 		"      --attach           a restored guest is on its network at once (snapshot restore)\n"
+		"      --key FILE         the key of encrypted snapshots, without a gateway that has it (snapshot verify)\n"
 		"      --template         print a file with every key and its default (check)\n"
 		"  -h, --help             this text\n"
 		"      --version          version\n\n"
@@ -252,6 +255,43 @@ static int ask(const struct arguments *a, json_t *request, json_t **result, stru
 	return code;
 }
 
+#define REPLAY_WORDS 32
+
+/* Becomes foretaste-replay, which has options of its own. Of a guest's name the gateway makes a directory and a disk; what has a
+ * slash in it is a directory itself. */
+static int replay(const struct arguments *a, struct ft_error *err)
+{
+	char own[PATH_MAX], path[PATH_MAX];
+	json_t *files = NULL;
+	own_directory(own);
+	if (!beside(path, own, "foretaste-replay") && !beside(path, own, "../replay/foretaste-replay") &&
+	    !beside(path, own, "../libexec/foretaste/foretaste-replay")) {
+		ft_error_set(err, -ENOENT, "there is no foretaste-replay beside %s", own);
+		return EX_UNAVAILABLE;
+	}
+	const char *command[5 + REPLAY_WORDS] = {path};
+	size_t count = 1;
+	int from = 0;
+	if (a->rest_count && a->rest[0][0] != '-' && !strchr(a->rest[0], '/')) {
+		int code = ask(a, json_pack("{s:s, s:s}", "what", "journal-files", "guest", a->rest[0]), &files, err);
+		if (code)
+			return code;
+		command[count++] = json_string_value(json_object_get(files, "directory"));
+		command[count++] = "--disk";
+		command[count++] = json_string_value(json_object_get(files, "disk"));
+		if (!command[count - 1])
+			count -= 2;
+		from = 1;
+	}
+	for (int i = from; i < a->rest_count && i < from + REPLAY_WORDS; i++)
+		command[count++] = a->rest[i];
+	command[count] = NULL;
+	execv(path, (char **)command);
+	ft_error_set(err, -errno, "cannot execute %s: %s", path, strerror(errno));
+	json_decref(files);
+	return EX_OSERR;
+}
+
 /* Asks, and prints the answer as JSON or by print. */
 static int ask_and_print(const struct arguments *a, json_t *request, void (*print)(FILE *, const json_t *),
 			 struct ft_error *err)
@@ -378,7 +418,7 @@ static int ask_for_snapshot(const void *context, json_t *request, json_t **resul
 
 static int snapshot(const struct arguments *a, struct ft_error *err)
 {
-	struct ft_cli_snapshot c = {.ask = ask_for_snapshot, .context = a, .json = a->json, .attach = a->attach};
+	struct ft_cli_snapshot c = {.ask = ask_for_snapshot, .context = a, .json = a->json, .attach = a->attach, .key = a->key};
 	return ft_cli_snapshot(&c, a->rest, a->rest_count, err);
 }
 
@@ -590,7 +630,7 @@ static int metrics(const struct arguments *a, struct ft_error *err)
 
 /* ---- main ----------------------------------------------------------------------------------------------------- */
 
-enum { OPTION_SET = 256, OPTION_CONTROL, OPTION_FILE, OPTION_TEMPLATE, OPTION_ATTACH, OPTION_VERSION };
+enum { OPTION_SET = 256, OPTION_CONTROL, OPTION_FILE, OPTION_TEMPLATE, OPTION_ATTACH, OPTION_KEY, OPTION_VERSION };
 
 static const struct option options[] = {{"config", required_argument, NULL, 'c'},
 					{"set", required_argument, NULL, OPTION_SET},
@@ -600,6 +640,7 @@ static const struct option options[] = {{"config", required_argument, NULL, 'c'}
 					{"follow", no_argument, NULL, 'f'},
 					{"file", required_argument, NULL, OPTION_FILE},
 					{"attach", no_argument, NULL, OPTION_ATTACH},
+					{"key", required_argument, NULL, OPTION_KEY},
 					{"template", no_argument, NULL, OPTION_TEMPLATE},
 					{"help", no_argument, NULL, 'h'},
 					{"version", no_argument, NULL, OPTION_VERSION},
@@ -607,7 +648,7 @@ static const struct option options[] = {{"config", required_argument, NULL, 'c'}
 
 static int completion(const struct arguments *a, struct ft_error *err)
 {
-	static const char *const paths[] = {"config", "control", "file", NULL};
+	static const char *const paths[] = {"config", "control", "file", "key", NULL};
 	struct ft_completion_command all[COMMANDS];
 	if (strcmp(a->rest[0], "bash")) {
 		ft_error_set(err, -EINVAL, "there is no completion for \"%.64s\", only for bash", a->rest[0]);
@@ -660,6 +701,9 @@ static int parse(int argc, char **argv, struct arguments *a)
 		case OPTION_ATTACH:
 			a->attach = true;
 			break;
+		case OPTION_KEY:
+			a->key = optarg;
+			break;
 		case OPTION_TEMPLATE:
 			a->template = true;
 			break;
@@ -700,6 +744,19 @@ int main(int argc, char **argv)
 		fprintf(stderr, "foretaste: %s\n", err.text);
 		return failed;
 	}
+	/* So is what follows here, but for where the gateway is, which may stand in front. */
+	int at = 1;
+	for (; at + 2 < argc && (!strcmp(argv[at], "--control") || !strcmp(argv[at], "--config") || !strcmp(argv[at], "-c")); at += 2)
+		*(!strcmp(argv[at], "--control") ? &a.control : &a.config) = argv[at + 1];
+	if (argc > at && !strcmp(argv[at], "replay")) {
+		struct ft_error err = {0};
+		a.rest = argv + at + 1;
+		a.rest_count = argc - at - 1;
+		int failed = replay(&a, &err);
+		fprintf(stderr, "foretaste: %s\n", err.text);
+		return failed;
+	}
+	a.control = a.config = NULL;
 	int code = parse(argc, argv, &a);
 	if (code >= 0)
 		return code;

@@ -12,6 +12,7 @@
 
 #include "cli/print.h"
 #include "gateway/suggest.h"
+#include "snapshot/key.h"
 #include "snapshot/machine.h"
 
 #define WAIT_MS 200
@@ -152,29 +153,67 @@ static int restore(const struct ft_cli_snapshot *c, char **words, int count, str
 
 /* ---- verify ----------------------------------------------------------------------------------------------------------- */
 
-static int verify_file(const char *path, bool json, const char *name, struct ft_error *err)
+static int verify_fd(int fd, const struct ft_snapshot_seal *seal, bool json, const char *name, struct ft_error *err)
 {
 	struct ft_snapshot s;
 	char mac[65];
+	int error = ft_snapshot_open(&s, fd, seal, err);
+	if (error)
+		return error == -EACCES || error == -EKEYREJECTED ? EX_NOPERM : EX_DATAERR;
+	error = ft_snapshot_verify(&s, err);
+	sodium_bin2hex(mac, sizeof(mac), s.mac, sizeof(s.mac));
+	if (!error && json)
+		printf("{\"name\": \"%s\", \"chunks\": %llu, \"bytes\": %llu, \"encrypted\": %s, \"mac\": \"%s\"}\n", name,
+		       (unsigned long long)s.count, (unsigned long long)s.size, seal ? "true" : "false", mac);
+	else if (!error)
+		printf("snapshot %s is whole: %llu chunks, %llu bytes%s; contents %s\n", name, (unsigned long long)s.count,
+		       (unsigned long long)s.size, s.header.encrypted ? ", encrypted" : "", mac);
+	ft_snapshot_close(&s);
+	return error ? EX_DATAERR : EX_OK;
+}
+
+/* The key of one file, as the gateway tells it, or made of the operator's. 1: seal is filled; 0: there is none. */
+static int seal_of(const struct ft_cli_snapshot *c, const json_t *told, int fd, struct ft_snapshot_seal *seal, struct ft_error *err)
+{
+	struct ft_snapshot_header header;
+	uint8_t *key;
+	const char *salt = text(told, "salt"), *own = text(told, "key");
+	size_t length = 0;
+	if (!c->key && told) {
+		bool good = !sodium_hex2bin(seal->salt, sizeof(seal->salt), salt, strlen(salt), NULL, &length, NULL) &&
+			    length == sizeof(seal->salt) &&
+			    !sodium_hex2bin(seal->key, sizeof(seal->key), own, strlen(own), NULL, &length, NULL) && length == sizeof(seal->key);
+		return good ? 1 : ft_error_set(err, -EPROTO, "the gateway told no key that is one");
+	}
+	if (!c->key)
+		return 0;
+	int error = ft_snapshot_peek(fd, &header, err);
+	if (error || !header.encrypted)
+		return error;
+	error = ft_snapshot_key_read(&key, c->key, FT_SNAPSHOT_KEY_FILE, err);
+	if (error)
+		return error;
+	error = ft_snapshot_unseal(seal, fd, key, err);
+	ft_snapshot_key_free(key);
+	return error ? error : 1;
+}
+
+static int verify_file(const struct ft_cli_snapshot *c, const char *path, const json_t *told, const char *name, struct ft_error *err)
+{
+	struct ft_snapshot_seal seal;
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0) {
 		ft_error_set(err, -errno, "%s: %s", path, strerror(errno));
 		return errno == EACCES ? EX_NOPERM : EX_NOINPUT;
 	}
-	int error = ft_snapshot_open(&s, fd, NULL, err);
+	int sealed = seal_of(c, told, fd, &seal, err), code;
+	if (sealed < 0)
+		code = sealed == -EACCES || sealed == -EKEYREJECTED ? EX_NOPERM : sealed == -ENOENT ? EX_NOINPUT : EX_DATAERR;
+	else
+		code = verify_fd(fd, sealed ? &seal : NULL, c->json, name, err);
+	sodium_memzero(&seal, sizeof(seal));
 	close(fd);
-	if (error)
-		return error == -EACCES ? EX_NOPERM : EX_DATAERR;
-	error = ft_snapshot_verify(&s, err);
-	sodium_bin2hex(mac, sizeof(mac), s.mac, sizeof(s.mac));
-	if (!error && json)
-		printf("{\"name\": \"%s\", \"chunks\": %llu, \"bytes\": %llu, \"mac\": \"%s\"}\n", name, (unsigned long long)s.count,
-		       (unsigned long long)s.size, mac);
-	else if (!error)
-		printf("snapshot %s is whole: %llu chunks, %llu bytes; contents %s\n", name, (unsigned long long)s.count,
-		       (unsigned long long)s.size, mac);
-	ft_snapshot_close(&s);
-	return error ? EX_DATAERR : EX_OK;
+	return code;
 }
 
 static int verify(const struct ft_cli_snapshot *c, char **words, int count, struct ft_error *err)
@@ -183,11 +222,11 @@ static int verify(const struct ft_cli_snapshot *c, char **words, int count, stru
 	if (sodium_init() < 0)
 		return EX_SOFTWARE;
 	if (strchr(words[0], '/'))
-		return verify_file(words[0], c->json, "of this file", err);
-	int code = ask(c, json_pack("{s:s, s:s}", "what", "snapshot-file", "name", words[0]), &result, err);
+		return verify_file(c, words[0], NULL, "of this file", err);
+	int code = ask(c, json_pack("{s:s, s:s, s:b}", "what", "snapshot-file", "name", words[0], "seal", !c->key), &result, err);
 	if (code)
 		return code;
-	code = verify_file(text(result, "file"), c->json, words[0], err);
+	code = verify_file(c, text(result, "file"), json_object_get(result, "seal"), words[0], err);
 	json_decref(result);
 	return code;
 }

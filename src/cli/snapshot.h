@@ -12,6 +12,7 @@ struct ft_cli_snapshot {
 	int (*ask)(const void *context, json_t *request, json_t **result, struct ft_error *err);
 	const void *context;
 	bool json, attach;
+	const char *key; /* file with the operator's key, NULL: the gateway knows it */
 };
 
 /* words: what stands behind the command, at least one. */

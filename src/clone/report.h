@@ -13,6 +13,9 @@
 
 struct ft_report {
 	int fd; /* borrowed; -1: nobody listens, records are not made */
+	/* Instead of the socket, for who listens in the same process; fd is not used then but may not be -1. */
+	void (*take)(void *context, const void *record, size_t length);
+	void *context;
 	enum ft_event_role role;
 	bool wait;
 	bool dead; /* the other side is gone */

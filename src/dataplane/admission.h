@@ -12,7 +12,9 @@
  * or point at somebody, and larger again when they do not.
  *
  * A group forms of what waits, so not every free clone is taken at once: as many batches as clone.parallel begin, and further ones
- * when these end or are no longer young. What takes long (be it made to) holds nobody up for longer than that.
+ * when these end or are no longer young. What takes long (be it made to) holds nobody up for longer than that. And what could still
+ * have company waits until clones have rested for a while since the last batch began, in proportion to what trials take: the first
+ * one in a quiet hour begins at once, and when many come, each trial has many.
  *
  * Every limit that is reached is counted by its name. */
 #ifndef FT_DATAPLANE_ADMISSION_H
@@ -117,8 +119,8 @@ unsigned ft_admission_next(struct ft_gate *gate, const struct ft_guest *guest, s
 /* The input of this hold's address, tried alone, was not clean. */
 void ft_admission_suspect(struct ft_gate *gate, struct ft_hold *hold);
 
-/* A batch of so many of this service is over. decided: it cleared them all. */
-void ft_admission_learn(const struct ft_gate *gate, struct ft_tally *tally, unsigned count, bool decided);
+/* A batch, which still has its members, is over. decided: it cleared them all. */
+void ft_admission_learn(const struct ft_gate *gate, const struct ft_batch *batch, bool decided);
 
 /* May the hold, which does not wait, have a clone at once? */
 bool ft_admission_at_once(const struct ft_gate *gate, const struct ft_hold *hold);

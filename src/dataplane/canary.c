@@ -11,19 +11,19 @@
 
 #include "dataplane/gate-t.h"
 #include "dataplane/hold.h"
+#include "dataplane/neighbour.h"
 
 #define AGAIN_NS    1000000000ull  /* until a call without an answer is sent again */
 #define SOON_NS     5000000000ull  /* until the next test after one that did not pass */
 #define LOOK_NS     1000000000ull  /* while there is nothing to test */
 #define GRACE_NS    10000000000ull /* after everything that bounds a hold */
 #define FIRST_PORT  1024u
-#define ARP_LENGTH  28u
 #define TCP_MSS_LEN 4u
 #define UDP_LENGTH  8u
-#define FRAME_MOST  (FT_FRAME_HEADER + 20u + 20u + TCP_MSS_LEN + FT_CANARY_INPUT)
-
-/* Ethernet, IPv4, request. */
-static const uint8_t arp_request[8] = {0, 1, 8, 0, 6, 4, 0, 1}, arp_reply[8] = {0, 1, 8, 0, 6, 4, 0, 2};
+#define TYPE_IPV4   0x0800u
+#define TYPE_IPV6   0x86ddu
+#define IP_MOST     40u
+#define FRAME_MOST  (FT_FRAME_HEADER + IP_MOST + 20u + TCP_MSS_LEN + FT_CANARY_INPUT)
 
 static const uint8_t own_mac[6] = {0x02, 'c', 'a', 'n', 'r', 'y'}; /* locally administered */
 
@@ -43,26 +43,61 @@ json_t *ft_canary_pattern(struct ft_canary *canary, const json_t *config)
 			 "input of the gateway's self-test", "severity", 3, "pattern", canary->token);
 }
 
+static bool load_address(const json_t *json, struct ft_address *address)
+{
+	struct in_addr in;
+	const char *text = json_string_value(json);
+	if (!text || inet_pton(AF_INET, text, &in) != 1)
+		return false;
+	*address = ft_address_v4(&in);
+	return true;
+}
+
+static bool load_address6(const json_t *json, struct ft_address *address)
+{
+	struct in6_addr in;
+	const char *text = json_string_value(json);
+	if (!text || inet_pton(AF_INET6, text, &in) != 1 || IN6_IS_ADDR_UNSPECIFIED(&in) || IN6_IS_ADDR_MULTICAST(&in) ||
+	    IN6_IS_ADDR_V4MAPPED(&in))
+		return false;
+	*address = ft_address_v6(&in);
+	return true;
+}
+
+static int load_addresses(struct ft_canary_test *test, const json_t *guest, const char *name, struct ft_error *err)
+{
+	const json_t *client6 = json_object_get(guest, "canary6");
+	if (!load_address(json_object_get(guest, "canary"), &test->client))
+		return ft_error_set(err, -EINVAL, "guest %s: canary: no IPv4 address", name);
+	if (!load_address(json_object_get(guest, "address"), &test->server) || ft_address_same(&test->server, &test->client))
+		return ft_error_set(err, -EINVAL, "guest %s: address: no IPv4 address, or that of canary", name);
+	test->guest->canary = test->client;
+	test->guest->has_canary = true;
+	if (!client6)
+		return 0;
+	if (!load_address6(client6, &test->client6))
+		return ft_error_set(err, -EINVAL, "guest %s: canary6: no IPv6 address of a host", name);
+	if (!load_address6(json_object_get(guest, "address6"), &test->server6) ||
+	    ft_address_same(&test->server6, &test->client6))
+		return ft_error_set(err, -EINVAL, "guest %s: address6: no IPv6 address of a host, or that of canary6", name);
+	test->six = test->guest->has_canary6 = true;
+	test->guest->canary6 = test->client6;
+	return 0;
+}
+
 static int open_test(struct ft_gate *gate, struct ft_canary_test *test, const struct ft_service *service,
 		     const json_t *config, struct ft_error *err)
 {
-	const json_t *guest = json_object_get(json_object_get(config, "guests"), service->guest);
 	const json_t *own = json_object_get(json_object_get(config, "services"), service->name);
-	const char *from = json_string_value(json_object_get(guest, "canary"));
-	const char *to = json_string_value(json_object_get(guest, "address"));
 	const char *attack = json_string_value(json_object_get(own, "canary_attack"));
-	struct in_addr address;
-	if (!from || inet_pton(AF_INET, from, &address) != 1)
-		return ft_error_set(err, -EINVAL, "guest %s: canary: no IPv4 address", service->guest);
-	if (!to || inet_pton(AF_INET, to, &test->server) != 1 || test->server == address.s_addr)
-		return ft_error_set(err, -EINVAL, "guest %s: address: no IPv4 address, or that of canary", service->guest);
 	if (attack && (!*attack || strlen(attack) > FT_CANARY_INPUT))
 		return ft_error_set(err, -EINVAL, "service %s: canary_attack: not between 1 and %u bytes", service->name,
 				    FT_CANARY_INPUT);
 	test->service = service;
 	test->guest = &gate->guests[service->guest_index];
-	test->address = test->guest->canary = ft_address_v4(&address);
-	test->guest->has_canary = true;
+	int error = load_addresses(test, json_object_get(json_object_get(config, "guests"), service->guest), service->guest, err);
+	if (error)
+		return error;
 	test->as = *service;
 	test->as.mode = test->as.acting = FT_MODE_ENFORCE;
 	test->as.canary = test;
@@ -130,12 +165,30 @@ void ft_canary_close(struct ft_canary *canary)
 
 /* ---- Its frames ------------------------------------------------------------------------------------------------- */
 
-/* Sends a frame (4 bytes are free in front of it) as if it had come from the guest's uplink. */
-static void arrive(struct ft_gate *gate, struct ft_canary_test *test, uint8_t *data, size_t all, uint16_t type)
+/* Is this connection over IPv6? */
+static bool over_six(const struct ft_canary_test *test)
 {
-	memcpy(data, test->guest->mac, 6);
-	memcpy(data + 6, own_mac, 6);
-	ft_store16(data + 12, type);
+	return test->step & FT_CANARY_SIX;
+}
+
+static const struct ft_address *client_of(const struct ft_canary_test *test)
+{
+	return over_six(test) ? &test->client6 : &test->client;
+}
+
+static const struct ft_address *server_of(const struct ft_canary_test *test)
+{
+	return over_six(test) ? &test->server6 : &test->server;
+}
+
+static size_t ip_length(const struct ft_canary_test *test)
+{
+	return over_six(test) ? 40 : 20;
+}
+
+/* A whole frame (4 bytes are free in front of it) comes as if from the guest's uplink. */
+static void arrive(struct ft_gate *gate, struct ft_canary_test *test, uint8_t *data, size_t all)
+{
 	uint16_t vlan = test->guest->vlan;
 	if (vlan != FT_FDB_UNTAGGED && vlan != FT_FDB_TRUNK)
 		data = ft_fdb_tag(data, &all, vlan);
@@ -144,39 +197,54 @@ static void arrive(struct ft_gate *gate, struct ft_canary_test *test, uint8_t *d
 	gate->canary.injecting = NULL;
 }
 
-/* An IPv4 packet whose transport header, of this length, is filled in but for its checksum. */
+static void put_ip(const struct ft_canary_test *test, size_t length, uint8_t *ip)
+{
+	bool six = over_six(test);
+	if (six) {
+		ip[0] = 0x60;
+		ft_store16(ip + 4, (uint16_t)length);
+		ip[6] = test->service->protocol;
+		ip[7] = 64;
+	} else {
+		ip[0] = 0x45;
+		ft_store16(ip + 2, (uint16_t)(20 + length));
+		ft_store16(ip + 6, 0x4000); /* do not fragment: and so no identification is needed (RFC 6864) */
+		ip[8] = 64;
+		ip[9] = test->service->protocol;
+	}
+	memcpy(ip + (six ? 8 : 12), client_of(test)->bytes + (six ? 0 : 12), six ? 16 : 4);
+	memcpy(ip + (six ? 24 : 16), server_of(test)->bytes + (six ? 0 : 12), six ? 16 : 4);
+}
+
+/* A packet whose transport header, of this length, is filled in behind ip_length() bytes but for ports and checksum. */
 static void inject(struct ft_gate *gate, struct ft_canary_test *test, uint8_t *data, size_t header, const void *payload,
 		   size_t length)
 {
-	uint8_t *ip = data + FT_FRAME_HEADER, *transport = ip + 20;
-	size_t all = FT_FRAME_HEADER + 20 + header + length;
-	ip[0] = 0x45;
-	ft_store16(ip + 2, (uint16_t)(20 + header + length));
-	ft_store16(ip + 6, 0x4000); /* do not fragment: and so no identification is needed (RFC 6864) */
-	ip[8] = 64;
-	ip[9] = test->service->protocol;
-	memcpy(ip + 12, test->address.bytes + 12, 4);
-	memcpy(ip + 16, &test->server, 4);
-	ft_store16(transport, test->port);
-	ft_store16(transport + 2, test->service->port);
+	size_t l4 = FT_FRAME_HEADER + ip_length(test), all = l4 + header + length;
+	memcpy(data, test->guest->mac, 6);
+	memcpy(data + 6, own_mac, 6);
+	ft_store16(data + 12, over_six(test) ? TYPE_IPV6 : TYPE_IPV4);
+	put_ip(test, header + length, data + FT_FRAME_HEADER);
+	ft_store16(data + l4, test->port);
+	ft_store16(data + l4 + 2, test->service->port);
 	if (length)
-		memcpy(transport + header, payload, length);
+		memcpy(data + l4 + header, payload, length);
 	struct ft_frame frame = {.data = data,
 				 .length = (uint32_t)all,
-				 .kind = FT_FRAME_IPV4,
+				 .kind = over_six(test) ? FT_FRAME_IPV6 : FT_FRAME_IPV4,
 				 .transport = true,
 				 .protocol = test->service->protocol,
 				 .ip = FT_FRAME_HEADER,
-				 .l4 = FT_FRAME_HEADER + 20,
+				 .l4 = (uint16_t)l4,
 				 .payload = (uint32_t)(all - length),
 				 .payload_length = (uint32_t)length};
 	ft_frame_seal(&frame, data);
-	arrive(gate, test, data, all, 0x0800);
+	arrive(gate, test, data, all);
 }
 
 static void send_segment(struct ft_gate *gate, struct ft_canary_test *test, unsigned flags, const void *payload, size_t length)
 {
-	uint8_t room[4 + FRAME_MOST] = {0}, *tcp = room + 4 + FT_FRAME_HEADER + 20;
+	uint8_t room[4 + FRAME_MOST] = {0}, *tcp = room + 4 + FT_FRAME_HEADER + ip_length(test);
 	size_t options = flags & FT_TCP_SYN ? TCP_MSS_LEN : 0, header = 20 + options;
 	ft_store32(tcp + 4, test->isn + !(flags & FT_TCP_SYN));
 	ft_store32(tcp + 8, flags & FT_TCP_ACK ? test->guest_isn + 1 : 0);
@@ -186,7 +254,7 @@ static void send_segment(struct ft_gate *gate, struct ft_canary_test *test, unsi
 	if (options) {
 		tcp[20] = 2;
 		tcp[21] = 4;
-		ft_store16(tcp + 22, 1460);
+		ft_store16(tcp + 22, over_six(test) ? 1440 : 1460);
 	}
 	inject(gate, test, room + 4, header, payload, length);
 }
@@ -194,19 +262,16 @@ static void send_segment(struct ft_gate *gate, struct ft_canary_test *test, unsi
 static void send_datagram(struct ft_gate *gate, struct ft_canary_test *test, const void *payload, size_t length)
 {
 	uint8_t room[4 + FRAME_MOST] = {0};
-	ft_store16(room + 4 + FT_FRAME_HEADER + 20 + 4, (uint16_t)(UDP_LENGTH + length));
+	ft_store16(room + 4 + FT_FRAME_HEADER + ip_length(test) + 4, (uint16_t)(UDP_LENGTH + length));
 	inject(gate, test, room + 4, UDP_LENGTH, payload, length);
 }
 
-/* Asks the guest for its own address (RFC 826): who answers is there, though a datagram would have no answer. */
-static void send_arp(struct ft_gate *gate, struct ft_canary_test *test)
+/* Asks the guest for its own link address: who answers is there, though a datagram would have no answer. */
+static void ask(struct ft_gate *gate, struct ft_canary_test *test)
 {
-	uint8_t room[4 + FT_FRAME_HEADER + ARP_LENGTH] = {0}, *arp = room + 4 + FT_FRAME_HEADER;
-	memcpy(arp, arp_request, sizeof(arp_request));
-	memcpy(arp + 8, own_mac, 6);
-	memcpy(arp + 14, test->address.bytes + 12, 4);
-	memcpy(arp + 24, &test->server, 4);
-	arrive(gate, test, room + 4, FT_FRAME_HEADER + ARP_LENGTH, 0x0806);
+	uint8_t room[4 + FT_NEIGHBOUR_LENGTH];
+	const struct ft_neighbour question = {.about = *server_of(test), .from = *client_of(test)};
+	arrive(gate, test, room + 4, ft_neighbour_make(&question, own_mac, test->guest->mac, room + 4));
 }
 
 static bool is_udp(const struct ft_canary_test *test)
@@ -219,7 +284,7 @@ static void call(struct ft_gate *gate, struct ft_canary_test *test)
 {
 	test->again = gate->now + AGAIN_NS;
 	if (is_udp(test))
-		send_arp(gate, test);
+		ask(gate, test);
 	else
 		send_segment(gate, test, FT_TCP_SYN, NULL, 0);
 }
@@ -233,22 +298,28 @@ const struct ft_service *ft_canary_service(const struct ft_gate *gate, const str
 /* Each frame is asked, so this is no search. */
 static bool is_reserved(const struct ft_guest *guest, const struct ft_address *address)
 {
-	return guest->has_canary && ft_address_same(&guest->canary, address);
+	return (guest->has_canary && ft_address_same(&guest->canary, address)) ||
+	       (guest->has_canary6 && ft_address_same(&guest->canary6, address));
+}
+
+static bool is_ip(const struct ft_frame *frame)
+{
+	return frame->kind == FT_FRAME_IPV4 || frame->kind == FT_FRAME_IPV6;
 }
 
 bool ft_canary_is_forged(const struct ft_gate *gate, const struct ft_guest *guest, const struct ft_frame *frame)
 {
-	return frame->kind == FT_FRAME_IPV4 && is_reserved(guest, &frame->source) && !gate->canary.injecting;
+	return is_ip(frame) && is_reserved(guest, &frame->source) && !gate->canary.injecting;
 }
 
 /* ---- What the guest sends to it --------------------------------------------------------------------------------- */
 
 /* The guest says where it is: it answers. */
-static void hear_arp(struct ft_gate *gate, const struct ft_guest *guest, const uint8_t *arp)
+static void hear_where(struct ft_gate *gate, const struct ft_guest *guest, const struct ft_address *about)
 {
 	for (size_t i = 0; i < gate->canary.count; i++) {
 		struct ft_canary_test *test = &gate->canary.tests[i];
-		if (test->guest != guest || !is_udp(test) || test->phase != FT_CANARY_CONNECT || memcmp(arp + 14, &test->server, 4))
+		if (test->guest != guest || !is_udp(test) || test->phase != FT_CANARY_CONNECT || !ft_address_same(about, server_of(test)))
 			continue;
 		test->answered = true;
 		gate->canary.due = 0;
@@ -256,29 +327,19 @@ static void hear_arp(struct ft_gate *gate, const struct ft_guest *guest, const u
 }
 
 /* "Who has the reserved address?" gets its answer from us, and what it gets as an answer is for us. */
-static bool takes_arp(struct ft_gate *gate, struct ft_guest *guest, const struct ft_frame *frame)
+static bool takes_neighbour(struct ft_gate *gate, struct ft_guest *guest, const struct ft_frame *frame)
 {
-	const uint8_t *arp = frame->data + FT_FRAME_HEADER;
-	if (frame->length < FT_FRAME_HEADER + ARP_LENGTH || ft_load16(frame->data + 12) != 0x0806)
+	struct ft_neighbour said;
+	if (!ft_neighbour_read(frame, &said) || !is_reserved(guest, said.answer ? &said.to : &said.about))
 		return false;
-	struct ft_address address = ft_address_v4(arp + 24);
-	bool request = !memcmp(arp, arp_request, sizeof(arp_request)), reply = !memcmp(arp, arp_reply, sizeof(arp_reply));
-	if (!is_reserved(guest, &address) || (!request && !reply))
-		return false;
-	if (reply) {
+	if (said.answer) {
 		ft_gate_note(gate, FT_REASON_DROP_CANARY);
-		hear_arp(gate, guest, arp);
+		hear_where(gate, guest, &said.about);
 		return true;
 	}
-	uint8_t answer[FT_FRAME_HEADER + ARP_LENGTH], *to = answer + FT_FRAME_HEADER;
-	memcpy(answer, frame->data + 6, 6);
-	memcpy(answer + 6, own_mac, 6);
-	ft_store16(answer + 12, 0x0806);
-	memcpy(to, arp_reply, sizeof(arp_reply));
-	memcpy(to + 8, own_mac, 6);
-	memcpy(to + 14, arp + 24, 4);
-	memcpy(to + 18, arp + 8, 10);
-	ft_gate_deliver(gate, guest, answer, sizeof(answer));
+	uint8_t answer[FT_NEIGHBOUR_LENGTH];
+	const struct ft_neighbour say = {.answer = true, .about = said.about, .from = said.about, .to = said.from};
+	ft_gate_deliver(gate, guest, answer, ft_neighbour_make(&say, own_mac, frame->data + 6, answer));
 	return true;
 }
 
@@ -300,15 +361,15 @@ bool ft_canary_takes(struct ft_gate *gate, struct ft_guest *guest, const struct 
 {
 	if (!guest->has_canary)
 		return false;
-	if (frame->kind == FT_FRAME_ARP)
-		return takes_arp(gate, guest, frame);
-	if (frame->kind != FT_FRAME_IPV4 || !is_reserved(guest, &frame->destination))
+	if (takes_neighbour(gate, guest, frame))
+		return true;
+	if (!is_ip(frame) || !is_reserved(guest, &frame->destination))
 		return false;
 	ft_gate_note(gate, FT_REASON_DROP_CANARY);
 	for (size_t i = 0; i < gate->canary.count && frame->transport && frame->protocol == IPPROTO_TCP; i++) {
 		struct ft_canary_test *test = &gate->canary.tests[i];
 		if (test->guest == guest && test->service->port == frame->source_port &&
-		    test->port == frame->destination_port)
+		    test->port == frame->destination_port && ft_address_same(&frame->destination, client_of(test)))
 			hear(gate, test, frame);
 	}
 	return true;
@@ -334,13 +395,14 @@ static void finish(struct ft_gate *gate, struct ft_canary_test *test, enum ft_ca
 		   ...)
 {
 	char why[256];
+	int at = snprintf(why, sizeof(why), "%s", over_six(test) && *format ? "over IPv6: " : "");
 	va_list args;
 	va_start(args, format);
-	vsnprintf(why, sizeof(why), format, args);
+	vsnprintf(why + at, sizeof(why) - (size_t)at, format, args);
 	va_end(args);
 	uint64_t every = gate->canary.every_ns;
 	test->phase = FT_CANARY_IDLE;
-	test->half = false;
+	test->step = 0;
 	test->due = gate->now + (result == FT_CANARY_OK || every < SOON_NS ? every : SOON_NS);
 	gate->canary.due = 0;
 	test->last = result;
@@ -349,8 +411,8 @@ static void finish(struct ft_gate *gate, struct ft_canary_test *test, enum ft_ca
 
 static struct ft_flow *flow_of(const struct ft_gate *gate, const struct ft_canary_test *test)
 {
-	struct ft_flow_key key = {.client = test->address,
-				  .server = ft_address_v4(&test->server),
+	struct ft_flow_key key = {.client = *client_of(test),
+				  .server = *server_of(test),
 				  .client_port = test->port,
 				  .server_port = test->service->port,
 				  .protocol = test->service->protocol,
@@ -358,12 +420,25 @@ static struct ft_flow *flow_of(const struct ft_gate *gate, const struct ft_canar
 	return ft_flows_find(gate->flows, &key);
 }
 
-static void connect_again(struct ft_gate *gate, struct ft_canary_test *test, bool attack)
+static bool is_attacking(const struct ft_canary_test *test)
+{
+	return test->step & FT_CANARY_ATTACKING;
+}
+
+/* Goes on to the next connection of the test; false: that was all. */
+static bool next_step(struct ft_canary_test *test)
+{
+	do
+		test->step++;
+	while ((is_attacking(test) && !test->attack) || (over_six(test) && !test->six));
+	return test->step < FT_CANARY_STEPS;
+}
+
+static void connect_again(struct ft_gate *gate, struct ft_canary_test *test)
 {
 	if (getrandom(&test->isn, sizeof(test->isn), GRND_NONBLOCK) != sizeof(test->isn))
 		test->isn = (uint32_t)gate->now;
 	test->port = test->port < FIRST_PORT || test->port == UINT16_MAX ? FIRST_PORT : (uint16_t)(test->port + 1);
-	test->attacking = attack;
 	test->answered = test->refused = false;
 	test->wrong[0] = 0;
 	test->phase = FT_CANARY_CONNECT;
@@ -383,6 +458,7 @@ static bool is_wanted(struct ft_gate *gate, struct ft_canary_test *test)
 		tell(gate, test, result, result == FT_CANARY_DOWN ? "the guest is down" : "the service holds nothing");
 	}
 	test->last = result;
+	test->step = 0;
 	test->due = gate->now + LOOK_NS;
 	return false;
 }
@@ -400,7 +476,7 @@ static void check_hold(struct ft_gate *gate, struct ft_canary_test *test)
 		return;
 	}
 	const struct ft_pattern *pattern = hold->trigger.pattern;
-	if (!test->attacking && test->as.screen && (!pattern || pattern->sid != FT_CANARY_SID))
+	if (!is_attacking(test) && test->as.screen && (!pattern || pattern->sid != FT_CANARY_SID))
 		snprintf(test->wrong, sizeof(test->wrong), "the patterns did not find its input");
 	test->phase = FT_CANARY_HELD;
 	test->deadline = gate->now + test->as.quotas.hold_time_ns + 2 * gate->budgets.wall_ns + GRACE_NS;
@@ -410,8 +486,8 @@ static void send_input(struct ft_gate *gate, struct ft_canary_test *test)
 {
 	char text[128];
 	size_t length = (size_t)snprintf(text, sizeof(text), "%s\r\n\r\n", gate->canary.token);
-	const char *input = test->attacking ? test->attack : text;
-	if (test->attacking)
+	const char *input = is_attacking(test) ? test->attack : text;
+	if (is_attacking(test))
 		length = strlen(input);
 	if (is_udp(test)) {
 		send_datagram(gate, test, input, length);
@@ -428,10 +504,9 @@ static void tick(struct ft_gate *gate, struct ft_canary_test *test)
 	if (test->phase == FT_CANARY_IDLE) {
 		if (gate->now < test->due || !is_wanted(gate, test))
 			return;
-		if (!test->half)
+		if (!test->step)
 			test->began = gate->now;
-		connect_again(gate, test, test->half);
-		test->half = false;
+		connect_again(gate, test);
 	} else if (!test->guest->up) {
 		finish(gate, test, FT_CANARY_DOWN, "the guest went down");
 	} else if (test->phase == FT_CANARY_HELD) {
@@ -481,18 +556,18 @@ void ft_canary_judged(struct ft_gate *gate, const struct ft_hold *hold)
 	bool objected = judgement.verdict == FT_VERDICT_MALICIOUS || judgement.verdict == FT_VERDICT_SUSPICIOUS;
 	if (*test->wrong)
 		finish(gate, test, FT_CANARY_FAILED, "%s", test->wrong);
-	else if (test->attacking ? objected : judgement.verdict == FT_VERDICT_CLEAN) {
-		bool half = test->attack && !test->attacking;
-		if (!half)
+	else if (is_attacking(test) ? objected : judgement.verdict == FT_VERDICT_CLEAN) {
+		if (next_step(test)) {
+			/* In the next tick: the reset of this connection is still to come. */
+			test->phase = FT_CANARY_IDLE;
+			test->due = 0;
+		} else {
 			finish(gate, test, FT_CANARY_OK, "%s", "");
-		/* In the next tick: the reset of this connection is still to come. */
-		test->half = half;
-		test->phase = FT_CANARY_IDLE;
-		test->due = half ? 0 : test->due;
+		}
 		gate->canary.due = 0;
 	} else if (hold->exception == FT_EXCEPTION_OVERLOAD)
 		finish(gate, test, FT_CANARY_BUSY, "no clone was free for it: %s", judgement.text);
 	else
-		finish(gate, test, FT_CANARY_FAILED, "%s was judged %s: %s", test->attacking ? "its attack" : "its harmless input",
+		finish(gate, test, FT_CANARY_FAILED, "%s was judged %s: %s", is_attacking(test) ? "its attack" : "its harmless input",
 		       ft_verdict_name(judgement.verdict), judgement.text);
 }

@@ -6,8 +6,10 @@
  * One test is: SYN from an address that is reserved for it, the guest's SYN-ACK (which never gets to a port), ACK with input that
  * the service's own pattern matcher has to find, hold, seed, trial, verdict. Expected is `clean` with every byte taken. Where the
  * operator knows input that has to be caught, a second connection brings that, and is expected to be. In the end the connection
- * is reset: nothing but the handshake and the reset ever reaches the live guest. A UDP service has no handshake; there an ARP request
- * for the guest's own address shows that it is alive, then one datagram brings the input, and the live guest gets nothing at all.
+ * is reset: nothing but the handshake and the reset ever reaches the live guest. A UDP service has no handshake; there a question for
+ * the guest's own link address shows that it is alive, then one datagram brings the input, and the live guest gets nothing at all.
+ * Where the guest has an IPv6 address and one is reserved for the test, all of it is done over IPv6, too: passed is what passed
+ * over both.
  *
  * What universal input is: a line of text with a token that nobody else knows. A service that does not understand it may
  * say so or hang up; a clone takes its bytes in any case.
@@ -15,9 +17,7 @@
  * In shadow mode nothing of a client is held, but the test's connections are: they use a copy of the service that enforces.
  * They have no alert, no record and no place in the lists and tallies of holds; the packets are counted as drop.canary.
  *
- * It comes over IPv4 alone: what inspects is the same for both families.
- *
- * Costs, for each service and run: one handshake, one fork and one trial, and a slot of clone.max meanwhile. */
+ * Costs, for each service, run and family: one handshake, one fork and one trial, and a slot of clone.max meanwhile. */
 #ifndef FT_DATAPLANE_CANARY_H
 #define FT_DATAPLANE_CANARY_H
 
@@ -35,17 +35,22 @@
 
 enum ft_canary_phase { FT_CANARY_IDLE, FT_CANARY_CONNECT, FT_CANARY_HELD };
 
+/* The connections of one test, in order; those of which there is nothing to try are left out. */
+#define FT_CANARY_ATTACKING 1u
+#define FT_CANARY_SIX       2u
+#define FT_CANARY_STEPS     4u
+
 /* Of one service. */
 struct ft_canary_test {
 	const struct ft_service *service;
 	struct ft_service as; /* a copy that enforces; pointers are the service's, but for the tally */
 	struct ft_guest *guest;
-	struct ft_address address; /* whom it comes from */
-	uint32_t server;           /* the guest's address, network byte order */
-	char *attack;              /* what has to be caught, NULL: nothing is known */
+	struct ft_address client, server;   /* whom it comes from, and the guest's address ... */
+	struct ft_address client6, server6; /* ... of IPv6, where `six` */
+	bool six;
+	char *attack; /* what has to be caught, NULL: nothing is known */
 	enum ft_canary_phase phase;
-	bool attacking; /* with this connection */
-	bool half;      /* the harmless input has passed, what has to be caught comes next */
+	unsigned step; /* of FT_CANARY_STEPS: the connection that is open, or comes next */
 	uint16_t port; /* of the connection */
 	uint32_t isn, guest_isn;
 	bool answered, refused;

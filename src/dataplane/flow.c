@@ -3,14 +3,12 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <stddef.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 
-#include <rte_errno.h>
-#include <rte_hash.h>
+#include <rte_common.h>
 #include <rte_jhash.h>
 #include <rte_prefetch.h>
 
@@ -32,54 +30,76 @@
 /* Places for what a burst looks up: with 256, one key in sixteen of a burst lost its place to another and was looked up twice. */
 #define FOUND 1024u
 
+#define PAGE (2u << 20) /* of both parts of the table, where the kernel has huge ones */
+
+#define SLOT_BITS 21u
+#define SLOT_MASK ((1u << SLOT_BITS) - 1)
+
+/* The index: open addressing with linear probing, at most half full, no marks of what was removed. A place has a flow's slot
+ * and, above SLOT_BITS, as many of its hash's highest bits as fit, so that other flows' lines are hardly ever read; 0: free. A
+ * look-up seldom leaves the cache line that it begins in. */
 struct ft_flows {
-	struct rte_hash *hash;
-	struct ft_flow *list;
-	uint32_t slots, count, sweep_at;
+	struct ft_flow *list; /* from 1 on: flow 0 is none, and never used */
+	uint32_t *index;
+	uint32_t slots, places, secret;
+	uint32_t touched; /* flows from here on were never used */
+	uint32_t unused;  /* first of the others that are not, or 0 */
+	uint32_t count, sweep_at;
 	uint32_t share;
 	uint32_t of_guest[UINT8_MAX + 1]; /* flows of each guest */
-	uint32_t found[FOUND]; /* slots of flows looked up of late, by found_at() of their keys */
+	uint32_t found[FOUND]; /* where keys looked up of late may be, by found_at() */
 };
 
-_Static_assert(sizeof(struct ft_flow_key) == 48, "no padding in what is hashed, and a length that rte_hash compares fast");
+_Static_assert(sizeof(struct ft_flow_key) == 48, "no padding in what is hashed, and whole words");
+_Static_assert(sizeof(struct ft_stream) == FT_FLOW_LINE && offsetof(struct ft_flow, stream) == FT_FLOW_LINE,
+	       "a stream is a line");
+_Static_assert(offsetof(struct ft_flow, inspect) == 3 * FT_FLOW_LINE, "what most packets need is three lines");
+
+/* Zeroed as it is touched, and in huge pages: flows are looked up in no order, so that with small ones nearly each look-up
+ * would wait for the page tables, too. */
+static void *map(size_t bytes)
+{
+	bytes = RTE_ALIGN_CEIL(bytes, PAGE);
+	void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (at == MAP_FAILED)
+		return NULL;
+	madvise(at, bytes, MADV_HUGEPAGE);
+	return at;
+}
+
+static void unmap(void *at, size_t bytes)
+{
+	if (at)
+		munmap(at, RTE_ALIGN_CEIL(bytes, PAGE));
+}
+
+static size_t list_bytes(const struct ft_flows *flows)
+{
+	return flows->slots * sizeof(*flows->list);
+}
+
+static size_t index_bytes(const struct ft_flows *flows)
+{
+	return flows->places * sizeof(*flows->index);
+}
 
 int ft_flows_new(uint32_t most, uint32_t share, struct ft_flows **flows, struct ft_error *err)
 {
+	if (!most || most >= SLOT_MASK)
+		return ft_error_set(err, -EINVAL, "a flow table for %u flows", most);
 	struct ft_flows *made = calloc(1, sizeof(*made));
 	if (!made)
 		return ft_error_set(err, -ENOMEM, "no memory for the flow table");
 	made->share = share;
-	uint32_t secret = 0;
+	made->slots = most + 1;
+	made->touched = 1;
+	made->places = rte_align32pow2(most) * 2;
 	/* Nobody outside may choose flows that collide. */
-	if (getrandom(&secret, sizeof(secret), 0) != sizeof(secret))
-		secret = (uint32_t)(uintptr_t)made;
-	char name[RTE_HASH_NAMESIZE];
-	snprintf(name, sizeof(name), "flows%08x", secret);
-	struct rte_hash_parameters parameters = {
-	    .name = name,
-	    .entries = most,
-	    .key_len = sizeof(struct ft_flow_key),
-	    .hash_func = rte_jhash,
-	    .hash_func_init_val = secret,
-	    .socket_id = SOCKET_ID_ANY,
-	    .extra_flag = RTE_HASH_EXTRA_FLAGS_EXT_TABLE, /* a full bucket is no reason to refuse */
-	};
-	made->hash = rte_hash_create(&parameters);
-	if (!made->hash) {
-		int error = -rte_errno;
-		free(made);
-		return ft_error_set(err, error, "cannot make a flow table for %u flows: %s", most,
-				    rte_strerror(-error));
-	}
-	made->slots = (uint32_t)rte_hash_max_key_id(made->hash) + 1;
-	/* Zeroed as it is touched, and in huge pages where the kernel has some: a table's flows are looked up in no order. */
-	void *list = mmap(NULL, made->slots * sizeof(*made->list), PROT_READ | PROT_WRITE,
-			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (list != MAP_FAILED) {
-		made->list = list;
-		madvise(list, made->slots * sizeof(*made->list), MADV_HUGEPAGE);
-	}
-	if (!made->list) {
+	if (getrandom(&made->secret, sizeof(made->secret), 0) != sizeof(made->secret))
+		made->secret = (uint32_t)(uintptr_t)made;
+	made->list = map(list_bytes(made));
+	made->index = map(index_bytes(made));
+	if (!made->list || !made->index) {
 		ft_flows_free(made);
 		return ft_error_set(err, -ENOMEM, "no memory for %u flows", most);
 	}
@@ -102,12 +122,11 @@ void ft_flows_free(struct ft_flows *flows)
 {
 	if (!flows)
 		return;
-	for (uint32_t i = 0; flows->list && i < flows->slots; i++)
+	for (uint32_t i = 1; flows->list && i < flows->touched; i++)
 		if (flows->list[i].used)
 			empty(&flows->list[i]);
-	rte_hash_free(flows->hash);
-	if (flows->list)
-		munmap(flows->list, flows->slots * sizeof(*flows->list));
+	unmap(flows->list, list_bytes(flows));
+	unmap(flows->index, index_bytes(flows));
 	free(flows);
 }
 
@@ -121,31 +140,57 @@ static unsigned found_at(const struct ft_flow_key *key)
 	return (unsigned)(((client ^ server * 3) * 0x9e3779b97f4a7c15ull ^ rest * 0xd6e8feb86659fd93ull) >> 40) % FOUND;
 }
 
+static uint32_t hash_of(const struct ft_flows *flows, const struct ft_flow_key *key)
+{
+	return rte_jhash(key, sizeof(*key), flows->secret);
+}
+
+static bool is_of(const struct ft_flow *flow, const struct ft_flow_key *key)
+{
+	return !memcmp(&flow->key, key, sizeof(*key));
+}
+
+/* The slot of the first flow whose hash looks like this one, from *place on; *place moves behind it. 0: there is none. */
+static uint32_t next_like(const struct ft_flows *flows, uint32_t hash, uint32_t *place)
+{
+	for (;;) {
+		uint32_t entry = flows->index[*place & (flows->places - 1)];
+		if (!entry)
+			return 0;
+		++*place;
+		if (!((entry ^ hash) >> SLOT_BITS))
+			return entry & SLOT_MASK;
+	}
+}
+
 struct ft_flow *ft_flows_find(const struct ft_flows *flows, const struct ft_flow_key *key)
 {
 	struct ft_flow *found = &flows->list[flows->found[found_at(key)]];
-	if (found->used && !memcmp(&found->key, key, sizeof(*key)))
+	if (found->used && is_of(found, key))
 		return found;
-	int32_t at = rte_hash_lookup(flows->hash, key);
-	return at < 0 ? NULL : &flows->list[at];
+	uint32_t hash = hash_of(flows, key), place = hash, at;
+	while ((at = next_like(flows, hash, &place)))
+		if (is_of(&flows->list[at], key))
+			return &flows->list[at];
+	return NULL;
 }
 
 void ft_flows_ahead(struct ft_flows *flows, const struct ft_flow_key *keys, unsigned count)
 {
-	const void *list[FT_FLOWS_AHEAD];
-	int32_t at[FT_FLOWS_AHEAD];
-	if (!count || count > FT_FLOWS_AHEAD)
-		return;
-	for (unsigned i = 0; i < count; i++)
-		list[i] = &keys[i];
-	if (rte_hash_lookup_bulk(flows->hash, list, count, at))
+	uint32_t hashes[FT_FLOWS_AHEAD];
+	if (count > FT_FLOWS_AHEAD)
 		return;
 	for (unsigned i = 0; i < count; i++) {
-		if (at[i] < 0)
+		hashes[i] = hash_of(flows, &keys[i]);
+		rte_prefetch0(&flows->index[hashes[i] & (flows->places - 1)]);
+	}
+	for (unsigned i = 0; i < count; i++) {
+		uint32_t place = hashes[i], at = next_like(flows, hashes[i], &place);
+		if (!at)
 			continue;
-		flows->found[found_at(&keys[i])] = (uint32_t)at[i];
-		const uint8_t *flow = (const uint8_t *)&flows->list[at[i]];
-		for (size_t line = 0; line < offsetof(struct ft_flow, ethernet); line += FT_FLOW_LINE)
+		flows->found[found_at(&keys[i])] = at;
+		const uint8_t *flow = (const uint8_t *)&flows->list[at];
+		for (size_t line = 0; line < offsetof(struct ft_flow, inspect); line += FT_FLOW_LINE)
 			rte_prefetch0(flow + line);
 	}
 }
@@ -162,7 +207,7 @@ static bool dispensable(const struct ft_flow *flow)
 static bool make_room(struct ft_flows *flows, int guest)
 {
 	for (uint32_t n = 0; n < SWEEP; n++) {
-		flows->sweep_at = flows->sweep_at + 1 < flows->slots ? flows->sweep_at + 1 : 0;
+		flows->sweep_at = flows->sweep_at + 1 < flows->touched ? flows->sweep_at + 1 : 1;
 		struct ft_flow *flow = &flows->list[flows->sweep_at];
 		if (dispensable(flow) && (guest < 0 || flow->key.guest == guest)) {
 			ft_flows_remove(flows, flow);
@@ -172,28 +217,59 @@ static bool make_room(struct ft_flows *flows, int guest)
 	return false;
 }
 
+/* A flow that is unused now, or 0. */
+static uint32_t take_slot(struct ft_flows *flows)
+{
+	uint32_t at = flows->unused;
+	if (at)
+		flows->unused = flows->list[at].hash;
+	else if (flows->touched < flows->slots)
+		at = flows->touched++;
+	return at;
+}
+
 struct ft_flow *ft_flows_add(struct ft_flows *flows, const struct ft_flow_key *key)
 {
 	if (flows->of_guest[key->guest] >= flows->share && !make_room(flows, key->guest))
 		return NULL;
-	int32_t at = rte_hash_add_key(flows->hash, key);
-	if (at < 0 && make_room(flows, -1))
-		at = rte_hash_add_key(flows->hash, key);
-	if (at < 0 || (uint32_t)at >= flows->slots)
+	uint32_t at = take_slot(flows), mask = flows->places - 1, place;
+	if (!at && make_room(flows, -1))
+		at = take_slot(flows);
+	if (!at)
 		return NULL;
 	struct ft_flow *flow = &flows->list[at];
-	*flow = (struct ft_flow){.key = *key, .used = true, .slot = (uint32_t)at};
+	*flow = (struct ft_flow){.key = *key, .used = true, .hash = hash_of(flows, key)};
+	for (place = flow->hash; flows->index[place & mask]; place++)
+		;
+	flows->index[place & mask] = at | (flow->hash & ~SLOT_MASK);
 	flows->count++;
 	flows->of_guest[key->guest]++;
 	return flow;
 }
 
+/* Takes the flow out of the index, and moves what stood behind it for want of a free place closer to where it belongs. */
+static void take_out(struct ft_flows *flows, const struct ft_flow *flow)
+{
+	uint32_t mask = flows->places - 1, slot = (uint32_t)(flow - flows->list), hole = flow->hash;
+	while ((flows->index[hole & mask] & SLOT_MASK) != slot)
+		hole++;
+	for (uint32_t at = hole + 1; flows->index[at & mask]; at++) {
+		uint32_t entry = flows->index[at & mask], way = (at - flows->list[entry & SLOT_MASK].hash) & mask;
+		if (way < at - hole)
+			continue; /* the hole is before the first place that it may have */
+		flows->index[hole & mask] = entry;
+		hole = at;
+	}
+	flows->index[hole & mask] = 0;
+}
+
 void ft_flows_remove(struct ft_flows *flows, struct ft_flow *flow)
 {
-	rte_hash_del_key(flows->hash, &flow->key);
+	take_out(flows, flow);
 	flows->of_guest[flow->key.guest]--;
 	empty(flow);
-	*flow = (struct ft_flow){0};
+	*flow = (struct ft_flow){.hash = flows->unused};
+	flows->unused = (uint32_t)(flow - flows->list);
 	flows->count--;
 }
 
@@ -201,9 +277,9 @@ void ft_flow_renew(struct ft_flow *flow)
 {
 	empty(flow);
 	*flow = (struct ft_flow){.key = flow->key,
+				 .hash = flow->hash,
 				 .guest = flow->guest,
 				 .used = true,
-				 .slot = flow->slot,
 				 .service = flow->service,
 				 .observing = flow->observing};
 }
@@ -222,7 +298,7 @@ static uint64_t age_of(const struct ft_flow *flow)
 void ft_flows_sweep(struct ft_flows *flows, uint64_t now)
 {
 	for (uint32_t n = 0; n < SWEEP && flows->count; n++) {
-		flows->sweep_at = flows->sweep_at + 1 < flows->slots ? flows->sweep_at + 1 : 0;
+		flows->sweep_at = flows->sweep_at + 1 < flows->touched ? flows->sweep_at + 1 : 1;
 		struct ft_flow *flow = &flows->list[flows->sweep_at];
 		if (flow->used && !flow->hold && !flow->observing && now > flow->seen &&
 		    now - flow->seen > age_of(flow))
@@ -232,7 +308,7 @@ void ft_flows_sweep(struct ft_flows *flows, uint64_t now)
 
 void ft_flows_each(struct ft_flows *flows, void (*visit)(void *context, struct ft_flow *flow), void *context)
 {
-	for (uint32_t i = 0; i < flows->slots; i++)
+	for (uint32_t i = 1; i < flows->touched; i++)
 		if (flows->list[i].used)
 			visit(context, &flows->list[i]);
 }

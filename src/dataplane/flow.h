@@ -1,4 +1,8 @@
-/* The flow table: connections with inspected services. Lookup by rte_hash; entries age.
+/* The flow table: connections with inspected services; entries age.
+ *
+ * A table of its own in place of DPDK's rte_hash, because what a packet costs is the cache lines that it waits for, and there
+ * are more flows than the cache holds: rte_hash keeps the keys a second time, in memory of small pages. Here a packet needs one
+ * line of an index and the flow's first three, all in huge pages, and a burst fetches them together.
  *
  * A flow is named from the client's side: client is who is not the guest. Pointers to a flow are valid until
  * ft_flows_remove or ft_flows_sweep took it. */
@@ -23,57 +27,61 @@ struct ft_flow_key {
 	uint8_t protocol;
 	uint8_t guest; /* its index: addresses may be the same in two VLANs */
 	uint8_t zero[6];
-};
+} __attribute__((aligned(8)));
 
 struct ft_hold;
 struct ft_early;
 struct ft_guest;
 
-/* What each packet of a settled flow reads or writes comes first, in the lines that ft_flows_ahead fetches. */
+/* What each packet of a settled flow reads or writes is in the first three lines, which ft_flows_ahead fetches. */
 #define FT_FLOW_LINE 64u
 struct ft_flow {
 	struct ft_flow_key key;
-	struct ft_guest *guest;
-	const struct ft_service *service;
+	uint32_t hash; /* of the key; of an unused one: the next unused one */
 	bool used;
-	bool dead;    /* dropped by verdict or policy: nothing of it passes any more */
-	bool suspect; /* had a trigger: everything it still sends is tried first, so that an attack cut in two
-		       * is not let through by its innocent second half */
-	uint32_t answered_from; /* guest_next at the last release: has the guest answered since? */
+	bool dead;      /* dropped by verdict or policy: nothing of it passes any more */
+	bool suspect;   /* had a trigger: everything it still sends is tried first, so that an attack cut in two
+			 * is not let through by its innocent second half */
+	bool inspected; /* protocol inspection has seen its start */
+	const struct ft_service *service;
+
+	struct ft_stream stream; /* TCP */
+
+	struct ft_guest *guest;
 	struct ft_hold *hold;   /* the one being tried, or the only one */
 	struct ft_early *early; /* what came before its time */
 	uint64_t seen;          /* monotonic time of the last packet */
-	struct ft_stream stream; /* TCP */
-	struct ft_inspect_flow inspect;
 	uint64_t packets, bytes; /* of the client */
 	uint64_t packets_toclient, bytes_toclient;
+
 	/* The rest is for some packets only. */
-	uint8_t ethernet[FT_ETHERNET_MOST]; /* header of the client's first frame, tags included */
-	uint8_t ethernet_length;
-	uint32_t slot;
+	struct ft_inspect_flow inspect;
 	struct hs_stream *scan;
 	struct ft_stream renewed; /* a SYN came while the connection was open: the guest's answer decides */
 	struct ft_hold *later;    /* what arrived since */
 	uint8_t *reset;           /* the client's RST, waiting behind its holds */
 	uint32_t reset_length;
-	uint32_t observing; /* trials in the background that still name this flow */
+	uint32_t answered_from; /* guest_next at the last release: has the guest answered since? */
+	uint32_t observing;     /* trials in the background that still name this flow */
 	uint32_t trials;
 	uint64_t tried; /* bytes of its holds that were tried */
 	uint64_t shadow_until; /* when its would-be holds would have ended so far */
-	bool shadow_dead;      /* it would have been dropped */
 	uint64_t start_wall;
+	bool shadow_dead; /* it would have been dropped */
+	uint8_t ethernet_length;
+	uint8_t ethernet[FT_ETHERNET_MOST]; /* header of the client's first frame, tags included */
 } __attribute__((aligned(FT_FLOW_LINE)));
 
 struct ft_flows;
 
-/* most: largest number of flows; share: most of one guest, so that a flood towards one leaves room for the others.
- * Needs a started EAL. */
+/* most: largest number of flows, at least 1; share: most of one guest, so that a flood towards one leaves room for the
+ * others. */
 int ft_flows_new(uint32_t most, uint32_t share, struct ft_flows **flows, struct ft_error *err);
 void ft_flows_free(struct ft_flows *flows);
 
 struct ft_flow *ft_flows_find(const struct ft_flows *flows, const struct ft_flow_key *key);
-/* Looks the keys up all together and has the processor fetch what they lead to, so that ft_flows_find soon after does not
- * wait for memory: at 100,000 flows that is most of a lookup. Promises nothing: flows may come and go in between. */
+/* Has the processor fetch all together what the keys lead to, so that ft_flows_find soon after does not wait for memory: at
+ * 100,000 flows that is most of a lookup. Promises nothing: flows may come and go in between. */
 #define FT_FLOWS_AHEAD 32u
 void ft_flows_ahead(struct ft_flows *flows, const struct ft_flow_key *keys, unsigned count);
 

@@ -444,6 +444,15 @@ void ft_frame_seal(const struct ft_frame *frame, uint8_t *data)
 	ft_store16(field, !value && frame->protocol == IPPROTO_UDP ? 0xffff : value);
 }
 
+void ft_frame_seal_icmp6(const struct ft_frame *frame, uint8_t *data)
+{
+	struct ft_frame here = *frame;
+	here.data = data;
+	uint8_t *field = data + frame->l4 + 2;
+	ft_store16(field, 0);
+	ft_store16(field, (uint16_t)~fold(sum(data + frame->l4, transport_length(frame), pseudo_header(&here))));
+}
+
 size_t ft_frame_bare(const struct ft_frame *frame, const struct ft_frame_bare *change, uint8_t *to)
 {
 	struct ft_frame bare = *frame;

@@ -102,6 +102,9 @@ bool ft_frame_is_too_big(const struct ft_frame *frame);
 /* Writes the right IPv4 header checksum and TCP/UDP checksum into data, the bytes frame was parsed from. */
 void ft_frame_seal(const struct ft_frame *frame, uint8_t *data);
 
+/* Writes the checksum of an ICMPv6 message (RFC 4443 2.3) that is all there. */
+void ft_frame_seal_icmp6(const struct ft_frame *frame, uint8_t *data);
+
 /* What ft_frame_bare changes. */
 struct ft_frame_bare {
 	uint32_t sequence;

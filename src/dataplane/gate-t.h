@@ -27,13 +27,14 @@ struct ft_guest {
 	uint16_t vlan; /* FT_FDB_UNTAGGED, its number, or FT_FDB_TRUNK */
 	uint8_t mac[6];
 	bool any_mac; /* none configured: every frame is for it */
-	bool has_canary;
-	struct ft_address canary; /* whom the self-test of its services comes from (dataplane/canary.h) */
+	bool has_canary, has_canary6;
+	struct ft_address canary, canary6; /* whom the self-test of its services comes from (dataplane/canary.h) */
 	uint32_t mtu; /* largest IP packet that its network card takes */
 	struct ft_profile *profile; /* what is normal for it, for the watch */
 	struct ft_watch *watch;     /* correlation rules over its live events */
 	struct ft_link link;
 	bool up;   /* the link is there and has not lied */
+	bool isolated; /* it runs, and has no link: nobody reaches it until it is attached */
 	bool kick; /* frames were put since the last kick */
 	bool kick_cmd;
 	uint64_t lost_events;
@@ -44,6 +45,8 @@ struct ft_guest {
 	uint64_t held;   /* bytes of its held frames, and of what came early */
 	struct ft_earlies early;
 	uint32_t clones; /* slots of its vmm in use */
+	uint64_t began;    /* when its last batch did */
+	uint64_t trial_ns; /* what batches that are clean at once take lately, from the beginning to the verdict; 0: not known yet */
 	struct ft_batch *batches;
 	struct ft_batch_counts batch_counts;
 	struct ft_hold *releasing; /* decided, in the order in which their frames go into the ring */
@@ -89,6 +92,12 @@ static inline void ft_gate_note_many(struct ft_gate *gate, enum ft_reason reason
 static inline void ft_gate_note(struct ft_gate *gate, enum ft_reason reason)
 {
 	ft_gate_note_many(gate, reason, 1);
+}
+
+/* A frame for a guest that has no link. */
+static inline void ft_gate_note_absent(struct ft_gate *gate, const struct ft_guest *guest)
+{
+	ft_gate_note(gate, guest->isolated ? FT_REASON_DROP_ISOLATED : FT_REASON_DROP_GUEST_DOWN);
 }
 
 /* Puts one frame into the guest's ring, cut to the guest's MTU if need be (dataplane/cut.h): all of it or nothing. 0, or

@@ -68,7 +68,7 @@ static int put(struct ft_gate *gate, struct ft_guest *guest, const void *frame, 
 int ft_gate_deliver(struct ft_gate *gate, struct ft_guest *guest, const void *frame, size_t length)
 {
 	if (!guest->up) {
-		ft_gate_note(gate, FT_REASON_DROP_GUEST_DOWN);
+		ft_gate_note_absent(gate, guest);
 		return -ENOTCONN;
 	}
 	unsigned pieces = ft_cut_pieces(frame, length, guest->mtu);
@@ -240,7 +240,7 @@ static void handle(struct ft_gate *gate, struct ft_guest *guest, struct ft_frame
 	if (service && service->acting == FT_MODE_ENFORCE && ft_frame_calm(frame, data))
 		gate->urgent_cleared++;
 	if (!guest->up)
-		ft_gate_note(gate, FT_REASON_DROP_GUEST_DOWN);
+		ft_gate_note_absent(gate, guest);
 	else if (service && frame->protocol == IPPROTO_TCP)
 		ft_tcp_client(gate, guest, service, frame);
 	else if (service)
@@ -399,6 +399,12 @@ void ft_gate_ahead_outbound(struct ft_gate *gate, const struct ft_guest *guest, 
 	ft_flows_ahead(gate->flows, keys, known);
 }
 
+/* Flows are those of services: a guest's own connections do without a look-up, which would wait for memory. */
+static bool may_have_flow(const struct ft_gate *gate, const struct ft_guest *guest, const struct ft_frame *frame)
+{
+	return gate->retired || ft_services_find(&gate->services, guest->index, frame->protocol, frame->source_port);
+}
+
 void ft_gate_outbound(struct ft_gate *gate, struct ft_guest *guest, uint8_t *data, size_t length)
 {
 	struct ft_frame frame;
@@ -409,7 +415,7 @@ void ft_gate_outbound(struct ft_gate *gate, struct ft_guest *guest, uint8_t *dat
 		ft_gate_note(gate, why);
 		return;
 	}
-	if (frame.transport &&
+	if (frame.transport && may_have_flow(gate, guest, &frame) &&
 	    !(frame.protocol == IPPROTO_TCP ? ft_tcp_guest : ft_udp_guest)(gate, guest, &frame))
 		return;
 	if (guest->has_canary && ft_canary_takes(gate, guest, &frame))
@@ -516,7 +522,7 @@ static json_t *guest_status(const struct ft_gate *gate, const struct ft_guest *g
 	unsigned open = 0;
 	for (const struct ft_hold *hold = gate->holds.first; hold; hold = hold->next)
 		open += hold->guest == guest && hold->state < FT_HOLD_OVER && !hold->flow->service->canary;
-	json_t *status = json_pack("{s:b, s:i, s:i, s:i, s:I, s:I}", "up", guest->up, "flows",
+	json_t *status = json_pack("{s:b, s:b, s:i, s:i, s:i, s:I, s:I}", "up", guest->up, "isolated", guest->isolated, "flows",
 				   (int)ft_flows_of(gate->flows, guest->index), "holds", (int)open, "clones",
 				   (int)guest->clones, "held_bytes", (json_int_t)guest->held, "events_lost",
 				   (json_int_t)guest->lost_events);

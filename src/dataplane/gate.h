@@ -61,6 +61,9 @@ int ft_gate_link(struct ft_gate *gate, const char *guest, const int fds[FT_LINK_
 /* The guest is gone: its holds end by policy, its flows are dead, its frames are counted as drop.guest-down.
  */
 void ft_gate_guest_down(struct ft_gate *gate, const char *guest, const char *why);
+/* It runs, restored from a snapshot, and gets its link when it is attached. Until then its frames are dropped under a reason of
+ * their own. */
+void ft_gate_guest_isolated(struct ft_gate *gate, const char *guest);
 
 /* Frames that ft_gate_wire is about to be given, at most FT_GATE_AHEAD: what they will need is fetched. Changes nothing. */
 #define FT_GATE_AHEAD 32u

@@ -15,8 +15,11 @@
 #define FINDINGS_MOST 16u
 #define FINDINGS_NS   10000000000ull
 
-#define EVENTS_NS 50000u
-#define SLEEP_NS  900000u /* a little less than the longest sleep of the process */
+/* Between two looks at the events' socket while frames flow. A trial waits for what its clone says; what the live guest says
+ * waits for nobody, and its socket holds some hundred events. A look costs as much as ten frames. */
+#define EVENTS_TRIAL_NS 50000u
+#define EVENTS_LIVE_NS  500000u
+#define SLEEP_NS        900000u /* a little less than the longest sleep of the process */
 
 /* ---- frames and events ---- */
 
@@ -136,7 +139,7 @@ static unsigned take(struct ft_gate *gate, struct ft_guest *guest, unsigned budg
 	/* A look costs a system call, so while frames flow it is taken now and then; a sleeper is woken by it. */
 	if (guest->up && gate->now >= guest->events_due) {
 		events = take_events(gate, guest, budget);
-		guest->events_due = events ? 0 : gate->now + EVENTS_NS;
+		guest->events_due = events ? 0 : gate->now + (guest->clones ? EVENTS_TRIAL_NS : EVENTS_LIVE_NS);
 	}
 	gate->about = NULL;
 	return frames + events;
@@ -206,14 +209,26 @@ int ft_gate_link(struct ft_gate *gate, const char *name, const int fds[FT_LINK_F
 	ft_gate_end_link(gate, guest, "the guest was started again");
 	guest->link = link;
 	guest->up = true;
+	guest->isolated = false;
 	return 0;
 }
 
 void ft_gate_guest_down(struct ft_gate *gate, const char *name, const char *why)
 {
 	struct ft_guest *guest = find(gate, name);
-	if (guest)
-		ft_gate_end_link(gate, guest, why ? why : "the guest is down");
+	if (!guest)
+		return;
+	ft_gate_end_link(gate, guest, why ? why : "the guest is down");
+	guest->isolated = false;
+}
+
+void ft_gate_guest_isolated(struct ft_gate *gate, const char *name)
+{
+	struct ft_guest *guest = find(gate, name);
+	if (!guest)
+		return;
+	ft_gate_end_link(gate, guest, "the guest was started from a snapshot, its network isolated");
+	guest->isolated = true;
 }
 
 /* ---- sleep ---- */

@@ -189,7 +189,7 @@ static void judged(struct ft_gate *gate, struct ft_batch *batch)
 	if (batch->busy)
 		hold->exception = FT_EXCEPTION_OVERLOAD;
 	ft_case_judge(batch->trial, &judgement);
-	ft_admission_learn(gate, batch->tally, 1, judgement.verdict == FT_VERDICT_CLEAN);
+	ft_admission_learn(gate, batch, judgement.verdict == FT_VERDICT_CLEAN);
 	ft_hold_take_case(hold, batch->trial);
 	ft_hold_conclude(gate, hold);
 }
@@ -201,7 +201,7 @@ static void settle(struct ft_gate *gate, struct ft_batch *batch, bool failed)
 	struct ft_hold *members[FT_TRIAL_FLOWS];
 	unsigned count = batch->count, cleared = batch->cleared, runs = batch->runs;
 	memcpy(members, batch->members, count * sizeof(*members));
-	ft_admission_learn(gate, batch->tally, count, cleared == count);
+	ft_admission_learn(gate, batch, cleared == count);
 	guest->batch_counts.dissolved += failed;
 	ft_batch_end(gate, batch);
 	for (unsigned i = cleared; i < count; i++) {

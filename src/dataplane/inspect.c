@@ -36,23 +36,25 @@ void ft_inspect_free(struct ft_inspect *inspect)
 	free(inspect);
 }
 
-uint64_t ft_inspect_packet(struct ft_inspect *inspect, struct ft_inspect_flow *flow, const void *packet,
-			   size_t length, uint64_t now_ms)
+bool ft_inspect_packet(struct ft_inspect *inspect, struct ft_inspect_flow *flow, const void *packet,
+		       size_t length, uint64_t now_ms, uint64_t *risks)
 {
-	if (flow->done || length > UINT16_MAX)
-		return 0;
+	*risks = 0;
+	if (length > UINT16_MAX)
+		return true;
 	if (!flow->state)
 		flow->state = ndpi_flow_malloc(SIZEOF_FLOW_STRUCT);
 	if (!flow->state)
-		return 0;
+		return true;
 	if (!flow->packets)
 		memset(flow->state, 0, SIZEOF_FLOW_STRUCT);
 	ndpi_detection_process_packet(inspect->module, flow->state, packet, (unsigned short)length, now_ms);
-	uint64_t risks = flow->state->risk & ~flow->risks;
-	flow->risks |= risks;
-	if (++flow->packets == FT_INSPECT_PACKETS)
-		ft_inspect_end(flow);
-	return risks;
+	*risks = flow->state->risk & ~flow->risks;
+	flow->risks |= *risks;
+	if (++flow->packets < FT_INSPECT_PACKETS)
+		return true;
+	ft_inspect_end(flow);
+	return false;
 }
 
 void ft_inspect_end(struct ft_inspect_flow *flow)
@@ -60,5 +62,4 @@ void ft_inspect_end(struct ft_inspect_flow *flow)
 	if (flow->state)
 		ndpi_free_flow(flow->state);
 	flow->state = NULL;
-	flow->done = true;
 }

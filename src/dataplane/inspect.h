@@ -17,17 +17,17 @@ struct ndpi_flow_struct;
 /* One flow's inspection; zeroed at the start of the flow. */
 struct ft_inspect_flow {
 	struct ndpi_flow_struct *state;
-	uint8_t packets;
-	bool done;
 	uint64_t risks; /* seen so far, a bit each */
+	uint8_t packets;
 };
 
 int ft_inspect_new(struct ft_inspect **inspect, struct ft_error *err);
 void ft_inspect_free(struct ft_inspect *inspect);
 
-/* Looks at one IPv4 or IPv6 packet (from its IP header). Returns the risks that this packet added. */
-uint64_t ft_inspect_packet(struct ft_inspect *inspect, struct ft_inspect_flow *flow, const void *packet,
-			   size_t length, uint64_t now_ms);
+/* Looks at one IPv4 or IPv6 packet (from its IP header). *risks: those that this packet added. False: it has seen enough, and
+ * must not be given more of this flow. */
+bool ft_inspect_packet(struct ft_inspect *inspect, struct ft_inspect_flow *flow, const void *packet,
+		       size_t length, uint64_t now_ms, uint64_t *risks);
 void ft_inspect_end(struct ft_inspect_flow *flow);
 
 #endif

@@ -243,6 +243,8 @@ static bool handle_channel(struct process *process)
 	else if (!strcmp(op, "guest-down"))
 		ft_gate_guest_down(process->gate, json_string_value(json_object_get(message, "guest")),
 				   json_string_value(json_object_get(message, "why")));
+	else if (!strcmp(op, "guest-isolated"))
+		ft_gate_guest_isolated(process->gate, json_string_value(json_object_get(message, "guest")));
 	else if (!strcmp(op, "query"))
 		answer_query(process, message);
 	else if (!strcmp(op, "suppress"))

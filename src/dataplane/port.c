@@ -31,7 +31,7 @@
 #define BUFFERS_BASE 1024u
 #define BUFFERS_PORT 1024u
 
-/* Flow table, buffers (10 MiB for each 1024) and driver rings, with room; touched as used. */
+/* Buffers (10 MiB for each 1024), what puts fragments together, and driver rings, with room; touched as used. */
 #define MEMORY_MIB_BASE 112u
 #define MEMORY_MIB_PORT 16u
 

@@ -8,6 +8,10 @@
  * 7323). */
 #define REACH (1 << 30)
 
+/* First room for kept bytes. A segment with more gets what it needs; one with a few bytes, as most are that a person's
+ * keys or a protocol's small talk make, does not cost the allocator and the cache a page's half. */
+#define KEPT_LEAST 64u
+
 static void forget(struct ft_stream *stream)
 {
 	free(stream->kept);
@@ -99,7 +103,7 @@ static int reserve(struct ft_stream *stream, uint32_t length)
 {
 	if (stream->kept_length + length <= stream->kept_room)
 		return 0;
-	uint32_t room = stream->kept_room ? stream->kept_room : 2048;
+	uint32_t room = stream->kept_room ? stream->kept_room : KEPT_LEAST;
 	while (room < stream->kept_length + length)
 		room *= 2;
 	uint8_t *kept = realloc(stream->kept, room);

@@ -29,33 +29,32 @@ enum ft_stream_state {
 	FT_STREAM_CLOSED /* reset by an end, or both sent FIN and have it acknowledged */
 };
 
+/* One cache line: the pass path of a packet is three (dataplane/flow.h). */
 struct ft_stream {
-	enum ft_stream_state state;
 	/* client to guest */
+	uint8_t *kept; /* bytes from guest_ack on, a FIN not counted */
+	uint32_t kept_length, kept_room;
 	uint32_t client_isn;
 	uint32_t guest_ack, released, admitted;
-	bool client_fin; /* a FIN was admitted; nothing can follow */
-	uint8_t *kept;   /* bytes from guest_ack on, a FIN not counted */
-	uint32_t kept_length, kept_room;
 	/* what the client last said about the other direction */
 	uint32_t client_ack;
 	uint16_t client_window;
-	int8_t client_scale; /* of its SYN; -1: none */
-	bool shaken;         /* both SYNs were seen: what they agreed on is known */
-	bool scaled;         /* both ends offered window scaling */
-	bool client_sack;    /* of its SYN ... */
-	bool sack;           /* ... both ends permit SACK */
-	bool has_timestamp;
-	uint32_t timestamp; /* newest TSval that the guest was given */
-	/* guest to client */
-	uint32_t guest_next; /* behind the last byte that the guest sent */
-	bool guest_fin;
-	uint16_t guest_window; /* as its last acknowledgement said it */
-	int8_t guest_scale;    /* of its SYN; -1: none */
-	bool guest_spoke;      /* guest_window is known ... */
-	bool has_window;       /* ... and what it means */
-	bool guest_has_timestamp;
-	uint32_t guest_timestamp, guest_echo; /* TSval and TSecr of its last segment */
+	uint16_t guest_window; /* as the guest's last acknowledgement said it */
+	uint32_t guest_next;   /* behind the last byte that the guest sent */
+	uint32_t timestamp;    /* newest TSval that the guest was given */
+	uint32_t guest_timestamp, guest_echo; /* TSval and TSecr of the guest's last segment */
+	int8_t client_scale, guest_scale;     /* of their SYNs; -1: none */
+	uint8_t state;                        /* enum ft_stream_state */
+	bool client_fin : 1; /* a FIN was admitted; nothing can follow */
+	bool guest_fin : 1;
+	bool shaken : 1;      /* both SYNs were seen: what they agreed on is known */
+	bool scaled : 1;      /* both ends offered window scaling */
+	bool client_sack : 1; /* the client permits SACK ... */
+	bool sack : 1;        /* ... both ends do */
+	bool has_timestamp : 1;
+	bool guest_has_timestamp : 1;
+	bool guest_spoke : 1; /* guest_window is known ... */
+	bool has_window : 1;  /* ... and what it means */
 };
 
 /* A client's segment, measured against the stream. */

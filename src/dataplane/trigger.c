@@ -3,10 +3,9 @@
 #include <netinet/in.h>
 #include <string.h>
 
-
 static uint64_t look_at(struct ft_gate *gate, struct ft_flow *flow, const struct ft_frame *frame)
 {
-	if (!flow->service->risks)
+	if (flow->inspected || !flow->service->risks)
 		return 0;
 	const uint8_t *packet = frame->data + frame->ip;
 	uint32_t length = frame->payload + frame->payload_length - frame->ip;
@@ -23,8 +22,9 @@ static uint64_t look_at(struct ft_gate *gate, struct ft_flow *flow, const struct
 		packet = plain;
 		length += 40;
 	}
-	return ft_inspect_packet(gate->inspect, &flow->inspect, packet, length, gate->now / 1000000u) &
-	       flow->service->risks;
+	uint64_t risks;
+	flow->inspected = !ft_inspect_packet(gate->inspect, &flow->inspect, packet, length, gate->now / 1000000u, &risks);
+	return risks & flow->service->risks;
 }
 
 /* One frame's findings, those that are suppressed left out. */
@@ -100,5 +100,5 @@ void ft_trigger_guest(struct ft_gate *gate, struct ft_flow *flow, const struct f
 bool ft_trigger_settled(const struct ft_flow *flow)
 {
 	const struct ft_service *service = flow->service;
-	return !service->screen_all && !service->screen && (!service->risks || flow->inspect.done);
+	return !service->screen_all && !service->screen && (!service->risks || flow->inspected);
 }

@@ -6,6 +6,7 @@
 #include "gateway/guest.h"
 #include "gateway/operate.h"
 #include "gateway/reload.h"
+#include "gateway/journal.h"
 #include "gateway/snapshot.h"
 #include "gateway/suggest.h"
 #include "gateway/suppress.h"
@@ -144,7 +145,7 @@ static const struct {
     {"snapshot-save", ft_snapshot_request_save}, {"snapshot-state", ft_snapshot_request_state},
     {"snapshot-list", ft_snapshot_request_list}, {"snapshot-file", ft_snapshot_request_file},
     {"snapshot-delete", ft_snapshot_request_delete}, {"snapshot-restore", ft_snapshot_request_restore},
-    {"guest-attach", ft_snapshot_request_attach},
+    {"guest-attach", ft_snapshot_request_attach},	 {"journal-files", ft_journal_request_files},
     {"guest-console", ft_guest_console}, {"release", ft_operate_release}, {"drop", ft_operate_drop},
     {"mode", ft_operate_mode}, {"shadow", ft_operate_shadow}, {"bypass", ft_operate_bypass},
     {"reload", ft_reload_request}, {"reopen-logs", ft_reopen_request},

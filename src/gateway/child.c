@@ -37,7 +37,8 @@ void ft_child_prepare(struct ft_child *child, enum ft_child_kind kind, const cha
 				   .channel.fd = -1,
 				   .output.fd = -1,
 				   .deadline = UINT64_MAX,
-				   .retry_at = UINT64_MAX};
+				   .retry_at = UINT64_MAX,
+				   .journal_due = UINT64_MAX};
 	snprintf(child->guest, sizeof(child->guest), "%s", guest ? guest : "");
 	snprintf(child->name, sizeof(child->name), "%s%s%s", kinds[kind].name, guest ? " " : "",
 		 guest ? guest : "");

@@ -43,7 +43,7 @@ struct ft_child {
 	struct ft_watch channel, output; /* fd -1: closed */
 	uint64_t deadline; /* STARTING: ready until then; STOPPING: gone until then; else UINT64_MAX */
 	uint64_t retry_at; /* DOWN: start again then; else UINT64_MAX */
-	uint64_t ready_at;
+	uint64_t spawned_at, ready_at;
 	unsigned failures; /* in a row; the back-off grows with them */
 	unsigned restarts;
 	uint64_t backoff_first, backoff_most; /* pause before the next start, doubling */
@@ -60,8 +60,22 @@ struct ft_child {
 	char saved_error[512]; /* ... "": it is saved */
 	char saved_mac[65];
 	uint64_t saved_bytes, saved_took_ns, saved_pause_ns;
+	uint32_t journal_run;     /* of its journal; 0: it has none */
+	uint32_t journal_number;  /* of the last checkpoint that was asked for */
+	uint32_t journal_pending; /* the same, while it is being saved; else 0 */
+	uint32_t journal_saved;   /* the last one that is there */
+	uint64_t journal_due;     /* when the next one is */
+	unsigned journal_gaps;    /* since the gateway started */
 	char restore[65];      /* the snapshot to start from next, "": it boots */
 	bool restore_attach;
+	bool isolated; /* restored, and no link between it and the dataplane is made until it is attached */
+	/* Of warm starts, see gateway/warm.h. */
+	char start_snapshot[65]; /* "": it boots */
+	uint8_t origin[16];	 /* what its process was started from */
+	bool warm;		 /* from that snapshot */
+	bool save_settled;	 /* a new one is saved when the guest is idle for the first time */
+	bool cold;		 /* the next start is to be a boot, because: */
+	char cold_why[512];
 	bool running; /* vmm: its guest is up */
 	bool hung;           /* killed, for its guest answered no self-test any more */
 	unsigned hangs;      /* in a row */

@@ -466,7 +466,7 @@ json_t *ft_config_dataplane(const struct ft_config *config)
 	const char *name;
 	json_object_foreach((json_t *)ft_config_get(config, "guests"), name, value)
 	    json_object_set_new(guests, name, part(value, (const char *[]){"uplink", "vlan", "mac", "address", "address6",
-									   "mtu", "canary", NULL}));
+									   "mtu", "canary", "canary6", NULL}));
 	json_object_foreach((json_t *)ft_config_get(config, "services"), name, value)
 	    json_object_set_new(services, name, service_part(config, value));
 	copy(all, config->values, (const char *[]){"uplinks", "flows", "canary", "log", NULL});

@@ -22,6 +22,10 @@ void ft_guest_settings(const struct ft_config *config, struct ft_child *vmm)
 								 : FT_RESTART_ALWAYS;
 	vmm->backoff_first = (uint64_t)json_integer_value(setting(config, vmm->guest, "backoff.first"));
 	vmm->backoff_most = (uint64_t)json_integer_value(setting(config, vmm->guest, "backoff.most"));
+	const char *start = json_string_value(setting(config, vmm->guest, "start"));
+	const char *snapshot = json_string_value(setting(config, vmm->guest, "snapshot"));
+	if (start && !strcmp(start, "snapshot"))
+		snprintf(vmm->start_snapshot, sizeof(vmm->start_snapshot), "%s%s", snapshot ? snapshot : vmm->guest, snapshot ? "" : "-start");
 	vmm->cpu = (unsigned)json_integer_value(setting(config, vmm->guest, "cpu"));
 	vmm->cpu_weight = (unsigned)json_integer_value(setting(config, vmm->guest, "cpu_weight"));
 }
@@ -44,6 +48,8 @@ json_t *ft_guest_json(const struct ft_supervisor *s, const struct ft_child *vmm)
 {
 	static const char *const settings[] = {"uplink", "vlan", "mac", "address", "memory", "restart"};
 	json_t *json = json_pack("{s:s}", "state", state_of(vmm));
+	if (vmm->isolated && vmm->pid)
+		json_object_set_new(json, "isolated", json_true());
 	if (vmm->running)
 		json_object_set_new(json, "boot_s", json_real((double)vmm->boot_ns / 1e9));
 	for (size_t i = 0; i < sizeof(settings) / sizeof(*settings); i++) {

@@ -8,8 +8,10 @@
 
 #include "base/printable.h"
 #include "gateway/files.h"
+#include "gateway/journal.h"
 #include "gateway/life.h"
 #include "gateway/snapshot.h"
+#include "gateway/warm.h"
 
 static void child_says(struct ft_child *child, const char *level, const char *text)
 {
@@ -51,8 +53,11 @@ static void handle_running(struct ft_supervisor *s, struct ft_child *child, cons
 		return;
 	child->running = true;
 	child->boot_ns = (uint64_t)ns;
-	ft_supervisor_record(s, "guest-up", child->guest, NULL, "guest %s is up, %.1f s after its start", child->guest,
-	       (double)ns / 1e9);
+	if (child->warm)
+		ft_supervisor_record(s, "guest-up", child->guest, NULL, "guest %s goes on from its snapshot, %.2f s after its process was started",
+				     child->guest, (double)(ft_loop_now() - child->spawned_at) / 1e9);
+	else
+		ft_supervisor_record(s, "guest-up", child->guest, NULL, "guest %s is up, %.1f s after its start", child->guest, (double)ns / 1e9);
 }
 
 static void handle_canary(struct ft_supervisor *s, struct ft_child *child, const json_t *message)
@@ -93,9 +98,13 @@ static void handle(struct ft_supervisor *s, struct ft_child *child, const json_t
 		handle_failed(child, message);
 	else if (!strcmp(op, "running"))
 		handle_running(s, child, message);
+	else if (!strcmp(op, "settled"))
+		ft_warm_settled(s, child);
 	else if (!strcmp(op, "log"))
 		handle_log(child, message);
 	else if (!strcmp(op, "snapshot") && ft_snapshot_told(s, child, message))
+		;
+	else if ((!strcmp(op, "journal") || !strcmp(op, "checkpoint")) && ft_journal_told(s, child, message))
 		;
 	else if (!strcmp(op, "sink-lost"))
 		handle_sink_lost(s, child, message);

@@ -40,7 +40,10 @@ const struct ft_key ft_keys[] = {
     {"guests.*.kernel", FT_KEY_PATH, NULL, NULL, "/var/lib/foretaste/images/web/vmlinuz",
      "Linux bzImage, as Debian packages it."},
     {"guests.*.initrd", FT_KEY_PATH, NULL, NONE, NULL, "Its initramfs, or none."},
-    {"guests.*.cmdline", FT_KEY_TEXT, NULL, "console=ttyS0 root=/dev/vda rw", NULL, "Kernel command line."},
+    {"guests.*.cmdline", FT_KEY_TEXT, NULL,
+     "console=ttyS0 root=/dev/vda rw psi=0 nowatchdog sysctl.vm.compaction_proactiveness=0 sysctl.vm.stat_interval=120", NULL,
+     "Kernel command line. What is in it by default behind the root keeps an idle Linux from waking up several times a second, all "
+     "of which each clone runs through up to its horizon: a quarter of the instructions is left."},
     {"guests.*.memory", FT_KEY_SIZE, "64 MiB..3 GiB", "256 MiB", NULL, "RAM."},
     {"guests.*.vcpus", FT_KEY_WHOLE, "1..64", "1", NULL, "Processors. This version gives each guest one."},
     {"guests.*.engine", FT_KEY_CHOICE, "soft", "soft", NULL, "What executes the guest's instructions."},
@@ -60,6 +63,8 @@ const struct ft_key ft_keys[] = {
      "The address that the self-test of its services comes from (see canary). The best is one of the guest's own network that "
      "no machine has: the gateway answers for it, and nobody else takes part. 192.0.0.8, which no machine has (RFC 7600), "
      "needs a default route in the guest and a router that answers there."},
+    {"guests.*.canary6", FT_KEY_ADDRESS6, NULL, NONE, NULL,
+     "The same for IPv6, for a guest with address6: its services are tested over IPv6 as well. none: over IPv4 alone."},
     {"guests.*.mtu", FT_KEY_WHOLE, "1280..9000", "1500", NULL,
      "Largest IP packet of its network card. Above 1500: jumbo frames, where the uplink has them, too."},
     {"guests.*.uplink", FT_KEY_TEXT, NULL, NONE, NULL,
@@ -75,6 +80,11 @@ const struct ft_key ft_keys[] = {
     {"guests.*.cpu_weight", FT_KEY_WHOLE, "1..10000", "100", NULL,
      "Its part of the processors when they are short, clones included, in proportion to the other guests' and to the gateway's "
      "own processes, which have 100 together. Needs what cpu needs."},
+    {"guests.*.start", FT_KEY_CHOICE, "boot|snapshot", "boot", NULL,
+     "snapshot: it goes on from its snapshot, within a second, wherever it is started; its clock shows what it showed when it was "
+     "saved until somebody sets it. It boots where there is none that fits its image and configuration, after a start from it that "
+     "failed, and when it reboots itself: the feed says why, and what has booted is saved anew when it is idle for the first time."},
+    {"guests.*.snapshot", FT_KEY_TEXT, NULL, NONE, NULL, "The name of that snapshot; none: the guest's name and \"-start\"."},
     {"guests.*.restart", FT_KEY_CHOICE, "always|on-crash|never", "always", NULL,
      "What happens when it ends: always starts it again, on-crash does not after it powered off, never leaves "
      "it down until `foretaste guest start`. One that answers no self-test any more (see canary) is ended first, unless never."},
@@ -82,6 +92,9 @@ const struct ft_key ft_keys[] = {
      "The pause before it is started again, when it did not run for 30 s: it doubles with each time."},
     {"guests.*.backoff.first", FT_KEY_DURATION, "1 ms..10 min", "200 ms", NULL, "The shortest."},
     {"guests.*.backoff.most", FT_KEY_DURATION, "1 ms..24 h", "10 s", NULL, "The longest."},
+    {"guests.*.journal", FT_KEY_CHOICE, "off|on", "off", NULL,
+     "on: everything that the guest is given is recorded, so that its run can be replayed exactly (`foretaste replay`, see journal). "
+     "Changes with the guest's next start."},
     {"guests.*.console", FT_KEY_STATE, NULL, "console-*.log", NULL,
      "Log of its serial console, below state; * stands for the guest's name."},
 
@@ -185,8 +198,9 @@ const struct ft_key ft_keys[] = {
      "Most waiting holds of a service that one clone tries together, one after the other. When it shows nothing they are all "
      "released; else the one that made the difference is found and tried alone. 1: each has a clone of its own."},
     {"clone.parallel", FT_KEY_WHOLE, "1..32", NONE, NULL,
-     "Clones of a guest that begin at a time: what comes then waits up to 250 ms for one of them to end, and is tried "
-     "together. none: as many as this host has processors."},
+     "Clones of a guest that begin at a time: what comes then waits for one of them to end, or for at most 250 ms or twice what "
+     "trials take, and is tried together. Until it makes a full group, clones take a quarter of the time of so many processors. "
+     "none: as many as this host has."},
     {"clone.link", FT_KEY_MAP, NULL, NULL, NULL,
      "What a clone finds on its network. Nothing it sends leaves its process."},
     {"clone.link.dns", FT_KEY_ADDRESS, "refuse", "refuse", NULL,
@@ -269,6 +283,31 @@ const struct ft_key ft_keys[] = {
     {"metrics.listen", FT_KEY_TEXT, NULL, NONE, NULL,
      "A loopback address and port such as 127.0.0.1:9469, the absolute path of a unix socket (its group is that of the "
      "gateway, and may use it), or none. Changes with a restart only."},
+
+    {"journal", FT_KEY_MAP, NULL, NULL, NULL,
+     "Journals of guests with journal: on, in journal/GUEST below state: checkpoints, and every input between them. They hold what "
+     "the guest's memory and its network hold."},
+    {"journal.checkpoint_every", FT_KEY_DURATION, "10 s..24 h", "10 min", NULL,
+     "A replay begins at a checkpoint: the shorter, the sooner it is where it is to go. Each costs the guest a pause of a clone, and "
+     "its translated code."},
+    {"journal.quota", FT_KEY_SIZE, "64 MiB..16 TiB", "1 GiB", NULL, "Most space of one guest's journal. The oldest parts go first."},
+    {"journal.keep", FT_KEY_DURATION, "1 min..8760 h", "24 h", NULL, "What is older goes, too, as soon as a newer checkpoint is there."},
+    {"journal.check_every", FT_KEY_WHOLE, "1000000..1000000000000", "20000000", NULL,
+     "Instructions between two hashes of the guest's registers and devices, which a replay compares (12 bytes each); every hundredth "
+     "also of the memory and the disk blocks written since the last such one."},
+    {"journal.on_failure", FT_KEY_CHOICE, "continue|hold", "continue", NULL,
+     "What a guest does when its journal cannot be written any more (disk full) and 16 MiB wait. continue: it goes on, the feed tells of "
+     "the gap, and the journal begins anew with a checkpoint. hold: it stands still until there is room, and does not start "
+     "without a journal."},
+
+    {"snapshots", FT_KEY_MAP, NULL, NULL, NULL, "Guests as they were, in files (`foretaste snapshot`)."},
+    {"snapshots.directory", FT_KEY_STATE, NULL, "snapshots", NULL, "Where they are, below state."},
+    {"snapshots.key", FT_KEY_PATH, NULL, NONE, NULL,
+     "File with the key that new ones are encrypted with, and that encrypted ones are read with: 32 random bytes or 64 hexadecimal "
+     "digits, as `openssl rand -hex 32` prints; nobody but its owner may have access to it. none: they are not encrypted, and have "
+     "all secrets of the guest in them."},
+    {"snapshots.credential", FT_KEY_TEXT, NULL, NONE, NULL,
+     "In place of key: the name of a credential that systemd gives the service (LoadCredential=NAME:FILE in its unit)."},
 
     {"quarantine", FT_KEY_MAP, NULL, NULL, NULL, "Packets of dropped input, as pcap files."},
     {"quarantine.directory", FT_KEY_STATE, NULL, "quarantine", NULL, "Where they go, below state."},

@@ -14,10 +14,12 @@
 #include "base/link.h"
 #include "gateway/files.h"
 #include "gateway/hearing.h"
+#include "gateway/journal.h"
 #include "gateway/operate.h"
 #include "gateway/share.h"
 #include "gateway/snapshot.h"
 #include "gateway/suppress.h"
+#include "gateway/warm.h"
 
 #define SECOND 1000000000ull
 
@@ -27,6 +29,7 @@
 
 #define HUNG_MOST     (3600 * SECOND) /* until a guest that hangs is ended again */
 
+#define GUEST_REBOOT   10
 #define GUEST_POWEROFF 11 /* exit status of a vmm */
 
 /* ---- Starting --------------------------------------------------------------------------------------------------- */
@@ -60,11 +63,25 @@ static int add_snapshot(struct ft_supervisor *s, struct ft_child *child, json_t 
 {
 	json_t *snapshot = NULL;
 	int fd = ft_snapshot_start(s, child, &snapshot, err);
+	child->isolated = fd >= 0 && !child->restore_attach;
+	if (fd == -1)
+		fd = ft_warm_start(s, child, &snapshot);
+	else
+		child->warm = child->save_settled = false;
 	if (fd >= 0)
 		fds[(*count)++] = fd;
 	if (snapshot)
 		json_object_set_new(part, "snapshot", snapshot);
 	return fd < -1 ? fd : 0;
+}
+
+/* Of a guest that is recorded. One that must be and cannot does not start. */
+static int add_journal(struct ft_supervisor *s, struct ft_child *child, json_t *part, int *fds, int *count, struct ft_error *err)
+{
+	int error = ft_journal_start(s, child, part, fds + *count, err);
+	if (!error)
+		*count += FT_JOURNAL_FILES;
+	return error < 0 && !strcmp(ft_config_text(s->config, "journal.on_failure"), "hold") ? error : 0;
 }
 
 static int send_config(struct ft_supervisor *s, struct ft_child *child, struct ft_error *err)
@@ -95,7 +112,10 @@ static int send_config(struct ft_supervisor *s, struct ft_child *child, struct f
 		part = ft_config_vmm(s->config, child->guest);
 		error = ft_files_vmm(s->config, child->guest, fds, err);
 		count = error ? 0 : FT_FILES_VMM;
+		if (!error)
+			ft_warm_note_origin(s, child, fds);
 		error = error ? error : add_snapshot(s, child, part, fds, &count, err);
+		error = error ? error : add_journal(s, child, part, fds, &count, err);
 		break;
 	case FT_CHILD_METRICS:
 		part = json_object();
@@ -120,6 +140,7 @@ static int send_config(struct ft_supervisor *s, struct ft_child *child, struct f
 			ft_error_set(err, error, "cannot configure the %s process: %s", child->name,
 				     strerror(-error));
 	}
+	ft_snapshot_wipe_seal(json_object_get(part, "snapshot"));
 	json_decref(part);
 	ft_files_close(fds, count);
 	return error;
@@ -142,6 +163,7 @@ void ft_life_start(struct ft_supervisor *s, struct ft_child *child)
 		error = ft_child_spawn(child, program, &err);
 	if (!error) {
 		child->state = FT_CHILD_STARTING;
+		child->spawned_at = ft_loop_now();
 		child->deadline = ft_loop_now() + READY_TIMEOUT;
 		child->retry_at = UINT64_MAX;
 		ft_loop_add(&s->loop, &child->channel, EPOLLIN);
@@ -171,6 +193,10 @@ void ft_life_start(struct ft_supervisor *s, struct ft_child *child)
  * hung up meanwhile is dealt with where its channel ends, and its own exit status says more than our signal would. */
 static void make_link(struct ft_supervisor *s, struct ft_child *vmm)
 {
+	if (vmm->isolated) {
+		ft_child_send(ft_supervisor_dataplane(s), json_pack("{s:s, s:s}", "op", "guest-isolated", "guest", vmm->guest), NULL, 0);
+		return;
+	}
 	int ours[FT_LINK_FDS], theirs[FT_LINK_FDS];
 	struct ft_error err = {0};
 	if (ft_link_create(ours, theirs, &err)) {
@@ -196,6 +222,12 @@ static void make_link(struct ft_supervisor *s, struct ft_child *vmm)
 	ft_files_close(theirs, FT_LINK_FDS);
 }
 
+void ft_life_link(struct ft_supervisor *s, struct ft_child *vmm)
+{
+	if (vmm->kind == FT_CHILD_VMM && vmm->state == FT_CHILD_READY && ft_supervisor_dataplane(s)->state == FT_CHILD_READY)
+		make_link(s, vmm);
+}
+
 void ft_life_ready(struct ft_supervisor *s, struct ft_child *child)
 {
 	child->state = FT_CHILD_READY;
@@ -208,13 +240,9 @@ void ft_life_ready(struct ft_supervisor *s, struct ft_child *child)
 		ft_child_send(child, json_pack("{s:s, s:O}", "op", "suppress", "list", ft_suppress_list(s)), NULL, 0);
 		ft_canaries_forget(&s->canaries, child->ready_at);
 	}
-	for (unsigned i = 0; i < s->count; i++) {
-		struct ft_child *vmm = &s->children[i];
-		bool concerned = vmm == child || child->kind == FT_CHILD_DATAPLANE;
-		if (vmm->kind == FT_CHILD_VMM && concerned && vmm->state == FT_CHILD_READY &&
-		    ft_supervisor_dataplane(s)->state == FT_CHILD_READY)
-			make_link(s, vmm);
-	}
+	for (unsigned i = 0; i < s->count; i++)
+		if (&s->children[i] == child || child->kind == FT_CHILD_DATAPLANE)
+			ft_life_link(s, &s->children[i]);
 	if (s->phase != FT_PHASE_STARTING)
 		return;
 	for (unsigned i = 0; i < s->count; i++)
@@ -234,7 +262,7 @@ void ft_life_stop(struct ft_child *child)
 
 uint64_t ft_life_unhang(struct ft_supervisor *s, struct ft_child *vmm, uint64_t now)
 {
-	if (vmm->state != FT_CHILD_READY || vmm->hung || vmm->restart == FT_RESTART_NEVER ||
+	if (vmm->state != FT_CHILD_READY || vmm->hung || vmm->isolated || vmm->restart == FT_RESTART_NEVER ||
 	    !ft_canaries_hung(&s->canaries, vmm->guest, now))
 		return UINT64_MAX;
 	if (now < vmm->hung_next)
@@ -261,7 +289,7 @@ static const struct {
 	int status;
 	const char *text;
 } guest_ends[] = {
-    {10, "ended: its guest rebooted"},
+    {GUEST_REBOOT, "ended: its guest rebooted"},
     {GUEST_POWEROFF, "ended: its guest powered off"},
     {12, "ended: its guest stopped with a triple fault"},
 };
@@ -363,12 +391,18 @@ void ft_life_died(struct ft_supervisor *s, struct ft_child *child, int status)
 	ft_child_close(child);
 	ft_query_forget(&s->queries, child);
 	ft_snapshot_ended(s, child);
+	ft_journal_ended(s, child);
 	bool was_ready = child->state == FT_CHILD_READY, was_told = child->state == FT_CHILD_STOPPING;
 	child->state = FT_CHILD_DOWN;
 	child->deadline = child->retry_at = UINT64_MAX;
 	if (child->kind == FT_CHILD_LEDGER)
 		ft_sinks_ledger(&s->sinks, false);
-	if (s->phase == FT_PHASE_STARTING && !was_ready)
+	bool lasted = child->ready_at && ft_loop_now() - child->ready_at >= STABLE;
+	bool rebooted = WIFEXITED(status) && WEXITSTATUS(status) == GUEST_REBOOT;
+	bool boots = !was_told && ft_warm_ended(s, child, was_ready, lasted, rebooted, how);
+	if (s->phase != FT_PHASE_STOPPING && boots)
+		ft_life_start(s, child);
+	else if (s->phase == FT_PHASE_STARTING && !was_ready)
 		died_starting(s, child, how);
 	else if (s->phase != FT_PHASE_STOPPING && was_told)
 		has_stopped(s, child);

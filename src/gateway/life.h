@@ -11,6 +11,9 @@ void ft_life_stop(struct ft_child *child);                          /* one that 
 /* It says that it is prepared. */
 void ft_life_ready(struct ft_supervisor *s, struct ft_child *child);
 
+/* A vmm and the dataplane, when both are ready, get the ends of a new link; of an isolated guest the dataplane is told that. */
+void ft_life_link(struct ft_supervisor *s, struct ft_child *vmm);
+
 /* Its process has been reaped, with this status of wait(2). */
 void ft_life_died(struct ft_supervisor *s, struct ft_child *child, int status);
 

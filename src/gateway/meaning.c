@@ -1,5 +1,6 @@
 #include "gateway/meaning.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 #include "detect/rules.h"
 #include "gateway/loopback.h"
 #include "gateway/suggest.h"
+#include "snapshot/file.h"
 
 static int place(const struct ft_config *config, struct ft_error *err, const char *text, const char *format,
 		 ...) __attribute__((format(printf, 4, 5)));
@@ -122,6 +124,12 @@ static int check_guest(const struct ft_config *config, const char *name, const j
 			 json_object_iter_key(first));
 		return place(config, err, text, "guests.%s.uplink", name);
 	}
+	if (*text_of(guest, "snapshot") && !ft_snapshot_name(text_of(guest, "snapshot")))
+		return place(config, err,
+			     "snapshot is no name of one: letters, digits, '-', '_' and '.', not at the beginning, at most 64", "guests.%s.snapshot",
+			     name);
+	if (*text_of(guest, "snapshot") && strcmp(text_of(guest, "start"), "snapshot"))
+		return place(config, err, "snapshot names one, but start is boot: expected \"start: snapshot\"", "guests.%s.snapshot", name);
 	const json_t *backoff = json_object_get(guest, "backoff");
 	if (whole(backoff, "first") > whole(backoff, "most"))
 		return place(config, err, "backoff.first is longer than backoff.most", "guests.%s.backoff.first",
@@ -147,9 +155,10 @@ static int check_pair(const struct ft_config *config, const char *name, const js
 		bool in_vlan;
 	} unique[] = {{"mac", "MAC address in the same VLAN", true},
 		      {"address", "address in the same VLAN", true},
-		      {"console", "console log", false}};
+		      {"console", "console log", false},
+		      {"snapshot", "snapshot to start from", false}};
 	for (size_t i = 0; i < sizeof(unique) / sizeof(*unique); i++) {
-		if (strcmp(text_of(guest, unique[i].key), text_of(before, unique[i].key)) ||
+		if (!*text_of(guest, unique[i].key) || strcmp(text_of(guest, unique[i].key), text_of(before, unique[i].key)) ||
 		    (unique[i].in_vlan && !same_vlan(guest, before)))
 			continue;
 		char text[200];
@@ -310,18 +319,44 @@ static int check_sockets(const struct ft_config *config, struct ft_error *err)
 	return 0;
 }
 
-/* The self-test's client has an address of its own. */
+/* One IPv6 address can be written in many ways. */
+static bool same_address(const char *a, const char *b)
+{
+	struct in6_addr x, y;
+	return !strcmp(a, b) ||
+	       (inet_pton(AF_INET6, a, &x) == 1 && inet_pton(AF_INET6, b, &y) == 1 && !memcmp(&x, &y, sizeof(x)));
+}
+
+/* The self-test's client has addresses of its own. */
+static int check_canary(const struct ft_config *config, const char *name, const json_t *guest, struct ft_error *err)
+{
+	static const char *const keys[][2] = {{"canary", "address"}, {"canary6", "address6"}};
+	json_t *guests = (json_t *)ft_config_get(config, "guests"), *other;
+	const char *others;
+	char text[160];
+	for (size_t i = 0; i < 2; i++)
+		json_object_foreach(guests, others, other)
+		{
+			if (!*text_of(guest, keys[i][0]) || !same_address(text_of(guest, keys[i][0]), text_of(other, keys[i][1])))
+				continue;
+			snprintf(text, sizeof(text), "%s is the address of guest \"%.64s\", expected one that nobody has", keys[i][0], others);
+			return place(config, err, text, "guests.%s.%s", name, keys[i][0]);
+		}
+	if (*text_of(guest, "canary6") && !*text_of(guest, "address6"))
+		return place(config, err, "canary6 tests an IPv6 address that the guest does not have, expected address6 as well",
+			     "guests.%s.canary6", name);
+	return 0;
+}
+
 static int check_canaries(const struct ft_config *config, struct ft_error *err)
 {
-	json_t *guests = (json_t *)ft_config_get(config, "guests"), *guest, *other;
-	const char *name, *others;
-	json_object_foreach(guests, name, guest) json_object_foreach(guests, others, other)
+	json_t *guest;
+	const char *name;
+	json_object_foreach((json_t *)ft_config_get(config, "guests"), name, guest)
 	{
-		char text[160];
-		if (strcmp(text_of(guest, "canary"), text_of(other, "address")))
-			continue;
-		snprintf(text, sizeof(text), "canary is the address of guest \"%.64s\", expected one that nobody has", others);
-		return place(config, err, text, "guests.%s.canary", name);
+		int error = check_canary(config, name, guest, err);
+		if (error)
+			return error;
 	}
 	json_t *service;
 	json_object_foreach((json_t *)ft_config_get(config, "services"), name, service)
@@ -343,6 +378,16 @@ static int check_metrics(const struct ft_config *config, struct ft_error *err)
 	char text[sizeof(why.text) + 16];
 	snprintf(text, sizeof(text), "listen: %s", why.text);
 	return place(config, err, text, "metrics.listen");
+}
+
+static int check_snapshots(const struct ft_config *config, struct ft_error *err)
+{
+	const char *credential = ft_config_text(config, "snapshots.credential");
+	if (credential && (strchr(credential, '/') || *credential == '.'))
+		return place(config, err, "credential is no name: it has no directory in it, and begins with no point", "snapshots.credential");
+	if (credential && ft_config_text(config, "snapshots.key"))
+		return place(config, err, "key and credential are both given, expected one of them", "snapshots.credential");
+	return 0;
 }
 
 static int check_files(const struct ft_config *config, struct ft_error *err)
@@ -371,6 +416,8 @@ int ft_meaning_check(const struct ft_config *config, struct ft_error *err)
 		error = check_canaries(config, err);
 	if (!error)
 		error = check_metrics(config, err);
+	if (!error)
+		error = check_snapshots(config, err);
 	return error ? error : check_files(config, err);
 }
 

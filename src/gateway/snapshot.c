@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -12,15 +13,17 @@
 
 #include "base/printable.h"
 #include "gateway/guest.h"
-#include "snapshot/file.h"
+#include "gateway/life.h"
+#include "snapshot/key.h"
 
 #define LISTED 256
 
 static int open_directory(const struct ft_supervisor *s, struct ft_error *err)
 {
-	if (mkdirat(s->state_fd, "snapshots", 0700) && errno != EEXIST)
+	const char *path = ft_config_text(s->config, "snapshots.directory");
+	if (mkdir(path, 0700) && errno != EEXIST)
 		return ft_error_set(err, -errno, "the directory of snapshots cannot be made: %s", strerror(errno));
-	int fd = openat(s->state_fd, "snapshots", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	return fd < 0 ? ft_error_set(err, -errno, "the directory of snapshots cannot be opened: %s", strerror(errno)) : fd;
 }
 
@@ -59,7 +62,62 @@ static int open_snapshot(const struct ft_supervisor *s, const char *name, struct
 
 static int exit_of(int error)
 {
-	return error == -ENOENT ? EX_NOINPUT : error == -EACCES || error == -EPERM ? EX_NOPERM : EX_CANTCREAT;
+	return error == -ENOENT					? EX_NOINPUT
+	       : error == -EACCES || error == -EPERM || error == -EKEYREJECTED ? EX_NOPERM
+	       : error == -EBADMSG || error == -ENOTSUP || error == -EINVAL	 ? EX_DATAERR
+									 : EX_CANTCREAT;
+}
+
+/* ---- Keys --------------------------------------------------------------------------------------------------------- */
+
+int ft_snapshot_read_key(struct ft_supervisor *s, struct ft_error *err)
+{
+	const char *file = ft_config_text(s->config, "snapshots.key"), *credential = ft_config_text(s->config, "snapshots.credential");
+	if (sodium_init() < 0)
+		return ft_error_set(err, -ENOSYS, "libsodium cannot be used");
+	if (!file && !credential)
+		return 0;
+	int error = ft_snapshot_key_read(&s->snapshot_key, file ? file : credential,
+					 file ? FT_SNAPSHOT_KEY_FILE : FT_SNAPSHOT_KEY_CREDENTIAL, err);
+	if (error)
+		ft_config_place(s->config, file ? "snapshots.key" : "snapshots.credential", err);
+	return error;
+}
+
+void ft_snapshot_forget_key(struct ft_supervisor *s)
+{
+	ft_snapshot_key_free(s->snapshot_key);
+	s->snapshot_key = NULL;
+}
+
+/* The key of an existing file. 1: seal is filled; 0: the file is not encrypted. */
+static int unseal(const struct ft_supervisor *s, int fd, const struct ft_snapshot_header *header, struct ft_snapshot_seal *seal,
+		  struct ft_error *err)
+{
+	if (!header->encrypted)
+		return 0;
+	if (!s->snapshot_key)
+		return ft_error_set(err, -EACCES, "it is encrypted, and the configuration has no key (snapshots.key, snapshots.credential)");
+	int error = ft_snapshot_unseal(seal, fd, s->snapshot_key, err);
+	return error ? error : 1;
+}
+
+/* The text of a key in a message: jansson keeps a copy, which wipe_seal finds. */
+static json_t *seal_json(const struct ft_snapshot_seal *seal)
+{
+	char salt[65], key[65];
+	sodium_bin2hex(salt, sizeof(salt), seal->salt, sizeof(seal->salt));
+	sodium_bin2hex(key, sizeof(key), seal->key, sizeof(seal->key));
+	json_t *json = json_pack("{s:s, s:s}", "salt", salt, "key", key);
+	sodium_memzero(key, sizeof(key));
+	return json;
+}
+
+void ft_snapshot_wipe_seal(const json_t *message)
+{
+	const json_t *key = json_object_get(json_object_get(message, "seal"), "key");
+	if (json_is_string(key))
+		sodium_memzero((char *)json_string_value(key), json_string_length(key));
 }
 
 /* ---- Saving ------------------------------------------------------------------------------------------------------- */
@@ -85,41 +143,58 @@ static void fail(struct ft_supervisor *s, struct ft_child *vmm, const char *why)
 	end_saving(vmm);
 }
 
-void ft_snapshot_request_save(struct ft_supervisor *s, uint64_t connection, json_t *request)
+static int send_save(struct ft_supervisor *s, struct ft_child *vmm, int fd)
 {
-	struct ft_error err = {0};
 	struct timespec now;
-	struct ft_child *vmm = ft_guest_named(s, connection, request);
-	const char *name = vmm ? name_of(s, connection, request) : NULL;
-	if (!name)
-		return;
-	if (vmm->state != FT_CHILD_READY || *vmm->saving) {
-		refuse(s, connection, request, EX_TEMPFAIL,
-		       *vmm->saving ? "a snapshot of this guest is being saved already" : "this guest is not up");
-		return;
+	char origin[2 * sizeof(vmm->origin) + 1];
+	clock_gettime(CLOCK_REALTIME, &now);
+	sodium_bin2hex(origin, sizeof(origin), vmm->origin, sizeof(vmm->origin));
+	json_t *message = json_pack("{s:s, s:I, s:s}", "op", "snapshot", "created_ns", (json_int_t)now.tv_sec * 1000000000 + now.tv_nsec,
+				    "origin", origin);
+	if (s->snapshot_key) {
+		struct ft_snapshot_seal seal;
+		ft_snapshot_seal(&seal, s->snapshot_key);
+		json_object_set_new(message, "seal", seal_json(&seal));
+		sodium_memzero(&seal, sizeof(seal));
 	}
-	int directory = open_directory(s, &err), fd = directory < 0 ? directory : ft_snapshot_create(directory, name, &err);
+	int error = ft_child_send(vmm, json_incref(message), &fd, 1);
+	ft_snapshot_wipe_seal(message);
+	json_decref(message);
+	return error;
+}
+
+int ft_snapshot_begin_saving(struct ft_supervisor *s, struct ft_child *vmm, const char *name, struct ft_error *err)
+{
+	if (vmm->state != FT_CHILD_READY || *vmm->saving)
+		return ft_error_set(err, -EBUSY, "%s", *vmm->saving ? "a snapshot of this guest is being saved already" : "this guest is not up");
+	int directory = open_directory(s, err), fd = directory < 0 ? directory : ft_snapshot_create(directory, name, err);
 	if (directory >= 0)
 		close(directory);
-	if (fd < 0) {
-		refuse(s, connection, request, exit_of(fd), err.text);
-		return;
-	}
-	clock_gettime(CLOCK_REALTIME, &now);
+	if (fd < 0)
+		return fd;
 	snprintf(vmm->saving, sizeof(vmm->saving), "%s", name);
 	snprintf(vmm->saved, sizeof(vmm->saved), "%s", name);
 	vmm->saving_fd = fd;
 	vmm->saved_error[0] = 0;
-	int error = ft_child_send(vmm,
-				  json_pack("{s:s, s:I}", "op", "snapshot", "created_ns",
-					    (json_int_t)now.tv_sec * 1000000000 + now.tv_nsec),
-				  &fd, 1);
-	if (error) {
-		fail(s, vmm, "its vmm process takes no messages");
-		refuse(s, connection, request, EX_UNAVAILABLE, "the guest's vmm process takes no messages");
+	int error = send_save(s, vmm, fd);
+	if (!error)
+		return 0;
+	fail(s, vmm, "its vmm process takes no messages");
+	return ft_error_set(err, -EPIPE, "the guest's vmm process takes no messages");
+}
+
+void ft_snapshot_request_save(struct ft_supervisor *s, uint64_t connection, json_t *request)
+{
+	struct ft_error err = {0};
+	struct ft_child *vmm = ft_guest_named(s, connection, request);
+	const char *name = vmm ? name_of(s, connection, request) : NULL;
+	if (!name)
 		return;
-	}
-	answer(s, connection, request, json_pack("{s:s, s:s, s:s}", "guest", vmm->guest, "name", name, "state", "saving"));
+	int error = ft_snapshot_begin_saving(s, vmm, name, &err);
+	if (error)
+		refuse(s, connection, request, error == -EBUSY ? EX_TEMPFAIL : error == -EPIPE ? EX_UNAVAILABLE : exit_of(error), err.text);
+	else
+		answer(s, connection, request, json_pack("{s:s, s:s, s:s}", "guest", vmm->guest, "name", name, "state", "saving"));
 }
 
 void ft_snapshot_request_state(struct ft_supervisor *s, uint64_t connection, json_t *request)
@@ -158,6 +233,8 @@ bool ft_snapshot_told(struct ft_supervisor *s, struct ft_child *vmm, const json_
 	int error = ft_snapshot_peek(vmm->saving_fd, &header, &err);
 	if (!error && strcmp(header.guest, vmm->guest))
 		error = ft_error_set(&err, -EINVAL, "its vmm process wrote another guest's snapshot");
+	if (!error && s->snapshot_key && !header.encrypted)
+		error = ft_error_set(&err, -EINVAL, "its vmm process did not encrypt it");
 	int directory = error ? -1 : open_directory(s, &err);
 	if (directory >= 0) {
 		error = ft_snapshot_commit(directory, vmm->saving, vmm->saving_fd, &err);
@@ -226,11 +303,34 @@ void ft_snapshot_request_list(struct ft_supervisor *s, uint64_t connection, json
 
 void ft_snapshot_request_file(struct ft_supervisor *s, uint64_t connection, json_t *request)
 {
+	struct ft_snapshot_header header;
+	struct ft_snapshot_seal seal;
+	struct ft_error err = {0};
 	const char *name = name_of(s, connection, request);
-	if (name)
-		answer(s, connection, request,
-		       json_pack("{s:s, s:o}", "name", name, "file",
-				 json_sprintf("%s/snapshots/%s", ft_config_text(s->config, "state"), name)));
+	if (!name)
+		return;
+	json_t *result = json_pack("{s:s, s:o}", "name", name, "file",
+				   json_sprintf("%s/%s", ft_config_text(s->config, "snapshots.directory"), name));
+	int sealed = 0;
+	if (json_is_true(json_object_get(request, "seal"))) {
+		int fd = open_snapshot(s, name, &err);
+		sealed = fd < 0 ? fd : ft_snapshot_peek(fd, &header, &err);
+		sealed = sealed ? sealed : unseal(s, fd, &header, &seal, &err);
+		if (fd >= 0)
+			close(fd);
+	}
+	if (sealed < 0) {
+		refuse(s, connection, request, exit_of(sealed), err.text);
+		json_decref(result);
+		return;
+	}
+	if (sealed)
+		json_object_set_new(result, "seal", seal_json(&seal));
+	sodium_memzero(&seal, sizeof(seal));
+	json_incref(result);
+	answer(s, connection, request, result);
+	ft_snapshot_wipe_seal(result);
+	json_decref(result);
 }
 
 void ft_snapshot_request_delete(struct ft_supervisor *s, uint64_t connection, json_t *request)
@@ -256,6 +356,21 @@ void ft_snapshot_request_delete(struct ft_supervisor *s, uint64_t connection, js
 
 /* ---- Restoring -------------------------------------------------------------------------------------------------------- */
 
+/* Whether a file is a snapshot of this guest, unchanged, that we have the key of. */
+static int check(const struct ft_supervisor *s, const struct ft_child *vmm, int fd, struct ft_snapshot_header *header, struct ft_error *err)
+{
+	struct ft_snapshot_seal seal;
+	int error = ft_snapshot_peek(fd, header, err);
+	if (!error && strcmp(header->guest, vmm->guest))
+		error = ft_error_set(err, -EINVAL, "it is a snapshot of another guest");
+	if (error)
+		return error;
+	int sealed = unseal(s, fd, header, &seal, err);
+	error = sealed < 0 ? sealed : ft_snapshot_authenticate(fd, sealed ? &seal : NULL, err);
+	sodium_memzero(&seal, sizeof(seal));
+	return error;
+}
+
 void ft_snapshot_request_restore(struct ft_supervisor *s, uint64_t connection, json_t *request)
 {
 	struct ft_snapshot_header header;
@@ -264,13 +379,13 @@ void ft_snapshot_request_restore(struct ft_supervisor *s, uint64_t connection, j
 	const char *name = vmm ? name_of(s, connection, request) : NULL;
 	if (!name)
 		return;
-	int fd = open_snapshot(s, name, &err), error = fd < 0 ? fd : ft_snapshot_peek(fd, &header, &err);
+	/* What cannot be restored is refused before the guest that runs is ended for it. */
+	int fd = open_snapshot(s, name, &err), error = fd < 0 ? fd : check(s, vmm, fd, &header, &err);
 	if (fd >= 0)
 		close(fd);
-	if (!error && strcmp(header.guest, vmm->guest))
-		error = ft_error_set(&err, -EINVAL, "snapshot %s is one of another guest", name);
 	if (error) {
-		refuse(s, connection, request, fd < 0 ? exit_of(fd) : EX_DATAERR, err.text);
+		ft_query_refuse(&s->control, connection, json_object_get(request, "id"), exit_of(error), "snapshot %s is not restored: %s", name,
+				err.text);
 		return;
 	}
 	snprintf(vmm->restore, sizeof(vmm->restore), "%s", name);
@@ -288,9 +403,36 @@ void ft_snapshot_request_attach(struct ft_supervisor *s, uint64_t connection, js
 		refuse(s, connection, request, EX_TEMPFAIL, "this guest is not up");
 		return;
 	}
+	/* A link that there is stays as it is. */
+	if (vmm->isolated) {
+		vmm->isolated = false;
+		ft_life_link(s, vmm);
+	}
 	ft_supervisor_record(s, "guest-attached", vmm->guest, NULL, "the network of guest %s is attached by %s", vmm->guest,
 			     ft_control_who(&s->control, connection, who));
 	answer(s, connection, request, json_pack("{s:s, s:b}", "guest", vmm->guest, "attached", 1));
+}
+
+int ft_snapshot_give(struct ft_supervisor *s, struct ft_child *vmm, const char *name, bool attach, const uint8_t *origin,
+		     json_t **part, struct ft_error *err)
+{
+	struct ft_snapshot_header header;
+	struct ft_snapshot_seal seal;
+	int fd = open_snapshot(s, name, err);
+	int error = fd < 0 ? fd : check(s, vmm, fd, &header, err);
+	if (!error && origin && memcmp(origin, header.origin, sizeof(header.origin)))
+		error = ft_error_set(err, -ESTALE, "it was saved with another image, kernel, command line or configuration");
+	int sealed = error ? error : unseal(s, fd, &header, &seal, err);
+	if (sealed < 0) {
+		if (fd >= 0)
+			close(fd);
+		return sealed;
+	}
+	*part = json_pack("{s:b}", "attach", attach);
+	if (sealed)
+		json_object_set_new(*part, "seal", seal_json(&seal));
+	sodium_memzero(&seal, sizeof(seal));
+	return fd;
 }
 
 int ft_snapshot_start(struct ft_supervisor *s, struct ft_child *vmm, json_t **part, struct ft_error *err)
@@ -299,12 +441,11 @@ int ft_snapshot_start(struct ft_supervisor *s, struct ft_child *vmm, json_t **pa
 	if (!*vmm->restore)
 		return -1;
 	memcpy(name, vmm->restore, sizeof(name));
-	/* Once: a guest that comes to grief afterwards boots. */
+	/* Once: a guest that comes to grief afterwards starts as it always does. */
 	vmm->restore[0] = 0;
-	int fd = open_snapshot(s, name, err);
+	int fd = ft_snapshot_give(s, vmm, name, vmm->restore_attach, NULL, part, err);
 	if (fd < 0)
 		return fd == -1 ? -EIO : fd;
-	*part = json_pack("{s:b}", "attach", vmm->restore_attach);
 	ft_supervisor_record(s, "guest-restored", vmm->guest, NULL, "guest %s starts from snapshot %s%s", vmm->guest, name,
 			     vmm->restore_attach ? "" : ", its network isolated");
 	return fd;

@@ -27,6 +27,8 @@
 #include "gateway/operate.h"
 #include "gateway/reload.h"
 #include "gateway/share.h"
+#include "gateway/journal.h"
+#include "gateway/snapshot.h"
 #include "gateway/suppress.h"
 
 #define BACKOFF_FIRST 200000000ull /* ns; of the ledger and the dataplane; a guest has its own */
@@ -240,6 +242,9 @@ static uint64_t serve_timers(struct ft_supervisor *s)
 		if (child->retry_at < next && s->phase != FT_PHASE_STOPPING)
 			next = child->retry_at;
 	}
+	uint64_t journals = ft_journal_serve(s, now);
+	if (journals < next)
+		next = journals;
 	uint64_t canaries = serve_canaries(s, now);
 	if (canaries < next)
 		next = canaries;
@@ -305,6 +310,9 @@ static int open_all(struct ft_supervisor *s, struct ft_error *err)
 	int error = ft_files_check(s->config, err);
 	if (error)
 		return error;
+	error = ft_snapshot_read_key(s, err);
+	if (error)
+		return error;
 	error = ft_loop_open(&s->loop);
 	if (!error)
 		error = open_signals(s);
@@ -342,6 +350,7 @@ static void close_all(struct ft_supervisor *s)
 	if (s->pending)
 		ft_config_free(s->pending);
 	free(s->pending);
+	ft_snapshot_forget_key(s);
 	ft_cgroup_close(&s->cgroup);
 	if (s->control.listener.path)
 		ft_control_close(&s->control);

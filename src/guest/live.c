@@ -16,14 +16,18 @@
 #include "base/channel.h"
 #include "guest/settings.h"
 #include "vmm/dev/devices.h"
+#include "vmm/dev/generation.h"
 
-#define SLICE_INSTRUCTIONS 200000u
+#define SLICE_INSTRUCTIONS FT_RECORD_SLICE
 #define SPIN_NS            20000u    /* looking at the rings before sleeping, while traffic flows */
 #define TRAFFIC_NS         2000000u  /* the last frame is this young: traffic flows */
 #define CHANNEL_NS         10000000u /* a busy guest's vmm looks at its channel this often */
 #define FRAMES_AHEAD       256u      /* frames given to a machine whose guest has no buffers for them */
 #define BURST              64u
 #define FILL_NS            20000000u /* a busy guest's memory comes from its snapshot at 100 MB a second or more */
+#define SETTLED_NS   2000000000u /* a guest has booted when for so long ... */
+#define SETTLED_BUSY 10u	 /* ... it was busy for less than a tenth of the time */
+#define FULL_MS            5 /* between two looks whether a full journal has room again */
 #define MEND_NS            1000000u /* putting huge pages together again, in one idle moment */
 
 static uint64_t monotonic_ns(void)
@@ -107,13 +111,15 @@ static void answer_status(struct ft_live *live, const json_t *message)
 static void tell_saved(struct ft_live *live, const struct ft_saver_end *end)
 {
 	char mac[65];
+	const char *op = live->checkpoint_number ? "checkpoint" : "snapshot";
 	sodium_bin2hex(mac, sizeof(mac), end->told.mac, sizeof(end->told.mac));
 	if (end->error)
-		say(live, json_pack("{s:s, s:s}", "op", "snapshot", "error", end->text));
+		say(live, json_pack("{s:s, s:I, s:s}", "op", op, "number", (json_int_t)live->checkpoint_number, "error", end->text));
 	else
-		say(live, json_pack("{s:s, s:I, s:I, s:s, s:I, s:I}", "op", "snapshot", "bytes", (json_int_t)end->told.bytes,
-				    "chunks", (json_int_t)end->told.chunks, "mac", mac, "took_ns", (json_int_t)end->took_ns,
-				    "pause_ns", (json_int_t)end->pause_ns));
+		say(live, json_pack("{s:s, s:I, s:I, s:I, s:s, s:I, s:I}", "op", op, "number", (json_int_t)live->checkpoint_number,
+				    "bytes", (json_int_t)end->told.bytes, "chunks", (json_int_t)end->told.chunks, "mac", mac, "took_ns",
+				    (json_int_t)end->took_ns, "pause_ns", (json_int_t)end->pause_ns));
+	live->checkpoint_number = 0;
 }
 
 static void begin_saving(struct ft_live *live, const json_t *message, int file)
@@ -121,14 +127,52 @@ static void begin_saving(struct ft_live *live, const json_t *message, int file)
 	struct ft_saver_end end = {0};
 	struct ft_snapshot_seal seal;
 	struct ft_error err = {0};
+	struct ft_snapshot_about about = {.created_ns = (uint64_t)json_integer_value(json_object_get(message, "created_ns"))};
+	snprintf(about.guest, sizeof(about.guest), "%s", live->guest);
+	ft_settings_origin(message, about.origin);
 	int sealed = ft_settings_seal(json_object_get(message, "seal"), &seal, &err);
 	if (sealed < 0)
 		close(file);
 	else
-		ft_saver_begin(&live->saver, live->m, live->guest,
-			       (uint64_t)json_integer_value(json_object_get(message, "created_ns")), file, live->disk,
-			       sealed ? &seal : NULL, &err);
+		ft_saver_begin(&live->saver, live->m, &about, file, live->disk, sealed ? &seal : NULL, &err);
 	sodium_memzero(&seal, sizeof(seal));
+	if (!err.code)
+		return;
+	end.error = err.code;
+	snprintf(end.text, sizeof(end.text), "%s", err.text);
+	tell_saved(live, &end);
+}
+
+static uint64_t wall_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_REALTIME, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* The journal begins anew here, and the machine is saved as it is here. Takes the descriptors over. */
+static void begin_checkpoint(struct ft_live *live, uint32_t number, int file, int segment)
+{
+	struct ft_saver_end end = {0};
+	struct ft_snapshot_about about = {.created_ns = wall_ns()};
+	struct ft_error err = {0};
+	snprintf(about.guest, sizeof(about.guest), "%s", live->guest);
+	if (live->saver.pid)
+		ft_error_set(&err, -EBUSY, "a snapshot of this guest is being saved");
+	else if (!live->recorder.ring.page)
+		ft_error_set(&err, -EINVAL, "this guest has no journal");
+	if (err.code) {
+		/* The save under way is not this one's. */
+		say(live, json_pack("{s:s, s:I, s:s}", "op", "checkpoint", "number", (json_int_t)number, "error", err.text));
+		close(file);
+		close(segment);
+		return;
+	}
+	live->checkpoint_number = number;
+	if (ft_recorder_checkpoint(&live->recorder, live->m, number, segment, &err))
+		close(file);
+	else
+		ft_saver_begin(&live->saver, live->m, &about, file, live->disk, NULL, &err);
 	if (!err.code)
 		return;
 	end.error = err.code;
@@ -179,7 +223,11 @@ static bool take_message(struct ft_live *live)
 	bool snapshot = op && !strcmp(op, "snapshot") && count == 1;
 	if (snapshot)
 		begin_saving(live, message, fds[0]);
-	for (int i = 0; i < count && !link && !reopen && !snapshot; i++)
+	json_int_t number = json_integer_value(json_object_get(message, "number"));
+	bool checkpoint = op && !strcmp(op, "checkpoint") && count == 2 && number > 0 && number <= UINT32_MAX;
+	if (checkpoint)
+		begin_checkpoint(live, (uint32_t)number, fds[0], fds[1]);
+	for (int i = 0; i < count && !link && !reopen && !snapshot && !checkpoint; i++)
 		close(fds[i]);
 	if (op && !strcmp(op, "stop"))
 		live->stop = true;
@@ -187,7 +235,7 @@ static bool take_message(struct ft_live *live)
 		answer_status(live, message);
 	else if (op && !strcmp(op, "attach"))
 		live->isolated = false;
-	else if (!link && !reopen && !snapshot)
+	else if (!link && !reopen && !snapshot && !checkpoint)
 		ft_live_log(live, "warning", "guest %s: unknown or wrong message \"%.40s\"", live->guest,
 			    op ? op : "");
 	json_decref(message);
@@ -208,12 +256,10 @@ static void net_tx(void *context, const void *frame, size_t length)
 {
 	struct ft_live *live = context;
 	struct iovec part = {.iov_base = (void *)frame, .iov_len = length};
-	if (!live->linked)
-		return;
-	if (live->isolated) {
+	if (live->isolated)
 		live->tx_isolated++;
+	if (live->isolated || !live->linked)
 		return;
-	}
 	if (ft_ring_put(&live->link.tx, FT_LINK_FRAME, &part, 1) == 0)
 		live->tx_frames++;
 	else
@@ -236,6 +282,18 @@ static void entropy(void *context, size_t wanted)
 			return;
 		wanted -= n;
 	}
+}
+
+/* What goes live is a machine that has not been before, though its state may have: its guest is to make other random numbers than
+ * whoever else goes on from that state. */
+static void present_generation(struct ft_live *live)
+{
+	uint8_t id[FT_GENERATION_BYTES];
+	if (getrandom(id, sizeof(id), 0) == sizeof(id))
+		ft_machine_input(live->m, FT_INPUT_GENERATION, 0, id, sizeof(id));
+	else
+		ft_live_log(live, "error", "guest %s: there is no randomness for its generation ID", live->guest);
+	ft_virtio_rng_ask(&live->m->devices->rng);
 }
 
 /* Frames of the ring before `until` to the machine. False when the peer lied. */
@@ -390,6 +448,23 @@ static void tell_running(struct ft_live *live, uint64_t now)
 			    (json_int_t)(now - live->began_ns)));
 }
 
+/* The guest has booted when it has nothing to do for a while. One that goes on from a snapshot has not booted. */
+static void tell_settled(struct ft_live *live, uint64_t busy_ns, uint64_t now)
+{
+	if (live->settled_told || !live->running_told)
+		return;
+	if (!live->settling_ns)
+		live->settling_ns = now;
+	live->settling_busy_ns += busy_ns;
+	uint64_t window = now - live->settling_ns;
+	if (window < SETTLED_NS)
+		return;
+	live->settled_told = live->settling_busy_ns < window / SETTLED_BUSY;
+	live->settling_ns = live->settling_busy_ns = 0;
+	if (live->settled_told)
+		say(live, json_pack("{s:s, s:s}", "op", "settled", "guest", live->guest));
+}
+
 static enum ft_live_end reset(struct ft_live *live)
 {
 	static const struct {
@@ -418,6 +493,33 @@ void ft_live_open(struct ft_live *live, int console_fd)
 	    (struct ft_backend){.context = live, .net_tx = net_tx, .console = console, .entropy = entropy};
 }
 
+/* False: the guest has to wait for room in its journal. */
+static bool journal_ready(struct ft_live *live)
+{
+	struct ft_recorder *r = &live->recorder;
+	if (r->lost) {
+		r->lost = false;
+		say(live, json_pack("{s:s, s:I}", "op", "journal", "lost", (json_int_t)live->m->icount));
+	}
+	if (!ft_recorder_full(r))
+		return true;
+	poll(NULL, 0, FULL_MS);
+	return false;
+}
+
+/* A guest with a journal begins when the checkpoint that it begins with is on disk. */
+static void first_checkpoint(struct ft_live *live)
+{
+	if (!live->recorder.ring.page)
+		return;
+	begin_checkpoint(live, live->checkpoint_number, live->checkpoint, live->segment);
+	while (live->saver.pid && !live->stop) {
+		struct pollfd fd = {.fd = live->saver.result, .events = POLLIN};
+		poll(&fd, 1, 100);
+		look_at_saver(live);
+	}
+}
+
 static enum ft_live_end run(struct ft_live *live)
 {
 	struct ft_machine *m = live->m;
@@ -428,17 +530,22 @@ static enum ft_live_end run(struct ft_live *live)
 			look_at_channel(live, began);
 		if (live->stop)
 			return FT_LIVE_STOPPED;
-		serve_link(live, began);
 		look_at_saver(live);
+		if (!journal_ready(live))
+			continue;
+		serve_link(live, began);
 		fill(live, began);
-		ft_machine_sync(m, monotonic_ns());
+		ft_machine_sync(m, ft_recorder_wall(&live->recorder, monotonic_ns()));
 		struct ft_run_limits limits = {.icount = m->icount + SLICE_INSTRUCTIONS,
 					       .vtime_ns = UINT64_MAX};
 		uint64_t ran = monotonic_ns();
+		ft_recorder_before(&live->recorder);
 		enum ft_stop stop = ft_machine_run(m, &limits, &wake);
+		ft_recorder_after(&live->recorder, stop, wake);
 		uint64_t now = monotonic_ns();
 		ft_pulse_ran(&live->witness->pulse, now - ran, now);
 		tell_running(live, now);
+		tell_settled(live, now - ran, now);
 		kick(live);
 		if (live->console.filled)
 			ft_console_flush(&live->console);
@@ -469,12 +576,14 @@ static enum ft_live_end run(struct ft_live *live)
 enum ft_live_end ft_live_run(struct ft_live *live)
 {
 	struct pollfd fd = {.fd = live->channel, .events = POLLIN};
-	while (!live->linked && !live->stop)
+	while (!live->linked && !live->isolated && !live->stop)
 		if (poll(&fd, 1, -1) > 0)
 			take_message(live);
+	if (!live->stop)
+		first_checkpoint(live);
 	live->began_ns = live->channel_looked_ns = monotonic_ns();
 	live->witness->pulse.window_ns = live->began_ns;
-	ft_virtio_rng_ask(&live->m->devices->rng);
+	present_generation(live);
 	return live->stop ? FT_LIVE_STOPPED : run(live);
 }
 

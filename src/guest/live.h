@@ -9,6 +9,7 @@
 #include "clone/mend.h"
 #include "clone/slots.h"
 #include "guest/console.h"
+#include "guest/recorder.h"
 #include "guest/saver.h"
 
 /* Why the loop ended: foretaste-vmm's exit status. 64 and above are sysexits of failures. */
@@ -32,13 +33,17 @@ struct ft_live {
 	int disk;      /* what the machine reads its disk from, -1: none */
 	struct ft_snapshot_load load; /* of a restored guest: RAM that is not here yet; load.m NULL: all is */
 	struct ft_saver saver;
+	struct ft_recorder recorder;
+	int segment, checkpoint; /* files for the first checkpoint of a journal */
+	uint32_t checkpoint_number; /* that is being saved, or is to be saved before the guest runs; 0: none */
 
 	struct ft_console console;
 	struct ft_link link;
 	uint64_t kicked; /* position in its tx ring up to which the dataplane was woken */
 	bool linked;
 	struct ft_mend mend;
-	bool running_told, stop;
+	bool running_told, settled_told, stop;
+	uint64_t settling_ns, settling_busy_ns; /* since when it is watched whether it is idle; how long it was busy */
 	uint64_t began_ns, channel_looked_ns, last_frame_ns;
 	uint64_t rx_frames, tx_frames, tx_full, rx_dropped;
 	uint64_t rx_isolated, tx_isolated; /* frames that were not passed on because the guest is not attached */
@@ -48,7 +53,7 @@ struct ft_live {
 /* Before confinement: console_fd is taken over. */
 void ft_live_open(struct ft_live *live, int console_fd);
 
-/* Waits for the first link, then runs the guest until something ends it. */
+/* Waits for the first link (an isolated guest gets none until it is attached), then runs the guest until something ends it. */
 enum ft_live_end ft_live_run(struct ft_live *live);
 void ft_live_close(struct ft_live *live);
 

@@ -102,6 +102,25 @@ static int fail(const struct ft_error *err)
 	return code;
 }
 
+static int open_journal(struct ft_live *live, const struct ft_settings *settings, int ring, struct ft_error *err)
+{
+	const struct ft_machine_config *m = &settings->machine;
+	struct ft_recorder_config config = {.ring = ring,
+					    .channel = FT_CHANNEL_FD,
+					    .uid = settings->uid,
+					    .gid = settings->gid,
+					    .hold = settings->journal_holds,
+					    .check_every = settings->journal_check_every,
+					    .header = {.run = settings->journal_run,
+						       .memory = m->memory,
+						       .mtu = m->mtu,
+						       .has_disk = settings->has_disk,
+						       .clock = m->clock}};
+	memcpy(config.header.mac, m->mac, sizeof(config.header.mac));
+	snprintf(config.header.guest, sizeof(config.header.guest), "%s", settings->guest);
+	return ft_recorder_open(&live->recorder, &config, err);
+}
+
 /* From the configuration to a machine that is ready for its first instruction. Everything that needs a file, or a
  * syscall that the filter refuses, happens here. */
 static int prepare(struct ft_live *live, struct ft_settings *settings, json_t *message, int *fds, int count,
@@ -109,16 +128,28 @@ static int prepare(struct ft_live *live, struct ft_settings *settings, json_t *m
 {
 	if (ft_settings_read(settings, message, err))
 		return err->code;
-	if (count != FT_GUEST_FDS + settings->restores)
+	const int *journal = fds + FT_GUEST_FDS + settings->restores;
+	if (count != FT_GUEST_FDS + settings->restores + (settings->journal ? FT_GUEST_JOURNAL_FDS : 0))
 		return ft_error_set(err, -EINVAL, "configuration: %d descriptors do not fit it", count);
+	/* The scribe is forked before there is a guest: it has nothing of it, and nobody copies pages for it. */
+	if (settings->journal && open_journal(live, settings, journal[FT_GUEST_FD_RING], err))
+		return err->code;
 	live->m = settings->restores ? restore_machine(settings, &live->load, fds, err) : make_machine(settings, fds, err);
 	sodium_memzero(&settings->seal, sizeof(settings->seal));
 	if (!live->m)
 		return err->code;
-	for (int i = 0; i < count; i++)
+	int kept = FT_GUEST_FDS + settings->restores;
+	for (int i = 0; i < kept; i++)
 		if (i != FT_GUEST_FD_CONSOLE)
 			close(fds[i]);
+	if (settings->journal) {
+		close(journal[FT_GUEST_FD_RING]);
+		live->segment = journal[FT_GUEST_FD_SEGMENT];
+		live->checkpoint = journal[FT_GUEST_FD_CHECKPOINT];
+		live->checkpoint_number = settings->journal_number;
+	}
 	live->isolated = !settings->attached;
+	live->settled_told = settings->restores;
 	live->guest = settings->guest;
 	live->channel = FT_CHANNEL_FD;
 	live->report->fd = -1;
@@ -156,7 +187,7 @@ int main(int argc, char **argv)
 	int fds[FT_CHANNEL_FDS], count;
 	int error = ft_channel_receive(FT_CHANNEL_FD, &message, fds, &count);
 	const char *op = error ? NULL : json_string_value(json_object_get(message, "op"));
-	if (!op || strcmp(op, "config") || count < FT_GUEST_FDS || count > FT_GUEST_FDS + 1) {
+	if (!op || strcmp(op, "config") || count < FT_GUEST_FDS || count > FT_GUEST_FDS + 1 + FT_GUEST_JOURNAL_FDS) {
 		fprintf(stderr,
 			"foretaste-vmm is started by foretasted; it expects its configuration on descriptor "
 			"%d.\n",
@@ -172,6 +203,7 @@ int main(int argc, char **argv)
 	ft_channel_send(FT_CHANNEL_FD, message, NULL, 0);
 	json_decref(message);
 	enum ft_live_end end = ft_live_run(&live);
+	ft_recorder_close(&live.recorder, live.m->reset);
 	ft_live_close(&live);
 	return (int)end;
 }

@@ -59,7 +59,7 @@ void ft_saver_close(struct ft_saver *saver)
 	ft_confine_filter_free(&saver->filter);
 }
 
-static int save(const struct ft_saver *saver, struct ft_machine *m, const char *guest, uint64_t created_ns, int file, int disk,
+static int save(const struct ft_saver *saver, struct ft_machine *m, const struct ft_snapshot_about *about, int file, int disk,
 		const struct ft_snapshot_seal *seal, int result, pid_t parent)
 {
 	int keep[FT_HYGIENE_KEEP] = {file, disk, result, -1};
@@ -69,12 +69,12 @@ static int save(const struct ft_saver *saver, struct ft_machine *m, const char *
 		return 2;
 	m->hooks.mask = 0;
 	m->backend = (struct ft_backend){0};
-	end.error = ft_snapshot_save(m, guest, created_ns, file, seal, &end.told, &err);
+	end.error = ft_snapshot_save(m, about, file, seal, &end.told, &err);
 	snprintf(end.text, sizeof(end.text), "%s", err.text);
 	return write(result, &end, sizeof(end)) == sizeof(end) ? 0 : 3;
 }
 
-int ft_saver_begin(struct ft_saver *saver, struct ft_machine *m, const char *guest, uint64_t created_ns, int file, int disk,
+int ft_saver_begin(struct ft_saver *saver, struct ft_machine *m, const struct ft_snapshot_about *about, int file, int disk,
 		   const struct ft_snapshot_seal *seal, struct ft_error *err)
 {
 	int pair[2];
@@ -90,7 +90,7 @@ int ft_saver_begin(struct ft_saver *saver, struct ft_machine *m, const char *gue
 	uint64_t began = monotonic_ns();
 	pid_t self = getpid(), pid = fork();
 	if (pid == 0)
-		_exit(save(saver, m, guest, created_ns, file, disk, seal, pair[1], self));
+		_exit(save(saver, m, about, file, disk, seal, pair[1], self));
 	int error = errno;
 	close(pair[1]);
 	close(file);

@@ -27,7 +27,7 @@ int ft_saver_open(struct ft_saver *saver, struct ft_error *err);
 void ft_saver_close(struct ft_saver *saver);
 
 /* Begins; file is taken over. disk: what the machine reads its disk from, -1: none. -EBUSY: a save is under way. */
-int ft_saver_begin(struct ft_saver *saver, struct ft_machine *m, const char *guest, uint64_t created_ns, int file, int disk,
+int ft_saver_begin(struct ft_saver *saver, struct ft_machine *m, const struct ft_snapshot_about *about, int file, int disk,
 		   const struct ft_snapshot_seal *seal, struct ft_error *err);
 
 /* True when a save is over: fills end. */

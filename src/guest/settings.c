@@ -108,21 +108,44 @@ static int read_machine(struct ft_settings *s, const json_t *config, struct ft_e
 	return 0;
 }
 
-static int bytes_of(const char *text, uint8_t to[32])
+static int bytes_of(const char *text, uint8_t *to, size_t size)
 {
 	size_t length = 0;
 	const char *end = NULL;
-	return !text || sodium_hex2bin(to, 32, text, strlen(text), NULL, &length, &end) || length != 32 || *end ? -EINVAL : 0;
+	return !text || sodium_hex2bin(to, size, text, strlen(text), NULL, &length, &end) || length != size || *end ? -EINVAL : 0;
+}
+
+void ft_settings_origin(const json_t *message, uint8_t origin[16])
+{
+	if (bytes_of(json_string_value(json_object_get(message, "origin")), origin, 16))
+		memset(origin, 0, 16);
 }
 
 int ft_settings_seal(const json_t *seal, struct ft_snapshot_seal *to, struct ft_error *err)
 {
 	if (!seal)
 		return 0;
-	if (bytes_of(json_string_value(json_object_get(seal, "salt")), to->salt) ||
-	    bytes_of(json_string_value(json_object_get(seal, "key")), to->key))
+	if (bytes_of(json_string_value(json_object_get(seal, "salt")), to->salt, sizeof(to->salt)) ||
+	    bytes_of(json_string_value(json_object_get(seal, "key")), to->key, sizeof(to->key)))
 		return ft_error_set(err, -EINVAL, "configuration: \"seal\" is no salt and key");
 	return 1;
+}
+
+static int read_journal(struct ft_settings *s, const json_t *journal, struct ft_error *err)
+{
+	uint64_t run = 0, number = 0;
+	s->journal = json_is_object(journal);
+	s->journal_holds = json_is_true(json_object_get(journal, "hold"));
+	if (!s->journal)
+		return 0;
+	if (number_of(journal, "run", 1, UINT32_MAX, &run, err) || number_of(journal, "number", 1, UINT32_MAX, &number, err) ||
+	    number_of(journal, "check_every", 1000, UINT64_MAX / 1000, &s->journal_check_every, err))
+		return err->code;
+	if (!run || !number)
+		return ft_error_set(err, -EINVAL, "configuration: \"journal\" lacks its run or number");
+	s->journal_run = (uint32_t)run;
+	s->journal_number = (uint32_t)number;
+	return 0;
 }
 
 int ft_settings_read(struct ft_settings *s, const json_t *message, struct ft_error *err)
@@ -151,6 +174,8 @@ int ft_settings_read(struct ft_settings *s, const json_t *message, struct ft_err
 	s->clones = (unsigned)clones;
 	s->has_initrd = json_is_true(json_object_get(config, "has_initrd"));
 	s->has_disk = json_is_true(json_object_get(config, "has_disk"));
+	if (read_journal(s, json_object_get(config, "journal"), err))
+		return err->code;
 	const json_t *snapshot = json_object_get(config, "snapshot");
 	s->restores = json_is_object(snapshot);
 	s->attached = !s->restores || json_is_true(json_object_get(snapshot, "attach"));

@@ -18,6 +18,9 @@ enum ft_guest_fd {
 	FT_GUEST_FD_SNAPSHOT = FT_GUEST_FDS /* there when the guest starts from one */
 };
 
+/* Behind those, when there is a journal. */
+enum ft_guest_journal_fd { FT_GUEST_FD_RING, FT_GUEST_FD_SEGMENT, FT_GUEST_FD_CHECKPOINT, FT_GUEST_JOURNAL_FDS };
+
 struct ft_settings {
 	char guest[64];
 	char cmdline[2048];
@@ -26,6 +29,9 @@ struct ft_settings {
 	bool has_initrd, has_disk;
 	bool restores, attached, sealed; /* from a snapshot; whether its network is connected from the beginning; is it encrypted */
 	struct ft_snapshot_seal seal;
+	bool journal, journal_holds;
+	uint32_t journal_run, journal_number; /* of its first checkpoint */
+	uint64_t journal_check_every; /* instructions; 0: as guest/recorder.h says */
 	unsigned clones;
 	struct ft_outside_config outside;
 	struct ft_machine_config machine; /* without what comes from descriptors */
@@ -34,6 +40,9 @@ struct ft_settings {
 /* machine.cmdline points into settings, which must stay where it is. */
 /* "seal" of a message: salt and key, each 64 hexadecimal digits. 0: there is none, 1: it is filled, -EINVAL. */
 int ft_settings_seal(const json_t *seal, struct ft_snapshot_seal *to, struct ft_error *err);
+
+/* "origin" of a message, 32 hexadecimal digits; what is none is zeros. */
+void ft_settings_origin(const json_t *message, uint8_t origin[16]);
 
 int ft_settings_read(struct ft_settings *settings, const json_t *message, struct ft_error *err);
 

@@ -26,7 +26,7 @@
 	X(UNKNOWN, 8, "unknown", "a decision whose outcome nobody recorded: the gateway died in between")            \
 	X(OPERATOR, 9, "operator", "an operator did something: what, and who")                                       \
 	X(COUNTS, 10, "counts", "clones, holds and records so far")                                                  \
-	X(JOURNAL, 11, "journal", "SHA-256 of a chunk of a guest's journal")                                         \
+	X(JOURNAL, 11, "journal", "BLAKE2b-256 of a guest's journal: a chunk, chained to the one before; a checkpoint; a ring")                                         \
 	X(EVENT, 12, "event", "anything else of consequence: guests up and down, processes restarted")               \
 	X(ERROR, 13, "error", "something failed")                                                                    \
 	X(LOSS, 14, "loss", "entries that could not be taken, and how many")                                         \

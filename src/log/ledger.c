@@ -483,8 +483,11 @@ void ft_ledger_record(struct ft_ledger *l, const json_t *message)
 	} else if (op && !strcmp(op, "done")) {
 		if (ft_notary_done(l->notary, message))
 			ft_ledger_refuse(l, "an outcome without hold, disposition, reason or frames");
+	} else if (op && !strcmp(op, "journal")) {
+		if (ft_notary_journal(l->notary, now_ns(), message))
+			ft_ledger_refuse(l, "a journal's hash without guest, run or hash");
 	} else
-		ft_ledger_refuse(l, "neither a hold nor a decision nor an event nor packets");
+		ft_ledger_refuse(l, "neither a hold nor a decision nor an event nor packets nor a journal's hash");
 	watch(l);
 }
 

@@ -292,6 +292,32 @@ void ft_notary_event(struct ft_notary *n, const char *type, uint64_t time_ns, co
 	note(n, entry, time_ns, body);
 }
 
+int ft_notary_journal(struct ft_notary *n, uint64_t time_ns, const json_t *message)
+{
+	json_t *guest = ft_record_text(json_object_get(message, "guest"), 64);
+	json_t *body = guest ? json_pack("{s:o}", "guest", guest) : NULL;
+	bool hash = false;
+	for (const char *const *key = (const char *[]){"hash", "checkpoint", NULL}; body && *key; key++) {
+		const char *hex = json_string_value(json_object_get(message, *key));
+		if (!hex || strlen(hex) != 64 || strspn(hex, "0123456789abcdef") != 64)
+			continue;
+		json_object_set_new(body, *key, json_string(hex));
+		hash = true;
+	}
+	for (const char *const *key = (const char *[]){"run", "segment", "chunk", "instructions", "ring_from", "ring_to", NULL}; body && *key; key++)
+		if (json_is_integer(json_object_get(message, *key)))
+			json_object_set(body, *key, json_object_get(message, *key));
+	if (!hash || !json_object_get(body, "run")) {
+		json_decref(body);
+		return -EINVAL;
+	}
+	if (n)
+		note(n, FT_ENTRY_JOURNAL, time_ns, body);
+	else
+		json_decref(body);
+	return 0;
+}
+
 /* ---- Work ------------------------------------------------------------------------------------------------------- */
 
 static void publish(struct ft_notary *n)

@@ -73,6 +73,9 @@ int ft_notary_done(struct ft_notary *notary, const json_t *message);
 /* The highest sequence that is durable. */
 uint64_t ft_notary_durable(const struct ft_notary *notary);
 
+/* The hash of a chunk, a checkpoint or the ring of a guest's journal, as gateway/protocol.md says. -EINVAL: it is none. */
+int ft_notary_journal(struct ft_notary *notary, uint64_t time_ns, const json_t *message);
+
 /* An event of the supervisor or the dataplane. */
 void ft_notary_event(struct ft_notary *notary, const char *type, uint64_t time_ns, const json_t *message);
 

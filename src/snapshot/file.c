@@ -49,6 +49,24 @@ static void derive(uint8_t key[FT_SNAPSHOT_KEY], const uint8_t *master, const ui
 	sodium_memzero(&state, sizeof(state));
 }
 
+/* Tells keys apart, and tells nothing of them. */
+static void identify(uint8_t id[16], const uint8_t key[FT_SNAPSHOT_KEY])
+{
+	static const char purpose[] = "foretaste snapshot key";
+	crypto_generichash(id, 16, (const uint8_t *)purpose, sizeof(purpose), key, FT_SNAPSHOT_KEY);
+}
+
+static int check_key(const struct ft_snapshot_header *h, const struct ft_snapshot_seal *seal, struct ft_error *err)
+{
+	uint8_t id[16];
+	if (!h->encrypted)
+		return 0;
+	if (!seal)
+		return ft_error_set(err, -EACCES, "snapshot: it is encrypted, and no key was given");
+	identify(id, seal->key);
+	return sodium_memcmp(id, h->key_id, sizeof(id)) ? ft_error_set(err, -EKEYREJECTED, "snapshot: it is encrypted with another key") : 0;
+}
+
 void ft_snapshot_seal(struct ft_snapshot_seal *seal, const uint8_t *operators)
 {
 	randombytes_buf(seal->salt, sizeof(seal->salt));
@@ -73,7 +91,10 @@ int ft_snapshot_unseal(struct ft_snapshot_seal *seal, int fd, const uint8_t *ope
 		return error;
 	memcpy(seal->salt, header.salt, sizeof(seal->salt));
 	derive(seal->key, operators, seal->salt);
-	return 0;
+	error = check_key(&header, seal, err);
+	if (error)
+		sodium_memzero(seal, sizeof(*seal));
+	return error;
 }
 
 static void nonce_of(uint8_t nonce[crypto_aead_xchacha20poly1305_ietf_NPUBBYTES], uint64_t number)
@@ -91,12 +112,17 @@ static void chunk_hash(uint8_t tag[32], const struct binding *b, const uint8_t *
 	crypto_generichash_final(&state, tag, 32);
 }
 
+static void begin_mac(crypto_generichash_state *state, const struct ft_snapshot_header *header, const uint8_t *key)
+{
+	crypto_generichash_init(state, header->encrypted ? key : NULL, header->encrypted ? FT_SNAPSHOT_KEY : 0, 32);
+	crypto_generichash_update(state, (const uint8_t *)header, sizeof(*header));
+}
+
 static void file_mac(uint8_t mac[32], const struct ft_snapshot_header *header, const struct ft_snapshot_entry *entries,
 		     uint64_t count, const uint8_t *key)
 {
 	crypto_generichash_state state;
-	crypto_generichash_init(&state, header->encrypted ? key : NULL, header->encrypted ? FT_SNAPSHOT_KEY : 0, 32);
-	crypto_generichash_update(&state, (const uint8_t *)header, sizeof(*header));
+	begin_mac(&state, header, key);
 	crypto_generichash_update(&state, (const uint8_t *)entries, count * sizeof(*entries));
 	crypto_generichash_final(&state, mac, 32);
 }
@@ -127,8 +153,9 @@ int ft_snapshot_begin(struct ft_snapshot_writer *w, int fd, const struct ft_snap
 	memcpy(w->header.magic, MAGIC, sizeof(w->header.magic));
 	w->header.version = FT_SNAPSHOT_VERSION;
 	w->header.encrypted = seal != NULL;
-	memset(w->header.reserved, 0, sizeof(w->header.reserved));
+	memset(w->header.key_id, 0, sizeof(w->header.key_id));
 	if (seal) {
+		identify(w->header.key_id, seal->key);
 		memcpy(w->header.salt, seal->salt, sizeof(seal->salt));
 		memcpy(w->key, seal->key, sizeof(seal->key));
 	} else {
@@ -239,53 +266,88 @@ static int check_header(const struct ft_snapshot_header *h, struct ft_error *err
 				    FT_SNAPSHOT_VERSION);
 	if (h->encrypted > 1)
 		return bad(err, "header.encrypted", h->encrypted);
-	if (h->guest[sizeof(h->guest) - 1] || !zeros(h->reserved, sizeof(h->reserved)))
-		return bad(err, "header.guest", 1);
+	if (h->guest[sizeof(h->guest) - 1])
+		return bad(err, "header.guest", (uint8_t)h->guest[sizeof(h->guest) - 1]);
+	if (!h->encrypted && !zeros(h->key_id, sizeof(h->key_id)))
+		return bad(err, "header.key_id", h->key_id[0]);
+	return 0;
+}
+
+/* State, RAM, disk; each in the order of what it is: so nothing is there twice. */
+static int check_place(const struct ft_snapshot *s, const struct ft_snapshot_entry *e, const struct ft_snapshot_entry *before,
+		       struct ft_error *err)
+{
+	bool first = !before || before->kind != e->kind;
+	if (e->kind < FT_SNAPSHOT_STATE || e->kind > FT_SNAPSHOT_DISK || (before && before->kind > e->kind))
+		return bad(err, "entry.kind", e->kind);
+	if (e->kind == FT_SNAPSHOT_STATE && (e->at || !first))
+		return bad(err, "entry.at", e->at);
+	if (e->kind == FT_SNAPSHOT_RAM && (e->at % FT_SNAPSHOT_CHUNK || e->at >= s->header.memory || (!first && e->at <= before->at)))
+		return bad(err, "entry.at", e->at);
+	if (e->kind == FT_SNAPSHOT_DISK && e->at != (first ? 0 : before->at + 1))
+		return bad(err, "entry.at", e->at);
 	return 0;
 }
 
 static int check_entry(const struct ft_snapshot *s, const struct ft_snapshot_entry *e, uint64_t end, uint64_t *offset,
 		       struct ft_error *err)
 {
-	if (e->kind < FT_SNAPSHOT_STATE || e->kind > FT_SNAPSHOT_DISK)
-		return bad(err, "entry.kind", e->kind);
 	if (!e->length || e->length > FT_SNAPSHOT_CONTENT_MAX)
 		return bad(err, "entry.length", e->length);
 	if (e->offset != *offset || !e->stored || e->stored > end - *offset)
 		return bad(err, "entry.offset", e->offset);
 	if (e->reserved || (s->header.encrypted && !zeros(e->tag + 16, 16)))
 		return bad(err, "entry.reserved", e->reserved);
-	if (e->kind == FT_SNAPSHOT_RAM && (e->at % FT_SNAPSHOT_CHUNK || e->at >= s->header.memory))
-		return bad(err, "entry.at", e->at);
 	*offset += e->stored;
 	return 0;
+}
+
+static int check_size(const struct stat *st, struct ft_error *err)
+{
+	if (S_ISREG(st->st_mode) && st->st_size >= (off_t)(sizeof(struct ft_snapshot_header) + sizeof(struct ft_snapshot_footer)))
+		return 0;
+	return ft_error_set(err, -EBADMSG, "snapshot: length: %lld bytes are no snapshot", (long long)st->st_size);
+}
+
+static int check_footer(const struct ft_snapshot_footer *f, uint64_t size, struct ft_error *err)
+{
+	if (memcmp(f->magic, END, sizeof(f->magic)))
+		return ft_error_set(err, -EBADMSG, "snapshot: footer.magic: it was cut");
+	if (f->entries > FT_SNAPSHOT_CHUNKS_MAX || f->entries > size / sizeof(struct ft_snapshot_entry))
+		return bad(err, "footer.entries", f->entries);
+	if (f->index != size - sizeof(*f) - f->entries * sizeof(struct ft_snapshot_entry) || f->index < sizeof(struct ft_snapshot_header))
+		return bad(err, "footer.index", f->index);
+	return 0;
+}
+
+static int check_mac(const struct ft_snapshot_footer *f, const uint8_t mac[32], struct ft_error *err)
+{
+	return sodium_memcmp(mac, f->mac, sizeof(f->mac)) ? ft_error_set(err, -EBADMSG, "snapshot: footer.mac: header or index were changed")
+							  : 0;
 }
 
 static int read_index(struct ft_snapshot *s, struct ft_error *err)
 {
 	struct ft_snapshot_footer f;
 	memcpy(&f, s->map + s->size - sizeof(f), sizeof(f));
-	if (memcmp(f.magic, END, sizeof(f.magic)))
-		return ft_error_set(err, -EBADMSG, "snapshot: footer.magic: it was cut");
-	if (f.entries > FT_SNAPSHOT_CHUNKS_MAX || f.entries > s->size / sizeof(*s->entries))
-		return bad(err, "footer.entries", f.entries);
-	if (f.index != s->size - sizeof(f) - f.entries * sizeof(*s->entries) || f.index < sizeof(s->header))
-		return bad(err, "footer.index", f.index);
+	int error = check_footer(&f, s->size, err);
+	if (error)
+		return error;
 	s->count = f.entries;
 	s->entries = malloc(s->count * sizeof(*s->entries) + 1);
 	if (!s->entries)
 		return ft_error_set(err, -ENOMEM, "no memory for the snapshot's index");
 	memcpy(s->entries, s->map + f.index, s->count * sizeof(*s->entries));
 	file_mac(s->mac, &s->header, s->entries, s->count, s->key);
-	if (sodium_memcmp(s->mac, f.mac, sizeof(f.mac)))
-		return ft_error_set(err, -EBADMSG, "snapshot: footer.mac: header or index were changed%s",
-				    s->header.encrypted ? ", or this is not its key" : "");
+	error = check_mac(&f, s->mac, err);
 	uint64_t offset = sizeof(s->header);
-	for (uint64_t i = 0; i < s->count; i++) {
-		int error = check_entry(s, &s->entries[i], f.index, &offset, err);
-		if (error)
-			return error;
+	for (uint64_t i = 0; i < s->count && !error; i++) {
+		error = check_place(s, &s->entries[i], i ? &s->entries[i - 1] : NULL, err);
+		if (!error)
+			error = check_entry(s, &s->entries[i], f.index, &offset, err);
 	}
+	if (error)
+		return error;
 	return offset == f.index ? 0 : bad(err, "footer.index", f.index);
 }
 
@@ -295,17 +357,18 @@ int ft_snapshot_open(struct ft_snapshot *s, int fd, const struct ft_snapshot_sea
 	*s = (struct ft_snapshot){0};
 	if (fstat(fd, &st))
 		return ft_error_set(err, -errno, "the snapshot cannot be read: %s", strerror(errno));
-	if (!S_ISREG(st.st_mode) || st.st_size < (off_t)(sizeof(s->header) + sizeof(struct ft_snapshot_footer)))
-		return ft_error_set(err, -EBADMSG, "snapshot: length: %lld bytes are no snapshot", (long long)st.st_size);
+	int error = check_size(&st, err);
+	if (error)
+		return error;
 	s->size = (uint64_t)st.st_size;
 	void *map = mmap(NULL, s->size, PROT_READ, MAP_PRIVATE, fd, 0);
 	if (map == MAP_FAILED)
 		return ft_error_set(err, -errno, "the snapshot cannot be mapped: %s", strerror(errno));
 	s->map = map;
 	memcpy(&s->header, s->map, sizeof(s->header));
-	int error = check_header(&s->header, err);
-	if (!error && s->header.encrypted && !seal)
-		error = ft_error_set(err, -EACCES, "snapshot: it is encrypted, and no key was given");
+	error = check_header(&s->header, err);
+	if (!error)
+		error = check_key(&s->header, seal, err);
 	if (!error && s->header.encrypted)
 		memcpy(s->key, seal->key, sizeof(s->key));
 	if (!error)
@@ -317,6 +380,50 @@ int ft_snapshot_open(struct ft_snapshot *s, int fd, const struct ft_snapshot_sea
 	if (error)
 		ft_snapshot_close(s);
 	return error;
+}
+
+static int read_at(int fd, void *to, size_t length, uint64_t at, struct ft_error *err)
+{
+	for (size_t done = 0; done < length;) {
+		ssize_t n = pread(fd, (uint8_t *)to + done, length - done, (off_t)(at + done));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return ft_error_set(err, n < 0 ? -errno : -EBADMSG, "the snapshot cannot be read: %s", n < 0 ? strerror(errno) : "it was cut");
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+int ft_snapshot_authenticate(int fd, const struct ft_snapshot_seal *seal, struct ft_error *err)
+{
+	struct ft_snapshot_header header;
+	struct ft_snapshot_footer f;
+	struct stat st;
+	uint8_t mac[32], bytes[4096];
+	crypto_generichash_state state;
+	if (fstat(fd, &st))
+		return ft_error_set(err, -errno, "the snapshot cannot be read: %s", strerror(errno));
+	int error = check_size(&st, err);
+	if (!error)
+		error = ft_snapshot_peek(fd, &header, err);
+	if (!error)
+		error = check_key(&header, seal, err);
+	if (!error)
+		error = read_at(fd, &f, sizeof(f), (uint64_t)st.st_size - sizeof(f), err);
+	if (!error)
+		error = check_footer(&f, (uint64_t)st.st_size, err);
+	if (error)
+		return error;
+	begin_mac(&state, &header, seal ? seal->key : NULL);
+	for (uint64_t at = f.index, end = (uint64_t)st.st_size - sizeof(f); at < end && !error;) {
+		size_t n = end - at < sizeof(bytes) ? end - at : sizeof(bytes);
+		error = read_at(fd, bytes, n, at, err);
+		crypto_generichash_update(&state, bytes, n);
+		at += n;
+	}
+	crypto_generichash_final(&state, mac, sizeof(mac));
+	return error ? error : check_mac(&f, mac, err);
 }
 
 void ft_snapshot_close(struct ft_snapshot *s)

@@ -33,7 +33,8 @@ struct ft_snapshot_header {
 	uint64_t memory, disk_size, disk_sample, created_ns; /* disk_sample: of the base image, ft_snapshot_sample */
 	uint64_t icount, vtime_ns;
 	char guest[64];
-	uint8_t reserved[32];
+	uint8_t key_id[16]; /* encrypted: says whether a key is this file's, and nothing else; else zeros */
+	uint8_t origin[16]; /* from whoever has it saved: what the guest was started from, see gateway/warm.h; zeros: not said */
 };
 
 struct ft_snapshot_entry {
@@ -56,7 +57,7 @@ struct ft_snapshot_seal {
 };
 
 void ft_snapshot_seal(struct ft_snapshot_seal *seal, const uint8_t *operators); /* of a new file: random salt */
-/* Of an existing one. -EBADMSG: no snapshot. */
+/* Of an existing one. -EBADMSG: no snapshot; -EKEYREJECTED: it is encrypted with another key. */
 int ft_snapshot_unseal(struct ft_snapshot_seal *seal, int fd, const uint8_t *operators, struct ft_error *err);
 
 /* ---- Writing --------------------------------------------------------------------------------------------------------- */
@@ -96,12 +97,16 @@ struct ft_snapshot {
 	uint8_t *plain; /* decrypted, still packed */
 };
 
-/* -EBADMSG: no snapshot, cut, corrupted, or another key; -ENOTSUP: another version; -EACCES: encrypted, and no key.
+/* -EBADMSG: no snapshot, cut, corrupted; -ENOTSUP: another version; -EACCES: encrypted, and no key; -EKEYREJECTED: another key.
  * The file must not change as long as it is open. */
 int ft_snapshot_open(struct ft_snapshot *s, int fd, const struct ft_snapshot_seal *seal, struct ft_error *err);
 /* The header alone, as it is: for lists. Nothing of it is authenticated. */
 int ft_snapshot_peek(int fd, struct ft_snapshot_header *header, struct ft_error *err);
 void ft_snapshot_close(struct ft_snapshot *s);
+
+/* Whether header and index are what was written, as ft_snapshot_open says it, for somebody who must live through a file that
+ * changes meanwhile: nothing of it is mapped, nor believed. */
+int ft_snapshot_authenticate(int fd, const struct ft_snapshot_seal *seal, struct ft_error *err);
 
 /* Unpacks a chunk into `to` (entry->length bytes). -EBADMSG. */
 int ft_snapshot_get(struct ft_snapshot *s, const struct ft_snapshot_entry *entry, uint8_t *to, struct ft_error *err);

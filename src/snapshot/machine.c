@@ -35,7 +35,7 @@ static int save_ram(struct ft_snapshot_writer *w, const struct ft_machine *m, ui
 		uint32_t length = BITMAP;
 		memset(room, 0, BITMAP);
 		for (unsigned page = 0; page < PAGES; page++) {
-			const uint8_t *from = m->ram.base + at + page * FT_PAGE_SIZE;
+			const uint8_t *from = ft_memory_host(&m->ram, at + page * FT_PAGE_SIZE);
 			if (zero_page(from))
 				continue;
 			room[page / 8] |= (uint8_t)(1u << page % 8);
@@ -96,17 +96,18 @@ static int save_all(struct ft_snapshot_writer *w, struct ft_machine *m, struct f
 	return error;
 }
 
-int ft_snapshot_save(struct ft_machine *m, const char *guest, uint64_t created_ns, int fd, const struct ft_snapshot_seal *seal,
+int ft_snapshot_save(struct ft_machine *m, const struct ft_snapshot_about *about, int fd, const struct ft_snapshot_seal *seal,
 		     struct ft_snapshot_told *told, struct ft_error *err)
 {
 	struct ft_snapshot_writer w;
 	struct ft_devices *d = m->devices;
 	struct ft_snapshot_header header = {.memory = m->ram.size,
 					    .disk_size = d->has_disk ? d->blk.disk.size : 0,
-					    .created_ns = created_ns,
+					    .created_ns = about->created_ns,
 					    .icount = m->icount,
 					    .vtime_ns = ft_machine_vtime(m)};
-	strncpy(header.guest, guest, sizeof(header.guest) - 1);
+	memcpy(header.guest, about->guest, strnlen(about->guest, sizeof(header.guest) - 1));
+	memcpy(header.origin, about->origin, sizeof(header.origin));
 	int error = d->has_disk ? ft_disk_sample(&d->blk.disk, &header.disk_sample) : 0;
 	if (error)
 		return ft_error_set(err, error, "the disk's base image cannot be read: %s", strerror(-error));
@@ -206,26 +207,24 @@ static void fetch(void *context, uint64_t part, uint8_t *to)
 static int take_entries(struct ft_snapshot_load *load, uint8_t **state, uint32_t *length, struct ft_error *err)
 {
 	struct ft_machine *m = load->m;
-	uint64_t last = UINT64_MAX, chunks = 0;
+	uint64_t last = UINT64_MAX;
 	for (uint64_t i = 0; i < load->file.count; i++) {
 		struct ft_snapshot_entry *e = &load->file.entries[i];
 		int error = 0;
 		if (e->kind == FT_SNAPSHOT_RAM) {
-			uint64_t part = e->at / FT_SNAPSHOT_CHUNK; /* below memory: checked with the index */
-			if (e->length > BITMAP + FT_SNAPSHOT_CHUNK || load->parts[part])
-				return bad(err, "a chunk of RAM's place", e->at);
+			uint64_t part = e->at / FT_SNAPSHOT_CHUNK; /* below memory, and once: checked with the index */
+			if (e->length > BITMAP + FT_SNAPSHOT_CHUNK)
+				return bad(err, "a chunk of RAM's length", e->length);
 			load->parts[part] = e;
 			load->source.here[part] = 0;
 			load->source.absent++;
 		} else if (e->kind == FT_SNAPSHOT_STATE) {
-			if (*state)
-				return bad(err, "a second state's place", e->at);
 			*state = malloc(e->length);
 			*length = e->length;
 			error = *state ? ft_snapshot_get(&load->file, e, *state, err) : ft_error_set(err, -ENOMEM, "no memory for a state");
 		} else {
-			if (e->at != chunks++ || e->length > sizeof(struct disk_chunk) || !m->devices->has_disk)
-				return bad(err, "a chunk of the disk's place", e->at);
+			if (e->length > sizeof(struct disk_chunk) || !m->devices->has_disk)
+				return bad(err, "a chunk of the disk's length", e->length);
 			error = ft_snapshot_get(&load->file, e, load->room, err);
 			if (!error)
 				error = take_blocks(load->room, e->length, m->devices->blk.disk.size, &m->devices->blk.disk, &m->ram, &last, err);

@@ -11,9 +11,16 @@ struct ft_snapshot_told {
 	uint8_t mac[32]; /* names these contents: who notes it down knows later that nothing was changed */
 };
 
+/* What a snapshot says of its guest that the machine does not know. */
+struct ft_snapshot_about {
+	char guest[64];
+	uint64_t created_ns; /* UNIX time */
+	uint8_t origin[16];  /* see struct ft_snapshot_header */
+};
+
 /* Writes m, which stands still meanwhile (a fork of the live vmm, at a stop point), to fd. Everything it needs is memory,
  * write(2) and fsync(2). */
-int ft_snapshot_save(struct ft_machine *m, const char *guest, uint64_t created_ns, int fd, const struct ft_snapshot_seal *seal,
+int ft_snapshot_save(struct ft_machine *m, const struct ft_snapshot_about *about, int fd, const struct ft_snapshot_seal *seal,
 		     struct ft_snapshot_told *told, struct ft_error *err);
 
 /* RAM that comes by and by. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "vmm/boot.h"
+#include "vmm/dev/generation.h"
 #include "vmm/dev/ioapic.h"
 #include "vmm/dev/lapic.h"
 #include "vmm/dev/pci.h"
@@ -37,11 +38,14 @@ enum {
 	AML_NAME = 0x08,
 	AML_BYTE = 0x0a,
 	AML_DWORD = 0x0c,
+	AML_STRING = 0x0d,
 	AML_SCOPE = 0x10,
 	AML_BUFFER = 0x11,
 	AML_PACKAGE = 0x12,
+	AML_METHOD = 0x14,
 	AML_EXTENDED = 0x5b,
-	AML_DEVICE = 0x82
+	AML_DEVICE = 0x82,
+	AML_NOTIFY = 0x86
 };
 
 /* Opens something that has a length in front; close puts it there. Returns where its contents begin. */
@@ -81,6 +85,13 @@ static void integer(struct table *t, uint32_t value)
 {
 	put_number(t, AML_DWORD, 1);
 	put_number(t, value, 4);
+}
+
+static void named_string(struct table *t, const char object[4], const char *text)
+{
+	name(t, object);
+	put_number(t, AML_STRING, 1);
+	put(t, text, (unsigned)strlen(text) + 1);
 }
 
 /* _HID "PNPxxxx" in its compressed form: the letters are 0xd041, the digits follow big endian. */
@@ -224,6 +235,37 @@ static void pci_bridge(struct table *t)
 	close_block(t, device);
 }
 
+/* The generation ID, and the device that tells of it: its one event notifies VGEN that the ID has changed (0x80). */
+static void generation(struct table *t)
+{
+	unsigned device = open_device(t, "VGEN");
+	named_string(t, "_HID", "FORE0001");
+	named_string(t, "_CID", "VM_Gen_Counter");
+	named_string(t, "_DDN", "VM_Gen_Counter");
+	name(t, "ADDR");
+	unsigned address = open_block(t, AML_PACKAGE);
+	put_number(t, 2, 1);
+	integer(t, FT_BOOT_GENERATION);
+	integer(t, 0); /* bits 63..32 */
+	close_block(t, address);
+	close_block(t, device);
+
+	device = open_device(t, "GED_");
+	named_string(t, "_HID", "ACPI0013");
+	unsigned resources = open_resources(t);
+	resource_irq(t, FT_GENERATION_GSI); /* without flags: edge, active high */
+	close_resources(t, resources);
+	unsigned method = open_block(t, AML_METHOD);
+	put(t, "_EVT", 4);
+	put_number(t, 1, 1); /* one argument: which interrupt it was */
+	put_number(t, AML_NOTIFY, 1);
+	put(t, "\\\x2e_SB_VGEN", 10);
+	put_number(t, AML_BYTE, 1);
+	put_number(t, 0x80, 1);
+	close_block(t, method);
+	close_block(t, device);
+}
+
 static void build_dsdt(struct table *t)
 {
 	start_table(t, "DSDT", 2);
@@ -233,6 +275,7 @@ static void build_dsdt(struct table *t)
 	legacy_device(t, "COM1", 0x0501, 0x3f8, 8, 0, 4);
 	legacy_device(t, "RTC0", 0x0b00, 0x70, 2, 0, 8);
 	legacy_device(t, "KBD0", 0x0303, 0x60, 1, 0x64, 1);
+	generation(t);
 	close_block(t, scope);
 	name(t, "_S5_");
 	unsigned package = open_block(t, AML_PACKAGE);

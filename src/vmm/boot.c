@@ -133,16 +133,13 @@ static int write_params(struct ft_machine *m, const struct ft_machine_config *co
 /* The first 4 GiB, one to one, in 2 MiB pages. */
 static int write_page_tables(struct ft_machine *m)
 {
-	uint64_t *tables = ft_memory_span_writable(&m->ram, ft_gpa_make(FT_BOOT_PAGES), 6 * FT_PAGE_SIZE);
-	if (!tables)
-		return -EFAULT;
-	memset(tables, 0, 6 * FT_PAGE_SIZE);
+	uint64_t tables[6 * 512] = {0};
 	tables[0] = (FT_BOOT_PAGES + FT_PAGE_SIZE) | PAGE_PRESENT | PAGE_WRITABLE;
 	for (uint64_t i = 0; i < 4; i++)
 		tables[512 + i] = (FT_BOOT_PAGES + (2 + i) * FT_PAGE_SIZE) | PAGE_PRESENT | PAGE_WRITABLE;
 	for (uint64_t i = 0; i < 4 * 512; i++)
 		tables[1024 + i] = i << 21 | PAGE_PRESENT | PAGE_WRITABLE | PAGE_LARGE;
-	return 0;
+	return ft_memory_write(&m->ram, ft_gpa_make(FT_BOOT_PAGES), tables, sizeof(tables)) ? 0 : -EFAULT;
 }
 
 static int set_cpu(struct ft_machine *m, uint64_t entry, struct ft_error *err)

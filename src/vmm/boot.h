@@ -13,7 +13,8 @@ enum {
 	FT_BOOT_CMDLINE = 0x20000,
 	FT_BOOT_LOW_END = 0x9fc00, /* usable memory below this */
 	FT_BOOT_ACPI = 0xe0000,
-	FT_BOOT_ACPI_END = 0x100000,
+	FT_BOOT_ACPI_END = 0xff000,
+	FT_BOOT_GENERATION = 0xff000, /* the generation ID (vmm/dev/generation.h), alone in its page */
 	FT_BOOT_HIGH = 0x100000
 };
 

@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "vmm/dev/devices.h"
+#include "vmm/dev/generation.h"
 #include "vmm/machine.h"
 
 static int check(const struct ft_machine *m, enum ft_input_kind kind, uint64_t value, size_t length)
@@ -14,6 +15,8 @@ static int check(const struct ft_machine *m, enum ft_input_kind kind, uint64_t v
 	case FT_INPUT_ENTROPY:
 	case FT_INPUT_CONSOLE:
 		return length ? 0 : -EINVAL;
+	case FT_INPUT_GENERATION:
+		return length == FT_GENERATION_BYTES ? 0 : -EINVAL;
 	default:
 		return -EINVAL;
 	}
@@ -41,6 +44,9 @@ int ft_machine_input(struct ft_machine *m, enum ft_input_kind kind, uint64_t val
 			for (size_t i = 0; i < length; i++)
 				m->hooks.key(m->hooks.context, ((const uint8_t *)data)[i]);
 		return ft_uart_type(&m->devices->uart, data, length);
+	case FT_INPUT_GENERATION:
+		ft_generation_set(m, data);
+		return 0;
 	default:
 		return -EINVAL;
 	}

@@ -183,45 +183,91 @@ bool ft_machine_quiet(const struct ft_machine *m)
 	return !m->interrupt && !d->net.s.count && !d->rng.s.count && !d->blk.s.count;
 }
 
-/* Everything but RAM; of the disk all, or what was written since the mark. */
-static uint64_t finish_hash(struct ft_machine *m, bool written)
+static void hash_cpu(struct ft_machine *m)
 {
-	XXH3_state_t *hash = m->hash;
-	if (m->engine) {
-		struct ft_cpu_state cpu;
-		memset(&cpu, 0, sizeof(cpu));
-		m->engine_ops->get(m->engine, &cpu);
-		XXH3_128bits_update(hash, &cpu, sizeof(cpu));
-	}
-	/* The time, to its fraction of a nanosecond, and how it goes on; not how it is represented. */
+	struct ft_cpu_state cpu;
+	if (!m->engine)
+		return;
+	memset(&cpu, 0, sizeof(cpu));
+	m->engine_ops->get(m->engine, &cpu);
+	XXH3_128bits_update(m->hash, &cpu, sizeof(cpu));
+}
+
+/* The time, to its fraction of a nanosecond, and how it goes on; not how it is represented. And what waits for the CPU. */
+static void hash_clock(struct ft_machine *m)
+{
 	uint64_t fraction = (m->icount - m->clock.base_icount) * m->clock.ns_per_1024insn & 1023;
 	uint64_t clock[7] = {
 	    m->icount,        ft_machine_vtime(m), fraction,         m->clock.ns_per_1024insn,
 	    m->clock.tsc_khz, m->clock.tsc_adjust, m->clock.epoch_ns};
-	XXH3_128bits_update(hash, clock, sizeof(clock));
+	XXH3_128bits_update(m->hash, clock, sizeof(clock));
 	uint8_t pending[3] = {m->interrupt, m->nmi, m->reset};
-	XXH3_128bits_update(hash, pending, sizeof(pending));
-	ft_devices_hash(m, written, hash);
-	return XXH3_128bits_digest(hash).low64;
+	XXH3_128bits_update(m->hash, pending, sizeof(pending));
+}
+
+/* Everything but RAM; of the disk all, or what was written since the mark. */
+static uint64_t finish_hash(struct ft_machine *m, bool written)
+{
+	hash_cpu(m);
+	hash_clock(m);
+	ft_devices_hash(m, written, m->hash);
+	return XXH3_128bits_digest(m->hash).low64;
 }
 
 uint64_t ft_machine_hash(struct ft_machine *m)
 {
 	ft_memory_fetch_all(&m->ram);
 	XXH3_128bits_reset(m->hash);
-	XXH3_128bits_update(m->hash, m->ram.base, m->ram.size);
+	for (uint64_t at = 0, n; at < m->ram.size; at += n) {
+		n = m->ram.size - at;
+		const void *bytes = ft_memory_span(&m->ram, ft_gpa_make(at), &n);
+		XXH3_128bits_update(m->hash, bytes, n);
+	}
 	return finish_hash(m, false);
+}
+
+static void hash_ram_written(struct ft_machine *m)
+{
+	for (uint64_t page = 0; page < m->ram.size / FT_PAGE_SIZE; page++)
+		if (m->ram.page_flags[page] & FT_PAGE_WRITTEN) {
+			XXH3_128bits_update(m->hash, &page, sizeof(page));
+			XXH3_128bits_update(m->hash, ft_memory_host(&m->ram, page * FT_PAGE_SIZE), FT_PAGE_SIZE);
+		}
 }
 
 uint64_t ft_machine_hash_written(struct ft_machine *m)
 {
 	XXH3_128bits_reset(m->hash);
-	for (uint64_t page = 0; page < m->ram.size / FT_PAGE_SIZE; page++)
-		if (m->ram.page_flags[page] & FT_PAGE_WRITTEN) {
-			XXH3_128bits_update(m->hash, &page, sizeof(page));
-			XXH3_128bits_update(m->hash, m->ram.base + page * FT_PAGE_SIZE, FT_PAGE_SIZE);
-		}
+	hash_ram_written(m);
 	return finish_hash(m, true);
+}
+
+void ft_machine_components(struct ft_machine *m, bool written, uint64_t hash[FT_COMPONENT_COUNT])
+{
+	for (unsigned i = 0; i < (written ? FT_COMPONENT_COUNT : FT_COMPONENT_LIGHT); i++) {
+		XXH3_128bits_reset(m->hash);
+		if (i == FT_COMPONENT_CPU)
+			hash_cpu(m);
+		else if (i == FT_COMPONENT_CLOCK)
+			hash_clock(m);
+		else if (i == FT_COMPONENT_RAM)
+			hash_ram_written(m);
+		else if (i == FT_COMPONENT_DISK && m->devices->has_disk)
+			ft_disk_hash_written(&m->devices->blk.disk, &m->ram, m->hash);
+		else
+			ft_devices_hash_one(m, i, m->hash);
+		hash[i] = XXH3_128bits_digest(m->hash).low64;
+	}
+}
+
+const char *ft_component_name(unsigned component)
+{
+	static const char *const names[] = {
+#define X(name, text) text,
+	    FT_COMPONENTS(X)
+#undef X
+	};
+	return component < FT_COMPONENT_COUNT ? names[component] : "unknown";
 }
 
 uint64_t ft_machine_disk_written(const struct ft_machine *m)

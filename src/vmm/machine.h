@@ -121,6 +121,7 @@ enum ft_input_kind {
 	FT_INPUT_CLOCK,   /* live clock step: value = new vtime base in ns */
 	FT_INPUT_ENTROPY, /* bytes for virtio-rng: data */
 	FT_INPUT_CONSOLE, /* bytes typed at the serial console: data */
+	FT_INPUT_GENERATION, /* another generation ID (vmm/dev/generation.h): data, 16 bytes */
 	FT_INPUT_KINDS
 };
 
@@ -289,6 +290,39 @@ uint64_t ft_machine_hash(struct ft_machine *m);
 /* The same over the pages and disk blocks written since the mark only: for machines whose RAM and disk were equal when they
  * were marked, as clones of one seed. Costs what was written, not what there is. */
 uint64_t ft_machine_hash_written(struct ft_machine *m);
+
+/* Hashes of the machine's parts one by one, to name the one that differs. LIGHT: without RAM and disk, which cost a microsecond
+ * or so; RAM and disk: what was written since the mark. */
+#define FT_COMPONENTS(X)                                                                                             \
+	X(CPU, "cpu")                                                                                                \
+	X(CLOCK, "clock")                                                                                            \
+	X(LAPIC, "lapic")                                                                                            \
+	X(IOAPIC, "ioapic")                                                                                          \
+	X(PIC, "pic")                                                                                                \
+	X(PIT, "pit")                                                                                                \
+	X(RTC, "rtc")                                                                                                \
+	X(UART, "uart")                                                                                              \
+	X(I8042, "keyboard")                                                                                         \
+	X(POWER, "power")                                                                                            \
+	X(PCI, "pci")                                                                                                \
+	X(NET, "net")                                                                                                \
+	X(RNG, "rng")                                                                                                \
+	X(BLK, "blk")                                                                                                \
+	X(TIMERS, "timers")                                                                                          \
+	X(RAM, "ram")                                                                                                \
+	X(DISK, "disk")
+
+enum ft_component {
+#define X(name, text) FT_COMPONENT_##name,
+	FT_COMPONENTS(X)
+#undef X
+	FT_COMPONENT_COUNT,
+	FT_COMPONENT_LIGHT = FT_COMPONENT_RAM
+};
+
+/* written: RAM and disk, too. */
+void ft_machine_components(struct ft_machine *m, bool written, uint64_t hash[FT_COMPONENT_COUNT]);
+const char *ft_component_name(unsigned component);
 
 /* Bytes of memory that hold what the guest has written to its disk: they grow with what it writes, at most to the disk's size. */
 uint64_t ft_machine_disk_written(const struct ft_machine *m);

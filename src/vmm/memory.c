@@ -45,13 +45,79 @@ int ft_memory_create(struct ft_memory *memory, uint64_t size, struct ft_error *e
 	return 0;
 }
 
+/* ---- Forks ---------------------------------------------------------------------------------------------------------- */
+
+/* What a fork writes lies together, in huge pages of its own: this, the table `where`, page_flags and page_filled, then room
+ * for a copy of each page. Only what is used becomes memory. */
+struct region {
+	uint64_t size;
+	struct region *before; /* the parent's: of its pages those are left that have not been written since */
+	uint8_t *flags;        /* before the first part */
+	int32_t where[];
+};
+
+static struct region *region_of(const struct ft_memory *memory)
+{
+	return (struct region *)(void *)((uint8_t *)memory->where - offsetof(struct region, where));
+}
+
+static uint8_t *map_huge(uint64_t size)
+{
+	uint8_t *area = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (area == MAP_FAILED)
+		return NULL;
+	uint8_t *at = (uint8_t *)(((uintptr_t)area + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1));
+	if (at > area)
+		munmap(area, (size_t)(at - area));
+	if (at < area + HUGE_PAGE)
+		munmap(at + size, (size_t)(area + HUGE_PAGE - at));
+	madvise(at, size, MADV_HUGEPAGE); /* without huge pages it is slower, not wrong */
+	return at;
+}
+
+void ft_memory_part(struct ft_memory *memory)
+{
+	uint64_t pages = memory->size / FT_PAGE_SIZE;
+	uint64_t head = (sizeof(struct region) + pages * (sizeof(int32_t) + 2) + FT_PAGE_SIZE - 1) & ~(uint64_t)(FT_PAGE_SIZE - 1);
+	uint64_t size = (head + memory->size + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
+	uint8_t *at = map_huge(size);
+	if (!at)
+		return;
+	int64_t away = (at - memory->base) / (int64_t)FT_PAGE_SIZE, most = INT32_MAX - (int64_t)(2 * size / FT_PAGE_SIZE);
+	if (away > most || away < -most) {
+		munmap(at, size);
+		return;
+	}
+	struct region *region = (struct region *)(void *)at;
+	uint8_t *flags = (uint8_t *)(region->where + pages);
+	region->size = size;
+	region->before = memory->where ? region_of(memory) : NULL;
+	region->flags = memory->where ? region->before->flags : memory->page_flags;
+	if (memory->where)
+		memcpy(region->where, memory->where, pages * sizeof(*region->where));
+	memcpy(flags, memory->page_flags, 2 * pages);
+	memory->where = region->where;
+	memory->page_flags = flags;
+	memory->page_filled = flags + pages;
+	memory->own = memory->own_next = at + head;
+}
+
 void ft_memory_destroy(struct ft_memory *memory)
 {
+	uint8_t *flags = memory->page_flags;
+	for (struct region *region = memory->where ? region_of(memory) : NULL; region;) {
+		struct region *before = region->before;
+		flags = region->flags;
+		munmap(region, region->size);
+		region = before;
+	}
 	if (memory->base)
 		munmap(memory->base - GUARD, memory->size + 2 * GUARD);
-	free(memory->page_flags);
+	free(flags);
 	*memory = (struct ft_memory){0};
 }
+
+/* ---- The door ------------------------------------------------------------------------------------------------------- */
 
 void ft_memory_fetch(const struct ft_memory *memory, uint64_t at)
 {
@@ -61,6 +127,7 @@ void ft_memory_fetch(const struct ft_memory *memory, uint64_t at)
 		return;
 	source->here[part] = 1;
 	source->absent--;
+	/* In its place: of a page that is not here nobody has written anything. */
 	source->fetch(source->context, part, memory->base + part * FT_MEMORY_PART);
 }
 
@@ -70,14 +137,33 @@ void ft_memory_fetch_all(const struct ft_memory *memory)
 		ft_memory_fetch(memory, at);
 }
 
-const void *ft_memory_span(const struct ft_memory *memory, ft_gpa gpa, uint64_t length)
+static bool enter(const struct ft_memory *memory, ft_gpa gpa, uint64_t length)
 {
-	if (!length || length > memory->size || gpa.at > memory->size - length)
-		return NULL;
+	if (!ft_memory_has(memory, gpa, length))
+		return false;
 	if (memory->source && memory->source->absent)
 		for (uint64_t part = gpa.at / FT_MEMORY_PART; part <= (gpa.at + length - 1) / FT_MEMORY_PART; part++)
 			ft_memory_fetch(memory, part * FT_MEMORY_PART);
-	return memory->base + gpa.at;
+	return true;
+}
+
+/* Bytes from gpa to the end of its page. */
+static uint64_t room(ft_gpa gpa)
+{
+	return FT_PAGE_SIZE - gpa.at % FT_PAGE_SIZE;
+}
+
+const void *ft_memory_span(const struct ft_memory *memory, ft_gpa gpa, uint64_t *length)
+{
+	if (!enter(memory, gpa, *length))
+		return NULL;
+	const uint8_t *at = ft_memory_host(memory, gpa.at);
+	uint64_t n = room(gpa);
+	while (n < *length && ft_memory_host(memory, gpa.at + n) == at + n)
+		n += FT_PAGE_SIZE;
+	if (n < *length)
+		*length = n;
+	return at;
 }
 
 /* A device writes [from, to). A page that devices have filled whole, sector by sector, holds nothing of its former owner:
@@ -98,36 +184,55 @@ static void fill(struct ft_memory *memory, uint64_t page, uint64_t from, uint64_
 		memory->page_flags[page] &= (uint8_t)~FT_PAGE_USER_WRITTEN;
 }
 
-void *ft_memory_span_writable(struct ft_memory *memory, ft_gpa gpa, uint64_t length)
+/* A device is about to write [from, to) of the page. */
+static void announce(struct ft_memory *memory, uint64_t page, uint64_t from, uint64_t to)
 {
-	if (!ft_memory_span(memory, gpa, length))
+	if ((memory->page_flags[page] & FT_PAGE_CODE) && memory->code_written)
+		memory->code_written(memory->engine, page);
+	if (ft_memory_grant(memory, page, false) && memory->moved)
+		memory->moved(memory->engine, page);
+	fill(memory, page, from, to);
+	memory->page_flags[page] |= FT_PAGE_DMA_WRITTEN;
+}
+
+void *ft_memory_span_writable(struct ft_memory *memory, ft_gpa gpa, uint64_t *length)
+{
+	if (!enter(memory, gpa, *length))
 		return NULL;
-	uint64_t last = (gpa.at + length - 1) / FT_PAGE_SIZE;
-	for (uint64_t page = gpa.at / FT_PAGE_SIZE; page <= last; page++) {
-		if ((memory->page_flags[page] & FT_PAGE_CODE) && memory->code_written)
-			memory->code_written(memory->engine, page);
-		ft_memory_grant(memory, page, false);
-		fill(memory, page, gpa.at, gpa.at + length);
-		memory->page_flags[page] |= FT_PAGE_DMA_WRITTEN;
+	uint64_t end = gpa.at + *length, n = room(gpa);
+	announce(memory, gpa.at / FT_PAGE_SIZE, gpa.at, end);
+	uint8_t *at = ft_memory_host(memory, gpa.at);
+	for (; n < *length; n += FT_PAGE_SIZE) {
+		announce(memory, (gpa.at + n) / FT_PAGE_SIZE, gpa.at, end);
+		if (ft_memory_host(memory, gpa.at + n) != at + n)
+			break;
 	}
-	return memory->base + gpa.at;
+	if (n < *length)
+		*length = n;
+	return at;
 }
 
 bool ft_memory_read(const struct ft_memory *memory, ft_gpa gpa, void *to, uint64_t length)
 {
-	const void *from = ft_memory_span(memory, gpa, length);
-	if (!from)
+	if (!enter(memory, gpa, length))
 		return false;
-	memcpy(to, from, length);
+	uint8_t *out = to;
+	for (uint64_t n; length; length -= n, out += n, gpa = ft_gpa_add(gpa, n)) {
+		n = length;
+		memcpy(out, ft_memory_span(memory, gpa, &n), n);
+	}
 	return true;
 }
 
 bool ft_memory_write(struct ft_memory *memory, ft_gpa gpa, const void *from, uint64_t length)
 {
-	void *to = ft_memory_span_writable(memory, gpa, length);
-	if (!to)
+	if (!enter(memory, gpa, length))
 		return false;
-	memcpy(to, from, length);
+	const uint8_t *in = from;
+	for (uint64_t n; length; length -= n, in += n, gpa = ft_gpa_add(gpa, n)) {
+		n = length < room(gpa) ? length : room(gpa);
+		memcpy(ft_memory_span_writable(memory, gpa, &n), in, n);
+	}
 	return true;
 }
 

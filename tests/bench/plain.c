@@ -69,6 +69,10 @@ void ft_gate_guest_down(struct ft_gate *gate, const char *guest, const char *why
 	down(gate);
 }
 
+void ft_gate_guest_isolated(struct ft_gate *gate, const char *guest)
+{
+}
+
 void ft_gate_ahead(struct ft_gate *gate, unsigned uplink, uint8_t *const *frames, const uint32_t *lengths,
 		   unsigned count)
 {

@@ -263,8 +263,9 @@ static void say_gone(struct seed *seed, unsigned code)
 static void play(void)
 {
 	unsigned rounds = 0;
-	for (bool more = true; more;) {
-		more = false;
+	/* Clones rest between groups, here for a few milliseconds. */
+	for (unsigned quiet = 0; quiet < 8;) {
+		bool more = false;
 		assert_true(rounds++ < 1000);
 		for (unsigned i = 0; i < seed_count; i++) {
 			struct seed *seed = seeds[i];
@@ -276,6 +277,7 @@ static void play(void)
 				more = true;
 			}
 		}
+		quiet = more ? 0 : quiet + 1;
 		scene_pass(&s, more ? 0 : 3 * MS);
 	}
 	assert_null(giving);
@@ -808,7 +810,7 @@ static void a_member_that_an_operator_decides_on_leaves_the_others_untried(void 
 
 static void a_member_whose_time_is_over_leaves(void **state)
 {
-	reopen(GROUPS, ENFORCE ", \"hold_time\": 300000000");
+	reopen(GROUPS, ENFORCE ", \"hold_time\": 600000000");
 	hold_many(1);
 	hold_from(2, 2);
 	scene_pass(&s, 60 * MS);
@@ -816,9 +818,10 @@ static void a_member_whose_time_is_over_leaves(void **state)
 	scene_pass(&s, 3 * MS);
 	assert_int_equal(seed_count, 1); /* keeps the others waiting */
 	end_run(seeds[0]);
+	scene_pass(&s, 200 * MS);
 	struct seed *pair = last();
 	assert_int_equal(pair->flow_count, 2);
-	scene_pass(&s, 236 * MS);
+	scene_pass(&s, 336 * MS);
 	assert_string_equal(reason_of(2), "none");
 	scene_pass(&s, 2 * MS);
 	/* The older one's time is over, the younger one has some left. */
@@ -1227,6 +1230,7 @@ static void later_bytes_of_a_member_are_the_next_trial(void **state)
 	assert_int_equal(seed_count, 1);
 	end_run(seeds[0]);
 	assert_int_equal(order_count, 3);
+	scene_pass(&s, 10 * MS);
 	assert_int_equal(seed_count, 2);
 	assert_int_equal(last()->flow_count, 1);
 	assert_int_equal(last()->flows[0].first_sequence, CLIENT_ISN + 5);
@@ -1261,13 +1265,14 @@ static void few_begin_at_a_time_and_the_old_keep_nobody_waiting(void **state)
 	/* 1 and 2 had a clone each; the rest waits, and is a group when one of these ends. */
 	assert_int_equal(seed_count, 2);
 	end_run(seeds[0]);
+	scene_pass(&s, 40 * MS);
 	assert_int_equal(seed_count, 3);
 	assert_int_equal(last()->flow_count, 4);
 	for (unsigned port = 7; port <= 9; port++)
 		hold_from(port, port);
 	scene_pass(&s, 3 * MS);
 	assert_int_equal(seed_count, 3);
-	scene_pass(&s, 200 * MS);
+	scene_pass(&s, 180 * MS);
 	assert_int_equal(seed_count, 3);
 	say_gone(seeds[0], FT_SEED_FINISHED);
 	assert_int_equal(seed_count, 3);
@@ -1283,6 +1288,49 @@ static void few_begin_at_a_time_and_the_old_keep_nobody_waiting(void **state)
 	assert_int_equal(seed_count, 5);
 	play();
 	expect(1, 11, "release.clean");
+}
+
+/* Each trial costs the same, however many are in it: while they come one after the other, the next one waits for company. */
+static void clones_rest_while_a_group_grows(void **state)
+{
+	reopen("\"max\": 4, \"source\": 4, \"group\": 4, \"parallel\": 2", ENFORCE);
+	hold_from(1, 1);
+	scene_pass(&s, 3 * MS);
+	assert_int_equal(seed_count, 1); /* nobody knows yet what a trial takes */
+	scene_pass(&s, 97 * MS);
+	end_run(seeds[0]); /* about 100 ms */
+	/* Two that wait have a rest of as long before them, counted from there. */
+	hold_from(2, 2);
+	hold_from(3, 3);
+	scene_pass(&s, 80 * MS);
+	assert_int_equal(seed_count, 1);
+	scene_pass(&s, 30 * MS);
+	assert_int_equal(seed_count, 2);
+	assert_int_equal(last()->flow_count, 2);
+	/* One alone may go when the one before has had its time; what is full, at once. */
+	hold_from(4, 4);
+	scene_pass(&s, 80 * MS);
+	assert_int_equal(seed_count, 2);
+	for (unsigned port = 5; port <= 7; port++)
+		hold_from(port, port);
+	scene_pass(&s, 3 * MS);
+	assert_int_equal(seed_count, 3);
+	assert_int_equal(last()->flow_count, 4);
+	end_run(seeds[1]);
+	end_run(seeds[2]);
+	hold_from(8, 8);
+	scene_pass(&s, 50 * MS);
+	assert_int_equal(seed_count, 3);
+	scene_pass(&s, 90 * MS);
+	assert_int_equal(seed_count, 4);
+	play();
+	/* After a quiet time nobody waits. */
+	scene_pass(&s, 1000 * MS);
+	hold_from(9, 9);
+	scene_pass(&s, 3 * MS);
+	assert_int_equal(seed_count, 5);
+	play();
+	expect(1, 9, "release.clean");
 }
 
 static void a_group_counts_as_a_clone_of_each_address_in_it(void **state)
@@ -1395,6 +1443,7 @@ int main(int argc, char **argv)
 	    T(later_bytes_of_a_member_are_the_next_trial),
 	    T(a_member_that_waits_again_gathers_on),
 	    T(few_begin_at_a_time_and_the_old_keep_nobody_waiting),
+	    T(clones_rest_while_a_group_grows),
 	    T(a_group_counts_as_a_clone_of_each_address_in_it),
 	    T(a_group_is_as_large_as_a_request_may_be),
 	    T(a_group_has_no_more_frames_than_a_request),

@@ -9,11 +9,12 @@
 
 #include "dataplane/canary.h"
 #include "dataplane/gate-t.h"
+#include "dataplane/neighbour.h"
 #include "dataplane/order.h"
 #include "dataplane/reload.h"
 #include "scene.h"
 
-#define HOST  191u /* 10.0.2.200, from the client's address */
+#define HOST  191u /* 10.0.2.200 and fd00:2::a00:2c8, from the client's address */
 #define EVERY (1000 * MS)
 
 static struct scene s;
@@ -23,6 +24,14 @@ static void open_scene(const char *service)
 	scene_guest_keys = ", \"canary\": \"10.0.2.200\"";
 	scene_keys = ", \"canary\": {\"every\": 1000000000}";
 	scene_open(&s, service);
+	s.client_host = HOST;
+}
+
+static void open_both(const char *service, const char *services)
+{
+	scene_guest_keys = ", \"canary\": \"10.0.2.200\", \"address6\": \"fd00:2::a00:20f\", \"canary6\": \"fd00:2::a00:2c8\"";
+	scene_keys = ", \"canary\": {\"every\": 1000000000}";
+	scene_open_with(&s, service, "", services);
 	s.client_host = HOST;
 }
 
@@ -79,7 +88,7 @@ static void nobody_else_noticed(void)
 	assert_int_equal(s.client_count, 0);
 	assert_string_equal(scene_taken(&s), "");
 	for (unsigned i = 0; i < s.guest_count; i++)
-		assert_int_equal(s.to_guest[i].frame.payload_length, 0);
+		assert_int_equal(s.to_guest[i].frame.transport ? s.to_guest[i].frame.payload_length : 0, 0);
 	assert_null(scene_record(&s, "hold"));
 	assert_null(scene_record(&s, "packets"));
 	json_t *holds = ft_gate_holds(s.gate), *status = ft_gate_status(s.gate, false);
@@ -501,6 +510,196 @@ static void a_guest_that_is_not_there_gets_no_datagram(void **state)
 	scene_close(&s);
 }
 
+/* ---- IPv6 ---- */
+
+static void tried_over(bool six)
+{
+	s.six = six;
+	until_tried();
+	assert_int_equal(ft_address_is_v4(&s.request.flow.client_ip), !six);
+	nobody_else_noticed();
+}
+
+static void it_goes_the_whole_way_over_both_families(void **state)
+{
+	open_both("\"mode\": \"enforce\", \"canary_attack\": \"EVIL\"", "");
+	for (int six = 0; six < 2; six++) {
+		tried_over(six);
+		assert_int_equal(s.request.list[0].frame.kind, six ? FT_FRAME_IPV6 : FT_FRAME_IPV4);
+		scene_answer(&s, false);
+		tried_over(six);
+		assert_int_equal(s.request.list[0].frame.payload_length, 4);
+		assert_string_equal(result(), "none");
+		scene_answer(&s, true);
+	}
+	assert_string_equal(result(), "ok");
+	assert_int_equal(json_array_size(s.canary), 1);
+	assert_non_null(got(FT_TCP_RST | FT_TCP_ACK));
+	assert_int_equal(got(FT_TCP_RST | FT_TCP_ACK)->kind, FT_FRAME_IPV6);
+	nobody_else_noticed();
+	scene_pass(&s, EVERY);
+	tried_over(false); /* from the start again */
+	scene_close(&s);
+}
+
+static void what_is_wrong_over_ipv6_fails_it(void **state)
+{
+	open_both("\"mode\": \"enforce\"", "");
+	tried_over(false);
+	scene_answer(&s, false);
+	tried_over(true);
+	scene_answer(&s, true);
+	assert_string_equal(result(), "failed");
+	assert_non_null(strstr(why(), "over IPv6: its harmless input was judged malicious"));
+	/* Back where everything begins. */
+	scene_pass(&s, EVERY);
+	tried_over(false);
+	scene_answer(&s, false);
+	for (int i = 0; i < 15; i++)
+		scene_pass(&s, 100 * MS);
+	assert_string_equal(result(), "silent");
+	assert_string_equal(why(), "over IPv6: the guest does not answer it");
+	scene_close(&s);
+}
+
+static void its_ipv6_address_is_its_own(void **state)
+{
+	open_both("\"mode\": \"enforce\"", "");
+	tried_over(false);
+	scene_answer(&s, false);
+	tried_over(true);
+	scene_forget(&s);
+	scene_client(&s, 0, 0, FT_TCP_SYN, NULL, 0);
+	scene_client(&s, 1, 1, FT_TCP_ACK | FT_TCP_PSH, "EVIL", 4);
+	assert_int_equal(s.guest_count, 0);
+	assert_int_equal(scene_count(&s, FT_REASON_DROP_CANARY_ADDRESS), 2);
+	/* What the guest sends to it, and to its neighbour. */
+	scene_guest(&s, 7, 9, FT_TCP_ACK, "secret", 6);
+	assert_int_equal(s.client_count, 0);
+	s.client_host++;
+	scene_guest(&s, 7, 9, FT_TCP_ACK, "secret", 6);
+	assert_int_equal(s.client_count, 1);
+	scene_close(&s);
+}
+
+static const struct ft_address reserved6 = {{0xfd, 0, 0, 2, [12] = 10, 0, 2, 200}}, guest6 = {{0xfd, 0, 0, 2, [12] = 10, 0, 2, 15}},
+			       other6 = {{0xfd, 0, 0, 2, [12] = 10, 0, 2, 201}}, nobody6 = {{0}};
+static const uint8_t guest_mac[6] = {2, 0, 0, 0, 0, 1};
+
+/* The guest solicits as RFC 4861 4.3 has it: at first of the group of all that may have the address, later of the one it knows. */
+static void guest_solicits(const struct ft_address *about, const struct ft_address *from, const struct ft_address *to)
+{
+	uint8_t frame[FT_NEIGHBOUR_LENGTH];
+	const struct ft_neighbour question = {.about = *about, .from = *from};
+	size_t length = ft_neighbour_make(&question, guest_mac, (const uint8_t[]){0x33, 0x33, 0xff, 0, 2, 200}, frame);
+	memcpy(frame + 38, to->bytes, 16);
+	struct iovec part = {frame, length};
+	assert_int_equal(ft_ring_put(&s.vmm.tx, FT_LINK_FRAME, &part, 1), 0);
+	scene_pass(&s, 0);
+	scene_pass(&s, 0);
+}
+
+static const struct wire *advertisement(void)
+{
+	for (unsigned i = 0; i < s.guest_count; i++)
+		if (s.to_guest[i].frame.kind == FT_FRAME_IPV6 && s.to_guest[i].frame.protocol == 58 && s.to_guest[i].data[54] == 136)
+			return &s.to_guest[i];
+	return NULL;
+}
+
+static void the_guest_is_told_where_it_is_over_ipv6(void **state)
+{
+	static const struct ft_address group = {{0xff, 2, [11] = 1, 0xff, 0, 2, 200}}, all = {{0xff, 2, [15] = 1}};
+	/* Of RFC 4861 4.4: target, link address of the target, what the asker may make of it. */
+	const struct { const struct ft_address *from, *to, *answered; uint8_t flags; } ways[] = {
+	    {&guest6, &group, &guest6, 0x60}, {&guest6, &reserved6, &guest6, 0x60}, {&nobody6, &group, &all, 0x20}};
+	open_both("\"mode\": \"enforce\"", "");
+	for (size_t i = 0; i < 3; i++) {
+		scene_forget(&s);
+		guest_solicits(&reserved6, ways[i].from, ways[i].to);
+		assert_int_equal(s.client_count, 0);
+		const struct wire *told = advertisement();
+		assert_non_null(told);
+		assert_int_equal(told->length, 86);
+		assert_memory_equal(told->data, "\x02\0\0\0\0\x01\x02" "canry\x86\xdd", 14);
+		assert_int_equal(told->data[21], 255);
+		assert_memory_equal(told->data + 22, &reserved6, 16);
+		assert_memory_equal(told->data + 38, ways[i].answered, 16);
+		assert_int_equal(told->data[58], ways[i].flags);
+		assert_memory_equal(told->data + 62, &reserved6, 16);
+		assert_memory_equal(told->data + 78, "\x02\x01\x02" "canry", 8);
+		/* RFC 4443 2.3, summed up here by hand. */
+		uint32_t sum = 58 + 32;
+		for (size_t at = 22; at < 86; at += 2)
+			sum += ft_load16(told->data + at);
+		assert_int_equal((sum & 0xffff) + (sum >> 16), 0xffff);
+	}
+	/* About another address, or from beyond a router (RFC 4861 7.1.1): nothing for it. */
+	scene_forget(&s);
+	guest_solicits(&other6, &guest6, &group);
+	assert_int_equal(s.client_count, 1);
+	assert_null(advertisement());
+	scene_close(&s);
+}
+
+static void guest_advertises(const struct ft_address *about, uint8_t hops)
+{
+	uint8_t frame[FT_NEIGHBOUR_LENGTH];
+	const struct ft_neighbour answer = {.answer = true, .about = *about, .from = *about, .to = reserved6};
+	size_t length = ft_neighbour_make(&answer, guest_mac, (const uint8_t[]){2, 'c', 'a', 'n', 'r', 'y'}, frame);
+	frame[21] = hops;
+	struct iovec part = {frame, length};
+	assert_int_equal(ft_ring_put(&s.vmm.tx, FT_LINK_FRAME, &part, 1), 0);
+	scene_pass(&s, 0);
+	scene_pass(&s, 10 * MS);
+}
+
+/* The guest was asked for its own address by the reserved one. */
+static bool was_solicited(void)
+{
+	for (unsigned i = 0; i < s.guest_count; i++) {
+		const struct wire *w = &s.to_guest[i];
+		if (w->length == 86 && w->data[54] == 135 && !memcmp(w->data + 22, &reserved6, 16) && !memcmp(w->data + 38, &guest6, 16) &&
+		    !memcmp(w->data + 62, &guest6, 16) && !memcmp(w->data + 78, "\x01\x01\x02" "canry", 8))
+			return true;
+	}
+	return false;
+}
+
+static void a_datagram_goes_the_whole_way_over_both_families(void **state)
+{
+	char services[300];
+	snprintf(services, sizeof(services), SIP, "\"mode\": \"enforce\"");
+	open_both("\"mode\": \"enforce\", \"canary\": \"off\"", services);
+	until_a_datagram_is_tried();
+	assert_false(was_solicited());
+	scene_answer(&s, false);
+	assert_string_equal(result(), "none");
+	unsigned requests = s.requests;
+	scene_pass(&s, 0);
+	assert_true(was_solicited());
+	/* Of the family before, about another address, from another network: no sign of life. */
+	guest_says_where_it_is(guest_address);
+	guest_advertises(&other6, 255);
+	guest_advertises(&guest6, 64);
+	assert_int_equal(s.requests, requests);
+	guest_advertises(&guest6, 255);
+	assert_int_equal(s.requests, requests + 1);
+	assert_int_equal(s.request.list[0].frame.kind, FT_FRAME_IPV6);
+	assert_int_equal(s.request.list[0].frame.destination_port, 5060);
+	assert_int_equal(ft_frame_checksum(&s.request.list[0].frame), FT_CHECKSUM_GOOD);
+	scene_answer(&s, false);
+	assert_string_equal(result(), "ok");
+	nobody_else_noticed();
+	scene_close(&s);
+}
+
+static int end(void **state)
+{
+	s.six = false;
+	return 0;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -523,6 +722,11 @@ int main(void)
 	    cmocka_unit_test(a_datagram_goes_the_whole_way_and_leaves_nothing),
 	    cmocka_unit_test(a_datagram_that_has_to_be_caught),
 	    cmocka_unit_test(a_guest_that_is_not_there_gets_no_datagram),
+	    cmocka_unit_test_teardown(it_goes_the_whole_way_over_both_families, end),
+	    cmocka_unit_test_teardown(what_is_wrong_over_ipv6_fails_it, end),
+	    cmocka_unit_test_teardown(its_ipv6_address_is_its_own, end),
+	    cmocka_unit_test_teardown(the_guest_is_told_where_it_is_over_ipv6, end),
+	    cmocka_unit_test_teardown(a_datagram_goes_the_whole_way_over_both_families, end),
 	};
 	return cmocka_run_group_tests(tests, start, NULL);
 }

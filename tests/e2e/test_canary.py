@@ -12,6 +12,7 @@ import sys
 from stand import Stand, main, require, until
 
 RESERVED = "10.0.2.200"  # of the guest's network, and nobody has it
+RESERVED6, GUEST6 = "fd00:2::200", "fd00:2::15"
 ATTACK = "GET /cgi-bin/lookup?host=localhost;touch$IFS/var/www/touched/canary HTTP/1.0\r\n\r\n"
 PATIENCE = 120
 ETH_P_ALL = 3
@@ -19,8 +20,8 @@ UDP_PORT = 5353
 
 
 class Tested(Stand):
-    def __init__(self, service=None, cmdline="", **top):
-        super().__init__(sys.argv, guest={"canary": RESERVED}, service=service, cmdline=cmdline,
+    def __init__(self, service=None, cmdline="", guest={}, **top):
+        super().__init__(sys.argv, guest=dict(canary=RESERVED, **guest), service=service, cmdline=cmdline,
                          top=dict(canary={"every": "1 s"}, **top))
         self.endpoint = os.path.join(self.directory, "metrics.sock")
         self.config["metrics"] = {"listen": self.endpoint}
@@ -90,6 +91,38 @@ def a_udp_service_is_tested_as_well():
         require(not held and not stand.touched("canary"), "the live guest was touched, or the feed has it: %s" % held)
 
 
+def over_ipv6_as_well():
+    """A guest that passes over IPv4 and is not reached over IPv6 does not pass; one that has both does, TCP and UDP."""
+    stand = Tested(cmdline="foretaste.udp=%d" % UDP_PORT, guest={"address6": GUEST6, "canary6": RESERVED6}, clone={"wall": "50 s"},
+                   service={"canary_attack": ATTACK})
+    stand.config["services"]["udp"] = {"guest": "web", "protocol": "udp", "port": UDP_PORT, "mode": "enforce", "screen": "all",
+                                       "rules": [], "normal": stand.config["services"]["http"]["normal"]}
+    with stand:
+        wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        wire.setblocking(False)
+        stand.wait_ready()
+        before = stand.passed(), stand.passed("udp")
+        until(lambda: stand.passed() >= before[0] + 2 and stand.passed("udp") >= before[1] + 2, "both pass again and again", PATIENCE)
+        require(RESERVED6 not in stand.requests() and not stand.touched("canary"), "the live guest was touched by the self-test")
+        require(not stand.events("self-test"), "it is told though nothing is wrong")
+        seen = 0
+        while True:
+            try:
+                frame = wire.recv(2048)
+            except BlockingIOError:
+                break
+            seen += 1
+            require(socket.inet_pton(socket.AF_INET6, RESERVED6) not in frame, "the reserved address on the wire: %s" % frame.hex())
+        require(seen > 10, "nothing was seen on the wire")
+
+
+def the_wrong_address_does_not_pass():
+    """What answers over IPv4 alone is not what was configured."""
+    with Tested(guest={"address6": "fd00:2::16", "canary6": RESERVED6}) as stand:
+        stand.wait_for_guest()
+        until(lambda: any("over IPv6: the guest does not answer it" in p for p in stand.ready()[1]), "it is noticed", PATIENCE)
+
+
 def broken(stand, stop, go_on):
     """Breaks the inspection of a gateway that is ready, and mends it again."""
     stand.wait_ready()
@@ -144,5 +177,6 @@ def clones_that_can_do_nothing():
 
 
 if __name__ == "__main__":
-    main([it_passes_and_leaves_no_trace, a_udp_service_is_tested_as_well, a_vmm_that_stands_still,
-          a_guest_that_hangs_is_started_anew_alone, a_dataplane_that_stands_still, clones_that_can_do_nothing])
+    main([it_passes_and_leaves_no_trace, a_udp_service_is_tested_as_well, over_ipv6_as_well,
+          the_wrong_address_does_not_pass, a_vmm_that_stands_still, a_guest_that_hangs_is_started_anew_alone,
+          a_dataplane_that_stands_still, clones_that_can_do_nothing])

@@ -41,17 +41,17 @@ static void check_placed(struct pc *pc, const struct ft_machine_config *c)
 	uint64_t setup = ((k[0x1f1] ? k[0x1f1] : 4u) + 1) * 512u, load = FT_BOOT_HIGH;
 	if (k[0x234])
 		memcpy(&load, k + 0x258, 8);
-	const void *at = ft_memory_span(ram, ft_gpa_make(load), c->kernel_length - setup);
+	const void *at = ft_memory_span(ram, ft_gpa_make(load), &(uint64_t){c->kernel_length - setup});
 	MUST(at && load >= FT_BOOT_HIGH && !memcmp(at, k + setup, c->kernel_length - setup));
 	uint64_t initrd = peek(pc, FT_BOOT_PARAMS + 0x218, 4), length = peek(pc, FT_BOOT_PARAMS + 0x21c, 4);
 	MUST(length == c->initrd_length);
 	if (length) {
 		MUST(initrd >= load + peek(pc, FT_BOOT_PARAMS + 0x260, 4) && !(initrd & 4095));
 		MUST(initrd + length - 1 <= peek(pc, FT_BOOT_PARAMS + 0x22c, 4));
-		const void *there = ft_memory_span(ram, ft_gpa_make(initrd), length);
+		const void *there = ft_memory_span(ram, ft_gpa_make(initrd), &(uint64_t){length});
 		MUST(there && !memcmp(there, c->initrd, length));
 	}
-	const char *cmdline = ft_memory_span(ram, ft_gpa_make(peek(pc, FT_BOOT_PARAMS + 0x228, 4)), 0x10000);
+	const char *cmdline = ft_memory_span(ram, ft_gpa_make(peek(pc, FT_BOOT_PARAMS + 0x228, 4)), &(uint64_t){0x10000});
 	MUST(cmdline && !strcmp(cmdline, c->cmdline));
 	uint64_t end = 0;
 	unsigned entries = (unsigned)peek(pc, FT_BOOT_PARAMS + 0x1e8, 1);

@@ -21,6 +21,11 @@ static const char *own_name;
 static char mode[64];
 
 /* SIGUSR1: its guest powered off (src/gateway/protocol.md). */
+static void reboot_guest(int signal)
+{
+	_exit(10);
+}
+
 static void power_off(int signal)
 {
 	_exit(11);
@@ -183,6 +188,7 @@ int main(int argc, char **argv)
 	own_name = name;
 	open_files(name);
 	signal(SIGUSR1, power_off);
+	signal(SIGUSR2, reboot_guest);
 	if (is("die"))
 		return 3;
 	struct pollfd polls[2] = {{FT_CHANNEL_FD, POLLIN, 0}, {-1, POLLIN, 0}};
@@ -216,7 +222,15 @@ int main(int argc, char **argv)
 					      "there is no\x1b such port"));
 				return 66;
 			}
+			if (is("boots-only") && json_object_get(json_object_get(message, "config"), "snapshot")) {
+				say(json_pack("{s:s, s:i, s:s}", "op", "failed", "code", 78, "text", "another\x1b processor"));
+				return 78;
+			}
 			say(json_pack("{s:s, s:[s]}", "op", "ready", "said", "a sentence"));
+			/* An isolated guest runs without a link. */
+			const json_t *snapshot = json_object_get(json_object_get(message, "config"), "snapshot");
+			if (snapshot && !json_is_true(json_object_get(snapshot, "attach")))
+				say(json_pack("{s:s, s:s, s:i}", "op", "running", "guest", "web", "boot_ns", 1000));
 			misbehave();
 			if (is("hangup"))
 				close(FT_CHANNEL_FD);
@@ -225,6 +239,8 @@ int main(int argc, char **argv)
 		} else if (!strcmp(op, "link") && !strcmp(name, "foretaste-vmm")) {
 			say(json_pack("{s:s, s:s, s:i}", "op", "running", "guest", "web", "boot_ns",
 				      1500000000));
+			if (is("settles"))
+				say(json_pack("{s:s, s:s}", "op", "settled", "guest", "web"));
 		} else if (!strcmp(op, "sink") && is("loses-sinks")) {
 			say(json_pack("{s:s, s:i}", "op", "sink-lost", "name", 5));
 			say(json_pack("{s:s, s:s}", "op", "sink-lost", "name", "syslog"));

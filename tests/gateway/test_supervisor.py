@@ -4,6 +4,7 @@ FORETASTE. Needs root: each child gets files and a uid of its own."""
 
 import concurrent.futures
 import ctypes
+import hashlib
 import json
 import multiprocessing
 import os
@@ -1023,9 +1024,22 @@ def what_operators_do_is_told_though_they_leave_or_nobody_answers():
         require("did not say whether it was done" in events(g, "drop")[0], "%s" % events(g, "drop"))
 
 
-def header_of(guest):
-    """The header of a snapshot (src/snapshot/snapshot.md)."""
-    return b"FTSNAPSH" + struct.pack("<II32x6Q", 1, 0, 256 << 20, 0, 0, 1700000000 * 10**9, 5, 6) + guest.encode().ljust(64, b"\0") + bytes(32)
+def file_key(key, salt):
+    return hashlib.blake2b(b"foretaste snapshot 1\0" + salt, key=key, digest_size=32).digest()
+
+
+def header_of(guest, key=None, salt=bytes(32), origin=bytes(16)):
+    """The header of a snapshot (src/snapshot/snapshot.md); key: the operator's."""
+    id = hashlib.blake2b(b"foretaste snapshot key\0", key=file_key(key, salt), digest_size=16).digest() if key else bytes(16)
+    return (b"FTSNAPSH" + struct.pack("<II", 1, bool(key)) + salt + struct.pack("<6Q", 256 << 20, 0, 0, 1700000000 * 10**9, 5, 6)
+            + guest.encode().ljust(64, b"\0") + id + origin)
+
+
+def snapshot_of(*args, **kw):
+    """A whole one, with nothing in it."""
+    header = header_of(*args, **kw)
+    key = file_key(kw["key"], kw["salt"]) if kw.get("key") else b""
+    return header + struct.pack("<QQ", len(header), 0) + hashlib.blake2b(header, key=key, digest_size=32).digest() + b"FTSNAPIX"
 
 
 def snapshots_are_whole_or_not_there():
@@ -1051,14 +1065,14 @@ def snapshots_are_whole_or_not_there():
             g.ask(what="snapshot-save", guest="web", name="one")
             require(ended()["state"] == "failed" and files() == [], "%r is taken: %s" % (wrong[:20], state()))
         with open(g.path("foretaste-vmm.snapshot.bin"), "wb") as f:
-            f.write(header_of("web"))
+            f.write(snapshot_of("web"))
         code, out, err = g.cli("snapshot", "save", "web", "one")
-        require(code == 0 and "192 bytes" in out and files() == ["one"] and names() == ["one"], out + err)
+        require(code == 0 and "248 bytes" in out and files() == ["one"] and names() == ["one"], out + err)
         require("snapshot one of guest web is saved" in until(lambda: events(g, "snapshot"), "it is told")[0], "the feed")
         code, out, err = g.cli("snapshot", "list")
         require(code == 0 and "one" in out and "256 MiB" in out, out + err)
         code, out, err = g.cli("snapshot", "verify", "one")
-        require(code == 65 and "snapshot" in err, "a header is not a snapshot: %d %s" % (code, err))
+        require(code == 65 and "states" in err, "a snapshot without a guest in it is whole: %d %s" % (code, err))
         # A save that dies leaves the old one.
         g.mode("vmm", "never-saves")
         g.kill("vmm")
@@ -1076,11 +1090,28 @@ def snapshots_are_whole_or_not_there():
         g.up()
         require(g.ask(what="snapshot-restore", guest="web", name="two")["code"] == 66, "no such snapshot")
         pid = g.pid("vmm")
+        for name, bytes_ in (("cut", before[:-1]), ("other", snapshot_of("wob")), ("bit", before[:60] + b"\1" + before[61:])):
+            with open(g.path("state/snapshots/" + name), "wb") as f:
+                f.write(bytes_)
+            code, out, err = g.cli("snapshot", "restore", "web", name)
+            require(code == 65 and "snapshot %s is not restored" % name in err, "%s: %d %s" % (name, code, err))
+            os.unlink(g.path("state/snapshots/" + name))
+        require(g.pid("vmm") == pid, "the guest is not ended for what cannot be restored")
         require(g.cli("snapshot", "restore", "web", "one")[0] == 0, "it is restored")
         g.up_as("web", pid)
         last = g.ops("vmm", "config")[-1]
         require(last["fds"] == 5 and last["message"]["config"]["snapshot"] == {"attach": False}, "%s" % last)
+        require(g.status()["guests"]["web"].get("isolated") is True, "it says so: %s" % g.status()["guests"])
+        links, told = len(g.ops("vmm", "link")), [x["message"] for x in g.ops("dataplane", "guest-isolated")]
+        require(told == [{"op": "guest-isolated", "guest": "web"}], "the dataplane is told: %s" % told)
+        # A new dataplane learns it, too, and gets no link to it.
+        g.kill("dataplane")
+        until(lambda: len(g.ops("dataplane", "guest-isolated")) == 2, "the new one is told")
+        require(len(g.ops("vmm", "link")) == links, "an isolated guest gets no link")
         require(g.cli("snapshot", "attach", "web")[0] == 0 and until(lambda: g.ops("vmm", "attach"), "it is told"), "attached")
+        until(lambda: len(g.ops("vmm", "link")) == links + 1, "and linked")
+        require("isolated" not in g.status()["guests"]["web"], "%s" % g.status()["guests"])
+        require(g.cli("snapshot", "attach", "web")[0] == 0 and len(g.ops("vmm", "link")) == links + 1, "once")
         g.kill("vmm")
         last = g.ops("vmm", "config")[-1]
         require(last["fds"] == 4 and "snapshot" not in last["message"]["config"], "once")
@@ -1088,8 +1119,162 @@ def snapshots_are_whole_or_not_there():
         require(g.cli("snapshot", "delete", "one")[0] == 66, "it is gone")
 
 
+def keyed(g, key, mode=0o600, name="key"):
+    with open(g.path(name), "wb") as f:
+        f.write(key)
+    os.chmod(g.path(name), mode)
+
+
+def snapshots_are_encrypted_with_a_key_of_their_own():
+    key, other, salt = bytes(range(32)), bytes(range(1, 33)), bytes(range(100, 132))
+    seal = {"salt": salt.hex(), "key": file_key(key, salt).hex()}
+    for mode, text in ((0o640, "mode is 0640"), (0o604, "mode is 0604")):
+        with Gateway() as g:
+            keyed(g, key, mode)
+            g.config["snapshots"] = {"key": "key"}
+            code, said = g.run()
+            require(code == 77 and text in said and "t.yaml" in said, "a key that others can read: %d %s" % (code, said))
+    with Gateway() as g:
+        keyed(g, key[:31])
+        g.config["snapshots"] = {"key": "key"}
+        code, said = g.run()
+        require(code == 78 and "is no key" in said, "half a key: %d %s" % (code, said))
+    with Gateway() as g:
+        g.config["snapshots"] = {"credential": "snapshot-key"}
+        os.environ.pop("CREDENTIALS_DIRECTORY", None)
+        code, said = g.run()
+        require(code == 66 and "LoadCredential" in said, "no credentials: %d %s" % (code, said))
+    with Gateway() as g:
+        keyed(g, key.hex().encode() + b"\n", 0o400, "snapshot-key")
+        g.config["snapshots"] = {"credential": "snapshot-key"}
+        os.environ["CREDENTIALS_DIRECTORY"] = g.directory
+        g.start()
+        del os.environ["CREDENTIALS_DIRECTORY"]
+        g.up()
+        os.unlink(g.path("snapshot-key"))  # read once
+        # The vmm gets the key of the new file, which is another each time, and never the operator's.
+        salts = set()
+        for number in range(2):
+            with open(g.path("foretaste-vmm.snapshot.bin"), "wb") as f:
+                f.write(snapshot_of("web", key=key, salt=salt))
+            require(g.cli("snapshot", "save", "web", "one")[0] == 0, "it is saved")
+            given = g.ops("vmm", "snapshot")[-1]["message"]["seal"]
+            require(given["key"] == file_key(key, bytes.fromhex(given["salt"])).hex(), "the file's key: %s" % given)
+            salts.add(given["salt"])
+        require(len(salts) == 2, "each file has a key of its own")
+        with open(g.path("foretaste-vmm.snapshot.bin"), "wb") as f:
+            f.write(snapshot_of("web"))
+        code, out, err = g.cli("snapshot", "save", "web", "two")
+        require(code != 0 and "did not encrypt" in err, "%s %s" % (out, err))
+        code, out, err = g.cli("snapshot", "list")
+        require(code == 0 and "encrypted" in out, out + err)
+        # Restored with the key of that file; what is another's or was changed is refused, and the guest goes on.
+        g.mode("vmm", "")
+        pid = g.pid("vmm")
+        path = g.path("state/snapshots/")
+        whole = snapshot_of("web", key=key, salt=salt)
+        for name, bytes_, code_, text in (("other", snapshot_of("web", key=other, salt=salt), 77, "another key"),
+                                          ("bit", whole[:60] + b"\1" + whole[61:], 65, "changed"),
+                                          ("cut", whole[:-1], 65, "no snapshot"), ("plain", snapshot_of("web"), 0, "")):
+            with open(path + name, "wb") as f:
+                f.write(bytes_)
+            if code_:
+                code, out, err = g.cli("snapshot", "restore", "web", name)
+                require(code == code_ and text in err and g.pid("vmm") == pid, "%s: %d %s" % (name, code, err))
+                code, out, err = g.cli("snapshot", "verify", name)
+                require(code == code_ and text in err, "verify %s: %d %s" % (name, code, err))
+        require(g.cli("snapshot", "restore", "web", "one")[0] == 0, "it is restored")
+        g.up_as("web", pid)
+        last = g.ops("vmm", "config")[-1]
+        require(last["fds"] == 5 and last["message"]["config"]["snapshot"] == {"attach": False, "seal": seal}, "%s" % last)
+        pid = g.pid("vmm")
+        require(g.cli("snapshot", "restore", "web", "plain")[0] == 0, "and one that is not encrypted")
+        g.up_as("web", pid)
+        require(g.ops("vmm", "config")[-1]["message"]["config"]["snapshot"] == {"attach": False}, "without a key")
+        # Whoever has the key can do without the gateway.
+        keyed(g, other)
+        code, out, err = g.cli("snapshot", "verify", path + "one", "--key", g.path("key"))
+        require(code == 77 and "another key" in err, "%d %s" % (code, err))
+        code, out, err = g.cli("snapshot", "verify", path + "one")
+        require(code == 77 and "no key" in err, "%d %s" % (code, err))
+        keyed(g, key)
+        code, out, err = g.cli("snapshot", "verify", path + "one", "--key", g.path("key"))
+        require(code == 65 and "states" in err, "it can be read, but is empty: %d %s" % (code, err))
+        require(not any(key.hex() in open(g.path(name), errors="replace").read() for name in ("said", "foretaste-vmm.log", "foretaste-ledger.log")),
+                "the operator's key is nowhere")
+    with Gateway() as g:
+        g.start()
+        g.up()
+        os.makedirs(g.path("state/snapshots"), exist_ok=True)
+        with open(g.path("state/snapshots/one"), "wb") as f:
+            f.write(whole)
+        pid = g.pid("vmm")
+        for action in (("restore", "web", "one"), ("verify", "one")):
+            code, out, err = g.cli("snapshot", *action)
+            require(code == 77 and "has no key" in err and g.pid("vmm") == pid, "%s: %d %s" % (action, code, err))
+
+
+def a_guest_starts_from_its_snapshot_where_that_fits():
+    with Gateway(vmm="settles") as g:
+        g.config["guests"]["web"].update(start="snapshot")
+        g.start()
+        g.up()
+
+        def again(number=None):
+            pid = g.pid("vmm")
+            if number is None:
+                g.cli("guest", "restart", "web")
+            else:
+                os.kill(pid, number)
+            g.up_as("web", pid)
+            last = g.ops("vmm", "config")[-1]
+            return last["message"]["config"].get("snapshot"), last["fds"]
+
+        cold = lambda: events(g, "cold-start")
+        saves = lambda: len(g.ops("vmm", "snapshot"))
+        require(len(cold()) == 1 and "web-start cannot be opened" in cold()[0], "there is none: %s" % cold())
+        until(lambda: saves() == 1 and events(g, "snapshot-failed"), "it is saved when it has settled; the vmm cannot")
+        origin = g.ops("vmm", "snapshot")[-1]["message"]["origin"]
+        require(len(origin) == 32 and origin != "0" * 32, origin)
+
+        def prepare(**kw):
+            with open(g.path("foretaste-vmm.snapshot.bin"), "wb") as f:
+                f.write(snapshot_of("web", **kw))
+
+        prepare(origin=bytes.fromhex(origin))
+        require(again() == (None, 4), "there is still none")
+        until(lambda: saves() == 2 and events(g, "snapshot"), "it is saved")
+        # From there on it is warm, and nothing is saved.
+        require(again() == ({"attach": True}, 5) and "web starts from snapshot web-start" in events(g, "guest-restored")[-1], "warm")
+        require("goes on from its snapshot" in events(g, "guest-up")[-1], "%s" % events(g, "guest-up"))
+        require(again() == ({"attach": True}, 5) and saves() == 2 and len(cold()) == 2, "and again")
+        # One that ends soon after it was started from there boots, and so does one that reboots; each is saved anew.
+        require(again(signal.SIGKILL) == (None, 4) and "ended at once" in cold()[-1], "%s" % cold())
+        until(lambda: saves() == 3 and len(events(g, "snapshot")) == 2, "it is saved")
+        require(again() == ({"attach": True}, 5), "warm")
+        require(again(signal.SIGUSR2) == (None, 4) and "wanted to reboot" in cold()[-1], "%s" % cold())
+        until(lambda: saves() == 4 and len(events(g, "snapshot")) == 3, "it is saved")
+        # Another image: the time of the kernel's file.
+        os.utime(g.path("vmlinuz"), (1, 1))
+        require(again() == (None, 4) and "another image" in cold()[-1], "%s" % cold())
+        until(lambda: saves() == 5 and len(events(g, "snapshot")) == 4, "it is saved")
+        prepare(origin=bytes.fromhex(g.ops("vmm", "snapshot")[-1]["message"]["origin"]))
+        require(again() == (None, 4), "the one that was saved has the old origin")
+        until(lambda: saves() == 6 and len(events(g, "snapshot")) == 5, "it is saved")
+        # One that the vmm refuses, when the whole gateway starts: it boots, and the gateway is up.
+        g.mode("vmm", "boots-only")
+        g.stop()
+        g.start()
+        g.up()
+        require(cold()[-1].endswith("another\\x1b processor") or "another" in cold()[-1], "%s" % cold())
+        require(g.ops("vmm", "config")[-1]["fds"] == 4 and g.ops("vmm", "config")[-2]["fds"] == 5, "it was tried once")
+        # An operator's snapshot counts once.
+        g.mode("vmm", "")
+        require(g.cli("snapshot", "restore", "web", "web-start", "--attach")[0] == 0, "restored")
+
+
 TESTS = [
-    snapshots_are_whole_or_not_there,
+    a_guest_starts_from_its_snapshot_where_that_fits, snapshots_are_whole_or_not_there, snapshots_are_encrypted_with_a_key_of_their_own,
     each_child_gets_what_it_needs_and_nothing_else, a_dead_vmm_is_replaced_and_declared,
     a_dead_dataplane_is_replaced_and_linked, records_wait_for_a_new_ledger, a_start_that_fails_says_why_and_leaves_nothing,
     a_killed_supervisor_leaves_nothing_and_its_socket_is_taken_over, what_is_in_use_is_said,

@@ -170,6 +170,8 @@ static bool look(struct peer *p)
 	if (n < 0)
 		return false;
 	p->frames++;
+	if (p->stand->seen)
+		p->stand->seen(p->stand->seen_context, f, (size_t)n);
 	if (n >= 42 && get16(f + 12) == 0x0806)
 		take_arp(p, f, (size_t)n);
 	else if (n >= 54 && get16(f + 12) == 0x0800 && f[23] == 6 && get32(f + 30) == p->ip &&

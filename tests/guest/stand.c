@@ -68,6 +68,18 @@ bool stand_message(struct stand *s, int timeout_ms)
 	else if (!strcmp(op, "snapshot")) {
 		json_decref(s->saved);
 		s->saved = json_incref(message);
+	} else if (!strcmp(op, "checkpoint")) {
+		json_decref(s->checkpoint);
+		s->checkpoint = json_incref(message);
+	} else if (!strcmp(op, "journal")) {
+		const char *error = json_string_value(json_object_get(message, "error"));
+		s->chunks += json_object_get(message, "hash") != NULL;
+		if (json_object_get(message, "lost"))
+			s->journal_lost = (uint64_t)json_integer_value(json_object_get(message, "lost"));
+		if (error) {
+			free(s->journal_error);
+			s->journal_error = strdup(error);
+		}
 	} else if (!strcmp(op, "failed") || !strcmp(op, "log"))
 		fprintf(stderr, "vmm: %s\n", json_string_value(json_object_get(message, "text")));
 	json_decref(message);
@@ -88,7 +100,7 @@ static int configure(struct stand *s, const char *directory, const char *cmdline
 	int log = mkostemp(path, O_APPEND | O_CLOEXEC);
 	s->console = open(path, O_RDONLY | O_CLOEXEC);
 	unlink(path);
-	int fds[5] = {open_in(directory, "vmlinuz"), open_in(directory, "initrd.img"),
+	int fds[8] = {open_in(directory, "vmlinuz"), open_in(directory, "initrd.img"),
 		      open_in(directory, "root.ext4"), log, snapshot};
 	for (int i = 0; i < 4; i++)
 		if (fds[i] < 0)
@@ -102,7 +114,14 @@ static int configure(struct stand *s, const char *directory, const char *cmdline
 	    "max", (int)clones, "link", "dns", "refuse", "tcp_sink", "refuse");
 	if (snapshot >= 0)
 		json_object_set_new(json_object_get(message, "config"), "snapshot", json_pack("{s:b}", "attach", attach));
-	int error = ft_channel_send(s->channel, message, fds, snapshot >= 0 ? 5 : 4);
+	int count = snapshot >= 0 ? 5 : 4;
+	if (s->journal[0]) {
+		json_object_set_new(json_object_get(message, "config"), "journal",
+				    json_pack("{s:i, s:i, s:b}", "run", (int)s->journal_run, "number", 1, "hold", s->journal_holds));
+		for (int i = 0; i < 3; i++)
+			fds[count++] = s->journal[i];
+	}
+	int error = ft_channel_send(s->channel, message, fds, count);
 	json_decref(message);
 	for (int i = 0; i < 4; i++)
 		close(fds[i]);
@@ -203,7 +222,10 @@ void stand_end(struct stand *s)
 		close(s->console);
 	free(s->log);
 	json_decref(s->saved);
-	s->saved = NULL;
+	json_decref(s->checkpoint);
+	free(s->journal_error);
+	s->saved = s->checkpoint = NULL;
+	s->journal_error = NULL;
 	s->log = NULL;
 	s->log_length = 0;
 }

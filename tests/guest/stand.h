@@ -27,6 +27,15 @@ struct stand {
 	size_t log_length;
 	uint64_t boot_ns; /* of `running`, 0 before */
 	bool ready;
+	void (*seen)(void *context, const void *frame, size_t length); /* each frame of the guest that a peer takes; may be NULL */
+	void *seen_context;
+	int journal[3]; /* ring, segment, checkpoint for stand_configure; 0: no journal; the caller's */
+	unsigned journal_run;
+	bool journal_holds;
+	json_t *checkpoint; /* what it said about its last one; owned */
+	unsigned chunks;    /* of its journal that it told of */
+	char *journal_error; /* owned */
+	uint64_t journal_lost;
 	json_t *saved; /* what it said about its last snapshot; owned */
 	int status; /* after stand_end */
 };

@@ -16,14 +16,17 @@
 #include <sodium.h>
 #include <cmocka.h>
 
+#include "snapshot/key.h"
 #include "snapshot/machine.h"
 #include "vmm/dev/devices.h"
+#include "vmm/state/image.h"
 
 #define MEMORY (64u << 20)
 #define CODE   0x2345000u
 
 static char directory[] = "/tmp/foretaste-snapshot-XXXXXX";
 static int at_directory, image;
+static const struct ft_snapshot_about about = {.guest = "web", .created_ns = 1234, .origin = {1, 2, 3}};
 static const uint8_t key[FT_SNAPSHOT_KEY] = {1, 2, 3}, other_key[FT_SNAPSHOT_KEY] = {1, 2, 4};
 
 static struct ft_machine *machine(int disk)
@@ -90,7 +93,7 @@ static int save(struct ft_machine *m, const char *name, const uint8_t *with, str
 	struct ft_snapshot_seal seal;
 	if (with)
 		ft_snapshot_seal(&seal, with);
-	int error = ft_snapshot_save(m, "web", 1234, fd, with ? &seal : NULL, told, err);
+	int error = ft_snapshot_save(m, &about, fd, with ? &seal : NULL, told, err);
 	if (!error)
 		error = ft_snapshot_commit(at_directory, name, fd, err);
 	close(fd);
@@ -160,9 +163,15 @@ static void encrypted(void **state)
 	assert_int_equal(ft_snapshot_open(&s, fd, NULL, &err), -EACCES);
 	err = (struct ft_error){0};
 	struct ft_snapshot_seal seal;
-	assert_int_equal(ft_snapshot_unseal(&seal, fd, other_key, &err), 0);
-	assert_int_equal(ft_snapshot_open(&s, fd, &seal, &err), -EBADMSG);
-	assert_non_null(strstr(err.text, "key"));
+	assert_int_equal(ft_snapshot_authenticate(fd, NULL, &err), -EACCES);
+	err = (struct ft_error){0};
+	assert_int_equal(ft_snapshot_unseal(&seal, fd, other_key, &err), -EKEYREJECTED);
+	assert_non_null(strstr(err.text, "another key"));
+	ft_snapshot_seal(&seal, other_key);
+	assert_int_equal(ft_snapshot_open(&s, fd, &seal, &err), -EKEYREJECTED);
+	assert_int_equal(ft_snapshot_authenticate(fd, &seal, &err), -EKEYREJECTED);
+	assert_int_equal(ft_snapshot_unseal(&seal, fd, key, &err), 0);
+	assert_int_equal(ft_snapshot_authenticate(fd, &seal, &err), 0);
 	/* Nothing of the guest is in it. */
 	assert_int_equal(fstat(fd, &st), 0);
 	uint8_t *bytes = malloc((size_t)st.st_size);
@@ -235,6 +244,13 @@ static void changed(void **state)
 			}
 			if (!error || !*err.text)
 				fail_msg("byte %zu of %zu was changed, and nobody saw it", at, size);
+			/* Header, index and footer are seen by who reads no more than them. */
+			err = (struct ft_error){0};
+			error = with ? ft_snapshot_unseal(&seal, bad, key, &err) : 0;
+			if (!error)
+				error = ft_snapshot_authenticate(bad, with ? &seal : NULL, &err);
+			if ((at < 192 || at > size - 300) && (!error || !*err.text))
+				fail_msg("byte %zu of %zu was changed, and is authentic", at, size);
 			assert_int_equal(pwrite(bad, good + at, 1, (off_t)at), 1);
 		}
 		struct ft_snapshot s;
@@ -429,7 +445,7 @@ static void full_disk(void **state)
 	struct ft_snapshot_told told;
 	struct ft_error err = {0};
 	int fd = open("/dev/full", O_WRONLY);
-	assert_int_equal(ft_snapshot_save(a, "web", 1, fd, NULL, &told, &err), -ENOSPC);
+	assert_int_equal(ft_snapshot_save(a, &about, fd, NULL, &told, &err), -ENOSPC);
 	assert_non_null(strstr(err.text, "cannot be written"));
 	close(fd);
 	ft_machine_destroy(a);
@@ -447,6 +463,156 @@ static void names(void **state)
 	assert_false(ft_snapshot_name(longest));
 	longest[64] = 0;
 	assert_true(ft_snapshot_name(longest));
+}
+
+/* A file with these disk chunks that is authentic: who made it had the key. The error of restoring it; verifying it says the same. */
+static int disk_of(const uint64_t (*chunks)[3], unsigned count, struct ft_error *err)
+{
+	struct ft_snapshot_writer w;
+	struct ft_snapshot_load l;
+	struct ft_snapshot s;
+	struct ft_machine *a = guest(), *b = machine(image);
+	uint8_t *state, *room = calloc(1, 8 + 3 * (8 + FT_DISK_BLOCK));
+	size_t length;
+	struct ft_snapshot_header header = {.memory = MEMORY, .disk_size = a->devices->blk.disk.size, .guest = "web"};
+	assert_int_equal(ft_disk_sample(&a->devices->blk.disk, &header.disk_sample), 0);
+	int fd = openat(at_directory, "disk", O_RDWR | O_CREAT | O_TRUNC, 0600);
+	*err = (struct ft_error){0};
+	assert_int_equal(ft_state_save(a, &state, &length, err), 0);
+	assert_int_equal(ft_snapshot_begin(&w, fd, &header, NULL, err), 0);
+	assert_int_equal(ft_snapshot_put(&w, FT_SNAPSHOT_STATE, 0, state, (uint32_t)length, err), 0);
+	for (unsigned i = 0; i < count; i++) {
+		uint32_t n = 0;
+		while (n < 3 && chunks[i][n] != UINT64_MAX)
+			n++;
+		memcpy(room, &n, sizeof(n));
+		memcpy(room + 8, chunks[i], 8ul * n);
+		memset(room + 8 + 8ul * n, (int)i + 1, (size_t)n * FT_DISK_BLOCK);
+		assert_int_equal(ft_snapshot_put(&w, FT_SNAPSHOT_DISK, i, room, n * (8 + FT_DISK_BLOCK) + 8, err), 0);
+	}
+	assert_int_equal(ft_snapshot_end(&w, NULL, err), 0);
+	ft_snapshot_writer_free(&w);
+	int error = ft_snapshot_restore(&l, b, fd, NULL, err);
+	if (!error)
+		ft_snapshot_loaded(&l);
+	struct ft_error why = {0};
+	assert_int_equal(ft_snapshot_open(&s, fd, NULL, &why), 0);
+	assert_int_equal(ft_snapshot_verify(&s, &why), error);
+	ft_snapshot_close(&s);
+	close(fd);
+	free(state);
+	free(room);
+	ft_machine_destroy(a);
+	ft_machine_destroy(b);
+	return error;
+}
+
+/* Blocks of the disk ascend, within a chunk and over all of them, so that none is there twice. */
+static void blocks_ascend(void **state)
+{
+	static const uint64_t good[][3] = {{0, 1, 7}, {8, 9, UINT64_MAX}}, falls[][3] = {{0, 7, 1}}, twice[][3] = {{0, 7, 7}},
+			      over[][3] = {{0, 1, 7}, {7, 8, UINT64_MAX}}, behind[][3] = {{0, 1, 32u << 8}}, none[][3] = {{UINT64_MAX}};
+	struct ft_error err;
+	assert_int_equal(disk_of(good, 2, &err), 0);
+	assert_int_equal(disk_of(falls, 1, &err), -EBADMSG);
+	assert_non_null(strstr(err.text, "a block of the disk is 0x1"));
+	assert_int_equal(disk_of(twice, 1, &err), -EBADMSG);
+	assert_int_equal(disk_of(over, 2, &err), -EBADMSG);
+	assert_non_null(strstr(err.text, "a block of the disk is 0x7"));
+	assert_int_equal(disk_of(behind, 1, &err), -EBADMSG);
+	assert_int_equal(disk_of(none, 1, &err), -EBADMSG);
+	assert_non_null(strstr(err.text, "count"));
+}
+
+/* Chunks out of order, twice, or where there is nothing: the index is refused, though it is authentic. */
+static void chunks_ascend(void **state)
+{
+	static const struct {
+		uint32_t kinds[3];
+		uint64_t at[3];
+		int error;
+	} cases[] = {
+	    {{1, 2, 2}, {0, 0, 0x200000}, 0},	      {{1, 2, 2}, {0, 0x200000, 0}, -EBADMSG}, {{1, 2, 2}, {0, 0x200000, 0x200000}, -EBADMSG},
+	    {{1, 1, 2}, {0, 0, 0}, -EBADMSG},	      {{1, 2, 1}, {0, 0, 0}, -EBADMSG},	       {{1, 3, 3}, {0, 0, 1}, 0},
+	    {{1, 3, 3}, {0, 1, 2}, -EBADMSG},	      {{1, 3, 3}, {0, 0, 2}, -EBADMSG},	       {{1, 3, 2}, {0, 0, 0}, -EBADMSG},
+	    {{1, 2, 2}, {0, 0, MEMORY}, -EBADMSG},    {{1, 2, 2}, {0, 0, 4096}, -EBADMSG},     {{1, 2, 4}, {0, 0, 0}, -EBADMSG},
+	    {{1, 2, 3}, {4096, 0, 0}, -EBADMSG},
+	};
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct ft_snapshot_writer w;
+		struct ft_snapshot s;
+		struct ft_error err = {0};
+		struct ft_snapshot_header header = {.memory = MEMORY, .guest = "web"};
+		int fd = openat(at_directory, "order", O_RDWR | O_CREAT | O_TRUNC, 0600);
+		assert_int_equal(ft_snapshot_begin(&w, fd, &header, NULL, &err), 0);
+		for (unsigned k = 0; k < 3; k++)
+			assert_int_equal(ft_snapshot_put(&w, cases[i].kinds[k], cases[i].at[k], "anything", 8, &err), 0);
+		assert_int_equal(ft_snapshot_end(&w, NULL, &err), 0);
+		ft_snapshot_writer_free(&w);
+		int error = ft_snapshot_open(&s, fd, NULL, &err);
+		if (error != cases[i].error || (error && !strstr(err.text, "entry.")))
+			fail_msg("case %zu: %d %s", i, error, err.text);
+		if (!error)
+			ft_snapshot_close(&s);
+		close(fd);
+	}
+}
+
+static int key_of(const void *bytes, size_t length, mode_t mode, enum ft_snapshot_key_place place, uint8_t **read, struct ft_error *err)
+{
+	char path[80];
+	int fd = openat(at_directory, "key", O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	assert_int_equal(write(fd, bytes, length), length);
+	assert_int_equal(fchmod(fd, mode), 0);
+	close(fd);
+	*err = (struct ft_error){0};
+	snprintf(path, sizeof(path), "%s/key", directory);
+	setenv("CREDENTIALS_DIRECTORY", directory, 1);
+	int error = ft_snapshot_key_read(read, place == FT_SNAPSHOT_KEY_FILE ? path : "key", place, err);
+	unlinkat(at_directory, "key", 0);
+	return error;
+}
+
+/* A key is 32 bytes or as many digits, and nobody else's business. */
+static void keys(void **state)
+{
+	static const char hex[] = "000102030405060708090a0b0c0d0e0f101112131415161718191A1B1C1D1E1F\n";
+	struct ft_error err;
+	uint8_t *read, want[FT_SNAPSHOT_KEY];
+	for (unsigned i = 0; i < sizeof(want); i++)
+		want[i] = (uint8_t)i;
+	const struct {
+		const void *bytes;
+		size_t length;
+		mode_t mode;
+		enum ft_snapshot_key_place place;
+		int error;
+	} cases[] = {
+	    {want, 32, 0600, FT_SNAPSHOT_KEY_FILE, 0},	      {hex, 64, 0400, FT_SNAPSHOT_KEY_FILE, 0},
+	    {hex, 65, 0600, FT_SNAPSHOT_KEY_FILE, 0},	      {want, 32, 0400, FT_SNAPSHOT_KEY_CREDENTIAL, 0},
+	    {want, 32, 0440, FT_SNAPSHOT_KEY_CREDENTIAL, 0},    {want, 32, 0444, FT_SNAPSHOT_KEY_CREDENTIAL, -EACCES},
+	    {want, 32, 0640, FT_SNAPSHOT_KEY_FILE, -EACCES},  {want, 32, 0604, FT_SNAPSHOT_KEY_FILE, -EACCES},
+	    {want, 32, 0620, FT_SNAPSHOT_KEY_FILE, -EACCES},  {want, 31, 0600, FT_SNAPSHOT_KEY_FILE, -EINVAL},
+	    {hex, 33, 0600, FT_SNAPSHOT_KEY_FILE, -EINVAL},   {hex, 63, 0600, FT_SNAPSHOT_KEY_FILE, -EINVAL},
+	    {"", 0, 0600, FT_SNAPSHOT_KEY_FILE, -EINVAL},     {(uint8_t[32]){0}, 32, 0600, FT_SNAPSHOT_KEY_FILE, -EINVAL},
+	    {"00010203040506070809xx0b0c0d0e0f101112131415161718191A1B1C1D1E1F\n", 65, 0600, FT_SNAPSHOT_KEY_FILE, -EINVAL},
+	    {"000102030405060708090a0b0c0d0e0f101112131415161718191A1B1C1D1E1F\n\n", 66, 0600, FT_SNAPSHOT_KEY_FILE, -EINVAL},
+	};
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		int error = key_of(cases[i].bytes, cases[i].length, cases[i].mode, cases[i].place, &read, &err);
+		if (error != cases[i].error || (error && !strstr(err.text, "key")))
+			fail_msg("case %zu: %d %s", i, error, err.text);
+		assert_true(!error == (read != NULL));
+		if (!error)
+			assert_memory_equal(read, want, sizeof(want));
+		ft_snapshot_key_free(read);
+	}
+	assert_int_equal(ft_snapshot_key_read(&read, "/nowhere/key", FT_SNAPSHOT_KEY_FILE, &err), -ENOENT);
+	assert_int_equal(ft_snapshot_key_read(&read, directory, FT_SNAPSHOT_KEY_FILE, &err), -EINVAL);
+	unsetenv("CREDENTIALS_DIRECTORY");
+	err = (struct ft_error){0};
+	assert_int_equal(ft_snapshot_key_read(&read, "key", FT_SNAPSHOT_KEY_CREDENTIAL, &err), -ENOENT);
+	assert_non_null(strstr(err.text, "LoadCredential"));
 }
 
 static int open_all(void **state)
@@ -478,6 +644,7 @@ int main(void)
 	    cmocka_unit_test(plain),	       cmocka_unit_test(encrypted), cmocka_unit_test(forked),
 	    cmocka_unit_test(changed),	       cmocka_unit_test(damaged),   cmocka_unit_test(another_machine),
 	    cmocka_unit_test(crashes),	       cmocka_unit_test(full_disk), cmocka_unit_test(names),
+	    cmocka_unit_test(keys),	       cmocka_unit_test(blocks_ascend), cmocka_unit_test(chunks_ascend),
 	};
 	return cmocka_run_group_tests(tests, open_all, close_all);
 }

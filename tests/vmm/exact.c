@@ -21,7 +21,7 @@ struct run {
 	const struct exact_way *way;
 	struct exact_result *result; /* shared memory: forked children fill it in turn */
 	uint64_t random, entropy;
-	uint64_t next_frame, next_fork, next_move;
+	uint64_t next_frame, next_fork, next_move, next_part;
 	struct ft_machine_config config;
 };
 
@@ -102,7 +102,7 @@ static void hand_over(struct run *r)
 /* The rest of a machine: what is not in its state. */
 static int copy_contents(struct ft_machine *to, const struct ft_machine *from, struct ft_error *err)
 {
-	memcpy(to->ram.base, from->ram.base, from->ram.size);
+	ft_memory_read(&from->ram, ft_gpa_make(0), to->ram.base, from->ram.size);
 	const struct ft_disk *disk = &from->devices->blk.disk;
 	const uint8_t *bytes;
 	for (uint64_t block = 0; from->devices->has_disk && (bytes = ft_disk_next(disk, &block)); block++) {
@@ -175,6 +175,10 @@ static int run_to(struct run *r, uint64_t point, struct ft_error *err)
 			r->next_fork = r->m->icount + 1 + splitmix(&r->random) % (2 * r->way->fork_every);
 			hand_over(r);
 		}
+		if (r->way->part_every && r->m->icount >= r->next_part) {
+			r->next_part = r->m->icount + 1 + splitmix(&r->random) % (2 * r->way->part_every);
+			ft_memory_part(&r->m->ram);
+		}
 		if (r->way->move_every && r->m->icount >= r->next_move) {
 			r->next_move = r->m->icount + 1 + splitmix(&r->random) % (2 * r->way->move_every);
 			int error = move(r, err);
@@ -230,11 +234,13 @@ static int run_here(const struct exact_images *images, struct run *r, uint64_t e
 	r->next_frame = FRAME_EVERY;
 	r->next_fork = r->way->fork_every;
 	r->next_move = r->way->move_every;
+	r->next_part = r->way->part_every;
 	for (unsigned i = 0; !error && i < points; i++) {
 		error = run_to(r, every * (i + 1), err);
 		r->result->icount[i] = r->m->icount;
 		r->result->hash[i] = error ? 0 : ft_machine_hash(r->m);
 		r->result->points = i + 1;
+		r->result->copies += (uint64_t)(r->m->ram.own_next - r->m->ram.own) / FT_PAGE_SIZE;
 	}
 	return error;
 }

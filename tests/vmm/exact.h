@@ -24,6 +24,7 @@ struct exact_way {
 	bool storm;          /* a signal every millisecond kicks the machine */
 	uint64_t fork_every; /* go on in a forked child after about this many instructions; 0: never */
 	uint64_t move_every; /* go on in another machine, by way of its saved state, after about this many instructions; 0: never */
+	uint64_t part_every; /* from there on pages are copied when they are first written (ft_memory_part), again and again; 0: never */
 	bool flush;          /* drop translations and TLB at each stop */
 	uint64_t seed;
 };
@@ -32,7 +33,7 @@ struct exact_result {
 	unsigned points;
 	uint64_t icount[EXACT_POINTS_MAX], hash[EXACT_POINTS_MAX];
 	uint64_t frames_out, console_bytes; /* what the guest said: that devices really worked */
-	uint64_t moves;
+	uint64_t moves, copies; /* to other machines; of pages, in processes that came to a point */
 };
 
 /* Runs `points` stretches of `every` instructions from the kernel's entry, in a process of its own. Deterministic

@@ -1,5 +1,6 @@
 /* The hash of the whole machine at given instruction counts must not depend on block limit, TLB size, the slow path, a
- * tiny code cache, random stops, signal storms, flushes, forks, or on being moved to another machine as saved state.
+ * tiny code cache, random stops, signal storms, flushes, forks, where copies of written pages lie, or on being moved to another
+ * machine as saved state.
  *
  *   invariance IMAGES-DIRECTORY [--points N] [--every INSTRUCTIONS]
  */
@@ -17,6 +18,8 @@ static const struct exact_way ways[] = {
 	{.name = "3 MB code cache, signal storm", .options = {.verify = true, .cache_bytes = 3 << 20}, .storm = true, .seed = 5},
 	{.name = "forks and flushes", .options = {.verify = true, .block_limit = 7}, .stop_every = 3000000,
 	 .fork_every = 30000000, .flush = true, .seed = 6},
+	{.name = "pages copied, forks of forks", .options = {.verify = true}, .stop_every = 1000000, .part_every = 25000000,
+	 .fork_every = 60000000, .seed = 8},
 	{.name = "from machine to machine", .stop_every = 3000000, .move_every = 6000000, .seed = 7},
 };
 #define WAYS (sizeof(ways) / sizeof(ways[0]))
@@ -58,7 +61,7 @@ int main(int argc, char **argv)
 			       (unsigned long long)results[w].hash[first], (unsigned long long)results[0].hash[first]);
 		printf("\n");
 		fflush(stdout);
-		failed += different != 0 || (ways[w].move_every && !results[w].moves);
+		failed += different != 0 || (ways[w].move_every && !results[w].moves) || (ways[w].part_every && !results[w].copies);
 	}
 	if (!results[0].console_bytes) {
 		printf("the guest never wrote to its console: this run shows nothing\n");

@@ -123,7 +123,21 @@ static void saw_fault(void *context, unsigned vector, uint32_t error, uint64_t a
 void *stand_ram(uint64_t gpa)
 {
 	assert_true(gpa < STAND_RAM);
-	return stand->machine.ram.base + gpa;
+	return ft_memory_host(&stand->machine.ram, gpa);
+}
+
+void stand_part(void)
+{
+	struct ft_memory *ram = &stand->machine.ram;
+	for (uint64_t page = 0; ram->where && page < STAND_RAM >> 12; page++)
+		memcpy(ram->base + (page << 12), stand_ram(page << 12), 4096);
+	free(ram->where);
+	free(ram->own);
+	ram->where = calloc(STAND_RAM >> 12, sizeof(*ram->where));
+	ram->own = ram->own_next = aligned_alloc(4096, STAND_RAM);
+	assert_non_null(ram->where);
+	assert_non_null(ram->own);
+	soft_tlb_flush(&stand->cpu, false);
 }
 
 static void put(uint64_t gpa, uint64_t value)
@@ -267,6 +281,8 @@ int stand_make(void **state)
 int stand_drop(void **state)
 {
 	free(stand->machine.ram.base);
+	free(stand->machine.ram.where);
+	free(stand->machine.ram.own);
 	free(stand->machine.ram.page_flags);
 	free(stand);
 	stand = NULL;

@@ -64,6 +64,8 @@ extern struct stand *stand;
 
 int stand_make(void **state); /* cmocka set-up and tear-down */
 int stand_drop(void **state);
+/* As a fresh fork (ft_memory_part): the next write to each page moves it, and stand_ram with it. */
+void stand_part(void);
 
 /* Ring 3 at rip 0x1000, rsp 0x8000, or ring 0 at KERNEL + 0x1000, rsp STACK0. */
 void stand_ring3(void);

@@ -61,15 +61,15 @@ static void puts_everything_in_its_place(void **state)
 	uint8_t *image = make_image(), initrd[5000];
 	memset(initrd, 0x5a, sizeof(initrd));
 	assert_int_equal(boot(&pc, image, SETUP + CODE, initrd, sizeof(initrd), "console=ttyS0", &err), 0);
-	assert_memory_equal(ft_memory_span(&pc.m->ram, ft_gpa_make(LOAD), CODE), image + SETUP, CODE);
+	assert_memory_equal(ft_memory_span(&pc.m->ram, ft_gpa_make(LOAD), &(uint64_t){CODE}), image + SETUP, CODE);
 	assert_int_equal(peek(&pc, FT_BOOT_PARAMS + 0x202, 4), 0x53726448);
-	assert_string_equal(ft_memory_span(&pc.m->ram, ft_gpa_make(peek(&pc, FT_BOOT_PARAMS + 0x228, 4)), 64),
+	assert_string_equal(ft_memory_span(&pc.m->ram, ft_gpa_make(peek(&pc, FT_BOOT_PARAMS + 0x228, 4)), &(uint64_t){64}),
 			    "console=ttyS0");
 	uint64_t at = peek(&pc, FT_BOOT_PARAMS + 0x218, 4);
 	assert_int_equal(peek(&pc, FT_BOOT_PARAMS + 0x21c, 4), sizeof(initrd));
 	assert_int_equal(at % 4096, 0);
 	assert_true(at >= LOAD + 0x200000 && at + sizeof(initrd) <= FT_RAM_MIN);
-	assert_memory_equal(ft_memory_span(&pc.m->ram, ft_gpa_make(at), sizeof(initrd)), initrd,
+	assert_memory_equal(ft_memory_span(&pc.m->ram, ft_gpa_make(at), &(uint64_t){sizeof(initrd)}), initrd,
 			    sizeof(initrd));
 	/* The memory map covers RAM and nothing of it twice. */
 	uint64_t usable = 0, last = 0;
@@ -169,7 +169,7 @@ static void acpi_tables_are_linked_and_sum_to_zero(void **state)
 	uint8_t *image = make_image();
 	assert_int_equal(boot(&pc, image, SETUP + CODE, NULL, 0, "", &err), 0);
 	uint64_t rsdp = peek(&pc, FT_BOOT_PARAMS + 0x70, 8);
-	assert_memory_equal(ft_memory_span(&pc.m->ram, ft_gpa_make(rsdp), 8), "RSD PTR ", 8);
+	assert_memory_equal(ft_memory_span(&pc.m->ram, ft_gpa_make(rsdp), &(uint64_t){8}), "RSD PTR ", 8);
 	assert_int_equal(sum(&pc, rsdp, 20), 0);
 	assert_int_equal(sum(&pc, rsdp, 36), 0);
 	uint64_t xsdt = peek(&pc, rsdp + 24, 8), dsdt = 0;
@@ -179,7 +179,7 @@ static void acpi_tables_are_linked_and_sum_to_zero(void **state)
 	for (unsigned i = 0; i < tables; i++) {
 		uint64_t table = peek(&pc, xsdt + 36 + 8 * i, 8);
 		assert_int_equal(sum(&pc, table, peek(&pc, table + 4, 4)), 0);
-		if (!memcmp(ft_memory_span(&pc.m->ram, ft_gpa_make(table), 4), "FACP", 4))
+		if (!memcmp(ft_memory_span(&pc.m->ram, ft_gpa_make(table), &(uint64_t){4}), "FACP", 4))
 			dsdt = peek(&pc, table + 140, 8);
 	}
 	assert_true(dsdt);
@@ -190,7 +190,7 @@ static void acpi_tables_are_linked_and_sum_to_zero(void **state)
 	assert_int_equal(peek(&pc, at, 1), 0x10);
 	uint64_t scope = (peek(&pc, at + 1, 1) & 15) | peek(&pc, at + 2, 1) << 4 | peek(&pc, at + 3, 1) << 12;
 	at += 1 + scope;
-	assert_memory_equal(ft_memory_span(&pc.m->ram, ft_gpa_make(at), 6), "\x08_S5_\x12", 6);
+	assert_memory_equal(ft_memory_span(&pc.m->ram, ft_gpa_make(at), &(uint64_t){6}), "\x08_S5_\x12", 6);
 	uint64_t package =
 	    (peek(&pc, at + 6, 1) & 15) | peek(&pc, at + 7, 1) << 4 | peek(&pc, at + 8, 1) << 12;
 	assert_int_equal(at + 6 + package, dsdt + length);

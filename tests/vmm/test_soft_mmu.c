@@ -228,6 +228,62 @@ static void grants_are_given_anew_after_a_mark(void **state)
 	assert_int_equal(stand->machine.ram.page_flags[6], FT_PAGE_WRITTEN | FT_PAGE_USER_WRITTEN);
 }
 
+/* As translated code finds it: by what the TLB says. */
+static uint64_t read_at(uint64_t va, bool user)
+{
+	bool mmio;
+	uint64_t gpa;
+	const uint64_t *host = soft_translate(&stand->cpu, va, SOFT_READ, user, &mmio, &gpa);
+	assert_non_null(host);
+	assert_int_equal(gpa, 0x6100);
+	return *host;
+}
+
+static void a_page_that_moves_is_found_by_all_its_addresses(void **state)
+{
+	struct ft_memory *ram = &stand->machine.ram;
+	*stand_entry(0x9000) = 0x6000 | P | W | U;
+	*(uint64_t *)stand_ram(0x6100) = 7;
+	stand_part();
+	/* Read, so remembered, by three addresses; written by one of them. */
+	assert_int_equal(read_at(0x6100, true), 7);
+	assert_int_equal(read_at(KERNEL + 0x6100, false), 7);
+	assert_int_equal(read_at(0x9100, true), 7);
+	const uint8_t *before = stand_ram(0x6100);
+	uint64_t value = 8;
+	assert_true(soft_store(&stand->cpu, 0x9100, &value, 8, true));
+	assert_ptr_not_equal(stand_ram(0x6100), before);
+	assert_int_equal(*before, 7);
+	assert_int_equal(read_at(0x6100, true), 8);
+	assert_int_equal(read_at(KERNEL + 0x6100, false), 8);
+	assert_int_equal(read_at(0x9100, true), 8);
+	/* Once: from there on it stays. */
+	const uint8_t *next = ram->own_next;
+	value = 9;
+	assert_true(soft_store(&stand->cpu, 0x6100, &value, 8, true));
+	assert_true(soft_store(&stand->cpu, 0x9100, &value, 8, true));
+	assert_ptr_equal(ram->own_next, next);
+	/* Page tables move, too: by accessed bits. */
+	assert_ptr_not_equal(stand_ram(STAND_PT), ram->base + STAND_PT);
+	assert_true(*stand_entry(0x9000) & D);
+	assert_false(*(uint64_t *)(void *)(ram->base + STAND_PT + 9 * 8) & A);
+	soft_tlb_protect(&stand->cpu, 0x6000);
+	assert_int_equal(stand->tlb[1].wtag[6], soft_tlb_invalid(6));
+	assert_int_equal(stand->tlb[1].wtag[9], soft_tlb_invalid(9));
+}
+
+/* The second page's walk sets an accessed bit in the first page, which moves by it. */
+static void an_access_across_pages_sees_what_its_own_walk_has_changed(void **state)
+{
+	uint64_t seen[2];
+	*stand_entry(0x1fe000) = STAND_PT | P | W | U | A;
+	*stand_entry(0x1ff000) &= ~(uint64_t)A;
+	stand_part();
+	assert_true(soft_load(&stand->cpu, 0x1feff8, seen, 16, true));
+	assert_ptr_not_equal(stand_ram(STAND_PT), stand->machine.ram.base + STAND_PT);
+	assert_int_equal(seen[0] & (P | A), P | A);
+}
+
 static void accesses_across_pages(void **state)
 {
 	uint64_t value = 0x8877665544332211, got = 0;
@@ -376,6 +432,8 @@ int main(void)
 	    TEST(a_read_does_not_give_the_right_to_write),
 	    TEST(code_pages_get_no_write_tag),
 	    TEST(grants_are_given_anew_after_a_mark),
+	    TEST(a_page_that_moves_is_found_by_all_its_addresses),
+	    TEST(an_access_across_pages_sees_what_its_own_walk_has_changed),
 	    TEST(accesses_across_pages),
 	    TEST(devices_are_reached_in_natural_units),
 	    TEST(global_entries_outlive_a_new_space),

@@ -114,7 +114,7 @@ static void fill_guest(void)
 	}
 }
 
-static void string_instructions_follow_the_model(void **state)
+static void follow_the_model(bool forked)
 {
 	static const enum soft_op ops[] = {SOFT_OP_MOVS, SOFT_OP_STOS, SOFT_OP_LODS, SOFT_OP_SCAS,
 					   SOFT_OP_CMPS};
@@ -130,6 +130,8 @@ static void string_instructions_follow_the_model(void **state)
 			repeat = 0xf3;
 		if (round % 50 == 0)
 			fill_guest();
+		if (forked && round % 5 == 0)
+			stand_part();
 		guest_view(view);
 		uint64_t room = 3 * 4096, count = repeat ? draw(room / size) : 1;
 		uint64_t source = FIRST + draw(PAGES * 4096 - room - 8),
@@ -170,6 +172,16 @@ static void string_instructions_follow_the_model(void **state)
 		assert_int_equal(cpu()->flags, r.flags);
 	}
 	assert_true(again > 500);
+}
+
+static void string_instructions_follow_the_model(void **state)
+{
+	follow_the_model(false);
+}
+
+static void so_they_do_where_pages_move(void **state)
+{
+	follow_the_model(true);
 }
 
 static void a_fault_in_the_middle_shows_how_far_it_came(void **state)
@@ -553,6 +565,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, stand_make, stand_drop)
 	const struct CMUnitTest tests[] = {
 	    TEST(string_instructions_follow_the_model),
+	    TEST(so_they_do_where_pages_move),
 	    TEST(a_fault_in_the_middle_shows_how_far_it_came),
 	    TEST(address_size_and_segment),
 	    TEST(writes_are_told_to_translated_code),

@@ -139,7 +139,7 @@ static void disk_reads_base_and_keeps_writes_to_itself(void **state)
 	assert_int_equal(driver_used(&d, 0, NULL), 1025);
 	assert_int_equal(interrupt(&d), 0x40);
 	assert_int_equal(blk_status(&d), 0);
-	const uint8_t *data = ft_memory_span(&d.pc.m->ram, ft_gpa_make(DATA + 0x1000), 1024);
+	const uint8_t *data = ft_memory_span(&d.pc.m->ram, ft_gpa_make(DATA + 0x1000), &(uint64_t){1024});
 	assert_int_equal(data[0], 9);
 	assert_int_equal(data[513], 11);
 
@@ -156,7 +156,7 @@ static void disk_reads_base_and_keeps_writes_to_itself(void **state)
 	blk_request(&d, 0, 8, 4096);
 	pc_pass(&d.pc, 1000000);
 	driver_used(&d, 0, NULL);
-	data = ft_memory_span(&d.pc.m->ram, ft_gpa_make(DATA + 0x1000), 4096);
+	data = ft_memory_span(&d.pc.m->ram, ft_gpa_make(DATA + 0x1000), &(uint64_t){4096});
 	for (unsigned i = 0; i < 4096; i++)
 		assert_int_equal(data[i], i / 512 == 2 ? 0xa5 : (uint8_t)(8 + i / 512 + i % 512));
 	uint8_t base[512];
@@ -238,7 +238,7 @@ static void net_keeps_frames_in_order_until_there_is_room(void **state)
 		uint32_t head;
 		assert_int_equal(driver_used(&d, 0, &head), 12 + 60 + i);
 		assert_int_equal(head, 2 * i);
-		const uint8_t *at = ft_memory_span(&d.pc.m->ram, ft_gpa_make(DATA + 0x1000 * i), 0x200);
+		const uint8_t *at = ft_memory_span(&d.pc.m->ram, ft_gpa_make(DATA + 0x1000 * i), &(uint64_t){0x200});
 		assert_int_equal(at[10], 1);
 		assert_int_equal(at[0x100 + 20], i);
 	}

@@ -53,34 +53,71 @@ static void hash_waiting(const struct ft_virtio_net *net, XXH3_state_t *hash)
 
 #define HASH(state) XXH3_128bits_update(hash, &(state), sizeof(state))
 
+void ft_devices_hash_one(const struct ft_machine *m, enum ft_component component, XXH3_state_t *hash)
+{
+	const struct ft_devices *d = m->devices;
+	switch (component) {
+	case FT_COMPONENT_LAPIC:
+		HASH(d->lapic.s);
+		break;
+	case FT_COMPONENT_IOAPIC:
+		HASH(d->ioapic.s);
+		break;
+	case FT_COMPONENT_PIC:
+		HASH(d->pic.s);
+		break;
+	case FT_COMPONENT_PIT:
+		HASH(d->pit.s);
+		break;
+	case FT_COMPONENT_RTC:
+		HASH(d->rtc.s);
+		break;
+	case FT_COMPONENT_UART:
+		HASH(d->uart.s);
+		break;
+	case FT_COMPONENT_I8042:
+		HASH(d->i8042.s);
+		break;
+	case FT_COMPONENT_POWER:
+		HASH(d->power.s);
+		break;
+	case FT_COMPONENT_PCI:
+		HASH(d->pci.s);
+		break;
+	case FT_COMPONENT_NET:
+		hash_virtio(&d->net.v, hash);
+		HASH(d->net.s);
+		hash_waiting(&d->net, hash);
+		break;
+	case FT_COMPONENT_RNG:
+		hash_virtio(&d->rng.v, hash);
+		HASH(d->rng.s);
+		break;
+	case FT_COMPONENT_BLK:
+		if (d->has_disk) {
+			hash_virtio(&d->blk.v, hash);
+			HASH(d->blk.s);
+		}
+		break;
+	case FT_COMPONENT_TIMERS:
+		/* Armed timers in firing order; ranks are the same in machines built alike. */
+		for (const struct ft_timer *timer = m->timers; timer; timer = timer->next) {
+			HASH(timer->deadline_ns);
+			HASH(timer->rank);
+		}
+		break;
+	default:
+		break;
+	}
+}
+
 void ft_devices_hash(const struct ft_machine *m, bool written, XXH3_state_t *hash)
 {
 	const struct ft_devices *d = m->devices;
-	HASH(d->lapic.s);
-	HASH(d->ioapic.s);
-	HASH(d->pic.s);
-	HASH(d->pit.s);
-	HASH(d->rtc.s);
-	HASH(d->uart.s);
-	HASH(d->i8042.s);
-	HASH(d->power.s);
-	HASH(d->pci.s);
-	hash_virtio(&d->net.v, hash);
-	HASH(d->net.s);
-	hash_waiting(&d->net, hash);
-	hash_virtio(&d->rng.v, hash);
-	HASH(d->rng.s);
-	if (d->has_disk) {
-		hash_virtio(&d->blk.v, hash);
-		HASH(d->blk.s);
-		if (written)
-			ft_disk_hash_written(&d->blk.disk, &m->ram, hash);
-		else
-			ft_disk_hash(&d->blk.disk, hash);
-	}
-	/* Armed timers in firing order; ranks are the same in machines built alike. */
-	for (const struct ft_timer *timer = m->timers; timer; timer = timer->next) {
-		HASH(timer->deadline_ns);
-		HASH(timer->rank);
-	}
+	for (unsigned i = FT_COMPONENT_LAPIC; i <= FT_COMPONENT_TIMERS; i++)
+		ft_devices_hash_one(m, i, hash);
+	if (d->has_disk && written)
+		ft_disk_hash_written(&d->blk.disk, &m->ram, hash);
+	else if (d->has_disk)
+		ft_disk_hash(&d->blk.disk, hash);
 }

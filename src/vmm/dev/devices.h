@@ -38,5 +38,7 @@ struct ft_devices {
 int ft_devices_create(struct ft_machine *m, const struct ft_machine_config *config, struct ft_error *err);
 void ft_devices_destroy(struct ft_machine *m);
 void ft_devices_hash(const struct ft_machine *m, bool written, XXH3_state_t *hash);
+/* One of them alone, FT_COMPONENT_LAPIC to FT_COMPONENT_TIMERS; the disk's contents are no part of its device here. */
+void ft_devices_hash_one(const struct ft_machine *m, enum ft_component component, XXH3_state_t *hash);
 
 #endif

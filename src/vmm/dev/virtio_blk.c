@@ -31,11 +31,28 @@ struct header {
 
 _Static_assert(sizeof(struct header) == HEADER, "as in virtio 1.2 section 5.2.6");
 
+/* Moves [at, at + length) between the disk and [gpa, gpa + length), piece by piece of what lies together in memory. */
+static int move(struct ft_virtio_blk *blk, bool write, uint64_t at, ft_gpa gpa, uint64_t length)
+{
+	struct ft_memory *ram = &blk->v.m->ram;
+	int error = 0;
+	for (uint64_t n; length && !error; length -= n, at += n, gpa = ft_gpa_add(gpa, n)) {
+		n = length;
+		if (write) {
+			const void *from = ft_memory_span(ram, gpa, &n);
+			error = from ? ft_disk_write(&blk->disk, ram, at, from, n) : -EPROTO;
+		} else {
+			void *to = ft_memory_span_writable(ram, gpa, &n);
+			error = to ? ft_disk_read(&blk->disk, at, to, n) : -EPROTO;
+		}
+	}
+	return error;
+}
+
 /* Moves [at, at + length) between the disk and the chain's data, segment by segment. */
 static int transfer(struct ft_virtio_blk *blk, bool write, uint64_t at, uint64_t length)
 {
-	struct ft_virtio *v = &blk->v;
-	const struct ft_chain *chain = &v->chain;
+	const struct ft_chain *chain = &blk->v.chain;
 	unsigned i = write ? 0 : chain->readable, end = write ? chain->readable : chain->count;
 	uint64_t skip = write ? HEADER : 0;
 	for (; i < end && length; i++) {
@@ -49,14 +66,7 @@ static int transfer(struct ft_virtio_blk *blk, bool write, uint64_t at, uint64_t
 		skip = 0;
 		if (n > length)
 			n = length;
-		int error;
-		if (write) {
-			const void *from = ft_memory_span(&v->m->ram, gpa, n);
-			error = from ? ft_disk_write(&blk->disk, &v->m->ram, at, from, n) : -EPROTO;
-		} else {
-			void *to = ft_memory_span_writable(&v->m->ram, gpa, n);
-			error = to ? ft_disk_read(&blk->disk, at, to, n) : -EPROTO;
-		}
+		int error = move(blk, write, at, gpa, n);
 		if (error)
 			return error;
 		at += n;

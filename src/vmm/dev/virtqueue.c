@@ -22,9 +22,9 @@ bool ft_virtqueue_valid(const struct ft_virtqueue *q, const struct ft_memory *me
 	uint64_t size = q->size;
 	return size && size <= FT_VIRTQUEUE_MAX && !(size & (size - 1)) && !(q->descriptors & 15) &&
 	       !(q->available & 1) && !(q->used & 3) &&
-	       ft_memory_span(memory, ft_gpa_make(q->descriptors), 16 * size) &&
-	       ft_memory_span(memory, ft_gpa_make(q->available), 6 + 2 * size) &&
-	       ft_memory_span(memory, ft_gpa_make(q->used), 6 + 8 * size);
+	       ft_memory_has(memory, ft_gpa_make(q->descriptors), 16 * size) &&
+	       ft_memory_has(memory, ft_gpa_make(q->available), 6 + 2 * size) &&
+	       ft_memory_has(memory, ft_gpa_make(q->used), 6 + 8 * size);
 }
 
 static int read16(const struct ft_memory *memory, uint64_t at, uint16_t *value)
@@ -62,7 +62,7 @@ int ft_virtqueue_chain(const struct ft_virtqueue *q, const struct ft_memory *mem
 			return -EPROTO; /* out of the table, or a loop */
 		bool write = d.flags & DESCRIPTOR_WRITE;
 		if ((d.flags & DESCRIPTOR_INDIRECT) || (!write && chain->write_length) ||
-		    !ft_memory_span(memory, ft_gpa_make(d.address), d.length))
+		    !ft_memory_has(memory, ft_gpa_make(d.address), d.length))
 			return -EPROTO;
 		/* Member by member: a sanitizer does not see a whole struct put one place behind the end. */
 		chain->segment[chain->count].at = ft_gpa_make(d.address);

@@ -229,7 +229,7 @@ bool soft_peek_code(struct soft_cpu *cpu, uint64_t rip, uint8_t *byte)
 	const struct soft_fetch *f = &cpu->blocks->fetch[cpu->cpl == 3][(rip >> 12) % SOFT_FETCHES];
 	if (f->page != (rip & ~PAGE_MASK))
 		return false;
-	*byte = cpu->m->ram.base[f->gpa | (rip & PAGE_MASK)];
+	*byte = *ft_memory_host(&cpu->m->ram, f->gpa | (rip & PAGE_MASK));
 	return true;
 }
 
@@ -266,15 +266,14 @@ void soft_block_flush(struct soft_cpu *cpu)
 }
 
 /* Bytes of an instruction that goes on in the next page. */
-static int translate_crossing(struct soft_cpu *cpu, struct soft_block *block, const uint8_t *bytes,
-			      uint32_t available)
+static int translate_crossing(struct soft_cpu *cpu, struct soft_block *block, uint32_t available)
 {
 	struct soft_fetch second;
 	uint8_t both[32];
 	if (!fetch(cpu, (block->rip | PAGE_MASK) + 1, &second))
 		return -EFAULT;
-	soft_copy(both, bytes, available);
-	soft_copy(both + available, cpu->m->ram.base + second.gpa, 15);
+	soft_copy(both, ft_memory_host(&cpu->m->ram, block->gpa), available);
+	soft_copy(both + available, ft_memory_host(&cpu->m->ram, second.gpa), 15);
 	block->gpa2 = second.gpa;
 	return translate(cpu, block, both, available + 15, 1);
 }
@@ -283,7 +282,7 @@ static int make(struct soft_cpu *cpu, struct soft_block *block, uint64_t rip, ui
 		uint32_t most)
 {
 	uint32_t available = (uint32_t)(FT_PAGE_SIZE - (rip & PAGE_MASK));
-	const uint8_t *bytes = cpu->m->ram.base + gpa;
+	const uint8_t *bytes = ft_memory_host(&cpu->m->ram, gpa);
 	block->rip = rip;
 	block->gpa = gpa;
 	block->gpa2 = UINT64_MAX;
@@ -291,7 +290,7 @@ static int make(struct soft_cpu *cpu, struct soft_block *block, uint64_t rip, ui
 	block->dropped = false;
 	int result = translate(cpu, block, bytes, available, most);
 	if (result == -EAGAIN)
-		result = translate_crossing(cpu, block, bytes, available);
+		result = translate_crossing(cpu, block, available);
 	cpu->blocks->translated += !result;
 	return result;
 }

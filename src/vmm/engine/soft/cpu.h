@@ -21,12 +21,13 @@ struct soft_blocks; /* block cache and code cache: block.h */
 #define SOFT_TLB_MAX      (1u << SOFT_TLB_BITS_MAX)
 
 /* Tags are the negated page base; invalid: soft_tlb_invalid(index), which cannot be hit. add: host address
- * minus guest virtual address of the page, valid when rtag or wtag hits. wtag only when D is set, the page is
- * writable for this privilege and holds no translated code. */
+ * minus guest virtual address of the page, page: its physical address / 4096; valid when rtag or wtag hits. wtag only when
+ * D is set, the page is writable for this privilege and holds no translated code. */
 struct soft_tlb {
 	uint64_t rtag[SOFT_TLB_MAX];
 	uint64_t wtag[SOFT_TLB_MAX];
 	uint64_t add[SOFT_TLB_MAX];
+	uint32_t page[SOFT_TLB_MAX];
 	uint8_t kind[SOFT_TLB_MAX]; /* 1: global, 2: part of a 2 MiB page, 4: of a 1 GiB page */
 	/* Slots filled with non-global entries since the last flush: makes a CR3 write cheap. Full: scan all. */
 	uint16_t filled[SOFT_TLB_MAX];
@@ -200,7 +201,7 @@ struct soft_page {
 bool soft_walk(struct soft_cpu *cpu, uint64_t va, enum soft_access access, bool user, struct soft_page *page);
 
 /* Translates for one access within a page and fills the TLB; host address of va, or NULL with *mmio = true (gpa set), or
- * NULL with a fault raised. Writes are granted (ft_memory_grant) but not announced to translated code: whoever then
+ * NULL with a fault raised. It is good until the next write to the page is granted. Writes are granted (ft_memory_grant) but not announced to translated code: whoever then
  * writes to a page with FT_PAGE_CODE calls soft_code_write first, as soft_store does. */
 void *soft_translate(struct soft_cpu *cpu, uint64_t va, enum soft_access access, bool user, bool *mmio, uint64_t *gpa);
 
@@ -214,6 +215,8 @@ void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t va);
 /* No write tag leads to the page any more: the next store is granted (and marked) anew. Where the page gets translated
  * code (call it when FT_PAGE_CODE is set), none will. */
 void soft_tlb_protect(struct soft_cpu *cpu, uint64_t gpa);
+/* No tag leads to the page any more: its host address has changed. */
+void soft_tlb_forget(struct soft_cpu *cpu, uint64_t page);
 /* All write tags go: later writes are granted (and marked) anew. */
 void soft_tlb_drop_grants(struct soft_cpu *cpu);
 

@@ -134,6 +134,11 @@ static void code_written(void *engine, uint64_t page)
 	soft_block_drop_page(((struct ft_engine *)engine)->cpu, page);
 }
 
+static void moved(void *engine, uint64_t page)
+{
+	soft_tlb_forget(((struct ft_engine *)engine)->cpu, page);
+}
+
 /* Who begins to observe has all grants dropped first (soft_block_observe): until then disk reads need not pay for it. */
 static void user_filled(void *engine, uint64_t page)
 {
@@ -184,7 +189,7 @@ static void destroy(struct ft_engine *engine)
 	if (!engine)
 		return;
 	if (engine->cpu)
-		engine->cpu->m->ram.code_written = engine->cpu->m->ram.user_filled = NULL;
+		engine->cpu->m->ram.code_written = engine->cpu->m->ram.moved = engine->cpu->m->ram.user_filled = NULL;
 	if (engine->blocks.map)
 		munmap(engine->blocks.map, engine->blocks.map_size);
 	free(engine);
@@ -219,6 +224,7 @@ static struct ft_engine *create(struct ft_machine *m, const struct ft_engine_opt
 	engine->cpu->blocks = &engine->blocks;
 	reset(engine, options);
 	m->ram.code_written = code_written;
+	m->ram.moved = moved;
 	m->ram.user_filled = user_filled;
 	m->ram.engine = engine;
 	error = soft_signals_install();
@@ -442,6 +448,7 @@ static void observe(struct ft_engine *engine)
 
 static void part(struct ft_engine *engine)
 {
+	ft_memory_part(&engine->cpu->m->ram);
 	soft_block_part(engine->cpu);
 }
 

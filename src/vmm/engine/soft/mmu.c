@@ -49,19 +49,19 @@ static uint64_t entry_read(struct soft_cpu *cpu, uint64_t gpa)
 		return UINT64_MAX;
 	if (ft_memory_absent(ram, gpa))
 		soft_fetch(cpu, gpa);
-	return *(const uint64_t *)(const void *)(ram->base + gpa);
+	return *(const uint64_t *)(const void *)ft_memory_host(ram, gpa);
 }
 
 static void entry_set(struct soft_cpu *cpu, uint64_t gpa, uint64_t bits)
 {
 	struct ft_memory *ram = &cpu->m->ram;
-	uint64_t *entry = (uint64_t *)(void *)(ram->base + gpa);
-	if ((*entry & bits) == bits)
+	if ((entry_read(cpu, gpa) & bits) == bits)
 		return;
 	if (ram->page_flags[gpa >> 12] & FT_PAGE_CODE)
 		soft_code_write(cpu, gpa, 8);
-	ft_memory_grant(ram, gpa >> 12, false);
-	*entry |= bits;
+	if (ft_memory_grant(ram, gpa >> 12, false))
+		soft_tlb_forget(cpu, gpa >> 12);
+	*(uint64_t *)(void *)ft_memory_host(ram, gpa) |= bits;
 }
 
 /* What was translated is reached by its host address from now on. */
@@ -169,11 +169,12 @@ static void fill(struct soft_cpu *cpu, uint64_t va, enum soft_access access, boo
 	struct soft_tlb *tlb = cpu->tlb[user];
 	size_t slot = slot_of(cpu, va);
 	uint64_t tag = tag_of(va);
-	uint64_t add = (uint64_t)(uintptr_t)cpu->m->ram.base + page->gpa - (va & ~PAGE_MASK);
+	uint64_t add = (uint64_t)(uintptr_t)ft_memory_host(&cpu->m->ram, page->gpa) - (va & ~PAGE_MASK);
 	if (tlb->rtag[slot] != tag || tlb->add[slot] != add)
 		tlb->wtag[slot] = soft_tlb_invalid(slot);
 	tlb->rtag[slot] = tag;
 	tlb->add[slot] = add;
+	tlb->page[slot] = (uint32_t)(page->gpa >> 12);
 	tlb->kind[slot] = (uint8_t)((page->global ? KIND_GLOBAL : 0) | (page->large ? KIND_LARGE : 0) |
 				    (page->giant ? KIND_GIANT : 0));
 	if (page->giant)
@@ -191,7 +192,8 @@ static void grant(struct soft_cpu *cpu, uint64_t page, bool user)
 	struct ft_memory *ram = &cpu->m->ram;
 	uint8_t flags = ram->page_flags[page];
 	bool news = !(flags & FT_PAGE_USER_WRITTEN) || ram->page_filled[page];
-	ft_memory_grant(ram, page, user);
+	if (ft_memory_grant(ram, page, user))
+		soft_tlb_forget(cpu, page);
 	if (user && news && (flags & FT_PAGE_CODE))
 		soft_jumps_flush_space(cpu);
 }
@@ -206,9 +208,8 @@ static void *locate(struct soft_cpu *cpu, uint64_t va, enum soft_access access, 
 	size_t slot = slot_of(cpu, va);
 	*mmio = false;
 	if (access != SOFT_EXECUTE && (access == SOFT_WRITE ? tlb->wtag : tlb->rtag)[slot] == tag_of(va)) {
-		uint8_t *host = (uint8_t *)(uintptr_t)(va + tlb->add[slot]);
-		*gpa = (uint64_t)(host - ram->base);
-		return host;
+		*gpa = (uint64_t)tlb->page[slot] << 12 | (va & PAGE_MASK);
+		return (uint8_t *)(uintptr_t)(va + tlb->add[slot]);
 	}
 	struct soft_page page;
 	if (!soft_walk(cpu, va, access, user, &page))
@@ -224,7 +225,7 @@ static void *locate(struct soft_cpu *cpu, uint64_t va, enum soft_access access, 
 		grant(cpu, page.gpa >> 12, user || page.user);
 	if (access != SOFT_EXECUTE && !cpu->always_slow)
 		fill(cpu, va, access, user, &page);
-	return ram->base + *gpa;
+	return ft_memory_host(ram, *gpa);
 }
 
 static void tell_code(struct soft_cpu *cpu, uint64_t gpa, uint32_t size)
@@ -252,9 +253,8 @@ void *soft_span(struct soft_cpu *cpu, uint64_t va, uint64_t n, uint32_t size, bo
 /* ---- Any size
  * ---------------------------------------------------------------------------------------------- */
 
-/* One page's part of an access. */
+/* One page's part of an access. By its physical address: the walk to the other part, or the device that it is, may move the page. */
 struct part {
-	uint8_t *host;
 	uint64_t gpa;
 	uint32_t size;
 	bool mmio;
@@ -268,8 +268,7 @@ static unsigned prepare(struct soft_cpu *cpu, uint64_t va, uint32_t size, enum s
 	unsigned n = size > room ? 2 : 1;
 	for (unsigned i = 0; i < n; i++) {
 		part[i].size = i ? size - room : (n == 2 ? room : size);
-		part[i].host = locate(cpu, i ? va + room : va, access, user, &part[i].mmio, &part[i].gpa);
-		if (!part[i].host && !part[i].mmio)
+		if (!locate(cpu, i ? va + room : va, access, user, &part[i].mmio, &part[i].gpa) && !part[i].mmio)
 			return 0;
 	}
 	return n;
@@ -337,7 +336,7 @@ static bool load_as(struct soft_cpu *cpu, uint64_t va, uint8_t *to, uint32_t siz
 		if (part[i].mmio)
 			bus_load(cpu, part[i].gpa, to, part[i].size);
 		else
-			copy_small(to, part[i].host, part[i].size);
+			copy_small(to, ft_memory_host(&cpu->m->ram, part[i].gpa), part[i].size);
 		to += part[i].size;
 	}
 	return n > 0;
@@ -363,7 +362,7 @@ bool soft_store(struct soft_cpu *cpu, uint64_t va, const void *from, uint32_t si
 			bus_store(cpu, part[i].gpa, source, part[i].size);
 		} else {
 			tell_code(cpu, part[i].gpa, part[i].size);
-			copy_small(part[i].host, source, part[i].size);
+			copy_small(ft_memory_host(&cpu->m->ram, part[i].gpa), source, part[i].size);
 		}
 		source += part[i].size;
 	}
@@ -437,12 +436,21 @@ void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t va)
 
 void soft_tlb_protect(struct soft_cpu *cpu, uint64_t gpa)
 {
-	uint64_t host = (uint64_t)(uintptr_t)cpu->m->ram.base + (gpa & ~PAGE_MASK);
 	for (unsigned user = 0; user < 2; user++) {
 		struct soft_tlb *tlb = cpu->tlb[user];
 		for (size_t i = 0; i < 1ull << cpu->tlb_bits; i++)
-			if (tlb->wtag[i] != soft_tlb_invalid(i) && tlb->add[i] - tlb->wtag[i] == host)
+			if (tlb->page[i] == gpa >> 12)
 				tlb->wtag[i] = soft_tlb_invalid(i);
+	}
+}
+
+void soft_tlb_forget(struct soft_cpu *cpu, uint64_t page)
+{
+	for (unsigned user = 0; user < 2; user++) {
+		struct soft_tlb *tlb = cpu->tlb[user];
+		for (size_t i = 0; i < 1ull << cpu->tlb_bits; i++)
+			if (tlb->page[i] == page)
+				drop(tlb, i);
 	}
 }
 

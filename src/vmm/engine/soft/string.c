@@ -133,7 +133,10 @@ static uint64_t host_scas(const void *target, uint64_t value, uint64_t n, unsign
 	return n;
 }
 
-/* ---- Instructions ---- */
+/* ---- Instructions ----
+ *
+ * Of two pages, the one that was found first is looked for again when the second's grant, or an accessed bit on the way to it,
+ * has moved a page (ft_memory.own_next): it may be that one. */
 
 static enum soft_result movs(struct soft_cpu *cpu, const struct soft_insn *insn)
 {
@@ -142,6 +145,7 @@ static enum soft_result movs(struct soft_cpu *cpu, const struct soft_insn *insn)
 	bool user = soft_user(cpu), source_bus = true, target_bus = true;
 	const void *source = NULL;
 	void *target = NULL;
+	const uint8_t *copied = cpu->m->ram.own_next;
 	if (n) {
 		source = soft_span(cpu, s.source, n, s.size, s.back, SOFT_READ, user, &source_bus);
 		if (!source && !source_bus)
@@ -149,6 +153,8 @@ static enum soft_result movs(struct soft_cpu *cpu, const struct soft_insn *insn)
 		target = soft_span(cpu, s.target, n, s.size, s.back, SOFT_WRITE, user, &target_bus);
 		if (!target && !target_bus)
 			return SOFT_FAULT;
+		if (source && copied != cpu->m->ram.own_next)
+			source = soft_span(cpu, s.source, n, s.size, s.back, SOFT_READ, user, &source_bus);
 	}
 	if (source && target) {
 		host_movs(target, source, n, s.size, s.back);
@@ -213,6 +219,7 @@ static enum soft_result cmps(struct soft_cpu *cpu, const struct soft_insn *insn)
 	uint64_t flags, left, one[2] = {0, 0};
 	bool user = soft_user(cpu), equal = insn->repeat != 0xf2, source_bus = true, target_bus = true;
 	const void *source = NULL, *target = NULL;
+	const uint8_t *copied = cpu->m->ram.own_next;
 	if (n) {
 		/* The order in which AMD's processors find faults. */
 		target = soft_span(cpu, s.target, n, s.size, s.back, SOFT_READ, user, &target_bus);
@@ -221,6 +228,8 @@ static enum soft_result cmps(struct soft_cpu *cpu, const struct soft_insn *insn)
 		source = soft_span(cpu, s.source, n, s.size, s.back, SOFT_READ, user, &source_bus);
 		if (!source && !source_bus)
 			return SOFT_FAULT;
+		if (target && copied != cpu->m->ram.own_next)
+			target = soft_span(cpu, s.target, n, s.size, s.back, SOFT_READ, user, &target_bus);
 	}
 	if (!source || !target) {
 		if (!soft_load(cpu, s.target, &one[1], s.size, user) ||

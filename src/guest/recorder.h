@@ -1,0 +1,64 @@
+/* The recorder: the vmm's side of a guest's journal. Everything that comes through the machine's one door for non-determinism
+ * is put into the ring (journal/ring.h), with the place in the run where it came, and now and then a hash of the
+ * machine's state. A scribe, forked before there is a guest, takes it from there.
+ *
+ * When the ring is full: `hold`, the guest waits until there is room; else the rest is lost, the supervisor is told, and
+ * the journal goes on at the next checkpoint. */
+#ifndef FT_GUEST_RECORDER_H
+#define FT_GUEST_RECORDER_H
+
+#include <sys/types.h>
+
+#include "journal/ring.h"
+#include "journal/segment.h"
+#include "vmm/machine.h"
+
+#define FT_RECORDER_CHECK_EVERY   20000000u   /* instructions: 12 bytes and a microsecond each */
+#define FT_RECORDER_WRITTEN	  100u /* so many checks after each other, one with RAM and disk: a millisecond or two */
+
+struct ft_recorder {
+	struct ft_journal_ring ring; /* page NULL: there is no journal */
+	struct ft_machine *m;
+	struct ft_record_state state;
+	bool hold;      /* policy: the guest waits */
+	bool recording; /* a checkpoint has been put, and nothing was lost since */
+	bool lost;      /* to be told */
+	bool inside, ran, halted; /* since the last record that is no input inside a run */
+	uint64_t check_every, next_check, next_written;
+	uint64_t kicked; /* the scribe was woken for what is before this position */
+	uint64_t records, gaps;
+	pid_t scribe;
+	int wake, orders;
+};
+
+/* What a vmm gets for a journal. */
+struct ft_recorder_config {
+	int ring; /* borrowed */
+	int channel;
+	uid_t uid;
+	gid_t gid;
+	bool hold;
+	uint64_t check_every; /* 0: as above */
+	struct ft_segment_header header; /* run, guest and what is known of the machine */
+};
+
+/* Maps the ring and forks the scribe: before there is a machine, and before confinement. */
+int ft_recorder_open(struct ft_recorder *r, const struct ft_recorder_config *config, struct ft_error *err);
+/* What there is is written; waits for the scribe. end: whether the run's end is said, and how it came. */
+void ft_recorder_close(struct ft_recorder *r, enum ft_reset end);
+
+/* The machine is about to be saved as checkpoint `number`: its journal begins anew with that, in segment, which is taken over.
+ * The machine forgets what its engine remembers, as the one that is restored will have. */
+int ft_recorder_checkpoint(struct ft_recorder *r, struct ft_machine *m, uint32_t number, int segment, struct ft_error *err);
+
+/* Around each ft_machine_run. wake: as it was filled. */
+void ft_recorder_before(struct ft_recorder *r);
+void ft_recorder_after(struct ft_recorder *r, enum ft_stop stop, uint64_t wake);
+
+/* Wall time for ft_machine_sync: rounded up to what takes little to remember. */
+uint64_t ft_recorder_wall(const struct ft_recorder *r, uint64_t monotonic_ns);
+
+/* Has the guest to wait until there is room? */
+bool ft_recorder_full(const struct ft_recorder *r);
+
+#endif

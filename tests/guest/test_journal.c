@@ -1,0 +1,434 @@
+/* A guest under requests is recorded by the real foretaste-vmm, ended at a moment that nobody chose, and replayed by the real
+ * foretaste-replay: to its last input, with every state hash as recorded and the same frames sent. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include <sodium.h>
+
+#include "base/channel.h"
+#include "journal/reader.h"
+#include "peer.h"
+
+#define MEMORY	 256
+#define REMEMBER 65536u /* frames */
+#define LATE	 256u	/* frames that a guest may have sent in the slice that it was killed in */
+
+static const char *vmm, *images, *replay;
+
+struct recording {
+	struct stand stand;
+	struct peer peer;
+	char directory[64];
+	crypto_generichash_state hash; /* of the frames that the guest sent */
+	uint64_t frames;
+	char (*after)[65]; /* the hash after each of them */
+};
+
+/* ---- Recording ----------------------------------------------------------------------------------------------------- */
+
+static void seen(void *context, const void *frame, size_t length)
+{
+	struct recording *r = context;
+	uint32_t n = (uint32_t)length;
+	uint8_t bytes[32];
+	crypto_generichash_update(&r->hash, (const uint8_t *)&n, sizeof(n));
+	crypto_generichash_update(&r->hash, frame, length);
+	crypto_generichash_state so_far = r->hash;
+	crypto_generichash_final(&so_far, bytes, sizeof(bytes));
+	assert_true(r->frames < REMEMBER);
+	sodium_bin2hex(r->after[r->frames++], 65, bytes, sizeof(bytes));
+}
+
+static int make(const struct recording *r, const char *format, unsigned number)
+{
+	char path[128];
+	int n = snprintf(path, sizeof(path), "%s/", r->directory);
+	if (strstr(format, "ring"))
+		snprintf(path + n, sizeof(path) - (size_t)n, FT_JOURNAL_RING, 1u);
+	else if (strstr(format, "journal"))
+		snprintf(path + n, sizeof(path) - (size_t)n, FT_JOURNAL_SEGMENT, 1u, number);
+	else
+		snprintf(path + n, sizeof(path) - (size_t)n, FT_JOURNAL_CHECKPOINT, 1u, number);
+	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+	return fd;
+}
+
+static void begin(struct recording *r)
+{
+	*r = (struct recording){.directory = "/tmp/foretaste-journal-XXXXXX"};
+	assert_non_null(mkdtemp(r->directory));
+	r->after = calloc(REMEMBER, sizeof(*r->after));
+	crypto_generichash_init(&r->hash, NULL, 0, 32);
+	assert_int_equal(stand_spawn(&r->stand, vmm, NULL), 0);
+	r->stand.seen = seen;
+	r->stand.seen_context = r;
+	r->stand.journal_run = 1;
+	r->stand.journal[0] = make(r, "ring", 0);
+	r->stand.journal[1] = make(r, "journal", 1);
+	r->stand.journal[2] = make(r, "checkpoint", 1);
+	assert_int_equal(ft_journal_ring_make(r->stand.journal[0], NULL), 0);
+	assert_int_equal(stand_configure(&r->stand, images, "console=ttyS0 root=/dev/vda rw", MEMORY, 2), 0);
+	for (int i = 0; i < 3; i++)
+		close(r->stand.journal[i]);
+	stand_link(&r->stand);
+	peer_open(&r->peer, &r->stand, 41000);
+	assert_true(stand_wait_console(&r->stand, "foretaste-guest: services up", peer_meanwhile, &r->peer));
+	assert_non_null(r->stand.checkpoint);
+	assert_null(json_object_get(r->stand.checkpoint, "error"));
+}
+
+static void checkpoint(struct recording *r, unsigned number)
+{
+	json_t *message = json_pack("{s:s, s:i}", "op", "checkpoint", "number", (int)number);
+	int fds[2] = {make(r, "checkpoint", number), make(r, "journal", number)};
+	json_decref(r->stand.checkpoint);
+	r->stand.checkpoint = NULL;
+	assert_int_equal(ft_channel_send(r->stand.channel, message, fds, 2), 0);
+	json_decref(message);
+	close(fds[0]);
+	close(fds[1]);
+	for (int i = 0; i < STAND_PATIENCE_MS / 10 && !r->stand.checkpoint; i++) {
+		stand_message(&r->stand, 10);
+		peer_run(&r->peer, 1, NULL);
+	}
+	assert_non_null(r->stand.checkpoint);
+	assert_null(json_object_get(r->stand.checkpoint, "error"));
+}
+
+/* The process that writes the journal: the vmm's first child. */
+static pid_t scribe_of(pid_t pid)
+{
+	char path[64];
+	int child = 0;
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
+	FILE *file = fopen(path, "r");
+	assert_non_null(file);
+	assert_int_equal(fscanf(file, "%d", &child), 1);
+	fclose(file);
+	return child;
+}
+
+/* Takes what the guest had sent when it ended. */
+static void drain(struct recording *r)
+{
+	uint64_t before;
+	do {
+		before = r->frames;
+		peer_run(&r->peer, 20, NULL);
+	} while (r->frames != before);
+}
+
+static void kill_it(struct recording *r)
+{
+	kill(r->stand.pid, SIGKILL);
+	waitpid(r->stand.pid, &r->stand.status, 0);
+	r->stand.pid = 0;
+	assert_true(WIFSIGNALED(r->stand.status));
+	drain(r);
+}
+
+static void forget(struct recording *r)
+{
+	char command[128];
+	peer_close(&r->peer);
+	stand_end(&r->stand);
+	free(r->after);
+	snprintf(command, sizeof(command), "rm -rf %s", r->directory);
+	assert_int_equal(system(command), 0);
+}
+
+/* ---- Replaying ----------------------------------------------------------------------------------------------------- */
+
+struct replayed {
+	int status;
+	char *out, *err; /* owned */
+	json_t *report;	 /* owned, NULL: none came */
+};
+
+static char *slurp(FILE *file)
+{
+	rewind(file);
+	char *text = NULL;
+	size_t room = 0;
+	if (getdelim(&text, &room, 0, file) < 0) {
+		free(text);
+		text = strdup("");
+	}
+	fclose(file);
+	return text;
+}
+
+static struct replayed play(const struct recording *r, const char *disk, const char *const *more)
+{
+	struct replayed p = {0};
+	FILE *out = tmpfile(), *err = tmpfile();
+	char image[700];
+	const char *arguments[24] = {replay, r->directory, "--json", "--disk", image};
+	snprintf(image, sizeof(image), "%s", disk ? disk : "");
+	if (!disk)
+		snprintf(image, sizeof(image), "%s/root.ext4", images);
+	for (int i = 5; more && *more; i++)
+		arguments[i] = *more++;
+	pid_t child = fork();
+	if (child == 0) {
+		dup2(fileno(out), 1);
+		dup2(fileno(err), 2);
+		execv(replay, (char **)arguments);
+		_exit(127);
+	}
+	waitpid(child, &p.status, 0);
+	p.out = slurp(out);
+	p.err = slurp(err);
+	char *last = strstr(p.out, "{\"end\"");
+	p.report = last ? json_loads(last, 0, NULL) : NULL;
+	return p;
+}
+
+static void done(struct replayed *p)
+{
+	free(p->out);
+	free(p->err);
+	json_decref(p->report);
+}
+
+static uint64_t number(const struct replayed *p, const char *key)
+{
+	return (uint64_t)json_integer_value(json_object_get(p->report, key));
+}
+
+static const char *text(const struct replayed *p, const char *key)
+{
+	const char *value = json_string_value(json_object_get(p->report, key));
+	return value ? value : "";
+}
+
+static void expect_same(const struct recording *r, const struct replayed *p, uint64_t checks)
+{
+	fprintf(stderr, "replay: status 0x%x %s%s; recorded %llu frames\n", (unsigned)p->status, p->out, p->err, (unsigned long long)r->frames);
+	assert_true(WIFEXITED(p->status) && WEXITSTATUS(p->status) == 0);
+	assert_true(number(p, "checks") >= checks);
+	uint64_t frames = number(p, "frames_out");
+	assert_true(frames && frames <= r->frames && r->frames - frames <= LATE);
+	assert_string_equal(text(p, "frames_hash"), r->after[frames - 1]);
+	assert_true(number(p, "frames_in") >= 4);
+}
+
+/* ---- Tests ----------------------------------------------------------------------------------------------------------- */
+
+/* Killed in the middle of requests, and replayed; then from a later checkpoint to the same end. */
+static void killed_at_random(void **state)
+{
+	static struct recording r;
+	struct timespec now;
+	begin(&r);
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	unsigned seed = (unsigned)now.tv_nsec;
+	fprintf(stderr, "seed %u\n", seed);
+	srandom(seed);
+	for (uint16_t i = 0; i < 4; i++)
+		assert_true(peer_get(&r.stand, (uint16_t)(41001 + i), i % 2 ? "/cgi-bin/lookup?host=localhost" : "/"));
+	checkpoint(&r, 2);
+	for (uint16_t i = 0; i < 4; i++)
+		assert_true(peer_get(&r.stand, (uint16_t)(41101 + i), i % 2 ? "/cgi-bin/lookup?host=localhost" : "/"));
+	/* One more that never ends. */
+	struct peer p;
+	struct stand_frame frame;
+	static const char request[] = "GET /cgi-bin/lookup?host=localhost HTTP/1.0\r\n\r\n";
+	peer_open(&p, &r.stand, 41201);
+	assert_true(peer_connect(&p));
+	peer_segment(&p, request, sizeof(request) - 1, &frame);
+	peer_put(&p, &frame);
+	peer_run(&p, (int)(random() % 40), NULL);
+	kill_it(&r);
+	peer_close(&p);
+
+	const char *first[] = {"--from", "1", NULL}, *middle[] = {"--from", "1", "--to", NULL, NULL};
+	struct replayed a = play(&r, NULL, first);
+	expect_same(&r, &a, 20);
+	assert_int_equal(number(&a, "checkpoint"), 1);
+	/* The same end from the later checkpoint: fewer instructions, the same state. */
+	struct replayed b = play(&r, NULL, NULL);
+	fprintf(stderr, "replay: %s%s", b.out, b.err);
+	assert_int_equal(WEXITSTATUS(b.status), 0);
+	assert_int_equal(number(&b, "checkpoint"), 2);
+	assert_true(number(&b, "from") > 0);
+	assert_string_equal(text(&a, "state"), text(&b, "state"));
+	assert_int_equal(number(&a, "instructions"), number(&b, "instructions"));
+	/* To a count in between. */
+	char count[32];
+	snprintf(count, sizeof(count), "%llu", (unsigned long long)(number(&b, "from") + 1234567));
+	middle[3] = count;
+	struct replayed c = play(&r, NULL, middle);
+	fprintf(stderr, "replay: %s%s", c.out, c.err);
+	assert_string_equal(text(&c, "end"), "reached");
+	assert_int_equal(number(&c, "instructions"), number(&b, "from") + 1234567);
+	done(&a);
+	done(&b);
+	done(&c);
+	forget(&r);
+}
+
+/* Ended in order: the last thing that was recorded is a hash of everything written. */
+static void stopped(void **state)
+{
+	static struct recording r;
+	begin(&r);
+	assert_true(peer_get(&r.stand, 41001, "/"));
+	json_t *message = json_pack("{s:s}", "op", "stop");
+	ft_channel_send(r.stand.channel, message, NULL, 0);
+	json_decref(message);
+	waitpid(r.stand.pid, &r.stand.status, 0);
+	r.stand.pid = 0;
+	assert_int_equal(WEXITSTATUS(r.stand.status), 0);
+	drain(&r);
+	struct replayed p = play(&r, NULL, NULL);
+	expect_same(&r, &p, 20);
+	assert_int_equal(number(&p, "frames_out"), r.frames);
+	assert_int_equal(number(&p, "checked"), number(&p, "instructions"));
+	assert_int_equal(number(&p, "in_ring"), 0);
+	done(&p);
+	forget(&r);
+}
+
+/* An exploit, and the guest is gone as soon as it has answered: the replay shows what nobody logged. */
+static void exploited(void **state)
+{
+	static struct recording r;
+	begin(&r);
+	assert_true(peer_get(&r.stand, 41001, "/cgi-bin/lookup?host=localhost;touch%20/var/www/touched/replayed"));
+	/* With the process that writes the journal: what it had not written is in the ring's file. */
+	kill(scribe_of(r.stand.pid), SIGKILL);
+	kill_it(&r);
+	const char *trace[] = {"--trace", "syscalls,network", NULL};
+	struct replayed p = play(&r, NULL, trace);
+	fprintf(stderr, "replay: status 0x%x, %zu bytes of trace, ...%s%s", (unsigned)p.status, strlen(p.out), strstr(p.out, "{\"end\""), p.err);
+	assert_int_equal(WEXITSTATUS(p.status), 0);
+	assert_true(number(&p, "in_ring") > 0);
+	char *exec = strstr(p.out, "/touch\"");
+	assert_non_null(exec);
+	assert_non_null(strstr(p.out, "/var/www/touched/replayed"));
+	assert_non_null(strstr(p.out, "net.rx"));
+	assert_true(number(&p, "checks") >= 20);
+	done(&p);
+	/* Without it there is nothing of the kind. */
+	const char *before[] = {"--trace", "syscalls", "--to", "1000000000", NULL};
+	p = play(&r, NULL, before);
+	assert_null(strstr(p.out, "/var/www/touched/replayed"));
+	done(&p);
+	forget(&r);
+}
+
+static void change(const struct recording *r, const char *name, off_t at, int truncate_to)
+{
+	char path[128];
+	struct stat st;
+	uint8_t byte;
+	snprintf(path, sizeof(path), "%s/%s", r->directory, name);
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	assert_true(fd >= 0 && !fstat(fd, &st));
+	if (truncate_to) {
+		assert_int_equal(ftruncate(fd, st.st_size + truncate_to), 0);
+	} else {
+		at = at < 0 ? st.st_size + at : at;
+		assert_int_equal(pread(fd, &byte, 1, at), 1);
+		byte ^= 1;
+		assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+	}
+	close(fd);
+}
+
+/* What was changed is refused, and by name. */
+static void tampered(void **state)
+{
+	static struct recording r;
+	begin(&r);
+	assert_true(peer_get(&r.stand, 41001, "/"));
+	for (int i = 0; i < 300 && r.stand.chunks < 4; i++)
+		stand_message(&r.stand, 100);
+	checkpoint(&r, 2);
+	for (int i = 0; i < 300 && r.stand.chunks < 8; i++)
+		stand_message(&r.stand, 100);
+	kill_it(&r);
+	const char *from1[] = {"--from", "1", NULL};
+	struct {
+		const char *file;
+		off_t at;
+		int cut;
+		const char *says;
+	} cases[] = {
+	    {"000001-000001.journal", 152 + 80 + 3, 0, "chunk 0 of segment 1 was changed"},
+	    {"000001-000001.journal", 152 + 24, 0, "chunk 0 of segment 1 was changed"},
+	    {"000001-000001.journal", 152 + 9, 0, "chunk 0 of segment 1 was changed"},
+	    {"000001-000001.journal", -1, 0, "of segment 1 was changed"},
+	    {"000001-000001.journal", 9, 0, "header.version"},
+	    {"000001-000001.journal", 90, 0, "of segment 1 was changed"},
+	    {"000001-000002.journal", 90, 0, "segment 1 ends before"},
+	    {"000001-000001.checkpoint", 300, 0, "chunk 0"},
+	};
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		change(&r, cases[i].file, cases[i].at, 0);
+		struct replayed p = play(&r, NULL, from1);
+		fprintf(stderr, "changed %s at %lld: status %d: %s", cases[i].file, (long long)cases[i].at, WEXITSTATUS(p.status), p.err);
+		assert_true(WIFEXITED(p.status) && WEXITSTATUS(p.status) > 1);
+		assert_non_null(strstr(p.err, cases[i].says));
+		done(&p);
+		change(&r, cases[i].file, cases[i].at, 0);
+	}
+	/* Another base image. */
+	char other[] = "/tmp/foretaste-other-XXXXXX", from[700];
+	int fd = mkstemp(other);
+	snprintf(from, sizeof(from), "cp --sparse=always %s/root.ext4 %s", images, other);
+	assert_int_equal(system(from), 0);
+	assert_int_equal(pwrite(fd, "changed", 7, 1024 + 120), 7);
+	close(fd);
+	struct replayed p = play(&r, other, NULL);
+	assert_true(WEXITSTATUS(p.status) > 1);
+	assert_non_null(strstr(p.err, "another base image"));
+	done(&p);
+	unlink(other);
+	/* The end cut off: inside of a segment that another follows, and at the very end, where the ring knows. */
+	change(&r, "000001-000002.journal", 0, -1);
+	p = play(&r, NULL, NULL);
+	fprintf(stderr, "cut: %s%s", p.out, p.err);
+	assert_true(WEXITSTATUS(p.status) > 1);
+	assert_non_null(strstr(p.err, "chunks at the end of segment 2 are missing"));
+	done(&p);
+	change(&r, "000001-000001.journal", 0, -1);
+	p = play(&r, NULL, from1);
+	assert_true(WEXITSTATUS(p.status) > 1);
+	assert_non_null(strstr(p.err, "segment 1 ends before what segment 2 goes on from"));
+	done(&p);
+	forget(&r);
+}
+
+int main(int argc, char **argv)
+{
+	vmm = getenv("FORETASTE_VMM");
+	images = getenv("FORETASTE_IMAGES");
+	replay = getenv("FORETASTE_REPLAY");
+	char path[700];
+	snprintf(path, sizeof(path), "%s/root.ext4", images ? images : "");
+	if (!vmm || !replay || access(path, R_OK)) {
+		printf("SKIP: no guest image (deploy/guest/build makes it)\n");
+		return 77;
+	}
+	if (sodium_init() < 0)
+		return 1;
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	const struct CMUnitTest tests[] = {cmocka_unit_test(stopped), cmocka_unit_test(killed_at_random), cmocka_unit_test(exploited),
+					   cmocka_unit_test(tampered)};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
