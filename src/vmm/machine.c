@@ -23,7 +23,7 @@ static int create_clock(struct ft_machine *m, const struct ft_machine_config *co
 	m->clock.epoch_ns = config->epoch_ns;
 	m->clock.wall_base_ns = config->epoch_monotonic_ns;
 	m->limit_ns = m->clock.lead_end_ns = UINT64_MAX;
-	if ((m->clock.tsc_khz % FT_CRYSTAL_KHZ && m->clock.tsc_khz >= UINT32_MAX / 1000) || m->clock.tsc_khz > 10000000u)
+	if (!ft_clock_possible(m->clock.tsc_khz))
 		return ft_error_set(err, -EINVAL,
 				    "a TSC of %llu kHz: it must be below 4.29 GHz, or a multiple of %u kHz up to 10 GHz",
 				    (unsigned long long)m->clock.tsc_khz, FT_CRYSTAL_KHZ);

@@ -18,6 +18,7 @@
 #define TSS_ADDRESS  0xfffbd000u /* three pages that Intel's processors may need, below the firmware that there is not */
 #define LATEST_NS    1000000000u /* a run looks around at least this often */
 #define SETTLE_TRIES 64u
+#define SETTLE_NS    20000u /* and longer each time: an entry may take more than that where it is emulated */
 
 int ft_kvm_signal(void)
 {
@@ -266,16 +267,30 @@ static int look_whether_halted(struct ft_engine *engine, bool *halted, struct ft
 	return 0;
 }
 
+/* At a place where the vCPU's state is a machine's: behind the access that was the last exit, and with no interrupt or exception half
+ * delivered (its stack was not mapped in the host, say), which takes another moment in the guest. */
 static enum ft_exit leave(struct ft_engine *engine, enum ft_exit exit)
 {
-	switch (finish(engine)) {
-	case SHUT_DOWN:
-		return FT_EXIT_SHUTDOWN;
-	case BROKEN:
-		return FT_EXIT_ERROR;
-	default:
-		return exit;
+	for (unsigned tries = 0; tries < SETTLE_TRIES; tries++) {
+		bool between = false;
+		enum outcome outcome = finish(engine);
+		if (outcome == GO_ON && ft_kvm_between(engine, &between, &engine->m->error))
+			return FT_EXIT_ERROR;
+		if (between)
+			return exit;
+		if (outcome == GO_ON && arm(engine, ft_kvm_now(engine) + SETTLE_NS * (1u + tries * tries), &engine->m->error))
+			return FT_EXIT_ERROR;
+		if (outcome == GO_ON)
+			outcome = enter(engine);
+		if (outcome == INTERRUPTED)
+			swallow_signals();
+		if (outcome == SHUT_DOWN)
+			return FT_EXIT_SHUTDOWN;
+		if (outcome == BROKEN)
+			return FT_EXIT_ERROR;
 	}
+	ft_error_set(&engine->m->error, -EIO, "kvm: an event does not reach the guest");
+	return FT_EXIT_ERROR;
 }
 
 static enum ft_exit run_until(struct ft_engine *engine, uint64_t until)
@@ -302,7 +317,7 @@ static enum ft_exit run_until(struct ft_engine *engine, uint64_t until)
 			if (look_whether_halted(engine, &halted, &m->error))
 				return FT_EXIT_ERROR;
 			if (halted && !__atomic_load_n(&engine->stop, __ATOMIC_SEQ_CST))
-				return FT_EXIT_HALT;
+				return leave(engine, FT_EXIT_HALT);
 			break;
 		case SHUT_DOWN:
 			return FT_EXIT_SHUTDOWN;

@@ -52,6 +52,8 @@ int ft_kvm_vcpu_open(struct ft_engine *engine, bool host_tsc, struct ft_error *e
 /* engine->cpu and the machine's local APIC and clock to the kernel; and back. */
 int ft_kvm_push(struct ft_engine *engine, struct ft_error *err);
 int ft_kvm_pull(struct ft_engine *engine, struct ft_error *err);
+/* Is the vCPU between two instructions, with no event half delivered? */
+int ft_kvm_between(struct ft_engine *engine, bool *between, struct ft_error *err);
 /* Virtual time that was moved forward (idle is skipped) is the guest's TSC, too, and its timer comes nearer. */
 int ft_kvm_follow(struct ft_engine *engine, struct ft_error *err);
 /* The kernel's APIC: the virtual time at which its timer is due (UINT64_MAX: it is not armed); does an interrupt wait in it. */

@@ -261,6 +261,29 @@ static int get_xsave(struct ft_engine *engine, struct ft_state *s, struct ft_err
 	return 0;
 }
 
+/* What a machine has between two instructions; the rest of what KVM tells (SMM, INIT, vectors of events that are over) it does not have.
+ * *injected: an event is on its way into the guest, so the vCPU is not between two instructions. */
+static int get_events(struct ft_engine *engine, struct ft_state *s, bool *injected, struct ft_error *err)
+{
+	struct kvm_vcpu_events e;
+	int error = SET(engine->vcpu, KVM_GET_VCPU_EVENTS, &e);
+	if (error)
+		return error;
+	*injected = e.exception.injected || e.interrupt.injected || e.nmi.injected;
+	s->events = (struct ft_kvm_events){.interrupt.shadow = e.interrupt.shadow ? FT_KVM_SHADOW_STI : 0,
+					   .nmi = {.pending = e.nmi.pending != 0, .masked = e.nmi.masked != 0},
+					   .flags = FT_KVM_EVENTS_NMI_PENDING | FT_KVM_EVENTS_SHADOW | FT_KVM_EVENTS_PAYLOAD};
+	if (e.exception.pending) {
+		s->events.exception.pending = 1;
+		s->events.exception.nr = e.exception.nr;
+		s->events.exception.has_error_code = e.exception.has_error_code;
+		s->events.exception.error_code = e.exception.error_code;
+		s->events.exception_has_payload = 1;
+		s->events.exception_payload = e.exception_has_payload ? e.exception_payload : 0;
+	}
+	return 0;
+}
+
 static int get_lapic(struct ft_engine *engine, struct ft_state *s, struct ft_error *err)
 {
 	struct ft_machine *m = engine->m;
@@ -307,8 +330,17 @@ int ft_kvm_follow(struct ft_engine *engine, struct ft_error *err)
 	return error;
 }
 
+int ft_kvm_between(struct ft_engine *engine, bool *between, struct ft_error *err)
+{
+	bool injected = false;
+	int error = get_events(engine, engine->shapes, &injected, err);
+	*between = !injected;
+	return error;
+}
+
 int ft_kvm_pull(struct ft_engine *engine, struct ft_error *err)
 {
+	bool injected = false;
 	struct ft_machine *m = engine->m;
 	struct ft_state *s = engine->shapes;
 	memset(s, 0, sizeof(*s));
@@ -319,7 +351,9 @@ int ft_kvm_pull(struct ft_engine *engine, struct ft_error *err)
 	if (!error)
 		error = SET(engine->vcpu, KVM_GET_DEBUGREGS, &s->debugregs);
 	if (!error)
-		error = SET(engine->vcpu, KVM_GET_VCPU_EVENTS, &s->events);
+		error = get_events(engine, s, &injected, err);
+	if (!error && injected)
+		error = ft_error_set(err, -EBUSY, "kvm: an event is on its way into the guest");
 	if (!error)
 		error = SET(engine->vcpu, KVM_GET_MP_STATE, &s->mp);
 	if (!error)
