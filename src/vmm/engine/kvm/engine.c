@@ -67,12 +67,19 @@ static int arm(struct ft_engine *engine, uint64_t vtime_ns, struct ft_error *err
 	return 0;
 }
 
-/* The timer and stop() reach the thread that runs now. */
+static void ignore(int number)
+{
+}
+
+/* The timer and stop() reach the thread that runs now. The signal has a handler all the same: whoever unblocks it must not die of it. */
 static int take_thread(struct ft_engine *engine, struct ft_error *err)
 {
 	pid_t self = (pid_t)syscall(SYS_gettid);
 	if (engine->thread == self)
 		return 0;
+	struct sigaction action = {.sa_handler = ignore};
+	if (sigaction(ft_kvm_signal(), &action, NULL))
+		return ft_kvm_failed(err, "sigaction");
 	sigset_t own;
 	sigemptyset(&own);
 	sigaddset(&own, ft_kvm_signal());

@@ -293,7 +293,7 @@ static int get_lapic(struct ft_engine *engine, struct ft_state *s, struct ft_err
 		return error;
 	s->board.lapic_base = s->sregs.apic_base;
 	s->board.lapic_tsc_deadline = msr_of(s, MSR_TSC_DEADLINE);
-	s->board.lapic_timer_start_ns = ft_machine_vtime(m);
+	s->board.lapic_timer_start_ns = lapic->s.timer_start_ns; /* in deadline mode it has no meaning, and stays */
 	ft_state_lapic(s, &lapic->s);
 	return 0;
 }
