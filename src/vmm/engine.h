@@ -48,11 +48,13 @@ struct ft_engine_options {
 	uint32_t tlb_bits;     /* log2 of TLB entries */
 	uint64_t cache_bytes;  /* code cache */
 	bool always_slow;      /* every memory access through the slow path */
+	bool host_tsc;         /* kvm: the TSC has the host's frequency instead of the machine's, which needs no scaling */
 	bool verify;           /* run the output verifier on all emitted code; failure: FT_EXIT_ERROR */
 };
 
 struct ft_engine_ops {
 	const char *name;
+	bool keeps_time; /* its CPU runs on the host's time: a live machine's clock is not moved by ft_machine_sync */
 	struct ft_engine *(*create)(struct ft_machine *m, const struct ft_engine_options *options, struct ft_error *err);
 	void (*destroy)(struct ft_engine *engine);
 
@@ -60,6 +62,10 @@ struct ft_engine_ops {
 	 * (ft_machine_interrupt) at instruction boundaries. m->icount is exact on return and whenever machine code is
 	 * called. */
 	enum ft_exit (*run)(struct ft_engine *engine, uint64_t until);
+
+	/* NULL: the machine's own local APIC is the CPU's. Else the engine has one (in a kernel): an interrupt message for it (SDM Vol.
+	 * 3A 11.11); true: accepted. `get` brings what it holds into the machine's, `run` gives that back if `set` came between. */
+	bool (*message)(struct ft_engine *engine, uint64_t address, uint32_t data);
 
 	/* Async-signal-safe and callable from another thread: run() returns FT_EXIT_STOPPED soon (at a place that does
 	 * not depend on it for correctness: the machine state is a normal one). */
@@ -100,5 +106,6 @@ struct ft_engine_ops {
 };
 
 extern const struct ft_engine_ops ft_engine_soft;
+extern const struct ft_engine_ops ft_engine_kvm;
 
 #endif

@@ -23,9 +23,9 @@ static int create_clock(struct ft_machine *m, const struct ft_machine_config *co
 	m->clock.epoch_ns = config->epoch_ns;
 	m->clock.wall_base_ns = config->epoch_monotonic_ns;
 	m->limit_ns = m->clock.lead_end_ns = UINT64_MAX;
-	if (m->clock.tsc_khz % FT_CRYSTAL_KHZ || m->clock.tsc_khz > 10000000u)
+	if (!ft_clock_possible(m->clock.tsc_khz))
 		return ft_error_set(err, -EINVAL,
-				    "a TSC of %llu kHz: it must be a multiple of %u kHz up to 10 GHz",
+				    "a TSC of %llu kHz: it must be below 4.29 GHz, or a multiple of %u kHz up to 10 GHz",
 				    (unsigned long long)m->clock.tsc_khz, FT_CRYSTAL_KHZ);
 	if (m->clock.ns_per_1024insn > 1024 * 1024)
 		return ft_error_set(err, -EINVAL,
@@ -155,7 +155,7 @@ void ft_machine_sync(struct ft_machine *m, uint64_t wall_monotonic_ns)
 		return;
 	if (!m->clock.wall_base_ns) /* the first call says when the machine's time began */
 		m->clock.wall_base_ns = wall_monotonic_ns - ft_machine_vtime(m);
-	if (wall_monotonic_ns < m->clock.wall_base_ns)
+	if (wall_monotonic_ns < m->clock.wall_base_ns || (m->engine_ops && m->engine_ops->keeps_time))
 		return;
 	uint64_t now = ft_machine_vtime(m), wall = wall_monotonic_ns - m->clock.wall_base_ns;
 	m->clock.lead_end_ns = wall + LEAD_MAX_NS;

@@ -40,6 +40,13 @@ struct ft_clock {
  * timer counts. */
 #define FT_CRYSTAL_KHZ 25000u
 
+/* A multiple of the crystal's, or a frequency that CPUID can tell as its own crystal's in Hz: what a host's processor has that cannot
+ * scale. In the latter case the APIC timer is true to its word in deadline mode only. */
+static inline bool ft_clock_possible(uint64_t tsc_khz)
+{
+	return tsc_khz && (tsc_khz % FT_CRYSTAL_KHZ ? tsc_khz < UINT32_MAX / 1000 : tsc_khz <= 10000000u);
+}
+
 /* Virtual nanoseconds that an access takes. Below what it costs our own process, so that `live` does not run ahead. */
 #define FT_COST_TSC    20u
 #define FT_COST_MEMORY 40u

@@ -27,7 +27,7 @@
 #define RUNS_MAX   20
 #define PATIENCE_S 120
 
-/* The CPU model of src/vmm/engine/soft/cpuid.c in QEMU's words. */
+/* The CPU model of src/vmm/engine/model.c in QEMU's words. */
 #define QEMU_CPU "qemu64,-svm,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+pdpe1gb,+erms,+rdtscp,-xsave,-rdrand"
 
 struct setup {

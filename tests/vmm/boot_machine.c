@@ -1,7 +1,7 @@
 /* Boots a kernel and shows its console: for people at work on the machine. Not a test.
  *
  *   boot_machine --kernel K [--initrd I] [--disk D] [--cmdline S] [--memory MiB] [--clock live|free]
- *                [--until INSTRUCTIONS] [--vtime SECONDS] [--stop-at TEXT] [--verify]
+ *                [--until INSTRUCTIONS] [--vtime SECONDS] [--stop-at TEXT] [--verify] [--kvm]
  *
  * The console is on standard output, standard input is typed into it. At the end: why it stopped, instructions, virtual
  * time, millions of instructions a second, state hash. */
@@ -139,7 +139,7 @@ int main(int argc, char **argv)
 	static const struct option options[] = {
 	    {"kernel", 1, 0, 'k'}, {"initrd", 1, 0, 'i'}, {"disk", 1, 0, 'd'},    {"cmdline", 1, 0, 'c'},
 	    {"memory", 1, 0, 'm'}, {"clock", 1, 0, 'l'},  {"until", 1, 0, 'u'},   {"vtime", 1, 0, 't'},
-	    {"verify", 0, 0, 'v'}, {"tap", 1, 0, 'n'},    {"stop-at", 1, 0, 's'}, {0}};
+	    {"verify", 0, 0, 'v'}, {"kvm", 0, 0, 'e'},    {"stop-at", 1, 0, 's'}, {0}};
 	for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;) {
 		switch (o) {
 		case 'k':
@@ -172,7 +172,10 @@ int main(int argc, char **argv)
 		case 'v':
 			config.engine_options.verify = true;
 			break;
-		case 'n':
+		case 'e':
+			config.engine = &ft_engine_kvm;
+			config.engine_options.host_tsc = true;
+			config.clock = FT_CLOCK_LIVE;
 			break;
 		default:
 			return 64;

@@ -100,7 +100,7 @@ static int check_clock(const struct ft_state_clock *c, struct ft_error *err)
 		REFUSE(c->base_icount, "too long ago", "clock.base_icount");
 	if (c->vtime_ns != c->base_ns + (uint64_t)passed)
 		REFUSE(c->vtime_ns, "not what the others make", "clock.vtime_ns");
-	if (!c->tsc_khz || c->tsc_khz % FT_CRYSTAL_KHZ || c->tsc_khz > 10000000u)
+	if (!ft_clock_possible(c->tsc_khz))
 		REFUSE(c->tsc_khz, "no possible frequency", "clock.tsc_khz");
 	if (c->epoch_ns > TIME_MAX)
 		REFUSE(c->epoch_ns, "out of range", "clock.epoch_ns");

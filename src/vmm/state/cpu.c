@@ -215,20 +215,25 @@ static void take_msrs(struct ft_state *s, struct ft_machine *m, const struct ft_
 	}
 }
 
+void ft_state_cpu_shape(struct ft_state *s, struct ft_machine *m, const struct ft_cpu_state *cpu)
+{
+	ft_state_model(m, s->cpuid, &s->cpuids);
+	take_regs(&s->regs, cpu);
+	take_sregs(&s->sregs, cpu, &m->devices->lapic.s);
+	s->debugregs = (struct ft_kvm_debugregs){
+	    .db = {cpu->dr[0], cpu->dr[1], cpu->dr[2], cpu->dr[3]}, .dr6 = cpu->dr[6], .dr7 = cpu->dr[7]};
+	take_msrs(s, m, cpu);
+	memcpy(s->xsave.fxsave, cpu->fxsave, sizeof(cpu->fxsave));
+	s->xsave.xstate_bv = 3; /* x87 and SSE */
+	take_events(&s->events, cpu);
+	s->mp.state = cpu->halted ? FT_KVM_MP_HALTED : FT_KVM_MP_RUNNABLE;
+}
+
 void ft_state_cpu_take(struct ft_state *s, struct ft_machine *m)
 {
 	struct ft_cpu_state cpu;
 	m->engine_ops->get(m->engine, &cpu);
-	ft_state_model(m, s->cpuid, &s->cpuids);
-	take_regs(&s->regs, &cpu);
-	take_sregs(&s->sregs, &cpu, &m->devices->lapic.s);
-	s->debugregs = (struct ft_kvm_debugregs){
-	    .db = {cpu.dr[0], cpu.dr[1], cpu.dr[2], cpu.dr[3]}, .dr6 = cpu.dr[6], .dr7 = cpu.dr[7]};
-	take_msrs(s, m, &cpu);
-	memcpy(s->xsave.fxsave, cpu.fxsave, sizeof(cpu.fxsave));
-	s->xsave.xstate_bv = 3; /* x87 and SSE */
-	take_events(&s->events, &cpu);
-	s->mp.state = cpu.halted ? FT_KVM_MP_HALTED : FT_KVM_MP_RUNNABLE;
+	ft_state_cpu_shape(s, m, &cpu);
 	static const uint8_t tags[] = {FT_STATE_CPUID, FT_STATE_REGS,  FT_STATE_SREGS,  FT_STATE_DEBUG,
 				       FT_STATE_MSRS,  FT_STATE_XSAVE, FT_STATE_EVENTS, FT_STATE_MP};
 	for (unsigned i = 0; i < sizeof(tags); i++)

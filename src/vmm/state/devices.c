@@ -81,7 +81,7 @@ static uint32_t get32(const uint8_t *regs, unsigned at)
 	X(0x340, lvt[FT_LVT_PERFORMANCE]) X(0x350, lvt[FT_LVT_LINT0]) X(0x360, lvt[FT_LVT_LINT1])                         \
 	X(0x370, lvt[FT_LVT_ERROR]) X(0x380, initial_count) X(0x3e0, divide)
 
-static void take_lapic(struct ft_state *s, const struct ft_lapic *lapic)
+void ft_state_lapic_take(struct ft_state *s, const struct ft_lapic *lapic)
 {
 	uint8_t *regs = s->lapic.regs;
 #define X(at, field) put32(regs, at, lapic->s.field);
@@ -449,7 +449,7 @@ int ft_state_take(struct ft_state *s, struct ft_machine *m, struct ft_error *err
 					   .id = d->ioapic.s.id,
 					   .irr = d->ioapic.s.lines};
 	memcpy(s->ioapic.redirtbl, d->ioapic.s.entry, sizeof(s->ioapic.redirtbl));
-	take_lapic(s, &d->lapic);
+	ft_state_lapic_take(s, &d->lapic);
 	for (unsigned i = 0; i < 3; i++)
 		s->pit.channels[i] = take_pit(&d->pit.s.channel[i]);
 	s->pit.flags = d->pit.s.speaker & 2 ? FT_KVM_PIT_SPEAKER : 0;

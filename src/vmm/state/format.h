@@ -157,11 +157,13 @@ int ft_state_decode(struct ft_state *s, const void *bytes, size_t length, struct
 int ft_state_take(struct ft_state *s, struct ft_machine *m, struct ft_error *err);
 int ft_state_give(const struct ft_state *s, struct ft_machine *m, struct ft_error *err);
 void ft_state_host(struct ft_state_machine *machine); /* fills host_vendor and host_signature */
+void ft_state_lapic_take(struct ft_state *s, const struct ft_lapic *lapic); /* s->clock.vtime_ns is set */
 void ft_state_lapic(const struct ft_state *s, struct ft_lapic_state *lapic);
 unsigned ft_state_virtios(struct ft_devices *d, struct ft_virtio *list[FT_STATE_VIRTIOS_MOST]); /* in the order of slots */
 
 /* cpu.c: the KVM shapes of one vCPU. */
 void ft_state_cpu_take(struct ft_state *s, struct ft_machine *m);
+void ft_state_cpu_shape(struct ft_state *s, struct ft_machine *m, const struct ft_cpu_state *cpu);
 void ft_state_cpu_give(const struct ft_state *s, struct ft_cpu_state *cpu);
 void ft_state_model(struct ft_machine *m, struct ft_kvm_cpuid *cpuid, uint32_t *count);
 int ft_state_cpu_check(const struct ft_state *s, struct ft_machine *m, struct ft_error *err);

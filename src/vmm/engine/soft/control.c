@@ -2,7 +2,7 @@
  * Vol. 3A 2.5 for the registers. Ports are in here, too (Vol. 1 chapter 19). */
 #include "vmm/engine/soft/system.h"
 
-/* What the CPU model has (cpuid.c). Setting any other bit is #GP. */
+/* What the CPU model has (vmm/engine/model.c). Setting any other bit is #GP. */
 #define CR0_KNOWN                                                                                            \
 	(CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)
 

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "vmm/engine/model.h"
 #include "vmm/engine/soft/run.h"
 #include "vmm/engine/soft/system.h"
 
@@ -382,12 +383,14 @@ static int set(struct ft_engine *engine, const struct ft_cpu_state *s, struct ft
 
 static void cpuid(struct ft_engine *engine, uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
 {
-	soft_cpuid_leaf(engine->cpu, leaf, subleaf, registers);
+	ft_model_cpuid((uint32_t)engine->cpu->m->clock.tsc_khz, leaf, subleaf, registers);
 }
+
+_Static_assert(CR4_KNOWN == FT_MODEL_CR4, "the model is the same on every engine");
 
 static int model_msr(struct ft_engine *engine, uint32_t index, uint64_t *value)
 {
-	return soft_model_msr(index, value) ? 0 : -1;
+	return ft_model_msr(index, value) ? 0 : -1;
 }
 
 /* ---- For observers ------------------------------------------------------------------------------------------------- */

@@ -1,5 +1,6 @@
 /* Model-specific registers: SDM Vol. 4. What neither this table nor the platform
  * (machine.h) knows raises #GP. */
+#include "vmm/engine/model.h"
 #include "vmm/engine/soft/system.h"
 
 enum {
@@ -69,7 +70,7 @@ static uint64_t *stored(struct soft_cpu *cpu, uint32_t index, bool *canonical)
 	return NULL;
 }
 
-bool soft_model_msr(uint32_t index, uint64_t *value)
+bool ft_model_msr(uint32_t index, uint64_t *value)
 {
 	switch (index) {
 	case MSR_UCODE_REV:
@@ -117,7 +118,7 @@ static bool read_msr(struct soft_cpu *cpu, uint32_t index, uint64_t *value)
 		*value = cpu->misc_enable;
 		return true;
 	}
-	return soft_model_msr(index, value) || soft_platform_rdmsr(cpu, index, value) == 0;
+	return ft_model_msr(index, value) || soft_platform_rdmsr(cpu, index, value) == 0;
 }
 
 static bool set_efer(struct soft_cpu *cpu, uint64_t value)

@@ -181,7 +181,7 @@ enum soft_result soft_far_jump(struct soft_cpu *cpu, uint16_t selector, uint64_t
 enum soft_result soft_far_return(struct soft_cpu *cpu, uint16_t selector, uint64_t rip, uint64_t rsp,
 				 uint16_t release, unsigned size);
 
-/* ---- control.c, msr.c, cpuid.c, string.c, fpu.c
+/* ---- control.c, msr.c, ../model.c, string.c, fpu.c
  * ---------------------------------------------------------------- */
 
 enum soft_result soft_control_execute(struct soft_cpu *cpu, const struct soft_insn *insn);
@@ -196,8 +196,6 @@ enum soft_result soft_set_cr0(struct soft_cpu *cpu, uint64_t value);
 enum soft_result soft_rdmsr(struct soft_cpu *cpu);
 enum soft_result soft_wrmsr(struct soft_cpu *cpu);
 void soft_cpuid(struct soft_cpu *cpu);
-void soft_cpuid_leaf(const struct soft_cpu *cpu, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
-bool soft_model_msr(uint32_t index, uint64_t *value); /* MSRs that are the same in all machines */
 
 /* CPL <= IOPL or the TSS bitmap permits [port, port + size). false: #GP raised. */
 bool soft_io_permitted(struct soft_cpu *cpu, uint16_t port, unsigned size);

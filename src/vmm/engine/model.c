@@ -1,9 +1,11 @@
-/* The CPU model of a guest that runs on the software engine: a plain 64-bit Intel family 6 part with SSE4.2.
+/* The CPU model, whatever the engine: a plain 64-bit Intel family 6 part with SSE4.2.
  *
  * Model 0x36 is one of the in-order cores that Linux lists as not speculating. That is true of this engine's own
  * design and spares the guest retpolines, PTI and buffer clearing, none of which could work on translated code: what the
  * host's processor speculates is for the host and this process to contain. The hypervisor bit tells drivers that errata
  * and microcode do not apply. Leaves 0x15 and 0x16 give the clock, so no kernel has to calibrate it. */
+#include "vmm/engine/model.h"
+
 #include "vmm/engine/soft/system.h"
 
 #define FAMILY_MODEL_STEPPING 0x00030661u /* family 6, model 0x36, stepping 1 */
@@ -63,9 +65,8 @@ static struct leaf vendor(uint32_t max)
 	    .eax = max, .ebx = 0x756e6547, .ecx = 0x6c65746e, .edx = 0x49656e69}; /* GenuineIntel */
 }
 
-static struct leaf lookup(const struct soft_cpu *cpu, uint32_t index, uint32_t sub)
+static struct leaf lookup(uint32_t khz, uint32_t index, uint32_t sub)
 {
-	uint32_t khz = (uint32_t)cpu->m->clock.tsc_khz;
 	switch (index) {
 	case 0:
 		return vendor(LEAF_MAX);
@@ -79,7 +80,9 @@ static struct leaf lookup(const struct soft_cpu *cpu, uint32_t index, uint32_t s
 		return (struct leaf){.eax = 1u << 2};
 	case 7:
 		return sub ? (struct leaf){0} : (struct leaf){0, LEAF7_EBX, LEAF7_ECX, LEAF7_EDX};
-	case 0x15: /* TSC = crystal * EBX / EAX */
+	case 0x15: /* TSC = crystal * EBX / EAX. A host's own frequency, which is no multiple of the crystal, is its own crystal */
+		if (khz % FT_CRYSTAL_KHZ)
+			return (struct leaf){.eax = 1, .ebx = 1, .ecx = khz < UINT32_MAX / 1000 ? khz * 1000 : 0};
 		return (struct leaf){.eax = 1, .ebx = khz / FT_CRYSTAL_KHZ, .ecx = FT_CRYSTAL_KHZ * 1000u};
 	case 0x16:
 		return (struct leaf){.eax = khz / 1000, .ebx = khz / 1000, .ecx = 100};
@@ -103,15 +106,16 @@ static struct leaf lookup(const struct soft_cpu *cpu, uint32_t index, uint32_t s
 	return (struct leaf){0};
 }
 
-void soft_cpuid_leaf(const struct soft_cpu *cpu, uint32_t index, uint32_t sub, uint32_t registers[4])
+void ft_model_cpuid(uint32_t tsc_khz, uint32_t index, uint32_t sub, uint32_t registers[4])
 {
-	struct leaf leaf = lookup(cpu, index, sub);
+	struct leaf leaf = lookup(tsc_khz, index, sub);
 	soft_copy(registers, &leaf, sizeof(leaf));
 }
 
 void soft_cpuid(struct soft_cpu *cpu)
 {
-	struct leaf leaf = lookup(cpu, (uint32_t)cpu->gpr[FT_RAX], (uint32_t)cpu->gpr[FT_RCX]);
+	struct leaf leaf =
+	    lookup((uint32_t)cpu->m->clock.tsc_khz, (uint32_t)cpu->gpr[FT_RAX], (uint32_t)cpu->gpr[FT_RCX]);
 	cpu->gpr[FT_RAX] = leaf.eax;
 	cpu->gpr[FT_RBX] = leaf.ebx;
 	cpu->gpr[FT_RCX] = leaf.ecx;

@@ -1,0 +1,62 @@
+/* The `kvm` engine from inside. Linux Documentation/virt/kvm/api.rst has each ioctl.
+ *
+ * The local APIC is the kernel's (KVM_CAP_SPLIT_IRQCHIP); PIC, I/O APIC and PIT are the machine's own devices, as with any engine:
+ * a guest that uses MSI-X and the APIC timer does not feel it, and what a guest sees of them cannot differ between engines.
+ *
+ * Instructions are not counted: m->icount is what virtual time makes of it, and virtual time is the host's TSC. */
+#ifndef FT_VMM_ENGINE_KVM_KVM_H
+#define FT_VMM_ENGINE_KVM_KVM_H
+
+#include <linux/kvm.h>
+#include <signal.h>
+#include <time.h>
+
+#include "vmm/dev/devices.h"
+#include "vmm/machine.h"
+#include "vmm/state/format.h"
+
+struct ft_engine {
+	struct ft_machine *m;
+	int kvm, vm, vcpu; /* -1: none */
+	struct kvm_run *run;
+	size_t run_size;
+	struct ft_state *shapes;  /* scratch */
+	struct ft_cpu_state cpu;  /* newer than the vCPU's if `ours` */
+	bool ours;
+	bool unfinished;          /* the last exit was an access: the kernel has to end its instruction */
+	timer_t timer;
+	bool has_timer;
+	pid_t thread;             /* that runs the vCPU: who the timer's and stop()'s signals are for */
+	int stop;                 /* atomic */
+	struct ft_timer wake;     /* when the kernel's APIC timer is due, while the CPU is halted */
+	uint64_t routes[FT_IOAPIC_PINS]; /* redirection entries as the kernel knows them */
+	struct kvm_irq_routing *routing;
+	uint64_t host_tsc, vtime_ns; /* one moment by both */
+	uint32_t host_khz;
+};
+
+/* The signal that ends KVM_RUN. Blocked everywhere else: one that comes before is found there. */
+int ft_kvm_signal(void);
+
+/* errno of an ioctl as an error that names it; -errno. */
+int ft_kvm_failed(struct ft_error *err, const char *what);
+
+uint64_t ft_kvm_host_tsc(void);
+
+/* engine.c: virtual time by the host's TSC. */
+uint64_t ft_kvm_now(const struct ft_engine *engine);
+void ft_kvm_advance(struct ft_engine *engine); /* m->icount */
+
+/* vcpu.c. What is fixed for the vCPU's life (CPU model, signal mask); once. */
+int ft_kvm_vcpu_open(struct ft_engine *engine, bool host_tsc, struct ft_error *err);
+/* engine->cpu and the machine's local APIC and clock to the kernel; and back. */
+int ft_kvm_push(struct ft_engine *engine, struct ft_error *err);
+int ft_kvm_pull(struct ft_engine *engine, struct ft_error *err);
+/* Is the vCPU between two instructions, with no event half delivered? */
+int ft_kvm_between(struct ft_engine *engine, bool *between, struct ft_error *err);
+/* Virtual time that was moved forward (idle is skipped) is the guest's TSC, too, and its timer comes nearer. */
+int ft_kvm_follow(struct ft_engine *engine, struct ft_error *err);
+/* The kernel's APIC: the virtual time at which its timer is due (UINT64_MAX: it is not armed); does an interrupt wait in it. */
+int ft_kvm_apic(struct ft_engine *engine, uint64_t *due_ns, bool *requested, struct ft_error *err);
+
+#endif

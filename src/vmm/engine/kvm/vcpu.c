@@ -1,0 +1,377 @@
+/* The state of the kernel's vCPU: in and out. The order of what is set follows what overwrites what: the local APIC before the MSRs
+ * (its deadline timer), events after the registers (SREGS drop an exception that waits). */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "vmm/engine/kvm/kvm.h"
+
+_Static_assert(sizeof(struct ft_kvm_regs) == sizeof(struct kvm_regs), "the neutral form is KVM's");
+_Static_assert(sizeof(struct ft_kvm_sregs) == sizeof(struct kvm_sregs2), "the neutral form is KVM's");
+_Static_assert(sizeof(struct ft_kvm_debugregs) == sizeof(struct kvm_debugregs), "the neutral form is KVM's");
+_Static_assert(sizeof(struct ft_kvm_events) == sizeof(struct kvm_vcpu_events), "the neutral form is KVM's");
+_Static_assert(sizeof(struct ft_kvm_lapic) == sizeof(struct kvm_lapic_state), "the neutral form is KVM's");
+_Static_assert(sizeof(struct ft_kvm_cpuid) == sizeof(struct kvm_cpuid_entry2), "the neutral form is KVM's");
+_Static_assert(sizeof(struct ft_kvm_msr) == sizeof(struct kvm_msr_entry), "the neutral form is KVM's");
+
+#define MSR_TSC          0x10u
+#define MSR_TSC_ADJUST   0x3bu
+#define MSR_TSC_DEADLINE 0x6e0u
+
+#define APIC_REQUESTS 0x200u /* register page: SDM Vol. 3A table 11-1 */
+
+#define FXSAVE_POINTERS 6u  /* opcode's end and pointers of the last x87 instruction ... */
+#define FXSAVE_MXCSR    24u /* ... up to here */
+#define FXSAVE_END      416u
+#define MXCSR_MASK      0xffffu
+
+static int set(int fd, unsigned long request, void *argument, const char *name, struct ft_error *err)
+{
+	return ioctl(fd, request, argument) < 0 ? ft_kvm_failed(err, name) : 0;
+}
+#define SET(fd, request, argument) set(fd, request, argument, #request, err)
+
+/* ---- MSRs ---------------------------------------------------------------------------------------------------------- */
+
+struct msrs {
+	struct kvm_msrs header;
+	struct kvm_msr_entry entry[FT_STATE_MSRS_MOST];
+};
+
+static int get_msr(struct ft_engine *engine, uint32_t index, uint64_t *value, struct ft_error *err)
+{
+	struct msrs list = {.header.nmsrs = 1, .entry[0].index = index};
+	int n = ioctl(engine->vcpu, KVM_GET_MSRS, &list);
+	if (n != 1)
+		return n < 0 ? ft_kvm_failed(err, "KVM_GET_MSRS")
+			     : ft_error_set(err, -ENOTSUP, "kvm: the host does not have MSR 0x%x", index);
+	*value = list.entry[0].data;
+	return 0;
+}
+
+static int set_msrs(struct ft_engine *engine, const struct ft_state *s, struct ft_error *err)
+{
+	struct msrs list = {.header.nmsrs = s->msr_count};
+	memcpy(list.entry, s->msrs, s->msr_count * sizeof(*s->msrs));
+	int n = ioctl(engine->vcpu, KVM_SET_MSRS, &list);
+	if (n < 0)
+		return ft_kvm_failed(err, "KVM_SET_MSRS");
+	if ((uint32_t)n != s->msr_count)
+		return ft_error_set(err, -ENOTSUP, "kvm: the host does not take MSR 0x%x", s->msrs[n].index);
+	return 0;
+}
+
+static int get_msrs(struct ft_engine *engine, struct ft_state *s, struct ft_error *err)
+{
+	/* Which ones they are, and in what order, the state says. */
+	struct msrs list = {.header.nmsrs = s->msr_count};
+	for (uint32_t i = 0; i < s->msr_count; i++)
+		list.entry[i].index = s->msrs[i].index;
+	int n = ioctl(engine->vcpu, KVM_GET_MSRS, &list);
+	if (n < 0)
+		return ft_kvm_failed(err, "KVM_GET_MSRS");
+	if ((uint32_t)n != s->msr_count)
+		return ft_error_set(err, -ENOTSUP, "kvm: the host does not have MSR 0x%x", s->msrs[n].index);
+	for (uint32_t i = 0; i < s->msr_count; i++)
+		s->msrs[i].data = list.entry[i].data;
+	return 0;
+}
+
+static uint64_t msr_of(const struct ft_state *s, uint32_t index)
+{
+	for (uint32_t i = 0; i < s->msr_count; i++)
+		if (s->msrs[i].index == index)
+			return s->msrs[i].data;
+	return 0;
+}
+
+/* ---- The TSC ------------------------------------------------------------------------------------------------------- */
+
+static int tsc_offset(struct ft_engine *engine, uint64_t offset, struct ft_error *err)
+{
+	struct kvm_device_attr attribute = {
+	    .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uint64_t)(uintptr_t)&offset};
+	return SET(engine->vcpu, KVM_SET_DEVICE_ATTR, &attribute);
+}
+
+/* By its offset: a write of the MSR is taken for another processor's wish to be synchronous. */
+static int set_tsc(struct ft_engine *engine, struct ft_error *err)
+{
+	struct ft_machine *m = engine->m;
+	uint64_t guest = 0;
+	int error = tsc_offset(engine, 0, err);
+	if (error)
+		return error;
+	uint64_t before = ft_kvm_host_tsc();
+	error = get_msr(engine, MSR_TSC, &guest, err);
+	if (error)
+		return error;
+	engine->host_tsc = before + (ft_kvm_host_tsc() - before) / 2;
+	engine->vtime_ns = ft_machine_vtime(m);
+	return tsc_offset(engine, ft_machine_tsc(m) - guest, err);
+}
+
+static int set_frequency(struct ft_engine *engine, bool host, struct ft_error *err)
+{
+	struct ft_machine *m = engine->m;
+	int khz = ioctl(engine->vcpu, KVM_GET_TSC_KHZ, 0);
+	if (khz <= 0)
+		return ft_kvm_failed(err, "KVM_GET_TSC_KHZ");
+	engine->host_khz = (uint32_t)khz;
+	if (host)
+		m->clock.tsc_khz = engine->host_khz;
+	if (m->clock.tsc_khz == engine->host_khz)
+		return 0;
+	if (ioctl(engine->kvm, KVM_CHECK_EXTENSION, KVM_CAP_TSC_CONTROL) <= 0)
+		return ft_error_set(err, -ENOTSUP,
+				    "kvm: the guest's TSC has %llu kHz, this processor's %u kHz, and it cannot be scaled",
+				    (unsigned long long)m->clock.tsc_khz, engine->host_khz);
+	return ioctl(engine->vcpu, KVM_SET_TSC_KHZ, m->clock.tsc_khz) ? ft_kvm_failed(err, "KVM_SET_TSC_KHZ") : 0;
+}
+
+/* ---- What is fixed ------------------------------------------------------------------------------------------------- */
+
+/* Features that a processor has to have for the model to be true: what the kernel does for the guest, and what only speeds it
+ * up, it need not. */
+static const struct {
+	uint32_t leaf;
+	unsigned reg; /* EAX, EBX, ECX, EDX */
+	unsigned bit;
+	const char *name;
+} needed[] = {{1, 2, 0, "SSE3"},   {1, 2, 9, "SSSE3"},	 {1, 2, 13, "CMPXCHG16B"},	    {1, 2, 19, "SSE4.1"},
+	      {1, 2, 20, "SSE4.2"}, {1, 2, 23, "POPCNT"}, {7, 1, 7, "SMEP"},		    {7, 2, 2, "UMIP"},
+	      {0x80000001, 3, 20, "NX"}, {0x80000001, 3, 26, "1 GiB pages"}, {0x80000001, 3, 27, "RDTSCP"},
+	      {0x80000001, 3, 11, "SYSCALL"}};
+
+#define HOST_LEAVES 256u
+
+static int check_features(struct ft_engine *engine, struct ft_error *err)
+{
+	struct kvm_cpuid2 *host = calloc(1, sizeof(*host) + HOST_LEAVES * sizeof(host->entries[0]));
+	if (!host)
+		return ft_error_set(err, -ENOMEM, "no memory for the engine");
+	host->nent = HOST_LEAVES;
+	int error = SET(engine->kvm, KVM_GET_SUPPORTED_CPUID, host);
+	for (unsigned i = 0; !error && i < sizeof(needed) / sizeof(*needed); i++) {
+		bool has = false;
+		for (uint32_t k = 0; k < host->nent; k++) {
+			const struct kvm_cpuid_entry2 *e = &host->entries[k];
+			const uint32_t registers[4] = {e->eax, e->ebx, e->ecx, e->edx};
+			if (e->function == needed[i].leaf && !e->index)
+				has = registers[needed[i].reg] >> needed[i].bit & 1;
+		}
+		if (!has)
+			error = ft_error_set(err, -ENOTSUP, "kvm: this host has no %s, which the guest's CPU model has",
+					     needed[i].name);
+	}
+	free(host);
+	return error;
+}
+
+static int set_model(struct ft_engine *engine, struct ft_error *err)
+{
+	struct {
+		struct kvm_cpuid2 header;
+		struct kvm_cpuid_entry2 entries[FT_STATE_CPUIDS_MOST];
+	} list = {0};
+	struct ft_kvm_cpuid model[FT_STATE_CPUIDS_MOST];
+	ft_state_model(engine->m, model, &list.header.nent);
+	memcpy(list.entries, model, sizeof(list.entries));
+	return SET(engine->vcpu, KVM_SET_CPUID2, &list);
+}
+
+static int set_signals(struct ft_engine *engine, struct ft_error *err)
+{
+	/* All others as they are for the thread: the kernel's mask has 8 bytes. */
+	struct {
+		struct kvm_signal_mask header;
+		uint8_t bytes[8];
+	} mask = {.header.len = 8};
+	uint64_t bits = 0;
+	memcpy(mask.header.sigset, &bits, sizeof(bits));
+	return SET(engine->vcpu, KVM_SET_SIGNAL_MASK, &mask);
+}
+
+int ft_kvm_vcpu_open(struct ft_engine *engine, bool host_tsc, struct ft_error *err)
+{
+	int error = set_frequency(engine, host_tsc, err);
+	if (!error)
+		error = check_features(engine, err);
+	if (!error)
+		error = set_model(engine, err);
+	return error ? error : set_signals(engine, err);
+}
+
+/* ---- In ------------------------------------------------------------------------------------------------------------ */
+
+static int set_xsave(struct ft_engine *engine, const struct ft_state *s, struct ft_error *err)
+{
+	struct kvm_xsave xsave = {0};
+	memcpy(xsave.region, &s->xsave, sizeof(s->xsave));
+	return SET(engine->vcpu, KVM_SET_XSAVE, &xsave);
+}
+
+int ft_kvm_push(struct ft_engine *engine, struct ft_error *err)
+{
+	struct ft_machine *m = engine->m;
+	struct ft_state *s = engine->shapes;
+	memset(s, 0, sizeof(*s));
+	s->clock.vtime_ns = ft_machine_vtime(m);
+	ft_state_cpu_shape(s, m, &engine->cpu);
+	ft_state_lapic_take(s, &m->devices->lapic);
+	int error = SET(engine->vcpu, KVM_SET_SREGS2, &s->sregs);
+	if (!error)
+		error = SET(engine->vcpu, KVM_SET_REGS, &s->regs);
+	if (!error)
+		error = set_xsave(engine, s, err);
+	if (!error)
+		error = SET(engine->vcpu, KVM_SET_LAPIC, &s->lapic);
+	if (!error)
+		error = set_tsc(engine, err);
+	if (!error)
+		error = set_msrs(engine, s, err);
+	if (!error)
+		error = SET(engine->vcpu, KVM_SET_VCPU_EVENTS, &s->events);
+	if (!error)
+		error = SET(engine->vcpu, KVM_SET_DEBUGREGS, &s->debugregs);
+	if (!error)
+		error = SET(engine->vcpu, KVM_SET_MP_STATE, &s->mp);
+	engine->run->ready_for_interrupt_injection = 0;
+	engine->ours = error != 0;
+	return error;
+}
+
+/* ---- Out ----------------------------------------------------------------------------------------------------------- */
+
+static int get_xsave(struct ft_engine *engine, struct ft_state *s, struct ft_error *err)
+{
+	struct kvm_xsave xsave;
+	const uint32_t mask = MXCSR_MASK;
+	int error = SET(engine->vcpu, KVM_GET_XSAVE, &xsave);
+	if (error)
+		return error;
+	/* x87 opcode and pointers are not part of a machine's state, nor what lies behind the registers. */
+	memset(&s->xsave, 0, sizeof(s->xsave));
+	memcpy(s->xsave.fxsave, xsave.region, FXSAVE_END);
+	memset(s->xsave.fxsave + FXSAVE_POINTERS, 0, FXSAVE_MXCSR - FXSAVE_POINTERS);
+	memcpy(s->xsave.fxsave + FXSAVE_MXCSR + 4, &mask, sizeof(mask));
+	s->xsave.xstate_bv = 3;
+	return 0;
+}
+
+/* What a machine has between two instructions; the rest of what KVM tells (SMM, INIT, vectors of events that are over) it does not have.
+ * *injected: an event is on its way into the guest, so the vCPU is not between two instructions. */
+static int get_events(struct ft_engine *engine, struct ft_state *s, bool *injected, struct ft_error *err)
+{
+	struct kvm_vcpu_events e;
+	int error = SET(engine->vcpu, KVM_GET_VCPU_EVENTS, &e);
+	if (error)
+		return error;
+	*injected = e.exception.injected || e.interrupt.injected || e.nmi.injected;
+	s->events = (struct ft_kvm_events){.interrupt.shadow = e.interrupt.shadow ? FT_KVM_SHADOW_STI : 0,
+					   .nmi = {.pending = e.nmi.pending != 0, .masked = e.nmi.masked != 0},
+					   .flags = FT_KVM_EVENTS_NMI_PENDING | FT_KVM_EVENTS_SHADOW | FT_KVM_EVENTS_PAYLOAD};
+	if (e.exception.pending) {
+		s->events.exception.pending = 1;
+		s->events.exception.nr = e.exception.nr;
+		s->events.exception.has_error_code = e.exception.has_error_code;
+		s->events.exception.error_code = e.exception.error_code;
+		s->events.exception_has_payload = 1;
+		s->events.exception_payload = e.exception_has_payload ? e.exception_payload : 0;
+	}
+	return 0;
+}
+
+static int get_lapic(struct ft_engine *engine, struct ft_state *s, struct ft_error *err)
+{
+	struct ft_machine *m = engine->m;
+	struct ft_lapic *lapic = &m->devices->lapic;
+	int error = SET(engine->vcpu, KVM_GET_LAPIC, &s->lapic);
+	if (error)
+		return error;
+	s->board.lapic_base = s->sregs.apic_base;
+	s->board.lapic_tsc_deadline = msr_of(s, MSR_TSC_DEADLINE);
+	s->board.lapic_timer_start_ns = lapic->s.timer_start_ns; /* in deadline mode it has no meaning, and stays */
+	ft_state_lapic(s, &lapic->s);
+	return 0;
+}
+
+int ft_kvm_apic(struct ft_engine *engine, uint64_t *due_ns, bool *requested, struct ft_error *err)
+{
+	struct kvm_lapic_state lapic;
+	uint64_t deadline;
+	*requested = false;
+	/* Of a timer that has fired the interrupt is there before its deadline is gone: asked for in the other order. */
+	int error = get_msr(engine, MSR_TSC_DEADLINE, &deadline, err);
+	if (!error)
+		error = SET(engine->vcpu, KVM_GET_LAPIC, &lapic);
+	for (unsigned at = APIC_REQUESTS; !error && at < APIC_REQUESTS + 0x80; at += 0x10) {
+		uint32_t bits;
+		memcpy(&bits, lapic.regs + at, sizeof(bits));
+		*requested |= bits != 0;
+	}
+	*due_ns = !error && deadline ? ft_clock_tsc_to_ns(engine->m, deadline) : UINT64_MAX;
+	return error;
+}
+
+int ft_kvm_follow(struct ft_engine *engine, struct ft_error *err)
+{
+	uint64_t deadline;
+	if (ft_machine_vtime(engine->m) <= ft_kvm_now(engine))
+		return 0;
+	int error = get_msr(engine, MSR_TSC_DEADLINE, &deadline, err);
+	if (!error)
+		error = set_tsc(engine, err);
+	struct msrs list = {.header.nmsrs = 1, .entry[0] = {.index = MSR_TSC_DEADLINE, .data = deadline}};
+	if (!error && deadline && ioctl(engine->vcpu, KVM_SET_MSRS, &list) != 1)
+		error = ft_kvm_failed(err, "KVM_SET_MSRS of the timer's deadline");
+	return error;
+}
+
+int ft_kvm_between(struct ft_engine *engine, bool *between, struct ft_error *err)
+{
+	bool injected = false;
+	int error = get_events(engine, engine->shapes, &injected, err);
+	*between = !injected;
+	return error;
+}
+
+int ft_kvm_pull(struct ft_engine *engine, struct ft_error *err)
+{
+	bool injected = false;
+	struct ft_machine *m = engine->m;
+	struct ft_state *s = engine->shapes;
+	memset(s, 0, sizeof(*s));
+	ft_state_cpu_shape(s, m, &engine->cpu); /* which MSRs there are */
+	int error = SET(engine->vcpu, KVM_GET_REGS, &s->regs);
+	if (!error)
+		error = SET(engine->vcpu, KVM_GET_SREGS2, &s->sregs);
+	if (!error)
+		error = SET(engine->vcpu, KVM_GET_DEBUGREGS, &s->debugregs);
+	if (!error)
+		error = get_events(engine, s, &injected, err);
+	if (!error && injected)
+		error = ft_error_set(err, -EBUSY, "kvm: an event is on its way into the guest");
+	if (!error)
+		error = SET(engine->vcpu, KVM_GET_MP_STATE, &s->mp);
+	if (!error)
+		error = get_msrs(engine, s, err);
+	if (!error)
+		error = get_xsave(engine, s, err);
+	if (!error)
+		error = get_lapic(engine, s, err);
+	if (error)
+		return error;
+	m->clock.tsc_adjust = msr_of(s, MSR_TSC_ADJUST);
+	s->clock.icount = m->icount;
+	ft_state_cpu_give(s, &engine->cpu);
+	m->nmi = engine->cpu.nmi_pending;
+	uint64_t due = m->devices->lapic.s.tsc_deadline;
+	ft_timer_arm(m, &m->devices->lapic.timer, due ? ft_clock_tsc_to_ns(m, due) : UINT64_MAX);
+	ft_timer_disarm(m, &engine->wake);
+	m->devices->lapic.region.enabled = m->devices->lapic.s.base >> 11 & 1;
+	ft_irq_refresh(m);
+	return 0;
+}

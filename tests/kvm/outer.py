@@ -1,0 +1,72 @@
+"""A machine with KVM in QEMU's software emulation: what engine kvm is tested in where the host has no usable /dev/kvm. It has
+Debian's kernel, busybox, the programs it is given with their libraries, and files; no network."""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+
+SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+CACHE = os.environ.get("FORETASTE_CACHE", "/var/cache/foretaste")
+
+
+def build():
+    """The kernel and the initramfs; the reason if they cannot be had."""
+    if not shutil.which("qemu-system-x86_64"):
+        return "qemu-system-x86_64 is not installed"
+    made = subprocess.run([os.path.join(SOURCE, "deploy", "outer", "build")], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, check=False)
+    return made.stdout.strip() or "deploy/outer/build failed" if made.returncode else None
+
+
+def copy_into(tree, path, at=None):
+    to = tree + (at or path)
+    os.makedirs(os.path.dirname(to), exist_ok=True)
+    shutil.copy(os.path.realpath(path), to)
+
+
+def libraries(program):
+    listed = subprocess.run(["ldd", program], stdout=subprocess.PIPE, text=True, check=False).stdout
+    return re.findall(r"(/\S+) \(0x", listed)
+
+
+def run(job, programs=(), files=None, disk=None, memory=1500, patience=900):
+    """Runs the shell script `job` with the programs in /bin and files ({path there: path here}) in their places; disk: a raw image,
+    /dev/vda, whose changes are thrown away. What the console showed, and the job's status (None: it did not end)."""
+    base = os.path.join(CACHE, "outer")
+    with tempfile.TemporaryDirectory(prefix="foretaste-outer-", dir="/tmp") as work:
+        tree = os.path.join(work, "tree")
+        os.makedirs(tree)
+        for program in programs:
+            copy_into(tree, program, "/bin/" + os.path.basename(program))
+            for library in libraries(program):
+                copy_into(tree, library)
+        for there, here in (files or {}).items():
+            copy_into(tree, here, there)
+        with open(os.path.join(tree, "job"), "w") as f:
+            f.write(job)
+        archive = os.path.join(work, "initrd.img")
+        with open(archive, "wb") as f:
+            with open(os.path.join(base, "initrd.img"), "rb") as first:
+                shutil.copyfileobj(first, f)
+            listed = subprocess.run(["find", ".", "-mindepth", "1"], cwd=tree, stdout=subprocess.PIPE, check=True).stdout
+            subprocess.run(["cpio", "--quiet", "-R", "0:0", "-o", "-H", "newc"], cwd=tree, input=listed,
+                           stdout=f, check=True)
+        command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "EPYC,+umip", "-smp", "2", "-m", str(memory),
+                   "-net", "none", "-display", "none", "-serial", "stdio", "-no-reboot",
+                   "-kernel", os.path.join(base, "vmlinuz"), "-initrd", archive,
+                   "-append", "console=ttyS0 quiet no_timer_check"]
+        if disk:
+            command += ["-drive", "file=%s,if=virtio,format=raw,snapshot=on" % disk]
+        shown = os.path.join(work, "console")
+        with open(shown, "wb") as out:
+            try:
+                subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.DEVNULL, timeout=patience,
+                               check=False)
+            except subprocess.TimeoutExpired:
+                out.write(b"\nouter: not ended after %d s\n" % patience)
+        with open(shown, errors="replace") as f:
+            text = f.read().replace("\r", "")
+    status = re.findall(r"^outer: status (\d+)$", text, re.M)
+    return text, int(status[-1]) if status else None
