@@ -538,5 +538,6 @@ const struct ft_engine_ops ft_engine_kvm = {
     .peek_in = peek_in,
     .observe = nothing,
     .part = nothing,
+    .share = nothing,
     .flush = nothing,
 };
