@@ -466,7 +466,8 @@ static void idle(struct ft_live *live, uint64_t wake)
 
 static void tell_running(struct ft_live *live, uint64_t now)
 {
-	if (live->running_told || !live->witness->observer.user_seen)
+	/* One that goes on from a snapshot is up as soon as it runs: its processes are there, though they may sleep. */
+	if (live->running_told || (!live->restored && !live->witness->observer.user_seen))
 		return;
 	live->running_told = true;
 	say(live, json_pack("{s:s, s:s, s:I}", "op", "running", "guest", live->guest, "boot_ns",
@@ -476,7 +477,7 @@ static void tell_running(struct ft_live *live, uint64_t now)
 /* The guest has booted when it has nothing to do for a while. One that goes on from a snapshot has not booted. */
 static void tell_settled(struct ft_live *live, uint64_t busy_ns, uint64_t now)
 {
-	if (live->settled_told || !live->running_told)
+	if (live->settled_told || live->restored || !live->running_told)
 		return;
 	if (!live->settling_ns)
 		live->settling_ns = now;

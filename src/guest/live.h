@@ -31,6 +31,7 @@ struct ft_live {
 	struct ft_slots *slots;
 	struct ft_report *report; /* the live guest's events */
 	bool isolated; /* no frame reaches the guest or comes from it, until the supervisor says `attach` */
+	bool restored; /* it goes on from a snapshot */
 	int disk;      /* what the machine reads its disk from, -1: none */
 	struct ft_snapshot_load load; /* of a restored guest: RAM that is not here yet; load.m NULL: all is */
 	struct ft_saver saver;

@@ -181,7 +181,7 @@ static int prepare(struct ft_live *live, struct ft_settings *settings, json_t *m
 		live->checkpoint_number = settings->journal_number;
 	}
 	live->isolated = !settings->attached;
-	live->settled_told = settings->restores;
+	live->restored = settings->restores;
 	live->guest = settings->guest;
 	live->channel = FT_CHANNEL_FD;
 	live->report->fd = -1;

@@ -96,6 +96,8 @@ static void goes_on(void **state)
 	struct stand_frame frame;
 	peer_segment(&then, "", 0, &frame);
 	peer_put(&then, &frame);
+	for (int i = 0; i < STAND_PATIENCE_MS / 100 && !status_of(&b, "rx_frames"); i++)
+		peer_run(&then, 100, NULL);
 	peer_run(&then, 300, NULL);
 	assert_int_equal(then.frames, 0);
 	assert_int_equal(status_of(&b, "rx_frames"), 1);
