@@ -112,7 +112,7 @@ static void settle_restored(struct ft_history *h)
 {
 	uint64_t reset = UINT64_MAX;
 	for (uint64_t i = 0; i < h->count; i++) {
-		if (h->versions[i].type == FT_DISK_RECORD_RESET)
+		if (h->versions[i].type == FT_DISK_RECORD_RESET && reset == UINT64_MAX)
 			reset = i;
 		for (; reset != UINT64_MAX && h->versions[i].type == FT_DISK_RECORD_COMMIT && reset < i; reset++)
 			h->versions[reset].wall_ns = h->versions[i].wall_ns;

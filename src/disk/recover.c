@@ -25,6 +25,7 @@ struct recovery {
 	uint64_t durable, last_id;
 	uint32_t run;
 	uint8_t *room; /* a segment's bytes */
+	uint64_t *stray, strays; /* slots whose beginning is no record, and not empty */
 };
 
 static int damaged(const struct ft_overlay *o, struct ft_error *err, uint64_t sequence)
@@ -205,8 +206,8 @@ static int look_at_slots(struct recovery *r, struct ft_error *err)
 	if (slots > SLOTS_MAX)
 		return ft_error_set(err, -EFBIG, "the overlay of the disk is larger than 16 TiB");
 	r->looks = calloc(slots ? slots : 1, sizeof(*r->looks));
-	uint64_t *stray = calloc(slots ? slots : 1, sizeof(*stray)), strays = 0;
-	int error = r->looks && stray && !ft_overlay_segments(o, slots) ? 0 : ft_error_set(err, -ENOMEM, "no memory for the overlay");
+	r->stray = calloc(slots ? slots : 1, sizeof(*r->stray));
+	int error = r->looks && r->stray && !ft_overlay_segments(o, slots) ? 0 : ft_error_set(err, -ENOMEM, "no memory for the overlay");
 	for (uint64_t slot = 0; !error && slot < slots; slot++) {
 		struct ft_disk_record head = {0}, footer = {0};
 		uint64_t base = ft_segment_at(slot);
@@ -217,7 +218,7 @@ static int look_at_slots(struct recovery *r, struct ft_error *err)
 		}
 		if (!ft_disk_record_genuine(&o->key, &head) || head.type != FT_DISK_RECORD_SEGMENT) {
 			if (!all_zero(&head, sizeof(head)))
-				stray[strays++] = slot;
+				r->stray[r->strays++] = slot;
 			continue;
 		}
 		struct look *look = &r->looks[r->count++];
@@ -239,9 +240,8 @@ static int look_at_slots(struct recovery *r, struct ft_error *err)
 		else if (!summarised(r, look) && walk(r, look))
 			error = ft_error_set(err, -EIO, "the overlay of the disk cannot be read");
 	}
-	for (uint64_t i = 0; !error && i < 2 * strays; i++)
-		error = look_at_stray(r, stray[i % strays], i >= strays, err);
-	free(stray);
+	for (uint64_t i = 0; !error && i < 2 * r->strays; i++)
+		error = look_at_stray(r, r->stray[i % r->strays], i >= r->strays, err);
 	return error;
 }
 
@@ -265,7 +265,7 @@ static int find_end(struct recovery *r, uint64_t *last, struct ft_error *err)
 	const struct look *look = &r->looks[*last];
 	/* A footer counts with its summary: it holds nothing that is missed when it is torn. */
 	uint64_t next = look->complete ? look->last + 2 : look->last + 1;
-	return r->durable >= next && !(*last + 1 == r->count && look->complete) ? damaged(o, err, next) : 0;
+	return r->durable >= next ? damaged(o, err, next) : 0;
 }
 
 /* A RESET whose COMMIT is missing takes everything behind it along. */
@@ -276,7 +276,8 @@ static void undo(struct recovery *r, uint64_t *last, struct ft_overlay_found *fo
 	for (uint64_t i = 0; i < r->count && i <= *last; i++)
 		for (uint32_t j = 0; j < r->looks[i].count; j++) {
 			uint32_t type = r->looks[i].entries[j].type;
-			if (type == FT_DISK_RECORD_RESET) {
+			/* The first one: a second behind it is part of what was not completed. */
+			if (type == FT_DISK_RECORD_RESET && segment == UINT64_MAX) {
 				segment = i;
 				entry = j;
 			} else if (type == FT_DISK_RECORD_COMMIT) {
@@ -304,6 +305,12 @@ static int cut(struct recovery *r, uint64_t last, struct ft_overlay_found *found
 	for (uint64_t i = last + 1; i < r->count; i++) {
 		found->cut += r->looks[i].used;
 		int error = io->punch(io->context, o->config.fd, (off_t)ft_segment_at(r->looks[i].slot), FT_SEGMENT_SIZE);
+		if (error)
+			return error;
+	}
+	/* Records that lie behind a torn beginning have numbers that will be given again, and would be missed in their old places. */
+	for (uint64_t i = 0; i < r->strays; i++) {
+		int error = io->punch(io->context, o->config.fd, (off_t)ft_segment_at(r->stray[i]), FT_SEGMENT_SIZE);
 		if (error)
 			return error;
 	}
@@ -383,6 +390,7 @@ int ft_overlay_recover(struct ft_overlay *o, struct ft_overlay_found *found, str
 	for (uint64_t i = 0; i < r.count; i++)
 		free(r.looks[i].entries);
 	free(r.looks);
+	free(r.stray);
 	free(r.room);
 	return error;
 }
