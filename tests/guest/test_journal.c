@@ -489,8 +489,10 @@ static void tampered(void **state)
 	    {"000001-000001.journal", 152 + 9, 0, "chunk 0 of segment 1 was changed"},
 	    {"000001-000001.journal", -1, 0, "of segment 1 was changed"},
 	    {"000001-000001.journal", 9, 0, "header.version"},
-	    {"000001-000001.journal", 90, 0, "of segment 1 was changed"},
-	    {"000001-000002.journal", 90, 0, "segment 1 ends before"},
+	    /* The guest's name in one of the headers; the hash in the second that is to be the first one's last. */
+	    {"000001-000001.journal", 90, 0, "does not go on where segment 1 ends"},
+	    {"000001-000002.journal", 90, 0, "does not go on where segment 1 ends"},
+	    {"000001-000002.journal", 60, 0, "segment 1 ends before"},
 	    {"000001-000001.checkpoint", 300, 0, "chunk 0"},
 	};
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
