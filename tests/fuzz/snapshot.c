@@ -156,7 +156,8 @@ static struct ft_snapshot_header make(struct input *in, int fd, const struct ft_
 	MUST(!ft_snapshot_begin(&w, fd, &header, seal, &err));
 	put_chunks(in, &w, state, length, model);
 	struct ft_snapshot_entry as_put[CHUNKS];
-	memcpy(as_put, w.entries, w.count * sizeof(*w.entries));
+	if (w.count)
+		memcpy(as_put, w.entries, w.count * sizeof(*w.entries));
 	for (uint8_t n = how >> 4 & 3; n && w.count; n--) {
 		uint64_t entry = input8(in) % w.count, byte = input8(in) % sizeof(*w.entries);
 		((uint8_t *)&w.entries[entry])[byte] ^= input8(in);
