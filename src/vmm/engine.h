@@ -75,9 +75,9 @@ struct ft_engine_ops {
 	/* Remembers nothing of page tables afterwards. */
 	int (*set)(struct ft_engine *engine, const struct ft_cpu_state *state, struct ft_error *err);
 
-	/* The CPU model that the guest sees: CPUID's EAX, EBX, ECX, EDX; MSRs that only tell (0, or -1: not one of them); bits
-	 * of CR4 that can be set. */
-	void (*cpuid)(struct ft_engine *engine, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
+	/* The CPU model that a guest sees whose TSC has this frequency: CPUID's EAX, EBX, ECX, EDX; MSRs that only tell (0, or
+	 * -1: not one of them); bits of CR4 that can be set. */
+	void (*cpuid)(struct ft_engine *engine, uint64_t tsc_khz, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
 	int (*model_msr)(struct ft_engine *engine, uint32_t index, uint64_t *value);
 	uint64_t cr4_known;
 

@@ -495,6 +495,20 @@ static void remembered(void **state)
 	}
 }
 
+/* The frequency of the TSC is part of the state, and what CPUID says of it follows it. */
+static void frequency(void **state)
+{
+	struct ft_machine *a = machine(&ft_engine_soft), *b = machine(&ft_engine_soft);
+	struct ft_cpu_state set = peculiar();
+	struct ft_error err = {0};
+	assert_int_equal(a->engine_ops->set(a->engine, &set, &err), 0);
+	a->clock.tsc_khz = 2400000;
+	move(a, b);
+	assert_int_equal(b->clock.tsc_khz, 2400000);
+	ft_machine_destroy(a);
+	ft_machine_destroy(b);
+}
+
 /* ---- What is refused ----------------------------------------------------------------------------------------------------- */
 
 static uint8_t *section(const struct bytes *b, enum ft_state_tag tag)
@@ -620,6 +634,7 @@ static const struct wrong wrongs[] = {
     WRONG(CLOCK, ft_state_clock, vtime_ns, 1, "clock.vtime_ns"),
     WRONG(CLOCK, ft_state_clock, ns_per_1024insn, 0, "clock.ns_per_1024insn"),
     WRONG(CLOCK, ft_state_clock, tsc_khz, 0, "clock.tsc_khz"),
+    {FT_STATE_CLOCK, offsetof(struct ft_state_clock, tsc_khz), 2400000, 8, "cpuid[0x15.0]", -ENOTSUP}, /* another model */
     WRONG(CLOCK, ft_state_clock, epoch_ns, 1ull << 63, "clock.epoch_ns"),
     WRONG(PIC, ft_kvm_pic, priority_add, 8, "pic[0].priority_add"),
     WRONG(PIC, ft_kvm_pic, init_state, 4, "pic[0].init_state"),
@@ -836,7 +851,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(devices),	     cmocka_unit_test(frames),      cmocka_unit_test(entropy),
 	    cmocka_unit_test(requests),	     cmocka_unit_test(processor),   cmocka_unit_test(privilege),
-	    cmocka_unit_test(remembered),
+	    cmocka_unit_test(remembered),    cmocka_unit_test(frequency),
 	    cmocka_unit_test(wrong_fields),  cmocka_unit_test(wrong_work),  cmocka_unit_test(wrong_bytes),
 	    cmocka_unit_test(wrong_machine),
 	};

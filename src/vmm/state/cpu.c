@@ -104,37 +104,37 @@ static struct ft_segment give_segment(const struct ft_kvm_segment *from)
 
 /* ---- Model ------------------------------------------------------------------------------------------------------- */
 
-static void add_leaf(struct ft_machine *m, struct ft_kvm_cpuid *list, uint32_t *count, uint32_t leaf, uint32_t sub,
-		     uint32_t flags)
+static void add_leaf(struct ft_machine *m, uint64_t khz, struct ft_kvm_cpuid *list, uint32_t *count, uint32_t leaf,
+		     uint32_t sub, uint32_t flags)
 {
 	uint32_t r[4];
 	if (*count == FT_STATE_CPUIDS_MOST)
 		return;
-	m->engine_ops->cpuid(m->engine, leaf, sub, r);
+	m->engine_ops->cpuid(m->engine, khz, leaf, sub, r);
 	list[(*count)++] = (struct ft_kvm_cpuid){
 	    .function = leaf, .index = sub, .flags = flags, .eax = r[0], .ebx = r[1], .ecx = r[2], .edx = r[3]};
 }
 
-static void add_leaves(struct ft_machine *m, struct ft_kvm_cpuid *list, uint32_t *count, uint32_t first)
+static void add_leaves(struct ft_machine *m, uint64_t khz, struct ft_kvm_cpuid *list, uint32_t *count, uint32_t first)
 {
 	uint32_t r[4];
-	m->engine_ops->cpuid(m->engine, first, 0, r);
+	m->engine_ops->cpuid(m->engine, khz, first, 0, r);
 	/* Each range says how far it goes; what a broken model says ends with the list. */
 	for (uint32_t leaf = first; leaf <= r[0] && *count < FT_STATE_CPUIDS_MOST; leaf++) {
 		bool caches = leaf == 4, features = leaf == 7;
 		uint32_t subs = caches ? 4 : features ? 2 : 1;
 		for (uint32_t sub = 0; sub < subs; sub++)
-			add_leaf(m, list, count, leaf, sub, caches || features ? FT_KVM_CPUID_INDEXED : 0);
+			add_leaf(m, khz, list, count, leaf, sub, caches || features ? FT_KVM_CPUID_INDEXED : 0);
 	}
 }
 
-void ft_state_model(struct ft_machine *m, struct ft_kvm_cpuid *list, uint32_t *count)
+void ft_state_model(struct ft_machine *m, uint64_t tsc_khz, struct ft_kvm_cpuid *list, uint32_t *count)
 {
 	*count = 0;
 	memset(list, 0, FT_STATE_CPUIDS_MOST * sizeof(*list));
-	add_leaves(m, list, count, 0);
-	add_leaves(m, list, count, 0x40000000);
-	add_leaves(m, list, count, 0x80000000);
+	add_leaves(m, tsc_khz, list, count, 0);
+	add_leaves(m, tsc_khz, list, count, 0x40000000);
+	add_leaves(m, tsc_khz, list, count, 0x80000000);
 }
 
 static uint64_t model_msr(struct ft_machine *m, uint32_t index)
@@ -217,7 +217,7 @@ static void take_msrs(struct ft_state *s, struct ft_machine *m, const struct ft_
 
 void ft_state_cpu_shape(struct ft_state *s, struct ft_machine *m, const struct ft_cpu_state *cpu)
 {
-	ft_state_model(m, s->cpuid, &s->cpuids);
+	ft_state_model(m, m->clock.tsc_khz, s->cpuid, &s->cpuids);
 	take_regs(&s->regs, cpu);
 	take_sregs(&s->sregs, cpu, &m->devices->lapic.s);
 	s->debugregs = (struct ft_kvm_debugregs){
@@ -492,7 +492,7 @@ static int check_model(const struct ft_state *s, struct ft_machine *m, struct ft
 {
 	struct ft_kvm_cpuid own[FT_STATE_CPUIDS_MOST];
 	uint32_t count;
-	ft_state_model(m, own, &count);
+	ft_state_model(m, s->clock.tsc_khz, own, &count);
 	for (uint32_t i = 0; i < count || i < s->cpuids; i++) {
 		const struct ft_kvm_cpuid *a = &s->cpuid[i], *b = &own[i];
 		if (i < count && i < s->cpuids && !memcmp(a, b, sizeof(*a)))

@@ -165,7 +165,7 @@ unsigned ft_state_virtios(struct ft_devices *d, struct ft_virtio *list[FT_STATE_
 void ft_state_cpu_take(struct ft_state *s, struct ft_machine *m);
 void ft_state_cpu_shape(struct ft_state *s, struct ft_machine *m, const struct ft_cpu_state *cpu);
 void ft_state_cpu_give(const struct ft_state *s, struct ft_cpu_state *cpu);
-void ft_state_model(struct ft_machine *m, struct ft_kvm_cpuid *cpuid, uint32_t *count);
+void ft_state_model(struct ft_machine *m, uint64_t tsc_khz, struct ft_kvm_cpuid *cpuid, uint32_t *count);
 int ft_state_cpu_check(const struct ft_state *s, struct ft_machine *m, struct ft_error *err);
 
 /* check.c: every field, against what this machine can be. */

@@ -377,9 +377,10 @@ static int set(struct ft_engine *engine, const struct ft_cpu_state *state, struc
 	return 0;
 }
 
-static void cpuid(struct ft_engine *engine, uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
+static void cpuid(struct ft_engine *engine, uint64_t tsc_khz, uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
 {
-	ft_model_cpuid((uint32_t)engine->m->clock.tsc_khz, leaf, subleaf, registers);
+	(void)engine;
+	ft_model_cpuid((uint32_t)tsc_khz, leaf, subleaf, registers);
 }
 
 static int model_msr(struct ft_engine *engine, uint32_t index, uint64_t *value)

@@ -177,7 +177,7 @@ static int set_model(struct ft_engine *engine, struct ft_error *err)
 		struct kvm_cpuid_entry2 entries[FT_STATE_CPUIDS_MOST];
 	} list = {0};
 	struct ft_kvm_cpuid model[FT_STATE_CPUIDS_MOST];
-	ft_state_model(engine->m, model, &list.header.nent);
+	ft_state_model(engine->m, engine->m->clock.tsc_khz, model, &list.header.nent);
 	memcpy(list.entries, model, sizeof(list.entries));
 	return SET(engine->vcpu, KVM_SET_CPUID2, &list);
 }
