@@ -125,6 +125,8 @@ static void fork_seed(struct ft_slots *slots, const struct ft_request *request)
 		refuse(slots, trial, FT_SEED_FAILED, strerror(errno));
 		return;
 	}
+	struct ft_machine *m = slots->config.witness->m;
+	m->engine_ops->before_fork(m->engine);
 	pid_t self = getpid(), pid = fork();
 	if (pid == 0)
 		_exit(seed(slots, request, pair[1], self, began));
@@ -135,7 +137,6 @@ static void fork_seed(struct ft_slots *slots, const struct ft_request *request)
 		refuse(slots, trial, FT_SEED_FAILED, strerror(error));
 		return;
 	}
-	struct ft_machine *m = slots->config.witness->m;
 	m->engine_ops->share(m->engine);
 	slots->running++;
 	slots->forked++;

@@ -96,8 +96,11 @@ struct ft_engine_ops {
 	 * with its parent, so that it is not copied. Changes nothing but the time that takes. */
 	void (*part)(struct ft_engine *engine);
 
-	/* A fork of this process, which itself goes on, shares the guest's memory from here on (until ft_memory_gather). Changes
-	 * nothing but the time that writing to it takes. */
+	/* This process is about to fork, and goes on. What has to be written for that is written now, while the memory is not
+	 * shared yet. Changes nothing but time. */
+	void (*before_fork)(struct ft_engine *engine);
+	/* A fork of this process, which itself goes on, shares the guest's memory from here on (until ft_memory_gather);
+	 * before_fork was called before it. Changes nothing but the time that writing to memory takes. */
 	void (*share)(struct ft_engine *engine);
 
 	/* Everything that is the engine's and not the guest's is dropped (translations, TLB): must change nothing but what is

@@ -273,8 +273,8 @@ static void a_page_that_moves_is_found_by_all_its_addresses(void **state)
 	assert_int_equal(stand->tlb[1].wtag[9], soft_tlb_invalid(9));
 }
 
-/* Whoever was granted writes does not ask again: such pages are copied where the sharing begins. */
-static void what_is_granted_is_copied_at_once(void **state)
+/* Whoever was granted writes keeps the right, but asks for the copy first; no page table is looked at for it. */
+static void what_is_granted_is_copied_by_the_next_store(void **state)
 {
 	bool mmio;
 	uint64_t gpa, value = 5;
@@ -282,22 +282,33 @@ static void what_is_granted_is_copied_at_once(void **state)
 	assert_int_equal(read_at(KERNEL + 0x6100, false), 5);
 	assert_true(soft_load(&stand->cpu, 0x7100, &value, 8, true));
 	const uint8_t *before = stand_ram(0x6000);
-	uint64_t wtag = stand->tlb[1].wtag[6];
+	uint64_t wtag = stand->tlb[1].wtag[6], none = stand->tlb[1].wtag[7];
 	struct ft_memory *ram = &stand->machine.ram;
+	soft_tlb_share_granted(&stand->cpu);
+	assert_int_equal(stand->tlb[1].wtag[6], soft_tlb_shared(6));
+	assert_int_equal(stand->tlb[1].wtag[7], none);
 	/* As ft_memory_part, which leaves the TLB alone. */
 	ram->where = calloc(STAND_RAM >> 12, sizeof(*ram->where));
 	ram->own = ram->own_next = aligned_alloc(4096, STAND_RAM);
 	ram->parted = true;
-	soft_tlb_copy_granted(&stand->cpu);
+	assert_true(soft_load(&stand->cpu, 0x6100, &value, 8, true));
+	assert_ptr_equal(stand_ram(0x6000), before);
+	*stand_entry(0x6000) &= ~(uint64_t)D;
+	uint64_t *host = soft_translate(&stand->cpu, 0x6100, SOFT_WRITE, true, &mmio, &gpa);
+	assert_false(*stand_entry(0x6000) & D);
+	assert_int_equal(gpa, 0x6100);
 	assert_ptr_not_equal(stand_ram(0x6000), before);
 	assert_ptr_equal(stand_ram(0x7000), ram->base + 0x7000);
-	/* The right to write is the same, and leads to the copy. */
-	assert_int_equal(stand->tlb[1].wtag[6], wtag);
-	uint64_t *host = soft_translate(&stand->cpu, 0x6100, SOFT_WRITE, true, &mmio, &gpa);
 	assert_ptr_equal(host, stand_ram(0x6100));
+	assert_int_equal(stand->tlb[1].wtag[6], wtag);
 	*host = 6;
 	assert_int_equal(read_at(KERNEL + 0x6100, false), 6);
 	assert_int_equal(*(const uint64_t *)(const void *)(before + 0x100), 5);
+	/* Another page in the same slot has nothing of it. */
+	soft_tlb_share_granted(&stand->cpu);
+	uint64_t far = 0x6000 + ((uint64_t)1 << (stand->cpu.tlb_bits + 12));
+	*stand_entry(far) = 0;
+	assert_null(soft_translate(&stand->cpu, far, SOFT_WRITE, true, &mmio, &gpa));
 }
 
 /* The second page's walk sets an accessed bit in the first page, which moves by it. */
@@ -461,7 +472,7 @@ int main(void)
 	    TEST(code_pages_get_no_write_tag),
 	    TEST(grants_are_given_anew_after_a_mark),
 	    TEST(a_page_that_moves_is_found_by_all_its_addresses),
-	    TEST(what_is_granted_is_copied_at_once),
+	    TEST(what_is_granted_is_copied_by_the_next_store),
 	    TEST(an_access_across_pages_sees_what_its_own_walk_has_changed),
 	    TEST(accesses_across_pages),
 	    TEST(devices_are_reached_in_natural_units),

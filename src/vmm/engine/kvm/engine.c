@@ -539,6 +539,7 @@ const struct ft_engine_ops ft_engine_kvm = {
     .peek_in = peek_in,
     .observe = nothing,
     .part = nothing,
+    .before_fork = nothing,
     .share = nothing,
     .flush = nothing,
 };

@@ -118,6 +118,13 @@ static inline uint64_t soft_tlb_invalid(uint64_t index)
 	return -((index ^ 2) << 12);
 }
 
+/* A write tag that was rtag's, and is again after the next store, which first copies the page (soft_tlb_share_granted). Not
+ * hit either; another value than soft_tlb_invalid. */
+static inline uint64_t soft_tlb_shared(uint64_t index)
+{
+	return -((index ^ 2) << 12 | 1ull << 62);
+}
+
 /* ---- What C carries out ------------------------------------------------------------------------------------ */
 
 /* X(OP): operations the translator hands to soft_execute. */
@@ -217,8 +224,9 @@ void soft_tlb_flush_page(struct soft_cpu *cpu, uint64_t va);
 void soft_tlb_protect(struct soft_cpu *cpu, uint64_t gpa);
 /* The page has moved. What is remembered of it is so as before: where its bytes are must not show. */
 void soft_tlb_follow(struct soft_cpu *cpu, uint64_t page);
-/* Pages that write tags lead to are copied at once (ft_memory_copy): nobody asks before writing to them. */
-void soft_tlb_copy_granted(struct soft_cpu *cpu);
+/* The next store by each write tag asks for a copy of its page (ft_memory_copy). Grants stay grants, so that nothing of it
+ * shows: no accessed or dirty bit is set anew. */
+void soft_tlb_share_granted(struct soft_cpu *cpu);
 /* All write tags go: later writes are granted (and marked) anew. */
 void soft_tlb_drop_grants(struct soft_cpu *cpu);
 

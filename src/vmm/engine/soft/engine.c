@@ -453,10 +453,14 @@ static void part(struct ft_engine *engine)
 	soft_block_part(engine->cpu);
 }
 
+static void before_fork(struct ft_engine *engine)
+{
+	soft_tlb_share_granted(engine->cpu);
+}
+
 static void share(struct ft_engine *engine)
 {
 	ft_memory_part(&engine->cpu->m->ram);
-	soft_tlb_copy_granted(engine->cpu);
 }
 
 static void flush(struct ft_engine *engine)
@@ -480,6 +484,7 @@ const struct ft_engine_ops ft_engine_soft = {
     .peek_in = peek_in,
     .observe = observe,
     .part = part,
+    .before_fork = before_fork,
     .share = share,
     .flush = flush,
 };

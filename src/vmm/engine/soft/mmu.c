@@ -207,6 +207,11 @@ static void *locate(struct soft_cpu *cpu, uint64_t va, enum soft_access access, 
 	struct soft_tlb *tlb = cpu->tlb[user];
 	size_t slot = slot_of(cpu, va);
 	*mmio = false;
+	if (access == SOFT_WRITE && tlb->wtag[slot] == soft_tlb_shared(slot) && tlb->rtag[slot] == tag_of(va)) {
+		if (ft_memory_copy(ram, tlb->page[slot]))
+			soft_tlb_follow(cpu, tlb->page[slot]);
+		tlb->wtag[slot] = tag_of(va);
+	}
 	if (access != SOFT_EXECUTE && (access == SOFT_WRITE ? tlb->wtag : tlb->rtag)[slot] == tag_of(va)) {
 		*gpa = (uint64_t)tlb->page[slot] << 12 | (va & PAGE_MASK);
 		return (uint8_t *)(uintptr_t)(va + tlb->add[slot]);
@@ -455,13 +460,13 @@ void soft_tlb_follow(struct soft_cpu *cpu, uint64_t page)
 	}
 }
 
-void soft_tlb_copy_granted(struct soft_cpu *cpu)
+void soft_tlb_share_granted(struct soft_cpu *cpu)
 {
 	for (unsigned user = 0; user < 2; user++) {
-		const struct soft_tlb *tlb = cpu->tlb[user];
+		struct soft_tlb *tlb = cpu->tlb[user];
 		for (size_t i = 0; i < 1ull << cpu->tlb_bits; i++)
-			if (tlb->wtag[i] != soft_tlb_invalid(i) && ft_memory_copy(&cpu->m->ram, tlb->page[i]))
-				soft_tlb_follow(cpu, tlb->page[i]);
+			if (tlb->wtag[i] != soft_tlb_invalid(i))
+				tlb->wtag[i] = soft_tlb_shared(i);
 	}
 }
 
