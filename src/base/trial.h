@@ -46,8 +46,8 @@ enum ft_seed_gone {
 	FT_SEED_STOPPED   /* the vmm stops, or the link was replaced */
 };
 
-#define FT_TRIAL_FRAMES  1024u /* most frames of one request */
-#define FT_TRIAL_FLOWS   128u  /* most flows of one request */
+#define FT_TRIAL_FRAMES  2048u /* most frames of one request */
+#define FT_TRIAL_FLOWS   256u  /* most flows of one request */
 #define FT_TRIAL_ANSWERS 10u
 
 struct ft_trial_begin {

@@ -25,7 +25,7 @@
 #define FT_OUTSIDE_FRAME 1522u /* of an answer: 1500 bytes of IP behind two VLAN tags */
 /* Bytes of answers that are not due yet. Nearly all are acknowledgements, at most 112 bytes here: there is place for 36 of each
  * of FT_TRIAL_FLOWS flows, where a server that begins to answer has ten segments under way (RFC 6928). */
-#define FT_OUTSIDE_PENDING (512u << 10)
+#define FT_OUTSIDE_PENDING (1u << 20)
 
 enum ft_outside_sink { FT_SINK_REFUSE, FT_SINK_ACCEPT, FT_SINK_SILENT };
 

@@ -12,7 +12,7 @@
 
 #define FT_SEED_WALL_MAX_NS 600000000000ull /* most wall-clock time that a request may ask for */
 #define FT_SEED_GRACE_NS    2000000000ull /* beyond its budget a trial that does not end by itself is killed */
-/* Most runs of one seed. The first and its twin, then among 128 flows 7 halvings, each with a twin: 16. */
+/* Most runs of one seed. The first and its twin, then among 256 flows 8 halvings, each with a twin: 18. */
 #define FT_SEED_RUNS        32u
 #define FT_SEED_SENSELESS   4 /* exit status: an order made no sense */
 #define FT_SEED_IDLE_NS     60000000000ull /* without orders and without a run */

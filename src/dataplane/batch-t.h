@@ -72,7 +72,7 @@ struct ft_batch {
 };
 
 /* What a guest's batches were, counted. */
-#define FT_BATCH_SIZES 8u /* 1, 2, 3 to 4, ... 65 to 128 */
+#define FT_BATCH_SIZES 9u /* 1, 2, 3 to 4, ... 129 to 256 */
 struct ft_batch_counts {
 	uint64_t sizes[FT_BATCH_SIZES];
 	uint64_t runs, searches;

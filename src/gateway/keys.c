@@ -205,7 +205,7 @@ const struct ft_key ft_keys[] = {
     {"clone.source", FT_KEY_WHOLE, "1..32", "3", NULL,
      "Most clones at a time for one client address (of IPv6: one /64), and always less than clone.max where that is "
      "more than 1. Addresses that wait take turns in any case."},
-    {"clone.group", FT_KEY_WHOLE, "1..128", "128", NULL,
+    {"clone.group", FT_KEY_WHOLE, "1..256", "256", NULL,
      "Most waiting holds of a service that one clone tries together, one after the other. When it shows nothing they are all "
      "released; else the one that made the difference is found and tried alone. 1: each has a clone of its own."},
     {"clone.parallel", FT_KEY_WHOLE, "1..32", NONE, NULL,

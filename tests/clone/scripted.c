@@ -120,6 +120,7 @@ const struct ft_engine_ops scripted_engine = {
     .peek_in = peek_in,
     .observe = nothing,
     .part = nothing,
+    .before_fork = nothing,
     .share = nothing,
     .flush = nothing,
 };

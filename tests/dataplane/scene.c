@@ -50,7 +50,7 @@ int scene_start_eal(void)
 static int on_send(void *context, unsigned uplink, const void *frame, size_t length)
 {
 	struct scene *scene = context;
-	if (scene->client_count == 256 || length > sizeof(scene->to_client[0].data))
+	if (scene->client_count == 512 || length > sizeof(scene->to_client[0].data))
 		return -1;
 	struct wire *wire = &scene->to_client[scene->client_count++];
 	wire->length = length;
@@ -196,7 +196,7 @@ static void take_rx(struct scene *scene, uint64_t until)
 	long length;
 	while (scene->vmm.rx.index < until &&
 	       (length = ft_ring_get(&scene->vmm.rx, &kind, buffer, sizeof(buffer))) >= 0) {
-		if (scene->guest_count == 256 || (size_t)length > sizeof(scene->to_guest[0].data))
+		if (scene->guest_count == 512 || (size_t)length > sizeof(scene->to_guest[0].data))
 			abort();
 		struct wire *wire = &scene->to_guest[scene->guest_count++];
 		wire->length = (size_t)length;

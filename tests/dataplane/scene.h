@@ -53,9 +53,9 @@ struct scene {
 	struct ft_link vmm;
 	uint64_t now;
 	/* what came out, in order, to be looked at by the test */
-	struct wire to_guest[256];
+	struct wire to_guest[512];
 	unsigned guest_count;
-	struct wire to_client[256];
+	struct wire to_client[512];
 	unsigned client_count;
 	json_t *records; /* array */
 	json_t *canary;  /* array: what came of self-tests */

@@ -9,9 +9,9 @@
 #include "dataplane/gate-t.h"
 #include "scene.h"
 
-#define ENFORCE "\"risks\": \"none\", \"mode\": \"enforce\", \"source_holds\": 500"
+#define ENFORCE "\"risks\": \"none\", \"mode\": \"enforce\", \"source_holds\": 500, \"holds\": 500"
 #define GROUPS  "\"max\": 4, \"source\": 4, \"group\": 64, \"parallel\": 1"
-#define PORTS   256u  /* client ports from 40001 on */
+#define PORTS   512u  /* client ports from 40001 on */
 #define SEEDS   512u
 #define FILLER  0x999u /* a record of no meaning */
 

@@ -242,29 +242,31 @@ static void a_group_counts_as_a_clone_of_each_address_in_it(void **state)
 
 static void a_group_is_as_large_as_a_request_may_be(void **state)
 {
-	reopen("\"max\": 4, \"source\": 4, \"group\": 128, \"parallel\": 1", ENFORCE);
-	for (unsigned port = 1; port <= 140; port++)
-		hold_from(port, port);
+	scene_keys = ", \"flows\": 512";
+	reopen("\"max\": 4, \"source\": 4, \"group\": 256, \"parallel\": 1", ENFORCE);
+	scene_keys = "";
+	for (unsigned port = 1; port <= 270; port++)
+		hold_from(port, 1 + port % 200);
 	scene_pass(&s, 3 * MS);
-	assert_int_equal(last()->flow_count, 128);
+	assert_int_equal(last()->flow_count, 256);
 	play();
-	expect(1, 140, "release.clean");
+	expect(1, 270, "release.clean");
 	assert_int_equal(seed_count, 2);
 }
 
 static void a_group_has_no_more_frames_than_a_request(void **state)
 {
-	for (unsigned port = 1; port <= 5; port++) {
+	for (unsigned port = 1; port <= 8; port++) {
 		connect_from(port, port);
 		send_from(port, port, "EVIL", 4);
 		for (unsigned i = 0; i < 299; i++)
 			scene_client(&s, 5 + i, 1, FT_TCP_ACK, "x", 1);
 	}
 	scene_pass(&s, 60 * MS);
-	assert_int_equal(last()->flow_count, 3);
-	assert_int_equal(last()->frame_count, 900);
+	assert_int_equal(last()->flow_count, 6);
+	assert_int_equal(last()->frame_count, 1800);
 	play();
-	expect(1, 5, "release.clean");
+	expect(1, 8, "release.clean");
 	assert_int_equal(seed_count, 2);
 }
 

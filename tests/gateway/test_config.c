@@ -379,7 +379,7 @@ static void values_are_canonical(void **state)
 	assert_int_equal(json_array_size(json_object_get(dataplane, "correlation_rules")), 1);
 	assert_int_equal(json_integer_value(json_object_get(http, "gather")), 2000000);
 	const json_t *clone = json_object_get(dataplane, "clone");
-	assert_int_equal(json_integer_value(json_object_get(clone, "group")), 128);
+	assert_int_equal(json_integer_value(json_object_get(clone, "group")), 256);
 	assert_int_equal(json_integer_value(json_object_get(clone, "parallel")), sysconf(_SC_NPROCESSORS_ONLN));
 	assert_true(json_is_false(json_object_get(vmm, "has_disk")));
 	assert_null(json_object_get(vmm, "kernel"));
