@@ -128,7 +128,7 @@ static void add_seed_event(struct ft_case *c, const struct ft_event *event, cons
 	} else if (event->type == FT_EVENT_SEED_GONE) {
 		ft_case_abandon(c, FT_TRIAL_END_ERROR, strings[0][0] ? strings[0] : "the seed ended early");
 	} else if (event->type == FT_EVENT_LOST) {
-		c->trial.trace.lost += event->a[0] ? event->a[0] : 1;
+		ft_trace_lose(&c->trial.trace, event);
 	}
 }
 

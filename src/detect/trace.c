@@ -172,12 +172,18 @@ static bool append(struct ft_trace *trace, struct ft_trace_list *list, size_t mo
 	return true;
 }
 
+void ft_trace_lose(struct ft_trace *trace, const struct ft_event *event)
+{
+	uint64_t more = event->a[0] ? event->a[0] : 1;
+	trace->lost = more > FT_TRACE_LOST - trace->lost ? FT_TRACE_LOST : trace->lost + more;
+}
+
 void ft_trace_add(struct ft_trace *trace, const struct ft_event *event, const char *const *strings,
 		  enum ft_relevance relevance)
 {
 	bool relevant = relevance != FT_RELEVANCE_NONE, decides = relevance == FT_RELEVANCE_DECIDES;
 	if (event->type == FT_EVENT_LOST)
-		trace->lost += event->a[0] ? event->a[0] : 1;
+		ft_trace_lose(trace, event);
 	uint64_t key = ft_trace_key(event, strings);
 	size_t most = FT_TRACE_EVENTS + (decides ? FT_TRACE_EVENT_RESERVE : 0);
 	size_t most_bytes = FT_TRACE_BYTES + (decides ? FT_TRACE_BYTE_RESERVE : 0);

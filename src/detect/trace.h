@@ -44,6 +44,9 @@ uint64_t ft_trace_key(const struct ft_event *event, const char *const *strings);
 
 void ft_trace_add(struct ft_trace *trace, const struct ft_event *event, const char *const *strings,
 		  enum ft_relevance relevance);
+/* A LOST record, which says how many (0: at least one). Whatever a clone says, once something was lost `lost` is not 0. */
+#define FT_TRACE_LOST (1ull << 40) /* it counts no further */
+void ft_trace_lose(struct ft_trace *trace, const struct ft_event *event);
 void ft_trace_free(struct ft_trace *trace); /* its contents */
 
 /* Takes from the trial's kept events what the twin shows too: per key, and of several the nearest in time. */

@@ -332,6 +332,26 @@ static void lost_evidence_is_never_clean(void **state)
 	end(&court);
 }
 
+/* A clone that its guest has broken says what it likes: sums of it do not come round to nothing. */
+static void lost_evidence_does_not_add_up_to_none(void **state)
+{
+	for (unsigned role = 0; role < 2; role++) {
+		struct court court;
+		begin(&court);
+		add(&court, FT_EVENT_LOST, role ? FT_ROLE_SEED : FT_ROLE_TRIAL, 5, "", NULL, NULL, FIELDS(UINT64_MAX));
+		add(&court, FT_EVENT_LOST, role ? FT_ROLE_SEED : FT_ROLE_TRIAL, 5, "", NULL, NULL, FIELDS(1));
+		handled(&court, 1, 1);
+		ended(&court, FT_ROLE_TRIAL, FT_TRIAL_END_HORIZON, true);
+		assert_int_equal(ft_case_step(court.c), FT_CASE_JUDGED);
+		assert_verdict(&court, FT_VERDICT_INCONCLUSIVE, 4000003);
+		json_t *record = json_object();
+		assert_int_equal(ft_case_record(court.c, record), 0);
+		assert_true(json_integer_value(json_object_get(record, "evidence_dropped")) > 0);
+		json_decref(record);
+		end(&court);
+	}
+}
+
 static void a_flood_is_bounded_and_never_clean(void **state)
 {
 	struct court court;
@@ -550,6 +570,7 @@ int main(void)
 	    cmocka_unit_test(a_threshold_counts_what_the_twin_leaves),
 	    cmocka_unit_test(the_nearest_in_time_is_taken_away),
 	    cmocka_unit_test(going_down_is_malicious_unless_the_twin_does_too),
+	    cmocka_unit_test(lost_evidence_does_not_add_up_to_none),
 	    cmocka_unit_test(lost_evidence_is_never_clean),
 	    cmocka_unit_test(a_flood_is_bounded_and_never_clean),
 	    cmocka_unit_test(a_flood_of_parts_hides_nothing),
