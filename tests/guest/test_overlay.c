@@ -18,7 +18,7 @@
 
 #define MEMORY 256
 
-static const char *vmm, *images, *reader;
+static const char *vmm, *images, *reader, *cutter;
 static char overlay[] = "/tmp/foretaste-overlay-XXXXXX";
 
 static void boot(struct stand *s)
@@ -223,14 +223,49 @@ static void whole_at_each_cut(void **state)
 	free(text);
 }
 
+/* The same after each single record of a while in which the guest made files, one flushed before the next: there are the first so
+ * many of them, whole, and at most one more, begun. */
+static void whole_at_each_record(void **state)
+{
+	static const char check[] =
+	    "set -e; image=$1; undo=$image.undo; rm -f $undo; "
+	    "e2fsck -p -z $undo $image >/dev/null 2>&1 || [ $? = 1 ]; e2fsck -fn $image >/dev/null 2>&1; more=yes; "
+	    "for n in 10 11 12 13 14 15 16 17 18 19; do word=$(debugfs -R \"cat /var/www/touched/row$n\" $image 2>/dev/null); "
+	    "if [ $more = yes ]; then [ \"$word\" = word$n ] || more=no; else [ -z \"$word\" ]; fi; done; "
+	    "[ ! -s $undo ] || e2undo $undo $image >/dev/null 2>&1";
+	struct stand s;
+	char script[] = "/tmp/foretaste-check-XXXXXX", name[16], word[16];
+	unsigned long long before, after, cuts;
+	int fd = mkstemp(script);
+	assert_int_equal(write(fd, check, strlen(check)), strlen(check));
+	close(fd);
+	boot(&s);
+	char *text = ask("%s %s %s/root.ext4 %s.image 999999999 1 false", cutter, overlay, images, script);
+	assert_int_equal(sscanf(text, "0 cuts of %llu records", &before), 1);
+	free(text);
+	for (unsigned i = 10; i < 20; i++) {
+		snprintf(name, sizeof(name), "row%u", i);
+		snprintf(word, sizeof(word), "word%u", i);
+		write_file(&s, (uint16_t)(40100 + i), name, word, true);
+	}
+	kill_it(&s);
+	text = ask("%s %s %s/root.ext4 %s.image %llu 1 'sh %s'", cutter, overlay, images, script, before, script);
+	assert_int_equal(sscanf(text, "%llu cuts of %llu records", &cuts, &after), 2);
+	print_message("%s", text);
+	assert_true(cuts >= 30 && after >= before + cuts);
+	free(text);
+	free(ask("rm -f %s %s.image %s.image.undo", script, script, script));
+}
+
 int main(void)
 {
 	reader = getenv("FORETASTE_DISK");
+	cutter = getenv("FORETASTE_CUTS");
 	vmm = getenv("FORETASTE_VMM");
 	images = getenv("FORETASTE_IMAGES");
 	char path[700];
 	snprintf(path, sizeof(path), "%s/root.ext4", images ? images : "");
-	if (!vmm || !reader || access(path, R_OK)) {
+	if (!vmm || !reader || !cutter || access(path, R_OK)) {
 		printf("SKIP: no guest image (deploy/guest/build makes it)\n");
 		return 77;
 	}
@@ -239,6 +274,7 @@ int main(void)
 		return 1;
 	close(fd);
 	const struct CMUnitTest tests[] = {cmocka_unit_test(survives_kill), cmocka_unit_test(tells_the_past), cmocka_unit_test(whole_at_each_cut),
+					   cmocka_unit_test(whole_at_each_record),
 					   cmocka_unit_test(restored_disk_is_kept)};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
 	if (!failed)
