@@ -29,7 +29,8 @@
 #define SETTLED_BUSY 10u	 /* ... it was busy for less than a tenth of the time */
 #define FULL_MS            5 /* between two looks whether a full journal has room again */
 #define GATHER             16u /* pages that lie elsewhere since a seed was forked, brought back in one idle moment */
-#define MEND_NS            1000000u /* putting huge pages together again, in one idle moment */
+#define MEND_NS            1000000u /* putting huge pages together again, in one idle moment ... */
+#define BREAK_NS           20000000u /* ... and not before this long after a fork: until then the most are broken that will be */
 
 static uint64_t monotonic_ns(void)
 {
@@ -367,6 +368,7 @@ static bool take_commands(struct ft_live *live)
 static void serve_link(struct ft_live *live, uint64_t now)
 {
 	bool pending;
+	uint64_t forked = live->slots->forked;
 	unsigned before = live->slots->running;
 	/* A trial of input that goes on at once is asked for before its frame is published: the seed has to be forked
 	 * from a guest that has not got that frame. So only frames that were there before the commands were looked at are
@@ -384,8 +386,12 @@ static void serve_link(struct ft_live *live, uint64_t now)
 	if (!live->linked)
 		return;
 	ft_slots_work(live->slots, live->link.rx.index, &pending);
-	if (before && !live->slots->running)
+	if (live->slots->forked != forked)
+		live->mend_ns = now + BREAK_NS;
+	if ((before && !live->slots->running) || (live->mend_ns && now >= live->mend_ns)) {
 		ft_mend_again(&live->mend);
+		live->mend_ns = 0;
+	}
 }
 
 /* Wakes the dataplane for frames it has not been woken for: for nothing, it would be woken thousands of times a second while
@@ -453,7 +459,7 @@ static void idle(struct ft_live *live, uint64_t wake)
 	}
 	if (!live->slots->running && ft_memory_gather(&live->m->ram, GATHER))
 		return;
-	if (!live->slots->running && ft_mend_needed(&live->mend)) {
+	if (ft_mend_needed(&live->mend)) {
 		ft_mend_step(&live->mend, MEND_NS);
 		/* One step at a time: look for work in between. */
 		if (ft_mend_needed(&live->mend))

@@ -45,6 +45,7 @@ struct ft_live {
 	uint64_t kicked; /* position in its tx ring up to which the dataplane was woken */
 	bool linked;
 	struct ft_mend mend;
+	uint64_t mend_ns; /* when to begin again, 0: nothing has been forked since it began */
 	bool running_told, settled_told, stop;
 	uint64_t settling_ns, settling_busy_ns; /* since when it is watched whether it is idle; how long it was busy */
 	uint64_t began_ns, channel_looked_ns, last_frame_ns;
