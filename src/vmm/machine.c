@@ -25,8 +25,8 @@ static int create_clock(struct ft_machine *m, const struct ft_machine_config *co
 	m->limit_ns = m->clock.lead_end_ns = UINT64_MAX;
 	if (!ft_clock_possible(m->clock.tsc_khz))
 		return ft_error_set(err, -EINVAL,
-				    "a TSC of %llu kHz: it must be below 4.29 GHz, or a multiple of %u kHz up to 10 GHz",
-				    (unsigned long long)m->clock.tsc_khz, FT_CRYSTAL_KHZ);
+				    "a TSC of %llu kHz: it must be one of at most %u kHz",
+				    (unsigned long long)m->clock.tsc_khz, FT_TSC_KHZ_MAX);
 	if (m->clock.ns_per_1024insn > 1024 * 1024)
 		return ft_error_set(err, -EINVAL,
 				    "%u ns per 1024 instructions are more than 1 us an instruction",

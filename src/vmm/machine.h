@@ -29,22 +29,21 @@ struct ft_clock {
 	enum ft_clock_mode mode;
 	uint64_t base_ns, base_icount;
 	uint32_t ns_per_1024insn; /* 1024: one virtual nanosecond an instruction */
-	uint64_t tsc_khz;         /* TSC = vtime * tsc_khz / 10^6 + tsc_adjust; a multiple of FT_CRYSTAL_KHZ */
+	uint64_t tsc_khz;         /* TSC = vtime * tsc_khz / 10^6 + tsc_adjust */
 	uint64_t tsc_adjust;      /* IA32_TSC_ADJUST */
 	uint64_t epoch_ns;        /* wall-clock time (UNIX, ns) at vtime 0: what the RTC shows; part of the state */
 	uint64_t wall_base_ns;    /* live: host CLOCK_MONOTONIC that corresponds to vtime 0 */
 	uint64_t lead_end_ns;     /* live: virtual time may run ahead of wall time up to here, until the next sync */
 };
 
-/* The crystal of CPUID leaf 0x15 (EAX = 1, EBX = tsc_khz / FT_CRYSTAL_KHZ, ECX = FT_CRYSTAL_KHZ * 1000): what the LAPIC
- * timer counts. */
-#define FT_CRYSTAL_KHZ 25000u
+/* The crystal of CPUID leaf 0x15: what the local APIC's timer counts. A tick is a nanosecond, as KVM's is (APIC_BUS_CYCLE_NS), and the
+ * TSC a fraction of it, which model.c finds. */
+#define FT_CRYSTAL_KHZ 1000000u
+#define FT_TSC_KHZ_MAX 10000000u
 
-/* A multiple of the crystal's, or a frequency that CPUID can tell as its own crystal's in Hz: what a host's processor has that cannot
- * scale. In the latter case the APIC timer is true to its word in deadline mode only. */
 static inline bool ft_clock_possible(uint64_t tsc_khz)
 {
-	return tsc_khz && (tsc_khz % FT_CRYSTAL_KHZ ? tsc_khz < UINT32_MAX / 1000 : tsc_khz <= 10000000u);
+	return tsc_khz && tsc_khz <= FT_TSC_KHZ_MAX;
 }
 
 /* Virtual nanoseconds that an access takes. Below what it costs our own process, so that `live` does not run ahead. */

@@ -6,10 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define CONSOLE_MAX (4u << 20)
 #define SLICE       2000000000ull
+#define SLEEP_NS    100000000u
 
 struct console {
 	struct ft_machine *m;
@@ -38,16 +40,38 @@ static void entropy(void *context, size_t wanted)
 	ft_machine_input(console->m, FT_INPUT_ENTROPY, 0, bytes, n);
 }
 
+static uint64_t now_ns(void)
+{
+	struct timespec at;
+	clock_gettime(CLOCK_MONOTONIC, &at);
+	return (uint64_t)at.tv_sec * 1000000000u + (uint64_t)at.tv_nsec;
+}
+
+/* An idle guest on the host's time: until its next timer. */
+static void sleep_to(const struct ft_machine *m, uint64_t wake_ns)
+{
+	uint64_t now = now_ns(), due = ft_machine_wall(m, wake_ns), ns = due > now ? due - now : 0;
+	if (ns > SLEEP_NS)
+		ns = SLEEP_NS;
+	nanosleep(&(struct timespec){.tv_nsec = (long)ns}, NULL);
+}
+
 static void run(struct ft_machine *m, uint64_t budget, struct guest_result *result)
 {
+	bool live = m->clock.mode == FT_CLOCK_LIVE;
 	/* Slices so that a run that takes minutes shows signs of life. */
 	do {
-		uint64_t left = budget - m->icount;
+		uint64_t left = budget - m->icount, wake = 0;
+		if (live)
+			ft_machine_sync(m, now_ns());
 		struct ft_run_limits limits = {.icount = m->icount + (left < SLICE ? left : SLICE),
 					       .vtime_ns = UINT64_MAX};
-		result->stop = ft_machine_run(m, &limits, NULL);
-		fprintf(stderr, ".");
-	} while (result->stop == FT_STOP_COUNT && m->icount < budget);
+		result->stop = ft_machine_run(m, &limits, &wake);
+		if (live && result->stop == FT_STOP_IDLE)
+			sleep_to(m, wake);
+		else
+			fprintf(stderr, ".");
+	} while ((result->stop == FT_STOP_COUNT || (live && result->stop == FT_STOP_IDLE)) && m->icount < budget);
 	fprintf(stderr, "\n");
 	result->reset = (enum ft_reset)m->reset;
 	result->icount = m->icount;
@@ -61,11 +85,16 @@ int guest_run(const struct guest_setup *setup, struct guest_result *result, stru
 					   .epoch_ns = 1767225600ull * 1000000000u,
 					   .mac = {0x52, 0x54, 0, 0x12, 0x34, 0x56},
 					   .disk_fd = -1,
-					   .engine = &ft_engine_soft,
+					   .engine = setup->engine ? setup->engine : &ft_engine_soft,
 					   .engine_options = setup->options,
 					   .initrd = setup->initrd,
 					   .initrd_length = setup->initrd_length,
 					   .cmdline = setup->cmdline};
+	if (config.engine->keeps_time) {
+		config.clock = FT_CLOCK_LIVE;
+		config.epoch_monotonic_ns = now_ns();
+		config.engine_options.host_tsc = true;
+	}
 	struct console console = {.text = calloc(CONSOLE_MAX, 1), .random = 1};
 	int error = console.text ? 0 : ft_error_set(err, -ENOMEM, "no memory for the console");
 	void *kernel = error ? NULL : guest_file(setup->kernel, &config.kernel_length, err);

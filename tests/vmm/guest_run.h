@@ -1,5 +1,5 @@
-/* One guest from power on to power off on the software engine, with the free clock; what it wrote to its console is the
- * outcome. For tests whose other half runs inside the guest. */
+/* One guest from power on to power off; what it wrote to its console is the outcome. For tests whose other half runs inside
+ * the guest. The clock is free where the engine counts instructions, else the host's. */
 #ifndef FT_TESTS_VMM_GUEST_RUN_H
 #define FT_TESTS_VMM_GUEST_RUN_H
 
@@ -13,7 +13,8 @@ struct guest_setup {
 	const char *disk; /* base image, or NULL */
 	const char *cmdline;
 	uint64_t memory;
-	uint64_t instructions; /* budget */
+	uint64_t instructions; /* budget; where they are not counted, four of them are a nanosecond */
+	const struct ft_engine_ops *engine; /* NULL: soft */
 	struct ft_engine_options options;
 	struct ft_hooks hooks;
 };

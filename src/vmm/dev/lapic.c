@@ -278,11 +278,8 @@ static int lvt_index(uint64_t offset)
 	return -1;
 }
 
-static uint64_t lapic_read(void *device, uint64_t offset, unsigned size)
+static uint32_t read_register(const struct ft_lapic *lapic, uint64_t offset)
 {
-	struct ft_lapic *lapic = device;
-	if (offset & 0xf)
-		return 0;
 	if (lvt_index(offset) >= 0)
 		return lapic->s.lvt[lvt_index(offset)];
 	if (offset >= 0x100 && offset < 0x180)
@@ -322,10 +319,19 @@ static uint64_t lapic_read(void *device, uint64_t offset, unsigned size)
 	return 0;
 }
 
+/* A part of a register can be read, but only a whole one written: what SDM Vol. 3A 11.4.1 leaves open is as with KVM. */
+static uint64_t lapic_read(void *device, uint64_t offset, unsigned size)
+{
+	unsigned within = offset & 0xf;
+	return within + size <= 4 ? read_register(device, offset - within) >> 8 * within : 0;
+}
+
 static void lapic_write(void *device, uint64_t offset, unsigned size, uint64_t wide)
 {
 	struct ft_lapic *lapic = device;
 	uint32_t value = (uint32_t)wide;
+	if (size != 4 || (offset & 0xf))
+		return;
 	if (lvt_index(offset) >= 0) {
 		write_lvt(lapic, (unsigned)lvt_index(offset), value);
 		ft_irq_refresh(lapic->m);

@@ -30,6 +30,11 @@
 	(1u << 11 /* SYSCALL */ | 1u << 20 /* NX */ | 1u << 26 /* 1 GiB pages */ | 1u << 27 /* RDTSCP */ |   \
 	 1u << 29 /* LM */)
 
+#define DRIFT_MOST 100000u /* one in so many: 10 ppm */
+
+#define LEAF1_EDX_APIC (1u << 9)
+#define APIC_ENABLED   (1u << 11) /* IA32_APIC_BASE */
+
 #define LEAF_MAX 0x16u
 #define EXT_MAX  0x80000008u
 
@@ -65,9 +70,39 @@ static struct leaf vendor(uint32_t max)
 	    .eax = max, .ebx = 0x756e6547, .ecx = 0x6c65746e, .edx = 0x49656e69}; /* GenuineIntel */
 }
 
+/* TSC = crystal (ECX, Hz) * EBX / EAX. Linux works that out in kHz and 32 bits (native_calibrate_tsc), so EBX is small: the first
+ * fraction that comes out at the kHz, or else the nearest. Where that would let the guest's clock drift (some frequencies next to a
+ * multiple of the crystal's), the TSC is its own crystal, and the APIC's timer true to its word in deadline mode only. */
+static struct leaf frequency_leaf(uint32_t khz)
+{
+	uint32_t least = UINT32_MAX;
+	struct leaf leaf = {.ecx = FT_CRYSTAL_KHZ * 1000u};
+	for (uint32_t a = 1; least; a++) {
+		uint64_t b = ((uint64_t)khz * a + FT_CRYSTAL_KHZ / 2) / FT_CRYSTAL_KHZ;
+		if (b > UINT32_MAX / FT_CRYSTAL_KHZ || a > FT_CRYSTAL_KHZ)
+			break;
+		uint32_t is = (uint32_t)(FT_CRYSTAL_KHZ * b / a), off = is > khz ? is - khz : khz - is;
+		if (off >= least)
+			continue;
+		least = off;
+		leaf.eax = a;
+		leaf.ebx = (uint32_t)b;
+	}
+	if (least > khz / DRIFT_MOST && khz < UINT32_MAX / 1000)
+		return (struct leaf){.eax = 1, .ebx = 1, .ecx = khz * 1000};
+	return leaf;
+}
+
+/* A leaf beyond its range is the highest basic one. SDM Vol. 2A, CPUID. */
+static uint32_t within(uint32_t index)
+{
+	bool basic = index <= LEAF_MAX, own = index == 0x40000000, extended = index >= 0x80000000 && index <= EXT_MAX;
+	return basic || own || extended ? index : LEAF_MAX;
+}
+
 static struct leaf lookup(uint32_t khz, uint32_t index, uint32_t sub)
 {
-	switch (index) {
+	switch (within(index)) {
 	case 0:
 		return vendor(LEAF_MAX);
 	case 1: /* CLFLUSH line 8 * 8 bytes, one logical processor, APIC id 0 */
@@ -80,10 +115,8 @@ static struct leaf lookup(uint32_t khz, uint32_t index, uint32_t sub)
 		return (struct leaf){.eax = 1u << 2};
 	case 7:
 		return sub ? (struct leaf){0} : (struct leaf){0, LEAF7_EBX, LEAF7_ECX, LEAF7_EDX};
-	case 0x15: /* TSC = crystal * EBX / EAX. A host's own frequency, which is no multiple of the crystal, is its own crystal */
-		if (khz % FT_CRYSTAL_KHZ)
-			return (struct leaf){.eax = 1, .ebx = 1, .ecx = khz < UINT32_MAX / 1000 ? khz * 1000 : 0};
-		return (struct leaf){.eax = 1, .ebx = khz / FT_CRYSTAL_KHZ, .ecx = FT_CRYSTAL_KHZ * 1000u};
+	case 0x15:
+		return frequency_leaf(khz);
 	case 0x16:
 		return (struct leaf){.eax = khz / 1000, .ebx = khz / 1000, .ecx = 100};
 	case 0x40000000: /* the signature alone: there is no paravirtual interface */
@@ -116,6 +149,10 @@ void soft_cpuid(struct soft_cpu *cpu)
 {
 	struct leaf leaf =
 	    lookup((uint32_t)cpu->m->clock.tsc_khz, (uint32_t)cpu->gpr[FT_RAX], (uint32_t)cpu->gpr[FT_RCX]);
+	/* A processor whose APIC is off has none. SDM Vol. 3A 11.4.3. */
+	uint64_t base;
+	if ((uint32_t)cpu->gpr[FT_RAX] == 1 && !soft_platform_rdmsr(cpu, 0x1b, &base) && !(base & APIC_ENABLED))
+		leaf.edx &= ~LEAF1_EDX_APIC;
 	cpu->gpr[FT_RAX] = leaf.eax;
 	cpu->gpr[FT_RBX] = leaf.ebx;
 	cpu->gpr[FT_RCX] = leaf.ecx;

@@ -373,7 +373,7 @@ const struct soft_block *soft_block_once(struct soft_cpu *cpu, uint64_t rip, uin
 uint8_t soft_block_mode(const struct soft_cpu *cpu)
 {
 	return (uint8_t)((cpu->cpl == 3 ? SOFT_MODE_USER : 0) |
-			 (cpu->cr0 & (CR0_TS | CR0_EM) ? SOFT_MODE_NO_FPU : 0));
+			 ((cpu->cr0 & (CR0_TS | CR0_EM)) || !(cpu->cr4 & CR4_OSFXSR) ? SOFT_MODE_NO_FPU : 0));
 }
 
 void soft_block_link(struct soft_cpu *cpu, uint32_t link, const struct soft_block *to)

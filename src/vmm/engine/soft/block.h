@@ -75,7 +75,7 @@ enum soft_jump_cache { SOFT_JUMPS_KERNEL, SOFT_JUMPS_USER, SOFT_JUMPS_YOUNG, SOF
 enum soft_mode {
 	SOFT_MODE_USER = 1,   /* CPL 3 */
 	SOFT_MODE_SLOW = 2,   /* one instruction, all accesses through C */
-	SOFT_MODE_NO_FPU = 4, /* CR0.TS or EM: x87, MMX, SSE raise #NM or #UD */
+	SOFT_MODE_NO_FPU = 4, /* CR0.TS or EM, no CR4.OSFXSR: C looks whether x87, MMX, SSE raise #NM or #UD */
 	SOFT_MODE_ONCE = 8    /* not kept: the rest of a budget */
 };
 
@@ -150,9 +150,10 @@ struct soft_record {
 	uint64_t rip;
 	uint32_t block;
 	uint8_t left;  /* guest instructions from this one to the end of the block */
-	uint8_t raise; /* SOFT_OP_COUNT in insn.op: this vector instead, or SOFT_RAISE_SSE */
+	uint8_t raise; /* SOFT_OP_COUNT in insn.op: this vector instead, or SOFT_RAISE_* */
 };
-#define SOFT_RAISE_SSE   0xfe        /* #UD or #NM, by CR0 */
+/* #UD or #NM, by CR0 and CR4, or neither: then the instruction runs in a block without SOFT_MODE_NO_FPU. */
+enum { SOFT_RAISE_SSE = 0xfe, SOFT_RAISE_MMX = 0xfd, SOFT_RAISE_X87 = 0xfc, SOFT_RAISE_WAIT = 0xfb };
 #define SOFT_RECORD_ONCE 0x80000000u /* a record of the once block */
 
 /* Two ways: with one, targets whose addresses share their low bits take turns, and each turn is an exit to C. An idle kernel's

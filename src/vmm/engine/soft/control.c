@@ -141,7 +141,7 @@ static enum soft_result smsw(struct soft_cpu *cpu, const struct soft_insn *insn)
 	return SOFT_NEXT;
 }
 
-/* ---- Debug registers. Breakpoints are kept but never hit: nothing compares addresses with them. ---- */
+/* ---- Debug registers. Breakpoints on ports (CR4.DE) are kept but never hit. ---- */
 
 static bool debug_register(struct soft_cpu *cpu, unsigned *n)
 {

@@ -78,7 +78,10 @@ struct soft_cpu {
 	uint8_t cpl;
 	bool code64;            /* CS.L and EFER.LMA: the translator runs; else interpret.c does (boot trampoline) */
 	uint64_t shadow_icount; /* no interrupt at this icount (behind STI, MOV SS); UINT64_MAX: none */
+	uint64_t quiet_icount;  /* no step at this icount (behind MOV SS, POP SS); a #DB that is lost, so no part of the state */
 	bool nmi_masked, halted;
+	bool fpu_allowed; /* the next instruction runs as if not in SOFT_MODE_NO_FPU */
+	uint8_t hits; /* breakpoints that the running instruction has met */
 	bool entered; /* the last instruction was SYSCALL or INT n: a single step ends with what TF is behind it */
 
 	/* Set by soft_raise, delivered by soft_deliver. */
@@ -95,6 +98,7 @@ struct soft_cpu {
 	uint32_t tlb_bits;
 	bool always_slow;
 	bool intel; /* the host's processor: where Intel's and AMD's differ, the guest gets what it would do */
+	uint32_t host; /* SOFT_HOST_*: what it has that it cannot hide (hidden.c) */
 	volatile int stop; /* engine ops stop() */
 
 	uint64_t jump_mask[3];      /* by enum soft_jump_cache: of its sets */
@@ -110,6 +114,12 @@ struct soft_cpu {
 
 _Static_assert(offsetof(struct soft_cpu, return_address) == SOFT_HOT - 12, "host RSP - 8 is return_address + 4");
 _Static_assert(offsetof(struct soft_cpu, gpr) == SOFT_HOT + 4, "gpr[15] within disp8");
+
+#define SOFT_HOST_RDRAND     1u /* AMD's: Intel's can be intercepted */
+#define SOFT_HOST_RDSEED     2u
+#define SOFT_HOST_SMAP       4u
+#define SOFT_HOST_CLFLUSHOPT 8u
+#define SOFT_HOST_CLWB       16u
 
 /* The tag of an empty entry: no address that selects this index, nor one up to 63 bytes below its page, may hit. So
  * neither 0 nor a neighbour; TLBs have at least 4 entries. */
@@ -135,7 +145,9 @@ static inline uint64_t soft_tlb_shared(uint64_t index)
 	X(INVD) X(WBINVD) X(INVLPG) X(SWAPGS) X(IN) X(OUT) X(INS) X(OUTS) X(MOVS) X(STOS) X(LODS) X(SCAS) X(CMPS) \
 	X(MOV_TO_SEG) X(MOV_FROM_SEG) X(PUSH_SEG) X(POP_SEG) X(LOAD_FAR) X(FAR_CALL) X(FAR_JMP) X(FAR_RET)        \
 	X(LAR) X(LSL) X(VERR) X(VERW) X(FXSAVE) X(FXRSTOR) X(FNSAVE) X(FRSTOR) X(FNSTENV) X(FLDENV)               \
-	X(CMPXCHG16B) X(ENTER) X(RDFSBASE) X(RDGSBASE) X(WRFSBASE) X(WRGSBASE) X(CLD) X(STD) X(UD)
+	X(CMPXCHG16B) X(ENTER) X(RDFSBASE) X(RDGSBASE) X(WRFSBASE) X(WRGSBASE) X(CLD) X(STD) X(UD)                \
+	X(ANDN) X(BEXTR) X(BLSI) X(BLSMSK) X(BLSR) X(BZHI) X(MULX) X(PDEP) X(PEXT) X(RORX) X(SARX) X(SHLX) X(SHRX) \
+	X(LDMXCSR) X(RDRAND) X(RDSEED) X(STAC) X(CLAC) X(CLFLUSH) X(CLFLUSHOPT) X(CLWB)
 
 enum soft_op {
 #define X(op) SOFT_OP_##op,
@@ -154,7 +166,7 @@ struct soft_insn {
 	uint8_t lock;
 	uint8_t segment;      /* enum ft_segment_name of the memory operand, after overrides */
 	bool memory;          /* ModRM names memory */
-	uint8_t modrm_reg;    /* with REX.R: 0..15 */
+	uint8_t modrm_reg;    /* with REX.R or VEX.R: 0..15; the register in VEX.vvvv is immediate2 */
 	uint8_t modrm_rm;     /* register form: 0..15 */
 	uint8_t base, index, scale; /* 0..15, 16 = RIP (base) or none (index), 17 = no base */
 	bool rex;             /* byte registers 4..7 are SPL.. */

@@ -129,6 +129,19 @@ static bool host_is_intel(void)
 	       d == signature_INTEL_edx;
 }
 
+/* hidden.c. SDM Vol. 2A, CPUID. */
+static uint32_t host_features(bool intel)
+{
+	unsigned a, b, c, d;
+	uint32_t has = 0;
+	if (__get_cpuid(1, &a, &b, &c, &d) && (c & bit_RDRND) && !intel)
+		has |= SOFT_HOST_RDRAND;
+	if (!__get_cpuid_count(7, 0, &a, &b, &c, &d))
+		return has;
+	return has | (b & bit_RDSEED && !intel ? SOFT_HOST_RDSEED : 0) | (b & 1u << 20 ? SOFT_HOST_SMAP : 0) |
+	       (b & bit_CLFLUSHOPT ? SOFT_HOST_CLFLUSHOPT : 0) | (b & bit_CLWB ? SOFT_HOST_CLWB : 0);
+}
+
 static void code_written(void *engine, uint64_t page)
 {
 	soft_block_drop_page(((struct ft_engine *)engine)->cpu, page);
@@ -163,9 +176,10 @@ static void reset(struct ft_engine *engine, const struct ft_engine_options *opti
 	cpu->canonical_mask[0] = 0xffff800000000000;
 	cpu->canonical_mask[1] = 0x1fffe;
 	cpu->flags = FLAG_ONE;
-	cpu->shadow_icount = UINT64_MAX;
+	cpu->shadow_icount = cpu->quiet_icount = UINT64_MAX;
 	cpu->always_slow = options->always_slow;
 	cpu->intel = host_is_intel();
+	cpu->host = host_features(cpu->intel);
 	cpu->pat = SOFT_PAT_RESET;
 	cpu->misc_enable = FT_MISC_ENABLE_RESET;
 	cpu->fx[0] = 0x7f; /* FCW 0x37f, MXCSR 0x1f80 */

@@ -110,8 +110,12 @@ static bool enter(struct soft_cpu *cpu, const struct event *event)
 	rsp = (rsp & ~15ull) - size;
 	if (!soft_canonical(rsp) || !soft_canonical(rsp + size - 1))
 		return refuse(cpu, SOFT_SS, ext);
-	if (!soft_store(cpu, rsp, first, size, cpl == 3))
+	if (!soft_store(cpu, rsp, first, size, cpl == 3)) {
+		/* A processor pushes one by one: the address of the first that fails is told. */
+		for (uint32_t left = size; left && soft_store(cpu, rsp + left - 8, first + left / 8 - 1, 8, cpl == 3);)
+			left -= 8;
 		return false;
+	}
 
 	if (cpl != cpu->cpl) {
 		cpu->segment[FT_SS] = soft_flat_data(cpl, cpl);
@@ -142,7 +146,7 @@ static bool doubles(uint8_t first, uint8_t second)
 
 static bool is_fault(uint8_t vector)
 {
-	/* #DB is a trap here: instruction breakpoints are not implemented. */
+	/* #DB saves no RF, whether it is a trap or an instruction breakpoint's. */
 	return vector != SOFT_DB && vector != SOFT_NMI && vector != SOFT_BP && vector != SOFT_OF &&
 	       vector != SOFT_DF;
 }

@@ -36,24 +36,51 @@ uint64_t soft_address(struct soft_cpu *cpu, const struct soft_insn *insn)
 static bool reachable(struct soft_cpu *cpu, uint64_t va, uint32_t size, bool stack)
 {
 	if (soft_canonical(va) && soft_canonical(va + size - 1))
-		return true;
+		return soft_aligned(cpu, va, size);
 	soft_raise(cpu, stack ? SOFT_SS : SOFT_GP, true, 0, 0);
 	return false;
 }
 
+bool soft_aligned(struct soft_cpu *cpu, uint64_t va, uint32_t size)
+{
+	/* x87's ten bytes as eight; images of the FPU and of tables have their own rules. SDM table 6-7. */
+	uint32_t mask = size == 10 ? 7 : size <= 16 && !(size & (size - 1)) ? size - 1 : 0;
+	if (!(va & mask) || !soft_checks_alignment(cpu))
+		return true;
+	soft_raise(cpu, SOFT_AC, true, 0, 0);
+	return false;
+}
+
+void soft_watch(struct soft_cpu *cpu, uint64_t va, uint32_t size, enum soft_breakpoint kind)
+{
+	static const uint8_t lengths[] = {1, 2, 8, 4};
+	if (!soft_has_breakpoints(cpu))
+		return;
+	for (unsigned i = 0; i < 4; i++) {
+		unsigned control = (unsigned)(cpu->dr[7] >> (16 + 4 * i)) & 15, length = lengths[control >> 2];
+		uint64_t first = cpu->dr[i] & ~(uint64_t)(length - 1);
+		bool wanted = (control & 3) == (unsigned)kind || ((control & 3) == SOFT_BREAK_ACCESS && kind == SOFT_BREAK_WRITE);
+		if ((cpu->dr[7] >> (2 * i) & 3) && wanted && first < va + size && va < first + length)
+			cpu->hits |= (uint8_t)(1u << i);
+	}
+}
+
 bool soft_stack_load(struct soft_cpu *cpu, uint64_t va, void *to, uint32_t size)
 {
+	soft_watch(cpu, va, size, SOFT_BREAK_ACCESS);
 	return reachable(cpu, va, size, true) && soft_load(cpu, va, to, size, soft_user(cpu));
 }
 
 bool soft_stack_store(struct soft_cpu *cpu, uint64_t va, const void *from, uint32_t size)
 {
+	soft_watch(cpu, va, size, SOFT_BREAK_WRITE);
 	return reachable(cpu, va, size, true) && soft_store(cpu, va, from, size, soft_user(cpu));
 }
 
 bool soft_operand_load(struct soft_cpu *cpu, const struct soft_insn *insn, uint64_t va, void *to,
 		       uint32_t size)
 {
+	soft_watch(cpu, va, size, SOFT_BREAK_ACCESS);
 	return reachable(cpu, va, size, insn->segment == FT_SS) &&
 	       soft_load(cpu, va, to, size, soft_user(cpu));
 }
@@ -61,6 +88,7 @@ bool soft_operand_load(struct soft_cpu *cpu, const struct soft_insn *insn, uint6
 bool soft_operand_store(struct soft_cpu *cpu, const struct soft_insn *insn, uint64_t va, const void *from,
 			uint32_t size)
 {
+	soft_watch(cpu, va, size, SOFT_BREAK_WRITE);
 	return reachable(cpu, va, size, insn->segment == FT_SS) &&
 	       soft_store(cpu, va, from, size, soft_user(cpu));
 }
@@ -168,8 +196,29 @@ static const carry_out table[SOFT_OP_COUNT] = {
     [SOFT_OP_FRSTOR] = soft_fpu_execute,
     [SOFT_OP_FNSTENV] = soft_fpu_execute,
     [SOFT_OP_FLDENV] = soft_fpu_execute,
+    [SOFT_OP_LDMXCSR] = soft_fpu_execute,
     [SOFT_OP_CMPXCHG16B] = cmpxchg16b,
     [SOFT_OP_ENTER] = enter,
+    [SOFT_OP_ANDN] = soft_bits_execute,
+    [SOFT_OP_BEXTR] = soft_bits_execute,
+    [SOFT_OP_BLSI] = soft_bits_execute,
+    [SOFT_OP_BLSMSK] = soft_bits_execute,
+    [SOFT_OP_BLSR] = soft_bits_execute,
+    [SOFT_OP_BZHI] = soft_bits_execute,
+    [SOFT_OP_MULX] = soft_bits_execute,
+    [SOFT_OP_PDEP] = soft_bits_execute,
+    [SOFT_OP_PEXT] = soft_bits_execute,
+    [SOFT_OP_RORX] = soft_bits_execute,
+    [SOFT_OP_SARX] = soft_bits_execute,
+    [SOFT_OP_SHLX] = soft_bits_execute,
+    [SOFT_OP_SHRX] = soft_bits_execute,
+    [SOFT_OP_RDRAND] = soft_hidden_execute,
+    [SOFT_OP_RDSEED] = soft_hidden_execute,
+    [SOFT_OP_STAC] = soft_hidden_execute,
+    [SOFT_OP_CLAC] = soft_hidden_execute,
+    [SOFT_OP_CLFLUSH] = soft_hidden_execute,
+    [SOFT_OP_CLFLUSHOPT] = soft_hidden_execute,
+    [SOFT_OP_CLWB] = soft_hidden_execute,
     [SOFT_OP_UD] = undefined,
 };
 

@@ -61,6 +61,19 @@ static enum soft_result fxrstor(struct soft_cpu *cpu, const struct soft_insn *in
 	return SOFT_NEXT;
 }
 
+/* Bits that the image's mask does not have are reserved, AMD's for misaligned operands with them: whether alignment is checked by
+ * the processor or by C must not show. */
+static enum soft_result ldmxcsr(struct soft_cpu *cpu, const struct soft_insn *insn, uint64_t va)
+{
+	uint32_t value;
+	if (!soft_operand_load(cpu, insn, va, &value, sizeof(value)))
+		return SOFT_FAULT;
+	if (value & ~MXCSR_MASK)
+		return soft_gp(cpu, 0);
+	__asm__ volatile("ldmxcsr %0" : : "m"(value));
+	return SOFT_NEXT;
+}
+
 /* The host's instruction would raise what waits here, in our code. */
 static bool exception_waits(void)
 {
@@ -131,8 +144,8 @@ static enum soft_result frstor(struct soft_cpu *cpu, const struct soft_insn *ins
 
 enum soft_result soft_fpu_execute(struct soft_cpu *cpu, const struct soft_insn *insn)
 {
-	bool fx = insn->op == SOFT_OP_FXSAVE || insn->op == SOFT_OP_FXRSTOR;
-	if (!insn->memory || insn->lock)
+	bool fx = insn->op == SOFT_OP_FXSAVE || insn->op == SOFT_OP_FXRSTOR, sse = insn->op == SOFT_OP_LDMXCSR;
+	if (!insn->memory || insn->lock || ((fx || sse) && (cpu->cr0 & CR0_EM)) || (sse && !(cpu->cr4 & CR4_OSFXSR)))
 		return soft_ud(cpu);
 	if (cpu->cr0 & (CR0_EM | CR0_TS))
 		return soft_raise(cpu, SOFT_NM, false, 0, 0);
@@ -144,6 +157,8 @@ enum soft_result soft_fpu_execute(struct soft_cpu *cpu, const struct soft_insn *
 		return fxsave(cpu, insn, va);
 	case SOFT_OP_FXRSTOR:
 		return fxrstor(cpu, insn, va);
+	case SOFT_OP_LDMXCSR:
+		return ldmxcsr(cpu, insn, va);
 	case SOFT_OP_FNSAVE:
 		return fnsave(cpu, insn, va);
 	case SOFT_OP_FNSTENV:

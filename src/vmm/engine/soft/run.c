@@ -76,7 +76,7 @@ static bool canonical(struct soft_cpu *cpu, uint64_t va, uint32_t size, uint32_t
 		return false;
 	}
 	if (soft_canonical(va) && soft_canonical(va + size - 1))
-		return true;
+		return soft_aligned(cpu, va, size);
 	soft_raise(cpu, info & SOFT_INFO_STACK ? SOFT_SS : SOFT_GP, true, 0, 0);
 	return false;
 }
@@ -156,6 +156,7 @@ uint64_t soft_on_slow(struct soft_cpu *cpu, uint32_t info, uint64_t va, const vo
 		return leave(cpu, SOFT_LEAVE_FAULT);
 	if (cpu->m->leave)
 		return leave(cpu, SOFT_LEAVE_NEXT);
+	soft_watch(cpu, va, size, info & SOFT_INFO_WRITE ? SOFT_BREAK_WRITE : SOFT_BREAK_ACCESS);
 	return 0;
 }
 
@@ -169,11 +170,23 @@ uint64_t soft_on_commit(struct soft_cpu *cpu, uint32_t info, uint64_t va, const 
 
 /* ---- Instructions in C ----------------------------------------------------------------------------------------- */
 
-static enum soft_result raise_instead(struct soft_cpu *cpu, uint8_t vector)
+/* SDM Vol. 2A, WAIT; Vol. 3A 2.5 and tables 2-2, 13-1. 0: nothing is raised. */
+static uint8_t fpu_exception(const struct soft_cpu *cpu, uint8_t kind)
 {
-	if (vector == SOFT_RAISE_SSE)
-		vector = cpu->cr0 & CR0_EM ? SOFT_UD : SOFT_NM;
-	return soft_raise(cpu, vector, vector == SOFT_GP, 0, 0);
+	bool ts = cpu->cr0 & CR0_TS, em = cpu->cr0 & CR0_EM;
+	switch (kind) {
+	case SOFT_RAISE_WAIT:
+		return ts && (cpu->cr0 & CR0_MP) ? SOFT_NM : 0;
+	case SOFT_RAISE_X87:
+		return ts || em ? SOFT_NM : 0;
+	case SOFT_RAISE_SSE:
+		em |= !(cpu->cr4 & CR4_OSFXSR);
+		/* fall through */
+	case SOFT_RAISE_MMX:
+		return em ? SOFT_UD : ts ? SOFT_NM : 0;
+	default:
+		return kind;
+	}
 }
 
 /* Something that the rest of the block must not miss. A deadline that came nearer moves the limit, if it can. */
@@ -182,7 +195,7 @@ static bool must_leave(struct soft_cpu *cpu, const struct soft_record *r)
 	const struct ft_machine *m = cpu->m;
 	struct soft_blocks *b = cpu->blocks;
 	if (b->invalidated || m->leave || m->nmi || (cpu->flags & SOFT_FLAG_TF) ||
-	    (m->interrupt && (cpu->flags & SOFT_FLAG_IF)))
+	    (m->interrupt && (cpu->flags & SOFT_FLAG_IF)) || soft_watched(cpu))
 		return true;
 	if (soft_block_mode(cpu) != b->mode[cpu->cpl == 3] || !cpu->code64)
 		return true;
@@ -205,9 +218,12 @@ uint64_t soft_on_operation(struct soft_cpu *cpu, uint32_t record, uint64_t unuse
 	cpu->icount = cpu->limit - rest(cpu) - r->left;
 	uint8_t user = cpu->cpl;
 	b->invalidated = false;
-	uint8_t length = r->insn.length;
-	enum soft_result result =
-	    r->insn.op == SOFT_OP_COUNT ? raise_instead(cpu, r->raise) : soft_execute(cpu, &r->insn);
+	uint8_t length = r->insn.length, vector = r->insn.op == SOFT_OP_COUNT ? fpu_exception(cpu, r->raise) : 0;
+	if (r->insn.op == SOFT_OP_COUNT && !vector) {
+		cpu->fpu_allowed = true;
+		return leave(cpu, SOFT_LEAVE_SLOW);
+	}
+	enum soft_result result = vector ? soft_raise(cpu, vector, vector == SOFT_GP, 0, 0) : soft_execute(cpu, &r->insn);
 	switch (result) {
 	case SOFT_NEXT:
 	case SOFT_SYNC:
@@ -298,13 +314,15 @@ static bool run_translated(struct soft_cpu *cpu)
 	struct soft_blocks *b = cpu->blocks;
 	enter_function enter = (enter_function)(uintptr_t)(b->code + b->thunk[SOFT_THUNK_ENTER]);
 	uint8_t mode = current_mode(cpu);
-	bool slow = cpu->always_slow, error = false, jumped = false;
+	bool always = cpu->always_slow || soft_watched(cpu), slow = always, error = false, jumped = false;
 	uint32_t link = SOFT_NONE, replaced = SOFT_NONE;
 	uint64_t left = cpu->limit - cpu->icount;
 	while (left) {
 		uint64_t flushes = b->flushes;
+		uint8_t now = cpu->fpu_allowed ? mode & (uint8_t)~SOFT_MODE_NO_FPU : mode;
+		cpu->fpu_allowed = false;
 		const struct soft_block *block =
-		    soft_block_find(cpu, cpu->rip, (uint8_t)(mode | (slow ? SOFT_MODE_SLOW : 0)), &error);
+		    soft_block_find(cpu, cpu->rip, (uint8_t)(now | (slow ? SOFT_MODE_SLOW : 0)), &error);
 		if (!block || cpu->m->leave)
 			break;
 		if (!slow && link != SOFT_NONE && b->flushes == flushes)
@@ -320,7 +338,7 @@ static bool run_translated(struct soft_cpu *cpu)
 		if (!block)
 			break;
 		bool single = (block->mode & (SOFT_MODE_SLOW | SOFT_MODE_ONCE)) != 0;
-		slow = cpu->always_slow;
+		slow = always;
 		set_count(cpu, left);
 		enter(cpu, b->code + block->entry);
 		b->left[cpu->reason & 7]++;
@@ -439,9 +457,16 @@ enum ft_exit soft_run(struct soft_cpu *cpu, uint64_t until)
 		}
 		if (cpu->halted)
 			return FT_EXIT_HALT;
-		bool step = (cpu->flags & SOFT_FLAG_TF) != 0;
+		bool step = (cpu->flags & SOFT_FLAG_TF) != 0, resumed = (cpu->flags & FLAG_RF) != 0;
+		cpu->hits = 0;
+		if (!resumed)
+			soft_watch(cpu, cpu->rip, 1, SOFT_BREAK_EXECUTE);
+		if (cpu->hits) {
+			soft_raise(cpu, SOFT_DB, false, 0, cpu->hits);
+			continue;
+		}
 		cpu->limit = earliest(earliest(until, m->deadline), cpu->icount + SLICE);
-		if (step || deliverable(cpu) || m->nmi)
+		if (step || deliverable(cpu) || m->nmi || soft_has_breakpoints(cpu))
 			cpu->limit = cpu->icount + 1;
 		uint64_t before = cpu->icount;
 		cpu->entered = false;
@@ -449,7 +474,12 @@ enum ft_exit soft_run(struct soft_cpu *cpu, uint64_t until)
 			return FT_EXIT_ERROR;
 		if (cpu->entered)
 			step = (cpu->flags & SOFT_FLAG_TF) != 0;
-		if (step && cpu->icount > before && !cpu->fault.pending)
-			soft_raise(cpu, SOFT_DB, false, 0, DR6_BS);
+		if (cpu->icount == before || cpu->fault.pending)
+			continue;
+		if (resumed)
+			cpu->flags &= ~(uint64_t)FLAG_RF;
+		step &= cpu->quiet_icount != cpu->icount;
+		if (step || cpu->hits)
+			soft_raise(cpu, SOFT_DB, false, 0, (step ? DR6_BS : 0) | cpu->hits);
 	}
 }

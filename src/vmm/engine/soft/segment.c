@@ -286,6 +286,9 @@ static enum soft_result iret(struct soft_cpu *cpu, unsigned size)
 		may |= SOFT_FLAG_IF;
 	if (old == 0)
 		may |= FLAG_IOPL;
+	/* RF is of use to instruction breakpoints alone; run.c clears it behind the next instruction. */
+	if (soft_has_breakpoints(cpu) && size > 2)
+		may |= FLAG_RF;
 	cpu->flags = (cpu->flags & ~(may | FLAG_RF)) | (frame[2] & may) | FLAG_ONE;
 	cpu->segment[FT_SS] = ss;
 	cpu->gpr[FT_RSP] = frame[3];
@@ -493,7 +496,7 @@ static enum soft_result mov_to_segment(struct soft_cpu *cpu, const struct soft_i
 		return SOFT_FAULT;
 	enum soft_result result = soft_load_segment(cpu, segment, selector);
 	if (result == SOFT_NEXT && segment == FT_SS)
-		cpu->shadow_icount = cpu->icount + 1;
+		cpu->shadow_icount = cpu->quiet_icount = cpu->icount + 1;
 	return result;
 }
 

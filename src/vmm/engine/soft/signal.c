@@ -8,6 +8,7 @@
 #include <ucontext.h>
 
 #include "vmm/engine/soft/run.h"
+#include "vmm/engine/soft/system.h"
 
 #define STACK_SIZE (64u << 10)
 #define GUARD      4096u
@@ -38,6 +39,8 @@ static void take_exception(struct soft_cpu *cpu, ucontext_t *uc, const uint8_t *
 		leave_with(cpu, uc, SOFT_LEAVE_ERROR);
 		return;
 	}
+	if (vector == SOFT_XM && !(cpu->cr4 & CR4_OSXMMEXCPT))
+		vector = SOFT_UD; /* SDM Vol. 3A 2.5 */
 	soft_raise(cpu, (uint8_t)vector, vector == SOFT_GP, 0, 0);
 	leave_with(cpu, uc, SOFT_LEAVE_FAULT);
 }

@@ -10,6 +10,7 @@ struct string {
 	unsigned size;
 	bool back;               /* DF */
 	uint64_t left;           /* elements */
+	uint64_t most;           /* at once */
 	uint64_t source, target; /* linear */
 };
 
@@ -24,8 +25,15 @@ static struct string string_make(struct soft_cpu *cpu, const struct soft_insn *i
 	return (struct string){.size = insn->operand_size,
 			       .back = cpu->flags & SOFT_FLAG_DF,
 			       .left = insn->repeat ? pointer(cpu, insn, FT_RCX) : 1,
+			       /* A step, and a breakpoint, comes behind each. SDM Vol. 3B 18.3.1.4. */
+			       .most = (cpu->flags & SOFT_FLAG_TF) || soft_has_breakpoints(cpu) ? 1 : UINT64_MAX,
 			       .source = base + pointer(cpu, insn, FT_RSI),
 			       .target = pointer(cpu, insn, FT_RDI)};
+}
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
 }
 
 /* Whole elements from va to the end of its page in the direction of travel. */
@@ -34,12 +42,7 @@ static uint64_t within_page(const struct string *string, uint64_t va)
 	uint64_t offset = va & (FT_PAGE_SIZE - 1);
 	if (offset + string->size > FT_PAGE_SIZE)
 		return 0;
-	return string->back ? offset / string->size + 1 : (FT_PAGE_SIZE - offset) / string->size;
-}
-
-static uint64_t least(uint64_t a, uint64_t b)
-{
-	return a < b ? a : b;
+	return least(string->most, string->back ? offset / string->size + 1 : (FT_PAGE_SIZE - offset) / string->size);
 }
 
 static void advance(struct soft_cpu *cpu, const struct soft_insn *insn, unsigned gpr, uint64_t elements,
@@ -295,12 +298,28 @@ static void cut_registers(struct soft_cpu *cpu, const struct soft_insn *insn)
 		cpu->gpr[FT_RDI] = (uint32_t)cpu->gpr[FT_RDI];
 }
 
+/* Alignment of the elements, which is that of the first, and breakpoints on it. */
+static bool watch(struct soft_cpu *cpu, const struct soft_insn *insn)
+{
+	struct string s = string_make(cpu, insn);
+	bool source = insn->op == SOFT_OP_MOVS || insn->op == SOFT_OP_CMPS || insn->op == SOFT_OP_LODS || insn->op == SOFT_OP_OUTS;
+	bool target = insn->op != SOFT_OP_LODS && insn->op != SOFT_OP_OUTS;
+	bool writes = insn->op == SOFT_OP_MOVS || insn->op == SOFT_OP_STOS || insn->op == SOFT_OP_INS;
+	if (source)
+		soft_watch(cpu, s.source, s.size, SOFT_BREAK_ACCESS);
+	if (target)
+		soft_watch(cpu, s.target, s.size, writes ? SOFT_BREAK_WRITE : SOFT_BREAK_ACCESS);
+	return (!source || soft_aligned(cpu, s.source, s.size)) && (!target || soft_aligned(cpu, s.target, s.size));
+}
+
 enum soft_result soft_string_execute(struct soft_cpu *cpu, const struct soft_insn *insn)
 {
 	if (cpu->intel && insn->repeat && insn->address_size == 4)
 		cut_registers(cpu, insn);
 	if (insn->repeat && pointer(cpu, insn, FT_RCX) == 0)
 		return SOFT_NEXT;
+	if (soft_watched(cpu) && !watch(cpu, insn))
+		return SOFT_FAULT;
 	switch (insn->op) {
 	case SOFT_OP_MOVS:
 		return movs(cpu, insn);

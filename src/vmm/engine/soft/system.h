@@ -105,6 +105,23 @@ static inline enum soft_result soft_ud(struct soft_cpu *cpu)
 	return soft_raise(cpu, SOFT_UD, false, 0, 0);
 }
 
+/* SDM Vol. 3A 6.15, interrupt 17: ring 3 with CR0.AM and EFLAGS.AC. */
+static inline bool soft_checks_alignment(const struct soft_cpu *cpu)
+{
+	return (cpu->flags & FLAG_AC) && (cpu->cr0 & CR0_AM) && cpu->cpl == 3;
+}
+
+static inline bool soft_has_breakpoints(const struct soft_cpu *cpu)
+{
+	return cpu->dr[7] & 0xff;
+}
+
+/* What translated code does not look at: while it is on, instructions run one by one in slow mode. */
+static inline bool soft_watched(const struct soft_cpu *cpu)
+{
+	return soft_checks_alignment(cpu) || soft_has_breakpoints(cpu);
+}
+
 /* Writes a register the way a destination of `size` bytes is written in 64-bit mode. */
 static inline void soft_set_gpr(struct soft_cpu *cpu, unsigned n, unsigned size, uint64_t value)
 {
@@ -145,6 +162,12 @@ bool soft_operand_word(struct soft_cpu *cpu, const struct soft_insn *insn, uint1
 /* soft_load with the right to write: what read-modify-write instructions need. */
 bool soft_load_for_write(struct soft_cpu *cpu, uint64_t va, void *to, uint32_t size, bool user);
 
+/* An access that is about to be made: breakpoints on it come behind its instruction. Vol. 3B 18.2. */
+enum soft_breakpoint { SOFT_BREAK_EXECUTE = 0, SOFT_BREAK_WRITE = 1, SOFT_BREAK_ACCESS = 3 };
+void soft_watch(struct soft_cpu *cpu, uint64_t va, uint32_t size, enum soft_breakpoint kind);
+/* An access of `size` bytes, whose alignment is its size. false: #AC is raised. */
+bool soft_aligned(struct soft_cpu *cpu, uint64_t va, uint32_t size);
+
 /* n elements of `size` bytes from va up or (back) down, all in one page: host address of the element at va, or NULL with
  * *bus when a device is there, or NULL with a fault raised. Writes are announced to translated code. */
 void *soft_span(struct soft_cpu *cpu, uint64_t va, uint64_t n, uint32_t size, bool back,
@@ -181,13 +204,15 @@ enum soft_result soft_far_jump(struct soft_cpu *cpu, uint16_t selector, uint64_t
 enum soft_result soft_far_return(struct soft_cpu *cpu, uint16_t selector, uint64_t rip, uint64_t rsp,
 				 uint16_t release, unsigned size);
 
-/* ---- control.c, msr.c, ../model.c, string.c, fpu.c
+/* ---- control.c, msr.c, ../model.c, string.c, fpu.c, hidden.c
  * ---------------------------------------------------------------- */
 
 enum soft_result soft_control_execute(struct soft_cpu *cpu, const struct soft_insn *insn);
 enum soft_result soft_io_execute(struct soft_cpu *cpu, const struct soft_insn *insn);
 enum soft_result soft_string_execute(struct soft_cpu *cpu, const struct soft_insn *insn);
 enum soft_result soft_fpu_execute(struct soft_cpu *cpu, const struct soft_insn *insn);
+enum soft_result soft_bits_execute(struct soft_cpu *cpu, const struct soft_insn *insn);
+enum soft_result soft_hidden_execute(struct soft_cpu *cpu, const struct soft_insn *insn);
 
 /* x87 TOP = 0, tags and registers as they are. The guest's x87 state is in the host's registers. */
 void soft_fpu_clear_top(void);

@@ -48,6 +48,8 @@ static void take_register(struct guest_insn *g, const ZydisDecodedOperand *o)
 	} else if (o->encoding == ZYDIS_OPERAND_ENCODING_OPCODE) {
 		g->embedded = (int8_t)n;
 		g->high_embedded = high;
+	} else if (o->encoding == ZYDIS_OPERAND_ENCODING_NDSNDD) {
+		g->third = (int8_t)n;
 	}
 }
 
@@ -81,6 +83,13 @@ static void take_memory(struct guest_insn *g, const ZydisDecodedOperand *o)
 	g->writes_memory = (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
 }
 
+/* Of what has no legacy encoding only that which C carries out (hidden.c). */
+static bool known_encoding(const struct guest_insn *g)
+{
+	bool bits = g->class->class == SOFT_CLASS_C && g->class->op >= SOFT_OP_ANDN && g->class->op <= SOFT_OP_SHRX;
+	return g->z.encoding == (bits ? ZYDIS_INSTRUCTION_ENCODING_VEX : ZYDIS_INSTRUCTION_ENCODING_LEGACY);
+}
+
 /* false: not an instruction of this CPU. */
 static bool take_apart(struct guest_insn *g, uint64_t rip)
 {
@@ -89,11 +98,11 @@ static bool take_apart(struct guest_insn *g, uint64_t rip)
 	g->class = &soft_classes[g->z.mnemonic];
 	g->has_memory = g->reads_memory = g->writes_memory = g->high = false;
 	g->high_reg = g->high_rm = g->high_embedded = false;
-	g->reg = g->rm = g->embedded = -1;
+	g->reg = g->rm = g->embedded = g->third = -1;
 	g->uses = g->writes = 0;
 	g->size = 0;
 	g->pure = g->z.mnemonic != ZYDIS_MNEMONIC_BSF && g->z.mnemonic != ZYDIS_MNEMONIC_BSR;
-	if (g->z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || g->class->class == SOFT_CLASS_UD)
+	if (!known_encoding(g) || g->class->class == SOFT_CLASS_UD)
 		return false;
 	for (unsigned i = 0; i < g->z.operand_count; i++) {
 		const ZydisDecodedOperand *o = &g->operand[i];
@@ -531,6 +540,8 @@ static uint8_t c_operand_size(const struct guest_insn *g, uint8_t op)
 	case SOFT_OP_MOV_FROM_SEG:
 		return (uint8_t)(g->operand[0].size / 8);
 	default:
+		if (op >= SOFT_OP_ANDN && op <= SOFT_OP_SHRX)
+			return (uint8_t)(g->operand[0].size / 8);
 		return (uint8_t)(g->z.operand_width / 8);
 	}
 }
@@ -579,6 +590,11 @@ static void fill_record(struct soft_record *r, const struct guest_insn *g, uint8
 		i->index = g->memory.index != R_NONE ? (uint8_t)g->memory.index : 16;
 		i->scale = (uint8_t)(1u << g->memory.scale);
 		i->displacement = g->memory.displacement;
+	}
+	if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
+		i->modrm_reg = (uint8_t)(g->reg & 15);
+		i->modrm_rm = (uint8_t)(g->rm & 15);
+		i->immediate2 = (uint64_t)(g->third & 15);
 	}
 	memcpy(i->bytes, bytes, z->length);
 }
@@ -635,6 +651,28 @@ static void emit_in_c(struct work *w, uint8_t op, uint8_t raise)
 	}
 }
 
+static bool names_only_mmx(const struct guest_insn *g)
+{
+	bool mmx = g->z.mnemonic == ZYDIS_MNEMONIC_EMMS;
+	for (unsigned i = 0; i < g->z.operand_count; i++) {
+		ZydisRegisterClass c = g->operand[i].type == ZYDIS_OPERAND_TYPE_REGISTER ? ZydisRegisterGetClass(g->operand[i].reg.value)
+											   : ZYDIS_REGCLASS_INVALID;
+		if (c == ZYDIS_REGCLASS_XMM)
+			return false;
+		mmx |= c == ZYDIS_REGCLASS_MMX;
+	}
+	return mmx;
+}
+
+static uint8_t fpu_kind(const struct guest_insn *g, enum soft_class class)
+{
+	if (g->z.mnemonic == ZYDIS_MNEMONIC_FWAIT)
+		return SOFT_RAISE_WAIT;
+	if (class == SOFT_CLASS_X87)
+		return SOFT_RAISE_X87;
+	return names_only_mmx(g) ? SOFT_RAISE_MMX : SOFT_RAISE_SSE;
+}
+
 static void emit_insn(struct work *w)
 {
 	const struct guest_insn *g = w->insn;
@@ -643,7 +681,7 @@ static void emit_insn(struct work *w)
 		class = g->z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT ? SOFT_CLASS_C : SOFT_CLASS_SSE;
 	if (w->no_fpu &&
 	    (class == SOFT_CLASS_X87 || class == SOFT_CLASS_SSE || class == SOFT_CLASS_MASK_MOVE)) {
-		emit_in_c(w, SOFT_OP_COUNT, class == SOFT_CLASS_X87 ? SOFT_NM : SOFT_RAISE_SSE);
+		emit_in_c(w, SOFT_OP_COUNT, fpu_kind(g, class));
 		return;
 	}
 	switch (class) {

@@ -31,7 +31,7 @@ struct guest_insn {
 	uint8_t size; /* bytes of the memory operand */
 	bool reads_memory, writes_memory;
 	/* General registers as operands (not in the address): guest numbers, or -1. */
-	int8_t reg, rm, embedded;
+	int8_t reg, rm, embedded, third; /* third: VEX.vvvv */
 	uint16_t uses, writes; /* masks; implicit ones too */
 	bool pure;             /* its register destination need not be loaded first */
 	bool high;             /* AH..BH: no REX possible */

@@ -1,0 +1,133 @@
+/* A guest that means harm in ring 0 (guest/storms.c): it ends as a processor would, or comes through, on every engine; another
+ * machine in this process is as it was, and nothing of those that have ended is left.
+ *
+ *   test_storms [--kvm] GUEST */
+#include <dirent.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "guest_run.h"
+
+#define SEEDS  3u
+#define RESETS 30u
+
+static const char *guest;
+static const struct ft_engine_ops *engine = &ft_engine_soft;
+
+enum end { TRIPLE_FAULT, REBOOT, POWER_OFF, GOES_ON, THROUGH, ANY };
+
+static const struct {
+	const char *name;
+	enum end end;
+} storms[] = {
+    {"no_table", TRIPLE_FAULT},	 {"table_nowhere", TRIPLE_FAULT}, {"pages_of_nothing", TRIPLE_FAULT},
+    {"pages_nowhere", TRIPLE_FAULT}, {"pages_of_the_apic", TRIPLE_FAULT}, {"pages_of_themselves", TRIPLE_FAULT},
+    {"no_stack", TRIPLE_FAULT},	 {"no_segments", TRIPLE_FAULT},	  {"fault_in_fault", TRIPLE_FAULT},
+    {"by_keyboard", REBOOT},	 {"by_reset_register", REBOOT},	  {"never", GOES_ON},
+    {"round_and_round", GOES_ON}, {"ports", THROUGH},		  {"configuration", THROUGH},
+    {"interrupts", THROUGH},	 {"pages", THROUGH},		  {"descriptors", THROUGH},
+    {"registers", THROUGH},	 {"devices", ANY},
+};
+
+static void run(const char *name, unsigned seed, uint64_t budget, struct guest_result *result)
+{
+	char line[64];
+	struct ft_error err = {0};
+	snprintf(line, sizeof(line), "%s %u", name, seed);
+	struct guest_setup setup = {.kernel = guest,
+				    .cmdline = line,
+				    .memory = FT_RAM_MIN,
+				    .instructions = budget,
+				    .engine = engine,
+				    .options = {.verify = true}};
+	memset(result, 0, sizeof(*result));
+	if (guest_run(&setup, result, &err))
+		fail_msg("%s: %s", name, err.text);
+	if (result->stop == FT_STOP_ERROR)
+		fail_msg("%s, seed %u: the engine gave up: %s", name, seed, err.text);
+}
+
+static void ends_as_a_processor_would(void **state)
+{
+	for (unsigned i = 0; i < sizeof(storms) / sizeof(*storms); i++) {
+		enum end end = storms[i].end;
+		for (unsigned seed = 1; seed <= (end >= THROUGH ? SEEDS : 1); seed++) {
+			struct guest_result r;
+			run(storms[i].name, seed, end == GOES_ON ? 400000000ull : 1000000000000ull, &r);
+			print_message("%s %u: stop %d, reset %d\n", storms[i].name, seed, r.stop, r.reset);
+			bool through = strstr(r.console, "through\n") && !strstr(r.console, "few\n");
+			if (end == GOES_ON)
+				assert_true(r.stop == FT_STOP_COUNT || r.stop == FT_STOP_IDLE);
+			else
+				assert_int_equal(r.stop, FT_STOP_RESET);
+			if (end == TRIPLE_FAULT)
+				assert_int_equal(r.reset, FT_RESET_TRIPLE_FAULT);
+			if (end == REBOOT)
+				assert_int_equal(r.reset, FT_RESET_REBOOT);
+			if (end == THROUGH && (r.reset != FT_RESET_POWEROFF || !through))
+				fail_msg("%s, seed %u, did not come through:\n%s", storms[i].name, seed, r.console);
+			free(r.console);
+		}
+	}
+}
+
+static unsigned descriptors(void)
+{
+	unsigned n = 0;
+	DIR *all = opendir("/proc/self/fd");
+	assert_non_null(all);
+	while (readdir(all))
+		n++;
+	closedir(all);
+	return n;
+}
+
+static void a_loop_of_resets_leaves_nothing(void **state)
+{
+	struct guest_result r;
+	run("by_reset_register", 1, 1000000000, &r);
+	free(r.console);
+	unsigned before = descriptors();
+	for (unsigned i = 0; i < RESETS; i++) {
+		run(i % 2 ? "by_reset_register" : "no_table", 1, 1000000000, &r);
+		assert_int_equal(r.stop, FT_STOP_RESET);
+		free(r.console);
+	}
+	assert_int_equal(descriptors(), before);
+}
+
+static uint64_t hash;
+static struct ft_machine *bystander;
+
+static int make_bystander(void **state)
+{
+	struct ft_error err = {0};
+	struct ft_machine_config config = {.memory = FT_RAM_MIN, .disk_fd = -1, .engine = &ft_engine_soft};
+	bystander = ft_machine_create(&config, &err);
+	if (!bystander)
+		return -1;
+	hash = ft_machine_hash(bystander);
+	return 0;
+}
+
+static void another_machine_is_as_it_was(void **state)
+{
+	assert_true(ft_machine_hash(bystander) == hash);
+	ft_machine_destroy(bystander);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc > 1 && !strcmp(argv[1], "--kvm"))
+		engine = &ft_engine_kvm;
+	guest = argv[argc - 1];
+	const struct CMUnitTest tests[] = {cmocka_unit_test(ends_as_a_processor_would), cmocka_unit_test(a_loop_of_resets_leaves_nothing),
+					   cmocka_unit_test(another_machine_is_as_it_was)};
+	return cmocka_run_group_tests(tests, make_bystander, NULL);
+}
