@@ -106,6 +106,10 @@ const struct ft_key ft_keys[] = {
     {"guests.*.journal", FT_KEY_CHOICE, "off|on", "off", NULL,
      "on: everything that the guest is given is recorded, so that its run can be replayed exactly (`foretaste replay`, see journal). "
      "Changes with the guest's next start."},
+    {"guests.*.output_commit", FT_KEY_CHOICE, "off|on", "off", NULL,
+     "on: what the guest sends leaves when its journal is on disk up to there, so that after a power cut nobody has an answer that a "
+     "replay could not show. Each answer waits for a sync of the disk. While the journal cannot be written, journal.on_failure: "
+     "hold keeps all that the guest sends, continue lets it go and counts it."},
     {"guests.*.console", FT_KEY_STATE, NULL, "console-*.log", NULL,
      "Log of its serial console, below state; * stands for the guest's name."},
 

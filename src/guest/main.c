@@ -142,6 +142,7 @@ static int open_journal(struct ft_live *live, const struct ft_settings *settings
 					    .uid = settings->uid,
 					    .gid = settings->gid,
 					    .hold = settings->journal_holds,
+					    .commits = settings->journal_commits,
 					    .check_every = settings->journal_check_every,
 					    .header = {.run = settings->journal_run,
 						       .memory = m->memory,
@@ -150,7 +151,8 @@ static int open_journal(struct ft_live *live, const struct ft_settings *settings
 						       .clock = m->clock}};
 	memcpy(config.header.mac, m->mac, sizeof(config.header.mac));
 	snprintf(config.header.guest, sizeof(config.header.guest), "%s", settings->guest);
-	return ft_recorder_open(&live->recorder, &config, err);
+	int error = ft_recorder_open(&live->recorder, &config, err);
+	return error || !settings->journal_commits ? error : ft_output_open(&live->output, err);
 }
 
 /* From the configuration to a machine that is ready for its first instruction. Everything that needs a file, or a

@@ -3,7 +3,10 @@
  * machine's state. A scribe, forked before there is a guest, takes it from there.
  *
  * When the ring is full: `hold`, the guest waits until there is room; else the rest is lost, the supervisor is told, and
- * the journal goes on at the next checkpoint. */
+ * the journal goes on at the next checkpoint.
+ *
+ * With output commit what the guest sends waits (guest/output.h) for all that led to it to be durable: its inputs, and how far it
+ * had run. ft_recorder_commit is the place in the journal to wait for. */
 #ifndef FT_GUEST_RECORDER_H
 #define FT_GUEST_RECORDER_H
 
@@ -21,6 +24,7 @@ struct ft_recorder {
 	struct ft_machine *m;
 	struct ft_record_state state;
 	bool hold;      /* policy: the guest waits */
+	bool commits;   /* output commit */
 	bool recording; /* a checkpoint has been put, and nothing was lost since */
 	bool lost;      /* to be told */
 	bool inside, ran, halted; /* since the last record that is no input inside a run */
@@ -29,6 +33,7 @@ struct ft_recorder {
 	uint64_t records, gaps;
 	pid_t scribe;
 	int wake, orders;
+	int done; /* eventfd: what was committed is durable, or cannot be made so */
 };
 
 /* What a vmm gets for a journal. */
@@ -37,7 +42,7 @@ struct ft_recorder_config {
 	int channel;
 	uid_t uid;
 	gid_t gid;
-	bool hold;
+	bool hold, commits;
 	uint64_t check_every; /* 0: as above */
 	struct ft_segment_header header; /* run, guest and what is known of the machine */
 };
@@ -60,5 +65,12 @@ uint64_t ft_recorder_wall(const struct ft_recorder *r, uint64_t monotonic_ns);
 
 /* Has the guest to wait until there is room? */
 bool ft_recorder_full(const struct ft_recorder *r);
+
+/* After a run: that the machine has come so far is recorded, and everything up to there is written at once. The position in the journal
+ * that has to be durable (ft_recorder_durable) before anybody may see what the machine did; 0: nothing is recorded any more. */
+uint64_t ft_recorder_commit(struct ft_recorder *r);
+uint64_t ft_recorder_durable(const struct ft_recorder *r);
+/* Nothing is made durable at the moment: the last write or sync failed. */
+bool ft_recorder_failing(const struct ft_recorder *r);
 
 #endif

@@ -30,7 +30,7 @@ struct ft_settings {
 	uint64_t overlay_quota, overlay_retention_ns;
 	bool restores, attached, sealed; /* from a snapshot; whether its network is connected from the beginning; is it encrypted */
 	struct ft_snapshot_seal seal;
-	bool journal, journal_holds;
+	bool journal, journal_holds, journal_commits; /* ...; what the guest sends waits for the journal */
 	uint32_t journal_run, journal_number; /* of its first checkpoint */
 	uint64_t journal_check_every; /* instructions; 0: as guest/recorder.h says */
 	unsigned clones;

@@ -22,6 +22,8 @@ struct ft_journal_ring_page {
 	uint64_t head; /* the writer's, atomic */
 	uint64_t tail; /* up to here everything is in segments; the reader's, atomic */
 	uint64_t icount; /* the machine has run at least to here; the writer's, atomic */
+	uint64_t wanted; /* replies wait until everything before this position is durable; the writer's, atomic */
+	uint64_t failing; /* what was to be written last could not be; the reader's, atomic: 0, 1 */
 };
 
 struct ft_journal_ring {

@@ -76,18 +76,28 @@ static int write_all(int fd, const void *from, size_t length, struct ft_error *e
 
 int ft_segment_begin(struct ft_segment_writer *w, int fd, struct ft_segment_header *header, struct ft_error *err)
 {
-	if (w->fd >= 0)
-		close(w->fd);
-	w->fd = fd;
-	w->sequence = 0;
+	if (fd >= 0) {
+		if (w->fd >= 0)
+			close(w->fd);
+		w->fd = fd;
+		w->sequence = 0;
+		w->bytes = 0;
+	}
 	memcpy(header->magic, MAGIC, sizeof(header->magic));
 	header->version = FT_SEGMENT_VERSION;
 	header->slice = FT_RECORD_SLICE;
 	header->created_ns = wall_ns();
 	memcpy(header->before, w->hash, sizeof(header->before));
+	int error = write_all(w->fd, header, sizeof(*header), err);
+	if (error) {
+		/* A part of it would be the end of what can be read. */
+		if (ftruncate(w->fd, 0))
+			ft_error_set(err, error, "%s; and what was written of it cannot be cut off", err->text);
+		return error;
+	}
 	hash_header(w->hash, header);
 	w->bytes = sizeof(*header);
-	return write_all(fd, header, sizeof(*header), err);
+	return 0;
 }
 
 /* Packs into `to`; its length, 0: nothing to pack. */

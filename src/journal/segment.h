@@ -48,7 +48,8 @@ struct ft_segment_writer {
 
 int ft_segment_writer_open(struct ft_segment_writer *w, struct ft_error *err); /* once a process */
 void ft_segment_writer_close(struct ft_segment_writer *w);
-/* Begins a file, which is taken over. header: what is known of the machine; magic, version, slice and `before` are filled here. */
+/* Begins a file, which is taken over; -1: the one that could not be begun, once more. header: what is known of the machine; magic,
+ * version, slice and `before` are filled here. After a failure the file is empty. */
 int ft_segment_begin(struct ft_segment_writer *w, int fd, struct ft_segment_header *header, struct ft_error *err);
 /* One chunk; on disk when this returns (fdatasync). After a failure the file is as it was. */
 int ft_segment_put(struct ft_segment_writer *w, const uint8_t *control, uint32_t control_length, const uint8_t *payload,

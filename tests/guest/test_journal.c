@@ -65,7 +65,12 @@ static int make(const struct recording *r, const char *format, unsigned number)
 	return fd;
 }
 
-static void begin(struct recording *r, bool holds)
+struct how {
+	bool holds, commits;
+	const char *segment; /* instead of a file of its own */
+};
+
+static void begin_as(struct recording *r, const struct how *how)
 {
 	*r = (struct recording){.directory = "/tmp/foretaste-journal-XXXXXX"};
 	assert_non_null(mkdtemp(r->directory));
@@ -75,9 +80,10 @@ static void begin(struct recording *r, bool holds)
 	r->stand.seen = seen;
 	r->stand.seen_context = r;
 	r->stand.journal_run = 1;
-	r->stand.journal_holds = holds;
+	r->stand.journal_holds = how->holds;
+	r->stand.journal_commits = how->commits;
 	r->stand.journal[0] = make(r, "ring", 0);
-	r->stand.journal[1] = make(r, "journal", 1);
+	r->stand.journal[1] = how->segment ? open(how->segment, O_WRONLY | O_CLOEXEC) : make(r, "journal", 1);
 	r->stand.journal[2] = make(r, "checkpoint", 1);
 	assert_int_equal(ft_journal_ring_make(r->stand.journal[0], NULL), 0);
 	assert_int_equal(stand_configure(&r->stand, images, "console=ttyS0 root=/dev/vda rw", MEMORY, 2), 0);
@@ -88,6 +94,11 @@ static void begin(struct recording *r, bool holds)
 	assert_true(stand_wait_console(&r->stand, "foretaste-guest: services up", peer_meanwhile, &r->peer));
 	assert_non_null(r->stand.checkpoint);
 	assert_null(json_object_get(r->stand.checkpoint, "error"));
+}
+
+static void begin(struct recording *r, bool holds)
+{
+	begin_as(r, &(struct how){.holds = holds});
 }
 
 static void checkpoint(struct recording *r, unsigned number)
@@ -129,6 +140,11 @@ static void drain(struct recording *r)
 		before = r->frames;
 		peer_run(&r->peer, 20, NULL);
 	} while (r->frames != before);
+}
+
+static bool is_established(const struct peer *p)
+{
+	return p->established;
 }
 
 static void kill_it(struct recording *r)
@@ -446,6 +462,100 @@ static void full_holds(void **state)
 	forget(&r);
 }
 
+/* ---- Output commit --------------------------------------------------------------------------------------------------- */
+
+/* A number of its status below "journal". */
+static uint64_t journal_number(struct recording *r, const char *key)
+{
+	json_t *status = stand_status(&r->stand);
+	uint64_t count = (uint64_t)json_integer_value(json_object_get(json_object_get(status, "journal"), key));
+	json_decref(status);
+	return count;
+}
+
+/* The guest has answered, and the answer waits. Frames that come are seen meanwhile. */
+static void let_it_answer(struct recording *r, struct peer *p, uint16_t port)
+{
+	struct stand_frame frame;
+	peer_open(p, &r->stand, port);
+	peer_syn(p, &frame);
+	peer_put(p, &frame);
+	for (int i = 0; i < STAND_PATIENCE_MS / 20 && !journal_number(r, "output_waiting_bytes"); i++)
+		peer_run(&r->peer, 20, NULL);
+	assert_true(journal_number(r, "output_waiting_bytes") > 0);
+}
+
+/* The journal is not made durable: nothing leaves; then it is. */
+static void replies_wait_for_the_journal(void **state)
+{
+	static struct recording r;
+	struct peer p;
+	begin_as(&r, &(struct how){.commits = true});
+	assert_true(peer_get(&r.stand, 41001, "/"));
+	pid_t scribe = scribe_of(r.stand.pid);
+	kill(scribe, SIGSTOP);
+	drain(&r);
+	uint64_t before = r.frames, ran = instructions(&r);
+	let_it_answer(&r, &p, 41002);
+	for (int i = 0; i < 20; i++)
+		peer_run(&r.peer, 20, NULL);
+	assert_int_equal(r.frames, before);
+	assert_true(instructions(&r) > ran);
+	assert_false(p.established);
+	kill(scribe, SIGCONT);
+	assert_true(peer_run(&p, STAND_PATIENCE_MS, is_established));
+	assert_true(r.frames > before);
+	peer_close(&p);
+	assert_true(peer_get(&r.stand, 41003, "/cgi-bin/lookup?host=localhost"));
+	assert_int_equal(journal_number(&r, "output_uncommitted"), 0);
+	assert_true(journal_number(&r, "output_frames") >= r.frames);
+	forget(&r);
+}
+
+/* Whatever had left before the power went is in the segments: the ring's pages are gone with it. */
+static void what_left_can_be_replayed(void **state)
+{
+	static struct recording r;
+	char ring[128];
+	begin_as(&r, &(struct how){.commits = true});
+	for (uint16_t i = 0; i < 6; i++)
+		assert_true(peer_get(&r.stand, (uint16_t)(41001 + i), i % 2 ? "/cgi-bin/lookup?host=localhost" : "/"));
+	kill(scribe_of(r.stand.pid), SIGKILL);
+	kill_it(&r);
+	snprintf(ring, sizeof(ring), "%s/" FT_JOURNAL_RING, r.directory, 1u);
+	assert_int_equal(unlink(ring), 0);
+	struct replayed p = play(&r, NULL, NULL);
+	fprintf(stderr, "without the ring: status 0x%x %s%s; %llu frames had left\n", (unsigned)p.status, p.out, p.err, (unsigned long long)r.frames);
+	assert_int_equal(WEXITSTATUS(p.status), 0);
+	assert_true(r.frames > 40 && number(&p, "frames_out") >= r.frames);
+	if (number(&p, "frames_out") == r.frames)
+		assert_string_equal(text(&p, "frames_hash"), r.after[r.frames - 1]);
+	done(&p);
+	forget(&r);
+}
+
+/* A disk that takes nothing. hold: nothing leaves; continue: everything does, and is counted. */
+static void replies_and_a_failing_disk(void **state)
+{
+	static struct recording r;
+	struct peer p;
+	begin_as(&r, &(struct how){.commits = true, .holds = true, .segment = "/dev/full"});
+	let_it_answer(&r, &p, 41001);
+	for (int i = 0; i < 300 && !r.stand.journal_error; i++)
+		stand_message(&r.stand, 100);
+	assert_non_null(strstr(r.stand.journal_error, "No space left"));
+	for (int i = 0; i < 20; i++)
+		peer_run(&r.peer, 20, NULL);
+	assert_int_equal(r.frames, 0);
+	assert_int_equal(journal_number(&r, "output_uncommitted"), 0);
+	peer_close(&p);
+	forget(&r);
+	begin_as(&r, &(struct how){.commits = true, .segment = "/dev/full"});
+	assert_true(peer_get(&r.stand, 41001, "/"));
+	assert_true(journal_number(&r, "output_uncommitted") >= 4);
+	forget(&r);
+}
+
 static void change(const struct recording *r, const char *name, off_t at, int truncate_to)
 {
 	char path[128];
@@ -548,6 +658,8 @@ int main(int argc, char **argv)
 		cmocka_set_test_filter(argv[1]);
 	const struct CMUnitTest tests[] = {cmocka_unit_test(stopped), cmocka_unit_test(killed_at_random), cmocka_unit_test(exploited),
 					   cmocka_unit_test(full_goes_on), cmocka_unit_test(full_holds),
+					   cmocka_unit_test(replies_wait_for_the_journal), cmocka_unit_test(what_left_can_be_replayed),
+					   cmocka_unit_test(replies_and_a_failing_disk),
 					   cmocka_unit_test(tampered)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,12 +20,12 @@
 #include "journal/scribe.h"
 
 /* A disk that is full for a while. */
-static int failing, full; /* writes that fail; every chunk fails */
+static int failing, full; /* writes that fail; all do */
 ssize_t __real_write(int fd, const void *bytes, size_t length);
 ssize_t __wrap_write(int fd, const void *bytes, size_t length);
 ssize_t __wrap_write(int fd, const void *bytes, size_t length)
 {
-	if ((failing || (full && length != sizeof(struct ft_segment_header))) && length != sizeof(uint64_t) && fd > 2) {
+	if ((failing || full) && length != sizeof(uint64_t) && fd > 2) {
 		failing -= failing > 0;
 		errno = ENOSPC;
 		return length > 40 ? __real_write(fd, bytes, 40) : -1; /* a part first, then nothing */
@@ -235,15 +235,16 @@ static void open_way(struct way *w)
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, w->orders), 0);
 }
 
-static void give_segment(struct way *w)
+static void give_segment(struct way *w, uint32_t number)
 {
-	char byte = 0, room[CMSG_SPACE(sizeof(int))] = {0};
+	char room[CMSG_SPACE(sizeof(int))] = {0};
 	int fd = w->files.segments[w->files.count++] = memory_file();
-	struct iovec part = {&byte, 1};
+	struct ft_scribe_order order = {number};
+	struct iovec part = {&order, sizeof(order)};
 	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof(room)};
 	*CMSG_FIRSTHDR(&message) = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
 	memcpy(CMSG_DATA(CMSG_FIRSTHDR(&message)), &fd, sizeof(fd));
-	assert_int_equal(sendmsg(w->orders[0], &message, 0), 1);
+	assert_int_equal(sendmsg(w->orders[0], &message, 0), sizeof(order));
 }
 
 static void put_script(struct way *w, const struct script *s, unsigned from, unsigned to, struct ft_record_state *state)
@@ -261,6 +262,7 @@ static int scribble(struct way *w)
 	struct ft_scribe scribe = {.ring = &w->ring,
 				   .header = {.run = 3, .memory = 64 << 20, .guest = "web"},
 				   .wake = w->wake,
+				   .done = -1,
 				   .orders = w->orders[1],
 				   .channel = -1};
 	struct ft_error err = {0};
@@ -319,10 +321,10 @@ static void fill_way(struct way *w)
 	open_way(w);
 	make_script(&one, RECORDS, 11, 1);
 	make_script(&two, RECORDS / 2, 5000000, 2);
-	give_segment(w);
+	give_segment(w, 1);
 	put_script(w, &one, 0, one.count, &state);
 	state = (struct ft_record_state){0};
-	give_segment(w);
+	give_segment(w, 2);
 	put_script(w, &two, 0, two.count, &state);
 }
 
@@ -346,9 +348,9 @@ static void the_ring_has_the_rest(void **state)
 	struct way w;
 	struct ft_journal j;
 	struct ft_record_state s = {0};
-	open_way(&w);
+	open_way(&w, 1);
 	make_script(&one, RECORDS, 11, 1);
-	give_segment(&w);
+	give_segment(&w, 1);
 	put_script(&w, &one, 0, 1000, &s);
 	assert_int_equal(scribble(&w), 0);
 	put_script(&w, &one, 1000, one.count, &s);
@@ -409,6 +411,69 @@ static void a_full_disk_loses_nothing(void **state)
 	close_way(&w);
 }
 
+/* A checkpoint that there was no room for in the ring: its segment is nobody's, and the next one's is its own. */
+static void an_order_without_a_checkpoint_is_passed_over(void **state)
+{
+	struct way w;
+	struct ft_journal j;
+	struct ft_record_state s = {0};
+	open_way(&w);
+	make_script(&one, 60, 11, 1);
+	make_script(&two, 40, 5000000, 3);
+	give_segment(&w, 1);
+	put_script(&w, &one, 0, one.count, &s);
+	give_segment(&w, 2);
+	give_segment(&w, 3);
+	s = (struct ft_record_state){0};
+	put_script(&w, &two, 0, two.count, &s);
+	assert_int_equal(scribble(&w), 0);
+	assert_int_equal(lseek(w.files.segments[1], 0, SEEK_END), 0);
+	close(w.files.segments[1]);
+	w.files.segments[1] = w.files.segments[2];
+	w.files.count = 2;
+	expect_scripts(&w, (const struct script *[]){&one, &two}, 2, &j);
+	ft_journal_close(&j);
+	close_way(&w);
+}
+
+/* What somebody waits for is written at once, though it is little, and whoever waits is woken. */
+static void what_is_wanted_is_written_at_once(void **state)
+{
+	struct way w;
+	struct ft_record_state s = {0};
+	struct ft_error err = {0};
+	uint64_t value;
+	open_way(&w);
+	make_script(&one, 20, 11, 1);
+	give_segment(&w, 1);
+	put_script(&w, &one, 0, 10, &s);
+	int done = eventfd(0, EFD_CLOEXEC);
+	struct ft_scribe scribe = {.ring = &w.ring, .header = {.run = 3, .memory = 64 << 20, .guest = "web"}, .wake = w.wake, .done = done,
+				   .orders = w.orders[1], .channel = -1};
+	pid_t child = fork();
+	if (child == 0) {
+		close(w.orders[0]);
+		_exit(ft_scribe_run(&scribe, &err) ? 1 : 0);
+	}
+	for (unsigned i = 10; i < 20; i++) {
+		put_script(&w, &one, i, i + 1, &s);
+		uint64_t wanted = w.ring.page->head, one_more = 1;
+		__atomic_store_n(&w.ring.page->wanted, wanted, __ATOMIC_RELEASE);
+		assert_int_equal(write(w.wake, &one_more, sizeof(one_more)), sizeof(one_more));
+		while (__atomic_load_n(&w.ring.page->tail, __ATOMIC_ACQUIRE) < wanted)
+			assert_int_equal(read(done, &value, sizeof(value)), sizeof(value)); /* for ever, where nobody wakes it */
+	}
+	close(w.orders[0]);
+	close(w.orders[1]);
+	assert_int_equal(waitpid(child, NULL, 0), child);
+	struct ft_journal j;
+	expect_scripts(&w, (const struct script *[]){&one}, 1, &j);
+	assert_true(j.chunks >= 10);
+	ft_journal_close(&j);
+	close(done);
+	close_way(&w);
+}
+
 static int read_all(struct way *w, struct ft_error *err, uint64_t *torn)
 {
 	struct ft_journal j;
@@ -434,10 +499,10 @@ static void changed_journals_are_refused(void **state)
 	open_way(&w);
 	make_script(&one, 60, 11, 1);
 	make_script(&two, 40, 5000000, 2);
-	give_segment(&w);
+	give_segment(&w, 1);
 	put_script(&w, &one, 0, one.count, &s);
 	s = (struct ft_record_state){0};
-	give_segment(&w);
+	give_segment(&w, 2);
 	put_script(&w, &two, 0, two.count, &s);
 	assert_int_equal(scribble(&w), 0);
 	assert_int_equal(read_all(&w, &err, &torn), 0);
@@ -513,7 +578,7 @@ static void a_lying_ring_ends_its_journal(void **state)
 	static const uint8_t nonsense[] = {15, 15, 15};
 	struct way w;
 	open_way(&w);
-	give_segment(&w);
+	give_segment(&w, 1);
 	assert_true(ft_journal_ring_put(&w.ring, nonsense, sizeof(nonsense), NULL, 0));
 	assert_int_equal(scribble(&w), 1);
 	close_way(&w);
@@ -563,6 +628,8 @@ int main(void)
 	    cmocka_unit_test(everything_comes_through),
 	    cmocka_unit_test(the_ring_has_the_rest),
 	    cmocka_unit_test(a_full_disk_loses_nothing),
+	    cmocka_unit_test(an_order_without_a_checkpoint_is_passed_over),
+	    cmocka_unit_test(what_is_wanted_is_written_at_once),
 	    cmocka_unit_test(changed_journals_are_refused),
 	    cmocka_unit_test(another_segment_is_refused),
 	    cmocka_unit_test(a_lying_ring_ends_its_journal),
