@@ -271,18 +271,22 @@ static int replay(const struct arguments *a, struct ft_error *err)
 		ft_error_set(err, -ENOENT, "there is no foretaste-replay beside %s", own);
 		return EX_UNAVAILABLE;
 	}
-	const char *command[5 + OTHER_WORDS] = {path};
+	const char *command[9 + OTHER_WORDS] = {path};
 	size_t count = 1;
 	int from = 0;
 	if (a->rest_count && a->rest[0][0] != '-' && !strchr(a->rest[0], '/')) {
 		int code = ask(a, json_pack("{s:s, s:s}", "what", "journal-files", "guest", a->rest[0]), &files, err);
 		if (code)
 			return code;
+		static const char *const options[][2] = {{"disk", "--disk"}, {"key", "--key"}, {"credential", "--credential"}};
 		command[count++] = json_string_value(json_object_get(files, "directory"));
-		command[count++] = "--disk";
-		command[count++] = json_string_value(json_object_get(files, "disk"));
-		if (!command[count - 1])
-			count -= 2;
+		for (size_t i = 0; i < sizeof(options) / sizeof(*options); i++) {
+			const char *value = json_string_value(json_object_get(files, options[i][0]));
+			if (!value)
+				continue;
+			command[count++] = options[i][1];
+			command[count++] = value;
+		}
 		from = 1;
 	}
 	for (int i = from; i < a->rest_count && i < from + OTHER_WORDS; i++)

@@ -15,6 +15,7 @@
 #include "base/printable.h"
 #include "gateway/files.h"
 #include "gateway/guest.h"
+#include "gateway/snapshot.h"
 #include "journal/reader.h"
 #include "snapshot/file.h"
 
@@ -219,6 +220,7 @@ static void unmake_pair(const struct ft_child *vmm, int directory, bool segment)
 int ft_journal_start(struct ft_supervisor *s, struct ft_child *vmm, json_t *part, int fds[FT_JOURNAL_FILES], struct ft_error *err)
 {
 	struct files f = {0};
+	struct ft_snapshot_seal seal;
 	char name[64];
 	int pair[2] = {-1, -1};
 	fds[0] = fds[1] = fds[2] = -1;
@@ -235,7 +237,9 @@ int ft_journal_start(struct ft_supervisor *s, struct ft_child *vmm, json_t *part
 		vmm->journal_number = vmm->journal_pending = 1;
 		snprintf(name, sizeof(name), FT_JOURNAL_RING, vmm->journal_run);
 		fds[0] = make(directory, name, err);
-		error = fds[0] < 0 ? fds[0] : ft_journal_ring_make(fds[0], err);
+		if (s->snapshot_key)
+			ft_snapshot_seal(&seal, s->snapshot_key);
+		error = fds[0] < 0 ? fds[0] : ft_journal_ring_make(fds[0], s->snapshot_key ? &seal : NULL, err);
 	} else if (!err->code) {
 		ft_error_set(err, error, "the directory of the journal cannot be read: %s", strerror(-error));
 	}
@@ -261,6 +265,9 @@ int ft_journal_start(struct ft_supervisor *s, struct ft_child *vmm, json_t *part
 			    json_pack("{s:I, s:I, s:O, s:b, s:b}", "run", (json_int_t)vmm->journal_run, "number", (json_int_t)1, "check_every",
 				      ft_config_get(s->config, "journal.check_every"), "hold", !strcmp(ft_config_text(s->config, "journal.on_failure"), "hold"),
 				      "commit", is_on(s, vmm, "output_commit")));
+	if (s->snapshot_key)
+		json_object_set_new(json_object_get(part, "journal"), "seal", ft_snapshot_seal_json(&seal));
+	sodium_memzero(&seal, sizeof(seal));
 	return 0;
 }
 
@@ -284,6 +291,22 @@ static void try_again(struct ft_supervisor *s, struct ft_child *vmm, const char 
 		note_failure(s, vmm, "checkpoint %u of guest %s was not saved: %s", vmm->journal_number, vmm->guest, why);
 }
 
+/* Each checkpoint and its segment have a key of their own. */
+static int send_order(struct ft_supervisor *s, struct ft_child *vmm, int fds[2])
+{
+	struct ft_snapshot_seal seal;
+	json_t *message = json_pack("{s:s, s:I}", "op", "checkpoint", "number", (json_int_t)vmm->journal_number);
+	if (s->snapshot_key) {
+		ft_snapshot_seal(&seal, s->snapshot_key);
+		json_object_set_new(message, "seal", ft_snapshot_seal_json(&seal));
+		sodium_memzero(&seal, sizeof(seal));
+	}
+	int error = ft_child_send(vmm, json_incref(message), fds, 2);
+	ft_snapshot_wipe_seal(message);
+	json_decref(message);
+	return error;
+}
+
 static void request_checkpoint(struct ft_supervisor *s, struct ft_child *vmm, uint64_t now)
 {
 	struct ft_error err = {0};
@@ -295,7 +318,7 @@ static void request_checkpoint(struct ft_supervisor *s, struct ft_child *vmm, ui
 	vmm->journal_number++;
 	int error = make_pair(vmm, directory, fds, &err);
 	if (!error)
-		error = ft_child_send(vmm, json_pack("{s:s, s:I}", "op", "checkpoint", "number", (json_int_t)vmm->journal_number), fds, 2);
+		error = send_order(s, vmm, fds);
 	ft_files_close(fds, 2);
 	if (error)
 		unmake_pair(vmm, directory, true);
@@ -341,6 +364,16 @@ static void note(struct ft_supervisor *s, json_t *entry)
 	json_decref(entry);
 }
 
+static bool is_encrypted(int directory, const char *name)
+{
+	struct ft_snapshot_header header;
+	int fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	bool encrypted = fd >= 0 && !ft_snapshot_peek(fd, &header, NULL) && header.encrypted;
+	if (fd >= 0)
+		close(fd);
+	return encrypted;
+}
+
 static void end_pending(struct ft_supervisor *s, struct ft_child *vmm, const char *why)
 {
 	struct ft_error err = {0};
@@ -348,6 +381,9 @@ static void end_pending(struct ft_supervisor *s, struct ft_child *vmm, const cha
 	int directory = open_directory(s, vmm->guest, &err);
 	name_checkpoint(vmm, false, name);
 	name_checkpoint(vmm, true, whole);
+	/* That it is whole is believed, for whoever reads it checks that. */
+	if (directory >= 0 && !why && s->snapshot_key && !is_encrypted(directory, name))
+		why = "its vmm process did not encrypt it";
 	if (directory >= 0 && !why && (renameat(directory, name, directory, whole) || fsync(directory)))
 		why = strerror(errno);
 	if (directory >= 0 && why)
@@ -496,7 +532,8 @@ void ft_journal_request_files(struct ft_supervisor *s, uint64_t connection, json
 		return;
 	snprintf(path, sizeof(path), "guests.%s.disk", vmm->guest);
 	ft_control_answer(&s->control, connection,
-			  json_pack("{s:O?, s:{s:s, s:o, s:s*, s:I}}", "id", json_object_get(request, "id"), "result", "guest", vmm->guest,
+			  json_pack("{s:O?, s:{s:s, s:o, s:s*, s:I, s:s*, s:s*}}", "id", json_object_get(request, "id"), "result", "guest", vmm->guest,
 				    "directory", json_sprintf("%s/journal/%s", ft_config_text(s->config, "state"), vmm->guest), "disk",
-				    ft_config_text(s->config, path), "run", (json_int_t)vmm->journal_run));
+				    ft_config_text(s->config, path), "run", (json_int_t)vmm->journal_run, "key",
+				    ft_config_text(s->config, "snapshots.key"), "credential", ft_config_text(s->config, "snapshots.credential")));
 }

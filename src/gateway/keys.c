@@ -301,7 +301,7 @@ const struct ft_key ft_keys[] = {
 
     {"journal", FT_KEY_MAP, NULL, NULL, NULL,
      "Journals of guests with journal: on, in journal/GUEST below state: checkpoints, and every input between them. They hold what "
-     "the guest's memory and its network hold."},
+     "the guest's memory and its network hold, encrypted where snapshots are."},
     {"journal.checkpoint_every", FT_KEY_DURATION, "10 s..24 h", "10 min", NULL,
      "A replay begins at a checkpoint: the shorter, the sooner it is where it is to go. Each costs the guest a pause of a clone, and "
      "its translated code."},

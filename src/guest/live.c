@@ -200,7 +200,7 @@ static uint64_t wall_ns(void)
 }
 
 /* The journal begins anew here, and the machine is saved as it is here. Takes the descriptors over. */
-static void begin_checkpoint(struct ft_live *live, uint32_t number, int file, int segment)
+static void begin_checkpoint(struct ft_live *live, uint32_t number, int file, int segment, const struct ft_snapshot_seal *seal)
 {
 	struct ft_saver_end end = {0};
 	struct ft_error err = {0};
@@ -218,16 +218,33 @@ static void begin_checkpoint(struct ft_live *live, uint32_t number, int file, in
 	struct ft_snapshot_about about = {.created_ns = wall_ns()};
 	snprintf(about.guest, sizeof(about.guest), "%s", live->guest);
 	live->checkpoint_number = number;
-	if (ft_recorder_checkpoint(&live->recorder, live->m, number, segment, &err))
+	if (ft_recorder_checkpoint(&live->recorder, live->m, number, segment, seal, &err))
 		close(file);
 	else
-		ft_saver_begin(&live->saver, live->m, &about, file, live->disk, overlay_of(live), ft_slots_newest(live->slots), NULL, &err);
+		ft_saver_begin(&live->saver, live->m, &about, file, live->disk, overlay_of(live), ft_slots_newest(live->slots), seal, &err);
 	if (!err.code)
 		return;
 	end.error = err.code;
 	snprintf(end.text, sizeof(end.text), "%s", err.text);
 	live->checkpoint_number = 0;
 	tell_saved(live, number, &end);
+}
+
+/* Its descriptors are taken over. */
+static void order_checkpoint(struct ft_live *live, const json_t *message, int file, int segment)
+{
+	struct ft_snapshot_seal seal;
+	struct ft_error err = {0};
+	uint32_t number = (uint32_t)json_integer_value(json_object_get(message, "number"));
+	int sealed = ft_settings_seal(json_object_get(message, "seal"), &seal, &err);
+	if (sealed >= 0) {
+		begin_checkpoint(live, number, file, segment, sealed ? &seal : NULL);
+	} else {
+		say(live, json_pack("{s:s, s:I, s:s}", "op", "checkpoint", "number", (json_int_t)number, "error", err.text));
+		close(file);
+		close(segment);
+	}
+	sodium_memzero(&seal, sizeof(seal));
 }
 
 static void look_at_saver(struct ft_live *live)
@@ -291,7 +308,7 @@ static bool take_message(struct ft_live *live)
 	json_int_t number = json_integer_value(json_object_get(message, "number"));
 	bool checkpoint = op && !strcmp(op, "checkpoint") && count == 2 && number > 0 && number <= UINT32_MAX;
 	if (checkpoint)
-		begin_checkpoint(live, (uint32_t)number, fds[0], fds[1]);
+		order_checkpoint(live, message, fds[0], fds[1]);
 	for (int i = 0; i < count && !link && !reopen && !snapshot && !checkpoint; i++)
 		close(fds[i]);
 	if (op && !strcmp(op, "stop"))
@@ -626,7 +643,9 @@ static void first_checkpoint(struct ft_live *live)
 {
 	if (!live->recorder.ring.page)
 		return;
-	begin_checkpoint(live, live->checkpoint_number, live->checkpoint, live->segment);
+	begin_checkpoint(live, live->checkpoint_number, live->checkpoint, live->segment, live->journal_seal);
+	if (live->journal_seal)
+		sodium_memzero(live->journal_seal, sizeof(*live->journal_seal));
 	while (live->saver.pid && !live->stop) {
 		struct pollfd fd = {.fd = live->saver.result, .events = POLLIN};
 		poll(&fd, 1, 100);

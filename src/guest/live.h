@@ -41,6 +41,7 @@ struct ft_live {
 	uint64_t full_since_ns, full_ns; /* the guest stands still for its journal: since when (0: it does not), how long before that */
 	bool full_told;
 	int segment, checkpoint; /* files for the first checkpoint of a journal */
+	struct ft_snapshot_seal *journal_seal; /* of both; NULL: they are not encrypted. Wiped when it was used */
 	uint32_t checkpoint_number; /* that is being saved, or is to be saved before the guest runs; 0: none */
 	struct ft_guest_overlay overlay;
 

@@ -138,6 +138,7 @@ static int open_journal(struct ft_live *live, const struct ft_settings *settings
 {
 	const struct ft_machine_config *m = &settings->machine;
 	struct ft_recorder_config config = {.ring = ring,
+					    .seal = settings->journal_sealed ? &settings->journal_seal : NULL,
 					    .channel = FT_CHANNEL_FD,
 					    .uid = settings->uid,
 					    .gid = settings->gid,
@@ -181,6 +182,7 @@ static int prepare(struct ft_live *live, struct ft_settings *settings, json_t *m
 		live->segment = journal[FT_GUEST_FD_SEGMENT];
 		live->checkpoint = journal[FT_GUEST_FD_CHECKPOINT];
 		live->checkpoint_number = settings->journal_number;
+		live->journal_seal = settings->journal_sealed ? &settings->journal_seal : NULL;
 	}
 	live->isolated = !settings->attached;
 	live->restored = settings->restores;

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -77,6 +78,8 @@ int ft_recorder_open(struct ft_recorder *r, const struct ft_recorder_config *con
 				  .wake = -1,
 				  .done = -1};
 	int error = ft_journal_ring_open(&r->ring, config->ring, true, err);
+	if (!error && config->seal)
+		error = ft_journal_ring_unseal(&r->ring, config->seal, err);
 	if (!error)
 		error = ft_confine_compile(rules, sizeof(rules) / sizeof(*rules), &filter, err);
 	if (error)
@@ -97,7 +100,7 @@ int ft_recorder_open(struct ft_recorder *r, const struct ft_recorder_config *con
 	}
 	if (r->scribe < 0)
 		error = ft_error_set(err, -errno, "the journal cannot be begun: %s", strerror(errno));
-	madvise(r->ring.page, FT_JOURNAL_RING_FILE, MADV_DONTFORK);
+	ft_journal_ring_private(&r->ring);
 	ft_confine_filter_free(&filter);
 	close(pair[1]);
 	r->orders = pair[0];
@@ -175,18 +178,22 @@ static void check(struct ft_recorder *r, bool written)
 	r->m->engine_ops->observe(r->m->engine);
 }
 
-int ft_recorder_checkpoint(struct ft_recorder *r, struct ft_machine *m, uint32_t number, int segment, struct ft_error *err)
+int ft_recorder_checkpoint(struct ft_recorder *r, struct ft_machine *m, uint32_t number, int segment,
+			   const struct ft_snapshot_seal *seal, struct ft_error *err)
 {
 	char room[CMSG_SPACE(sizeof(int))] = {0};
-	struct ft_scribe_order order = {.number = number};
+	struct ft_scribe_order order = {.number = number, .sealed = seal != NULL};
 	struct iovec part = {.iov_base = &order, .iov_len = sizeof(order)};
 	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof(room)};
 	struct cmsghdr *header = CMSG_FIRSTHDR(&message);
 	*header = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
 	memcpy(CMSG_DATA(header), &segment, sizeof(segment));
+	if (seal)
+		order.seal = *seal;
 	/* Before the record: the scribe looks for it when it meets that. */
 	ssize_t n = sendmsg(r->orders, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 	int error = errno;
+	sodium_memzero(&order, sizeof(order));
 	close(segment);
 	if (n != sizeof(order))
 		return ft_error_set(err, n < 0 ? -error : -EIO, "the journal's scribe does not take a segment: %s", strerror(error));

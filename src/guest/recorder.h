@@ -39,6 +39,7 @@ struct ft_recorder {
 /* What a vmm gets for a journal. */
 struct ft_recorder_config {
 	int ring; /* borrowed */
+	const struct ft_snapshot_seal *seal; /* that it was made with; NULL: it is not encrypted */
 	int channel;
 	uid_t uid;
 	gid_t gid;
@@ -53,8 +54,9 @@ int ft_recorder_open(struct ft_recorder *r, const struct ft_recorder_config *con
 void ft_recorder_close(struct ft_recorder *r, enum ft_reset end);
 
 /* The machine is about to be saved as checkpoint `number`: its journal begins anew with that, in segment, which is taken over.
- * The machine forgets what its engine remembers, as the one that is restored will have. */
-int ft_recorder_checkpoint(struct ft_recorder *r, struct ft_machine *m, uint32_t number, int segment, struct ft_error *err);
+ * seal: of both, or NULL. The machine forgets what its engine remembers, as the one that is restored will have. */
+int ft_recorder_checkpoint(struct ft_recorder *r, struct ft_machine *m, uint32_t number, int segment,
+			   const struct ft_snapshot_seal *seal, struct ft_error *err);
 
 /* Around each ft_machine_run. wake: as it was filled. */
 void ft_recorder_before(struct ft_recorder *r);

@@ -148,7 +148,9 @@ static int read_journal(struct ft_settings *s, const json_t *journal, struct ft_
 		return ft_error_set(err, -EINVAL, "configuration: \"journal\" lacks its run or number");
 	s->journal_run = (uint32_t)run;
 	s->journal_number = (uint32_t)number;
-	return 0;
+	int seal = ft_settings_seal(json_object_get(journal, "seal"), &s->journal_seal, err);
+	s->journal_sealed = seal > 0;
+	return seal < 0 ? seal : 0;
 }
 
 int ft_settings_read(struct ft_settings *s, const json_t *message, struct ft_error *err)

@@ -31,6 +31,8 @@ struct ft_settings {
 	bool restores, attached, sealed; /* from a snapshot; whether its network is connected from the beginning; is it encrypted */
 	struct ft_snapshot_seal seal;
 	bool journal, journal_holds, journal_commits; /* ...; what the guest sends waits for the journal */
+	bool journal_sealed; /* is it encrypted? */
+	struct ft_snapshot_seal journal_seal; /* of its ring, first segment and first checkpoint */
 	uint32_t journal_run, journal_number; /* of its first checkpoint */
 	uint64_t journal_check_every; /* instructions; 0: as guest/recorder.h says */
 	unsigned clones;

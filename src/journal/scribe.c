@@ -23,6 +23,7 @@ struct scribe {
 	uint64_t tail;
 	uint8_t *window, *control, *payload;
 	uint32_t control_length, payload_length;
+	struct ft_scribe_order order; /* of that segment; its key is wiped when it has begun */
 	bool begun;   /* the segment of header.number has its header */
 	bool failing; /* what was to be written last could not be */
 	bool last;    /* what there is is written now */
@@ -113,14 +114,13 @@ static int take_order(const struct scribe *c, struct ft_scribe_order *order, str
 }
 
 /* The descriptor of the checkpoint's segment. Those before it belong to checkpoints that never came into the ring. */
-static int take_segment(const struct scribe *c, uint64_t number, struct ft_error *err)
+static int take_segment(struct scribe *c, uint64_t number, struct ft_error *err)
 {
-	struct ft_scribe_order order = {0};
 	if (number <= c->s->header.number || number > UINT32_MAX)
 		return ft_error_set(err, -EBADMSG, "checkpoint %llu came after %u", (unsigned long long)number, c->s->header.number);
 	for (;;) {
-		int fd = take_order(c, &order, err);
-		if (fd < 0 || order.number == number)
+		int fd = take_order(c, &c->order, err);
+		if (fd < 0 || c->order.number == number)
 			return fd;
 		close(fd);
 	}
@@ -138,9 +138,12 @@ static int begin_segment(struct scribe *c, uint64_t number, struct ft_error *err
 		c->s->header.number = (uint32_t)number;
 		c->begun = false;
 	}
-	int error = c->begun ? 0 : ft_segment_begin(&c->writer, fd, &c->s->header, err);
+	int error = c->begun ? 0 : ft_segment_begin(&c->writer, fd, &c->s->header, c->order.sealed ? &c->order.seal : NULL, err);
 	c->begun = !error;
-	return error ? failed(c, err) : 0;
+	if (error)
+		return failed(c, err);
+	sodium_memzero(&c->order.seal, sizeof(c->order.seal));
+	return 0;
 }
 
 /* Fills control and payload with the next records. Returns how far in the window they reach; 0: there is nothing; *icount: of

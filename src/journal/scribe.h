@@ -9,7 +9,8 @@
 
 /* Checkpoint `number` goes into the ring next, or (there was no room for it) never: its segment is what came with the order. */
 struct ft_scribe_order {
-	uint32_t number;
+	uint32_t number, sealed; /* sealed: 0, 1 */
+	struct ft_snapshot_seal seal;
 };
 
 struct ft_scribe {

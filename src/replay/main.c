@@ -17,6 +17,7 @@
 #include "base/units.h"
 #include "replay/directory.h"
 #include "replay/trace.h"
+#include "snapshot/key.h"
 
 #define EX_DIVERGED 1
 #define NOBODY	    65534u /* Debian's nobody, when root starts it */
@@ -24,7 +25,7 @@
 
 static const char usage[] =
     "Usage: foretaste-replay DIR [--disk IMAGE] [--run N] [--from CHECKPOINT] [--to COUNT|TIME] [--trace WHAT,...]\n"
-    "                        [--step N] [--go-live DURATION [--seed N]] [--json]\n"
+    "                        [--step N] [--go-live DURATION [--seed N]] [--key FILE] [--json]\n"
     "\n"
     "Replays a guest from its journal (the directory journal/GUEST below state) and compares its state with what was recorded.\n"
     "  --disk IMAGE   the base image of the guest's disk, if it had one\n"
@@ -35,11 +36,12 @@ static const char usage[] =
     "  --step N       then N instructions one by one, with the registers\n"
     "  --go-live      then the guest goes on by itself for that long in its own time, its network ending here\n"
     "  --seed N       of the random numbers that it gets then\n"
+    "  --key FILE     the key that it is encrypted with (snapshots.key); --credential NAME: one of systemd's\n"
     "  --uid N        the uid and gid that root becomes; without it 65534\n"
     "Exit status: 0 everything was as recorded, 1 it was not, others as in sysexits.h.\n";
 
 struct options {
-	const char *directory, *disk, *trace;
+	const char *directory, *disk, *trace, *key, *credential;
 	struct ft_replay_place place;
 	struct ft_replay_limits to;
 	uint64_t wall_ns; /* --to a time; 0: none */
@@ -111,11 +113,12 @@ static bool time_of(const char *text, uint64_t *wall_ns)
 
 static int read_options(struct options *o, int argc, char **argv)
 {
-	enum { DISK = 256, RUN, FROM, TO, TRACE, STEP, GO_LIVE, SEED, UID, JSON, HELP };
+	enum { DISK = 256, RUN, FROM, TO, TRACE, STEP, GO_LIVE, SEED, UID, KEY, CREDENTIAL, JSON, HELP };
 	static const struct option options[] = {
 	    {"disk", required_argument, NULL, DISK}, {"run", required_argument, NULL, RUN},	  {"from", required_argument, NULL, FROM},
 	    {"to", required_argument, NULL, TO},     {"trace", required_argument, NULL, TRACE},	  {"step", required_argument, NULL, STEP},
 	    {"seed", required_argument, NULL, SEED}, {"go-live", required_argument, NULL, GO_LIVE}, {"uid", required_argument, NULL, UID},
+	    {"key", required_argument, NULL, KEY},   {"credential", required_argument, NULL, CREDENTIAL},
 	    {"json", no_argument, NULL, JSON},	     {"help", no_argument, NULL, HELP},		  {NULL, 0, NULL, 0}};
 	struct ft_error err = {0};
 	uint64_t value;
@@ -161,6 +164,12 @@ static int read_options(struct options *o, int argc, char **argv)
 		case UID:
 			good = number(optarg, &value) && value && value < UINT32_MAX;
 			o->uid = (uid_t)value;
+			break;
+		case KEY:
+			o->key = optarg;
+			break;
+		case CREDENTIAL:
+			o->credential = optarg;
 			break;
 		case JSON:
 			o->json = true;
@@ -296,11 +305,35 @@ static int confine(const struct options *o, struct ft_error *err)
 	return error;
 }
 
+/* The operator's key is here for no longer than this: what is kept are the keys of the files. */
+static int open_journal(struct session *s, struct ft_journal_files *files, int checkpoint, struct ft_snapshot_seal *seal, struct ft_error *err)
+{
+	struct ft_snapshot_header header;
+	uint8_t *key = NULL;
+	int error = 0;
+	if (s->o.key || s->o.credential)
+		error = ft_snapshot_key_read(&key, s->o.key ? s->o.key : s->o.credential,
+					     s->o.key ? FT_SNAPSHOT_KEY_FILE : FT_SNAPSHOT_KEY_CREDENTIAL, err);
+	files->key = key;
+	if (!error)
+		error = ft_journal_open(&s->journal, files, err);
+	if (!error)
+		error = ft_snapshot_peek(checkpoint, &header, err);
+	if (!error && header.encrypted && key) {
+		error = ft_snapshot_unseal(seal, checkpoint, key, err);
+		s->replay.seal = error ? NULL : seal;
+	}
+	files->key = NULL;
+	ft_snapshot_key_free(key);
+	return error;
+}
+
 /* From the names to a machine at its checkpoint. */
 static int prepare(struct session *s, struct ft_replay_directory *d, struct ft_error *err)
 {
 	struct ft_machine_config config = {.engine = &ft_engine_soft, .disk_fd = -1};
 	struct ft_journal_files files;
+	struct ft_snapshot_seal seal;
 	int checkpoint, disk = -1;
 	unsigned kinds = 0;
 	if (s->o.trace && ft_trace_kinds(s->o.trace, &kinds))
@@ -311,13 +344,15 @@ static int prepare(struct session *s, struct ft_replay_directory *d, struct ft_e
 	if (s->o.disk && (disk = open(s->o.disk, O_RDONLY | O_CLOEXEC)) < 0)
 		error = ft_error_set(err, -errno, "%s: %s", s->o.disk, strerror(errno));
 	if (!error)
-		error = ft_journal_open(&s->journal, &files, err);
+		error = open_journal(s, &files, checkpoint, &seal, err);
 	if (!error)
 		error = ft_replay_create(&s->replay, &config, &s->journal, disk, err);
 	if (!error)
 		error = confine(&s->o, err);
 	if (!error)
 		error = ft_replay_restore(&s->replay, checkpoint, err);
+	sodium_memzero(&seal, sizeof(seal));
+	s->replay.seal = NULL;
 	if (disk >= 0)
 		close(disk);
 	ft_replay_directory_close(d, checkpoint, &files);
@@ -332,7 +367,7 @@ static int prepare(struct session *s, struct ft_replay_directory *d, struct ft_e
 static int exit_of(int error)
 {
 	return error == -EINVAL ? EX_USAGE : error == -ENOENT ? EX_NOINPUT : error == -EBADMSG || error == -ENOTSUP ? EX_DATAERR
-	       : error == -EACCES || error == -EPERM ? EX_NOPERM : error == -ENOMEM ? EX_OSERR : EX_SOFTWARE;
+	       : error == -EACCES || error == -EPERM || error == -EKEYREJECTED ? EX_NOPERM : error == -ENOMEM ? EX_OSERR : EX_SOFTWARE;
 }
 
 int main(int argc, char **argv)

@@ -89,7 +89,7 @@ int ft_replay_restore(struct ft_replay *r, int checkpoint, struct ft_error *err)
 		return error;
 	if (strncmp(saved.guest, h->guest, sizeof(saved.guest)))
 		return ft_error_set(err, -EINVAL, "the checkpoint and the journal are not of one guest");
-	error = ft_snapshot_restore(&r->load, r->m, checkpoint, NULL, err);
+	error = ft_snapshot_restore(&r->load, r->m, checkpoint, r->seal, err);
 	const struct ft_record *first = error ? NULL : ft_journal_peek(r->journal, 0, err);
 	if (error)
 		return error;

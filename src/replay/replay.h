@@ -28,6 +28,7 @@ struct ft_replay {
 	void (*record)(void *context, const struct ft_record *record); /* before it takes effect; may be NULL */
 	void (*before)(void *context); /* around each run of the machine; may be NULL, both */
 	void (*after)(void *context, enum ft_stop stop, uint64_t wake);
+	const struct ft_snapshot_seal *seal; /* of the checkpoint; NULL: it is not encrypted, or there is no key */
 	bool trusting; /* states are not compared: to see what that costs */
 
 	struct ft_machine *m;

@@ -42,7 +42,7 @@ def chunks(path):
     """Hash of each chunk of a segment, as its file says it; journal.md."""
     with open(path, "rb") as f:
         data = f.read()
-    at, found = 152, []
+    at, found = 208, []
     while at + 80 <= len(data):
         control, payload = struct.unpack_from("<I", data, at + 12)[0], struct.unpack_from("<I", data, at + 20)[0]
         if at + 80 + control + payload > len(data):

@@ -117,7 +117,7 @@ static void in_segment(struct input *in)
 	struct ft_segment_header header = {.run = 1, .number = 1, .memory = 64 << 20, .guest = "web"};
 	struct ft_error err = {0};
 	int fd = memfd_create("segment", MFD_CLOEXEC), error;
-	MUST(fd >= 0 && !ft_segment_writer_open(&w, &err) && !ft_segment_begin(&w, dup(fd), &header, &err));
+	MUST(fd >= 0 && !ft_segment_writer_open(&w, &err) && !ft_segment_begin(&w, dup(fd), &header, NULL, &err));
 	unsigned chunks = input8(in) % 4;
 	for (unsigned i = 0; i < chunks && in->left; i++) {
 		struct ft_segment_chunk chunk;

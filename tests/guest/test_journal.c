@@ -21,6 +21,7 @@
 #include "peer.h"
 
 #define MEMORY	 256
+#define HEADER	 208 /* bytes of a segment */
 #define REMEMBER 65536u /* frames */
 #define LATE	 256u	/* frames that a guest may have sent in the slice that it was killed in */
 
@@ -33,6 +34,7 @@ struct recording {
 	crypto_generichash_state hash; /* of the frames that the guest sent */
 	uint64_t frames;
 	char (*after)[65]; /* the hash after each of them */
+	const uint8_t *key; /* NULL: not encrypted */
 };
 
 /* ---- Recording ----------------------------------------------------------------------------------------------------- */
@@ -68,7 +70,16 @@ static int make(const struct recording *r, const char *format, unsigned number)
 struct how {
 	bool holds, commits;
 	const char *segment; /* instead of a file of its own */
+	const uint8_t *key;  /* the operator's */
 };
+
+static json_t *seal_json(const struct ft_snapshot_seal *seal)
+{
+	char salt[65], key[65];
+	sodium_bin2hex(salt, sizeof(salt), seal->salt, sizeof(seal->salt));
+	sodium_bin2hex(key, sizeof(key), seal->key, sizeof(seal->key));
+	return json_pack("{s:s, s:s}", "salt", salt, "key", key);
+}
 
 static void begin_as(struct recording *r, const struct how *how)
 {
@@ -85,7 +96,13 @@ static void begin_as(struct recording *r, const struct how *how)
 	r->stand.journal[0] = make(r, "ring", 0);
 	r->stand.journal[1] = how->segment ? open(how->segment, O_WRONLY | O_CLOEXEC) : make(r, "journal", 1);
 	r->stand.journal[2] = make(r, "checkpoint", 1);
-	assert_int_equal(ft_journal_ring_make(r->stand.journal[0], NULL), 0);
+	struct ft_snapshot_seal seal;
+	r->key = how->key;
+	if (how->key) {
+		ft_snapshot_seal(&seal, how->key);
+		r->stand.journal_seal = seal_json(&seal);
+	}
+	assert_int_equal(ft_journal_ring_make(r->stand.journal[0], how->key ? &seal : NULL, NULL), 0);
 	assert_int_equal(stand_configure(&r->stand, images, "console=ttyS0 root=/dev/vda rw", MEMORY, 2), 0);
 	for (int i = 0; i < 3; i++)
 		close(r->stand.journal[i]);
@@ -104,6 +121,11 @@ static void begin(struct recording *r, bool holds)
 static void checkpoint(struct recording *r, unsigned number)
 {
 	json_t *message = json_pack("{s:s, s:i}", "op", "checkpoint", "number", (int)number);
+	struct ft_snapshot_seal seal;
+	if (r->key) {
+		ft_snapshot_seal(&seal, r->key);
+		json_object_set_new(message, "seal", seal_json(&seal));
+	}
 	int fds[2] = {make(r, "checkpoint", number), make(r, "journal", number)};
 	json_decref(r->stand.checkpoint);
 	r->stand.checkpoint = NULL;
@@ -462,6 +484,92 @@ static void full_holds(void **state)
 	forget(&r);
 }
 
+static void change(const struct recording *r, const char *name, off_t at, int truncate_to)
+{
+	char path[128];
+	struct stat st;
+	uint8_t byte;
+	snprintf(path, sizeof(path), "%s/%s", r->directory, name);
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	assert_true(fd >= 0 && !fstat(fd, &st));
+	if (truncate_to) {
+		assert_int_equal(ftruncate(fd, st.st_size + truncate_to), 0);
+	} else {
+		at = at < 0 ? st.st_size + at : at;
+		assert_int_equal(pread(fd, &byte, 1, at), 1);
+		byte ^= 1;
+		assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+	}
+	close(fd);
+}
+
+/* ---- Encryption ------------------------------------------------------------------------------------------------------ */
+
+/* Does this text stand anywhere in the recording's files? */
+static bool is_on_disk(const struct recording *r, const char *text)
+{
+	char command[256];
+	snprintf(command, sizeof(command), "grep -qrF -e '%s' %s", text, r->directory);
+	return system(command) == 0;
+}
+
+static int key_file(char path[32], const uint8_t key[32])
+{
+	strcpy(path, "/tmp/foretaste-key-XXXXXX");
+	int fd = mkstemp(path);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, key, 32), 32);
+	return close(fd);
+}
+
+/* With a key nothing of the guest is on the disk in the clear, and the same is replayed; key, none, another one, and a changed file are
+ * told apart. */
+static void encrypted(void **state)
+{
+	static const uint8_t keys[2][32] = {{7, 7, 7}, {7, 7, 8}};
+	static struct recording r;
+	char right[32], wrong[32];
+	static const char word[] = "nobody-may-read-this";
+	key_file(right, keys[0]);
+	key_file(wrong, keys[1]);
+	for (int with = 0; with < 2; with++) {
+		begin_as(&r, &(struct how){.key = with ? keys[0] : NULL});
+		assert_true(peer_get(&r.stand, 41001, "/?nobody-may-read-this"));
+		checkpoint(&r, 2);
+		assert_true(peer_get(&r.stand, 41002, "/cgi-bin/lookup?host=localhost&nobody-may-read-this"));
+		kill_it(&r);
+		assert_int_equal(is_on_disk(&r, word), !with);
+		if (with)
+			break;
+		forget(&r);
+	}
+	const char *good[] = {"--from", "1", "--key", right, NULL}, *bad[] = {"--key", wrong, NULL};
+	struct replayed p = play(&r, NULL, good);
+	expect_same(&r, &p, 10);
+	done(&p);
+	p = play(&r, NULL, NULL);
+	assert_int_equal(WEXITSTATUS(p.status), 77); /* EX_NOPERM */
+	assert_non_null(strstr(p.err, "encrypted, and no key was given"));
+	done(&p);
+	p = play(&r, NULL, bad);
+	assert_int_equal(WEXITSTATUS(p.status), 77);
+	assert_non_null(strstr(p.err, "encrypted with another key"));
+	done(&p);
+	change(&r, "000001-000001.journal", HEADER + 80 + 3, 0);
+	p = play(&r, NULL, good);
+	assert_int_equal(WEXITSTATUS(p.status), 65); /* EX_DATAERR */
+	assert_non_null(strstr(p.err, "chunk 0 of segment 1 was changed"));
+	done(&p);
+	change(&r, "000001-000001.journal", HEADER + 80 + 3, 0);
+	change(&r, "000001-000001.checkpoint", 300, 0);
+	p = play(&r, NULL, good);
+	assert_int_equal(WEXITSTATUS(p.status), 65);
+	done(&p);
+	unlink(right);
+	unlink(wrong);
+	forget(&r);
+}
+
 /* ---- Output commit --------------------------------------------------------------------------------------------------- */
 
 /* A number of its status below "journal". */
@@ -556,25 +664,6 @@ static void replies_and_a_failing_disk(void **state)
 	forget(&r);
 }
 
-static void change(const struct recording *r, const char *name, off_t at, int truncate_to)
-{
-	char path[128];
-	struct stat st;
-	uint8_t byte;
-	snprintf(path, sizeof(path), "%s/%s", r->directory, name);
-	int fd = open(path, O_RDWR | O_CLOEXEC);
-	assert_true(fd >= 0 && !fstat(fd, &st));
-	if (truncate_to) {
-		assert_int_equal(ftruncate(fd, st.st_size + truncate_to), 0);
-	} else {
-		at = at < 0 ? st.st_size + at : at;
-		assert_int_equal(pread(fd, &byte, 1, at), 1);
-		byte ^= 1;
-		assert_int_equal(pwrite(fd, &byte, 1, at), 1);
-	}
-	close(fd);
-}
-
 /* What was changed is refused, and by name. */
 static void tampered(void **state)
 {
@@ -594,9 +683,9 @@ static void tampered(void **state)
 		int cut;
 		const char *says;
 	} cases[] = {
-	    {"000001-000001.journal", 152 + 80 + 3, 0, "chunk 0 of segment 1 was changed"},
-	    {"000001-000001.journal", 152 + 24, 0, "chunk 0 of segment 1 was changed"},
-	    {"000001-000001.journal", 152 + 9, 0, "chunk 0 of segment 1 was changed"},
+	    {"000001-000001.journal", HEADER + 80 + 3, 0, "chunk 0 of segment 1 was changed"},
+	    {"000001-000001.journal", HEADER + 24, 0, "chunk 0 of segment 1 was changed"},
+	    {"000001-000001.journal", HEADER + 9, 0, "chunk 0 of segment 1 was changed"},
 	    {"000001-000001.journal", -1, 0, "of segment 1 was changed"},
 	    {"000001-000001.journal", 9, 0, "header.version"},
 	    /* The guest's name in one of the headers; the hash in the second that is to be the first one's last. */
@@ -659,7 +748,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {cmocka_unit_test(stopped), cmocka_unit_test(killed_at_random), cmocka_unit_test(exploited),
 					   cmocka_unit_test(full_goes_on), cmocka_unit_test(full_holds),
 					   cmocka_unit_test(replies_wait_for_the_journal), cmocka_unit_test(what_left_can_be_replayed),
-					   cmocka_unit_test(replies_and_a_failing_disk),
+					   cmocka_unit_test(replies_and_a_failing_disk), cmocka_unit_test(encrypted),
 					   cmocka_unit_test(tampered)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

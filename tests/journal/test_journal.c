@@ -220,6 +220,8 @@ struct way {
 	int orders[2], wake;
 };
 
+static const uint8_t *way_key; /* the operator's; NULL: nothing is encrypted */
+
 static int memory_file(void)
 {
 	int fd = memfd_create("journal", MFD_CLOEXEC);
@@ -229,9 +231,14 @@ static int memory_file(void)
 
 static void open_way(struct way *w)
 {
-	*w = (struct way){.files.ring = memory_file(), .wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
-	assert_int_equal(ft_journal_ring_make(w->files.ring, NULL), 0);
+	struct ft_snapshot_seal seal;
+	*w = (struct way){.files.ring = memory_file(), .files.key = way_key, .wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
+	if (way_key)
+		ft_snapshot_seal(&seal, way_key);
+	assert_int_equal(ft_journal_ring_make(w->files.ring, way_key ? &seal : NULL, NULL), 0);
 	assert_int_equal(ft_journal_ring_open(&w->ring, w->files.ring, true, NULL), 0);
+	if (way_key)
+		assert_int_equal(ft_journal_ring_unseal(&w->ring, &seal, NULL), 0);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, w->orders), 0);
 }
 
@@ -239,7 +246,9 @@ static void give_segment(struct way *w, uint32_t number)
 {
 	char room[CMSG_SPACE(sizeof(int))] = {0};
 	int fd = w->files.segments[w->files.count++] = memory_file();
-	struct ft_scribe_order order = {number};
+	struct ft_scribe_order order = {.number = number, .sealed = way_key != NULL};
+	if (way_key)
+		ft_snapshot_seal(&order.seal, way_key);
 	struct iovec part = {&order, sizeof(order)};
 	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof(room)};
 	*CMSG_FIRSTHDR(&message) = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
@@ -348,7 +357,7 @@ static void the_ring_has_the_rest(void **state)
 	struct way w;
 	struct ft_journal j;
 	struct ft_record_state s = {0};
-	open_way(&w, 1);
+	open_way(&w);
 	make_script(&one, RECORDS, 11, 1);
 	give_segment(&w, 1);
 	put_script(&w, &one, 0, 1000, &s);
@@ -387,7 +396,7 @@ static void a_full_disk_loses_nothing(void **state)
 	struct ft_segment_header header = {.run = 3, .number = 1, .memory = 64 << 20};
 	int fd = memory_file();
 	assert_int_equal(ft_segment_writer_open(&writer, &err), 0);
-	assert_int_equal(ft_segment_begin(&writer, dup(fd), &header, &err), 0);
+	assert_int_equal(ft_segment_begin(&writer, dup(fd), &header, NULL, &err), 0);
 	off_t before = lseek(fd, 0, SEEK_END);
 	failing = 2;
 	assert_int_equal(ft_segment_put(&writer, bytes, 4, bytes, 4, 1, 1, &chunk, &err), -ENOSPC);
@@ -515,7 +524,9 @@ static void changed_journals_are_refused(void **state)
 			other = byte ^ (uint8_t)(1 << at % 8);
 			assert_int_equal(pwrite(fd, &other, 1, at), 1);
 			int error = read_all(&w, &err, &torn);
-			if (error != -EBADMSG && error != -ENOTSUP)
+			/* Its own words about encryption: no key for what was none, another key than the one it names now. */
+			bool about_key = at >= 152 && at < 208 && error == (way_key ? -EKEYREJECTED : -EACCES);
+			if (error != -EBADMSG && error != -ENOTSUP && !about_key)
 				fail_msg("segment %u, byte %lld: %d, %s", k + 1, (long long)at, error, err.text);
 			assert_int_equal(pwrite(fd, &byte, 1, at), 1);
 		}
@@ -595,6 +606,102 @@ static void a_lying_ring_ends_its_journal(void **state)
 	close_way(&w);
 }
 
+/* ---- Encryption ------------------------------------------------------------------------------------------------------ */
+
+static const uint8_t operators[32] = {1, 2, 3}, anothers[32] = {1, 2, 4};
+
+static void encrypted_it_is_the_same(void **state)
+{
+	way_key = operators;
+	everything_comes_through(state);
+	the_ring_has_the_rest(state);
+	a_full_disk_loses_nothing(state);
+	changed_journals_are_refused(state);
+	what_is_wanted_is_written_at_once(state);
+	way_key = NULL;
+}
+
+static bool in_ring(const struct way *w, const struct script *s)
+{
+	for (unsigned i = 0; i < s->count; i++)
+		if (s->records[i].kind == FT_INPUT_FRAME && s->records[i].length >= 64)
+			return memmem(w->ring.bytes, FT_JOURNAL_RING_SIZE, s->records[i].data, 64) != NULL;
+	return false;
+}
+
+/* zstd's magic number is where the first chunk's bytes begin (RFC 8878 section 3.1.1). */
+static bool is_packed_in_the_clear(const struct way *w)
+{
+	uint8_t bytes[4];
+	assert_int_equal(pread(w->files.segments[0], bytes, 4, sizeof(struct ft_segment_header) + sizeof(struct ft_segment_chunk)), 4);
+	return !memcmp(bytes, "\x28\xb5\x2f\xfd", 4);
+}
+
+static void nothing_is_in_the_clear(void **state)
+{
+	struct way w;
+	for (int encrypted = 0; encrypted < 2; encrypted++) {
+		way_key = encrypted ? operators : NULL;
+		fill_way(&w);
+		assert_int_equal(in_ring(&w, &one), !encrypted);
+		assert_int_equal(scribble(&w), 0);
+		assert_int_equal(is_packed_in_the_clear(&w), !encrypted);
+		close_way(&w);
+	}
+	way_key = NULL;
+}
+
+static void keys_are_told_apart(void **state)
+{
+	struct way w;
+	struct ft_error err;
+	uint64_t torn;
+	way_key = operators;
+	fill_way(&w);
+	assert_int_equal(scribble(&w), 0);
+	assert_int_equal(read_all(&w, &err, &torn), 0);
+	w.files.key = NULL;
+	assert_int_equal(read_all(&w, &err, &torn), -EACCES);
+	assert_non_null(strstr(err.text, "no key was given"));
+	w.files.key = anothers;
+	assert_int_equal(read_all(&w, &err, &torn), -EKEYREJECTED);
+	assert_non_null(strstr(err.text, "another key"));
+	w.files.key = operators;
+	/* The ring by itself. */
+	struct ft_snapshot_seal seal;
+	struct ft_journal_ring ring;
+	uint8_t byte;
+	ft_snapshot_seal(&seal, anothers);
+	assert_int_equal(ft_journal_ring_open(&ring, w.files.ring, false, &err), 0);
+	assert_int_equal(ft_journal_ring_peek(&ring, 0, &byte, 1), -EACCES);
+	assert_int_equal(ft_journal_ring_unseal(&ring, &seal, &err), -EKEYREJECTED);
+	ft_journal_ring_close(&ring);
+	/* Who changes a chunk and works its hash out anew lacks the key all the same. */
+	struct ft_segment_header header;
+	struct ft_segment_chunk chunk;
+	int fd = w.files.segments[0];
+	assert_int_equal(pread(fd, &header, sizeof(header), 0), sizeof(header));
+	assert_int_equal(pread(fd, &chunk, sizeof(chunk), sizeof(header)), sizeof(chunk));
+	size_t length = (size_t)chunk.control_stored + chunk.payload_stored + 16;
+	uint8_t *stored = malloc(length), before[32];
+	assert_int_equal(pread(fd, stored, length, sizeof(header) + sizeof(chunk)), length);
+	stored[length / 2] ^= 1;
+	crypto_generichash_state hash;
+	crypto_generichash(before, 32, (const uint8_t *)&header, sizeof(header), NULL, 0);
+	crypto_generichash_init(&hash, NULL, 0, 32);
+	crypto_generichash_update(&hash, before, 32);
+	crypto_generichash_update(&hash, (const uint8_t *)&chunk, 48);
+	crypto_generichash_update(&hash, stored, length);
+	crypto_generichash_final(&hash, chunk.hash, 32);
+	assert_int_equal(pwrite(fd, &chunk, sizeof(chunk), sizeof(header)), sizeof(chunk));
+	assert_int_equal(pwrite(fd, stored, length, sizeof(header) + sizeof(chunk)), length);
+	assert_int_equal(read_all(&w, &err, &torn), -EBADMSG);
+	assert_non_null(strstr(err.text, "chunk 0 of segment 1 was changed"));
+	free(stored);
+	close_way(&w);
+	way_key = NULL;
+}
+
 static void a_full_ring_takes_nothing_by_half(void **state)
 {
 	static uint8_t bytes[60000];
@@ -634,6 +741,9 @@ int main(void)
 	    cmocka_unit_test(another_segment_is_refused),
 	    cmocka_unit_test(a_lying_ring_ends_its_journal),
 	    cmocka_unit_test(a_full_ring_takes_nothing_by_half),
+	    cmocka_unit_test(encrypted_it_is_the_same),
+	    cmocka_unit_test(nothing_is_in_the_clear),
+	    cmocka_unit_test(keys_are_told_apart),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
