@@ -262,9 +262,10 @@ int ft_journal_start(struct ft_supervisor *s, struct ft_child *vmm, json_t *part
 		return error;
 	}
 	json_object_set_new(part, "journal",
-			    json_pack("{s:I, s:I, s:O, s:b, s:b}", "run", (json_int_t)vmm->journal_run, "number", (json_int_t)1, "check_every",
+			    json_pack("{s:I, s:I, s:O, s:b, s:b, s:b}", "run", (json_int_t)vmm->journal_run, "number", (json_int_t)1, "check_every",
 				      ft_config_get(s->config, "journal.check_every"), "hold", !strcmp(ft_config_text(s->config, "journal.on_failure"), "hold"),
-				      "commit", is_on(s, vmm, "output_commit")));
+				      "commit", is_on(s, vmm, "output_commit"), "by_reference",
+				      !strcmp(ft_config_text(s->config, "journal.by_reference"), "on")));
 	if (s->snapshot_key)
 		json_object_set_new(json_object_get(part, "journal"), "seal", ft_snapshot_seal_json(&seal));
 	sodium_memzero(&seal, sizeof(seal));
@@ -531,9 +532,18 @@ void ft_journal_request_files(struct ft_supervisor *s, uint64_t connection, json
 	if (!vmm)
 		return;
 	snprintf(path, sizeof(path), "guests.%s.disk", vmm->guest);
+	json_t *peers = json_object();
+	for (unsigned i = 0; i < s->count && !strcmp(ft_config_text(s->config, "journal.by_reference"), "on"); i++) {
+		const struct ft_child *other = &s->children[i];
+		char disk[128];
+		snprintf(disk, sizeof(disk), "guests.%s.disk", other->guest);
+		const char *image = other->kind == FT_CHILD_VMM && other != vmm && wanted(s, other) ? ft_config_text(s->config, disk) : NULL;
+		if (other->kind == FT_CHILD_VMM && other != vmm && wanted(s, other))
+			json_object_set_new(peers, other->guest, json_string(image ? image : ""));
+	}
 	ft_control_answer(&s->control, connection,
-			  json_pack("{s:O?, s:{s:s, s:o, s:s*, s:I, s:s*, s:s*}}", "id", json_object_get(request, "id"), "result", "guest", vmm->guest,
+			  json_pack("{s:O?, s:{s:s, s:o, s:s*, s:I, s:s*, s:s*, s:o}}", "id", json_object_get(request, "id"), "result", "guest", vmm->guest,
 				    "directory", json_sprintf("%s/journal/%s", ft_config_text(s->config, "state"), vmm->guest), "disk",
 				    ft_config_text(s->config, path), "run", (json_int_t)vmm->journal_run, "key",
-				    ft_config_text(s->config, "snapshots.key"), "credential", ft_config_text(s->config, "snapshots.credential")));
+				    ft_config_text(s->config, "snapshots.key"), "credential", ft_config_text(s->config, "snapshots.credential"), "peers", peers));
 }

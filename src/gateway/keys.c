@@ -310,6 +310,9 @@ const struct ft_key ft_keys[] = {
     {"journal.check_every", FT_KEY_WHOLE, "1000000..1000000000000", "20000000", NULL,
      "Instructions between two hashes of the guest's registers and devices, which a replay compares (12 bytes each); every hundredth "
      "also of the memory and the disk blocks written since the last such one."},
+    {"journal.by_reference", FT_KEY_CHOICE, "off|on", "off", NULL,
+     "on: what one recorded guest gets from another one is kept once, in the sender's journal, and a replay takes it from the sender's "
+     "replay. It needs both journals then, and what the sender's process says of itself: off where guests are not to depend on each other."},
     {"journal.on_failure", FT_KEY_CHOICE, "continue|hold", "continue", NULL,
      "What a guest does when its journal cannot be written any more (disk full) and 16 MiB wait. continue: it goes on, the feed tells of "
      "the gap, and the journal begins anew with a checkpoint. hold: it stands still until there is room, and does not start "

@@ -100,6 +100,8 @@ static json_t *journal_status(const struct ft_live *live)
 				 (json_int_t)r->records, "gaps", (json_int_t)r->gaps, "recorded_bytes", (json_int_t)r->ring.head, "waiting_bytes",
 				 (json_int_t)waiting, "stands_still", live->full_since_ns != 0, "stood_still_s",
 				 (double)(live->full_ns + (live->full_since_ns ? now - live->full_since_ns : 0)) / 1e9);
+	if (r->stamps)
+		json_object_update_new(json, json_pack("{s:I, s:I}", "referred_frames", (json_int_t)r->referred, "referred_bytes", (json_int_t)r->referred_bytes));
 	if (live->output.bytes)
 		json_object_update_new(json, json_pack("{s:I, s:I, s:I, s:o}", "output_frames", (json_int_t)live->output.frames, "output_uncommitted",
 						(json_int_t)live->output.uncommitted, "output_waiting_bytes",
@@ -334,13 +336,13 @@ static void look_at_channel(struct ft_live *live, uint64_t now)
 
 /* ---- What is around the machine ------------------------------------------------------------------------------- */
 
-static void send_frame(void *context, const void *frame, size_t length)
+static void send_frame(void *context, uint32_t kind, const void *frame, size_t length)
 {
 	struct ft_live *live = context;
 	struct iovec part = {.iov_base = (void *)frame, .iov_len = length};
 	if (!live->linked)
 		return;
-	if (ft_ring_put(&live->link.tx, FT_LINK_FRAME, &part, 1) == 0)
+	if (ft_ring_put(&live->link.tx, kind, &part, 1) == 0)
 		live->tx_frames++;
 	else
 		live->tx_full++;
@@ -349,13 +351,23 @@ static void send_frame(void *context, const void *frame, size_t length)
 static void net_tx(void *context, const void *frame, size_t length)
 {
 	struct ft_live *live = context;
+	uint8_t stamped[sizeof(struct ft_link_stamp) + FT_RING_RECORD_MAX];
+	struct ft_link_stamp stamp;
+	uint32_t kind = FT_LINK_FRAME;
+	if (ft_recorder_stamp(&live->recorder, frame, length, &stamp) && length <= FT_RING_RECORD_MAX - sizeof(stamp)) {
+		kind = FT_LINK_FRAME_STAMPED;
+		memcpy(stamped, &stamp, sizeof(stamp));
+		memcpy(stamped + sizeof(stamp), frame, length);
+		frame = stamped;
+		length += sizeof(stamp);
+	}
 	if (live->isolated)
 		live->tx_isolated++;
 	if (live->isolated || !live->linked)
 		return;
 	if (!live->output.bytes || (!live->recorder.recording && ft_output_empty(&live->output)))
-		send_frame(live, frame, length);
-	else if (!ft_output_put(&live->output, frame, length, monotonic_ns()))
+		send_frame(live, kind, frame, length);
+	else if (!ft_output_put(&live->output, kind, frame, length, monotonic_ns()))
 		live->tx_full++;
 }
 
@@ -401,7 +413,8 @@ static bool take_frames(struct ft_live *live, uint64_t now, uint64_t until)
 		long n = ft_ring_get(&live->link.rx, &kind, frame, sizeof(frame));
 		if (n == -EAGAIN)
 			return true;
-		if (n < 0 || kind != FT_LINK_FRAME) {
+		size_t skip = kind == FT_LINK_FRAME_STAMPED ? sizeof(struct ft_link_stamp) : 0;
+		if (n < (long)skip || (kind != FT_LINK_FRAME && kind != FT_LINK_FRAME_STAMPED)) {
 			drop_link(live, why);
 			return false;
 		}
@@ -411,8 +424,14 @@ static bool take_frames(struct ft_live *live, uint64_t now, uint64_t until)
 			live->rx_isolated++;
 			continue;
 		}
-		if (ft_machine_input(live->m, FT_INPUT_FRAME, 0, frame, (size_t)n))
+		struct ft_link_stamp stamp;
+		if (skip) {
+			memcpy(&stamp, frame, skip);
+			live->recorder.reference = ft_recorder_refers(&live->recorder, &stamp, frame + skip, (size_t)n - skip) ? &stamp : NULL;
+		}
+		if (ft_machine_input(live->m, FT_INPUT_FRAME, 0, frame + skip, (size_t)n - skip))
 			live->rx_dropped++;
+		live->recorder.reference = NULL;
 	}
 	return true;
 }

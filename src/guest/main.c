@@ -144,6 +144,7 @@ static int open_journal(struct ft_live *live, const struct ft_settings *settings
 					    .gid = settings->gid,
 					    .hold = settings->journal_holds,
 					    .commits = settings->journal_commits,
+					    .stamps = settings->journal_refers,
 					    .check_every = settings->journal_check_every,
 					    .header = {.run = settings->journal_run,
 						       .memory = m->memory,

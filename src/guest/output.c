@@ -6,7 +6,7 @@
 
 struct waiting {
 	uint64_t position, since_ns;
-	uint64_t length;
+	uint32_t length, kind;
 };
 
 static size_t span(size_t length)
@@ -37,9 +37,9 @@ bool ft_output_full(const struct ft_output *o)
 	return o->end - o->first > FT_OUTPUT_SIZE - FT_OUTPUT_SPARE;
 }
 
-bool ft_output_put(struct ft_output *o, const void *frame, size_t length, uint64_t now)
+bool ft_output_put(struct ft_output *o, uint32_t kind, const void *frame, size_t length, uint64_t now)
 {
-	struct waiting w = {.since_ns = now, .length = length};
+	struct waiting w = {.since_ns = now, .length = (uint32_t)length, .kind = kind};
 	if (o->end + span(length) > FT_OUTPUT_SIZE && o->first) {
 		memmove(o->bytes, o->bytes + o->first, o->end - o->first);
 		o->marked -= o->first;
@@ -67,7 +67,7 @@ void ft_output_mark(struct ft_output *o, uint64_t position)
 }
 
 unsigned ft_output_release(struct ft_output *o, uint64_t durable, bool failing, uint64_t now,
-			   void (*send)(void *context, const void *frame, size_t length), void *context)
+			   void (*send)(void *context, uint32_t kind, const void *frame, size_t length), void *context)
 {
 	unsigned count = 0;
 	while (o->first != o->marked) {
@@ -77,7 +77,7 @@ unsigned ft_output_release(struct ft_output *o, uint64_t durable, bool failing, 
 			break;
 		ft_histogram_note(&o->waits, FT_HISTOGRAM_PAUSE, now - w.since_ns);
 		o->uncommitted += failing;
-		send(context, o->bytes + o->first + sizeof(w), w.length);
+		send(context, w.kind, o->bytes + o->first + sizeof(w), w.length);
 		o->first += span(w.length);
 		count++;
 	}

@@ -33,8 +33,8 @@ static inline bool ft_output_empty(const struct ft_output *output)
 /* Has the guest to wait? */
 bool ft_output_full(const struct ft_output *output);
 
-/* now: monotonic ns. False: there is no room. */
-bool ft_output_put(struct ft_output *output, const void *frame, size_t length, uint64_t now);
+/* kind, frame: as for the link's ring (base/link.h). now: monotonic ns. False: there is no room. */
+bool ft_output_put(struct ft_output *output, uint32_t kind, const void *frame, size_t length, uint64_t now);
 
 /* Frames since the last call wait for this position of the journal to be durable; 0: for nothing. */
 void ft_output_mark(struct ft_output *output, uint64_t position);
@@ -47,6 +47,6 @@ static inline bool ft_output_unmarked(const struct ft_output *output)
 /* Gives what need not wait any more to send. durable: of the journal; UINT64_MAX: nothing waits, because (failing) the journal cannot
  * be written. Returns how many. */
 unsigned ft_output_release(struct ft_output *output, uint64_t durable, bool failing, uint64_t now,
-			   void (*send)(void *context, const void *frame, size_t length), void *context);
+			   void (*send)(void *context, uint32_t kind, const void *frame, size_t length), void *context);
 
 #endif

@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include "clone/hygiene.h"
 #include "journal/scribe.h"
@@ -73,6 +74,8 @@ int ft_recorder_open(struct ft_recorder *r, const struct ft_recorder_config *con
 	int pair[2] = {-1, -1};
 	*r = (struct ft_recorder){.hold = config->hold,
 				  .commits = config->commits,
+				  .stamps = config->stamps,
+				  .run = config->header.run,
 				  .check_every = config->check_every ? config->check_every : FT_RECORDER_CHECK_EVERY,
 				  .orders = -1,
 				  .wake = -1,
@@ -148,9 +151,58 @@ static void put(struct ft_recorder *r, struct ft_record *record)
 		kick(r);
 }
 
+/* ---- Frames of peers -------------------------------------------------------------------------------------------------- */
+
+bool ft_recorder_stamp(struct ft_recorder *r, const void *frame, size_t length, struct ft_link_stamp *stamp)
+{
+	if (!r->stamps || !r->recording)
+		return false;
+	*stamp = (struct ft_link_stamp){.run = r->run, .segment = r->segment, .number = r->sent++, .hash = XXH3_64bits(frame, length)};
+	return true;
+}
+
+bool ft_recorder_refers(const struct ft_recorder *r, const struct ft_link_stamp *stamp, const void *frame, size_t length)
+{
+	return r->stamps && r->recording && stamp->guest[0] && !stamp->guest[sizeof(stamp->guest) - 1] && stamp->run && stamp->segment &&
+	       stamp->number <= INT64_MAX && stamp->hash == XXH3_64bits(frame, length);
+}
+
+/* The number that this segment has for the peer, told before it is used. */
+static unsigned number_of(struct ft_recorder *r, uint64_t icount, const struct ft_link_stamp *stamp)
+{
+	struct ft_record_peer peer = {.run = stamp->run, .segment = stamp->segment};
+	unsigned i = 0;
+	memcpy(peer.guest, stamp->guest, sizeof(peer.guest));
+	while (i < r->peer_count && memcmp(r->peers[i].guest, peer.guest, sizeof(peer.guest)))
+		i++;
+	if (i == FT_RECORD_PEERS || (i < r->peer_count && !memcmp(&r->peers[i], &peer, sizeof(peer))))
+		return i;
+	r->peer_count += i == r->peer_count;
+	r->peers[i] = peer;
+	put(r, &(struct ft_record){.kind = FT_RECORD_PEER, .icount = icount, .value = i, .data = (const uint8_t *)&peer, .length = sizeof(peer)});
+	return i;
+}
+
+/* False: it has to be kept by value. */
+static bool refer(struct ft_recorder *r, uint64_t icount, size_t length)
+{
+	const struct ft_link_stamp *stamp = r->reference;
+	unsigned peer = number_of(r, icount, stamp);
+	if (peer == FT_RECORD_PEERS || !r->recording || stamp->number < r->state.peers[peer].next)
+		return false;
+	uint32_t check = (uint32_t)stamp->hash;
+	put(r, &(struct ft_record){.kind = FT_RECORD_FRAME_FROM, .peer = (uint8_t)peer, .icount = icount, .value = stamp->number,
+				   .data = (const uint8_t *)&check, .length = sizeof(check)});
+	r->referred++;
+	r->referred_bytes += length;
+	return true;
+}
+
 static void journal(void *context, uint64_t icount, enum ft_input_kind kind, uint64_t value, const void *data, size_t length)
 {
 	struct ft_recorder *r = context;
+	if (kind == FT_INPUT_FRAME && r->reference && r->recording && refer(r, icount, length))
+		return;
 	struct ft_record record = {
 	    .kind = (uint8_t)kind, .icount = icount, .value = value, .data = data, .length = (uint32_t)length};
 	put(r, &record);
@@ -205,6 +257,9 @@ int ft_recorder_checkpoint(struct ft_recorder *r, struct ft_machine *m, uint32_t
 	r->state = (struct ft_record_state){0};
 	r->recording = true;
 	r->ran = r->halted = false;
+	r->segment = number;
+	r->sent = 0;
+	r->peer_count = 0;
 	put(r, &record);
 	if (!r->recording)
 		return ft_error_set(err, -ENOBUFS, "the journal's ring is full");

@@ -12,6 +12,7 @@
 
 #include <sys/types.h>
 
+#include "base/link.h"
 #include "journal/ring.h"
 #include "journal/segment.h"
 #include "vmm/machine.h"
@@ -33,6 +34,13 @@ struct ft_recorder {
 	uint64_t records, gaps;
 	pid_t scribe;
 	int wake, orders;
+	bool stamps;   /* frames that are sent say where they stand in this journal */
+	uint32_t run, segment;
+	uint64_t sent; /* frames since the segment's checkpoint */
+	const struct ft_link_stamp *reference; /* of the frame that is being given to the machine: it is kept by reference; NULL: by value */
+	struct ft_record_peer peers[FT_RECORD_PEERS]; /* of this segment */
+	unsigned peer_count;
+	uint64_t referred, referred_bytes; /* frames that are not in this journal, but in their senders' */
 	int done; /* eventfd: what was committed is durable, or cannot be made so */
 };
 
@@ -43,7 +51,7 @@ struct ft_recorder_config {
 	int channel;
 	uid_t uid;
 	gid_t gid;
-	bool hold, commits;
+	bool hold, commits, stamps;
 	uint64_t check_every; /* 0: as above */
 	struct ft_segment_header header; /* run, guest and what is known of the machine */
 };
@@ -64,6 +72,11 @@ void ft_recorder_after(struct ft_recorder *r, enum ft_stop stop, uint64_t wake);
 
 /* Wall time for ft_machine_sync: rounded up to what takes little to remember. */
 uint64_t ft_recorder_wall(const struct ft_recorder *r, uint64_t monotonic_ns);
+
+/* The guest sends a frame: where it stands in its journal. False: in none. Called for each frame, whatever becomes of it. */
+bool ft_recorder_stamp(struct ft_recorder *r, const void *frame, size_t length, struct ft_link_stamp *stamp);
+/* Is this the very frame that the stamp is about, so that it can be referred to (r->reference)? */
+bool ft_recorder_refers(const struct ft_recorder *r, const struct ft_link_stamp *stamp, const void *frame, size_t length);
 
 /* Has the guest to wait until there is room? */
 bool ft_recorder_full(const struct ft_recorder *r);

@@ -138,6 +138,7 @@ static int read_journal(struct ft_settings *s, const json_t *journal, struct ft_
 	uint64_t run = 0, number = 0;
 	s->journal = json_is_object(journal);
 	s->journal_holds = json_is_true(json_object_get(journal, "hold"));
+	s->journal_refers = json_is_true(json_object_get(journal, "by_reference"));
 	s->journal_commits = json_is_true(json_object_get(journal, "commit"));
 	if (!s->journal)
 		return 0;

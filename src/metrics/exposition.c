@@ -251,6 +251,8 @@ static const struct column journal_columns[] = {
     {"journal_waiting_bytes", "waiting_bytes", "gauge", "Bytes of records that are not on disk yet.", NULL},
     {"journal_stands_still", "stands_still", "gauge", "Whether the guest stands still because its journal has no room.", NULL},
     {"journal_stood_still_seconds_total", "stood_still_s", "counter", "For how long it did.", NULL},
+    {"journal_referred_frames_total", "referred_frames", "counter", "Frames of other recorded guests that are in their journals (journal.by_reference).", NULL},
+    {"journal_referred_bytes_total", "referred_bytes", "counter", "Bytes of these.", NULL},
     {"journal_output_frames_total", "output_frames", "counter", "Frames of the guest that waited for its journal (output_commit).", NULL},
     {"journal_output_uncommitted_total", "output_uncommitted", "counter", "Of these, those that left without it, because it could not be written.", NULL},
     {"journal_output_waiting_bytes", "output_waiting_bytes", "gauge", "Bytes of frames that wait.", NULL},

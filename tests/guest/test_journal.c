@@ -104,6 +104,7 @@ static void begin_as(struct recording *r, const struct how *how)
 	}
 	assert_int_equal(ft_journal_ring_make(r->stand.journal[0], how->key ? &seal : NULL, NULL), 0);
 	assert_int_equal(stand_configure(&r->stand, images, "console=ttyS0 root=/dev/vda rw", MEMORY, 2), 0);
+	json_decref(r->stand.journal_seal);
 	for (int i = 0; i < 3; i++)
 		close(r->stand.journal[i]);
 	stand_link(&r->stand);

@@ -13,12 +13,13 @@ struct sent {
 	uint32_t next; /* each frame begins with its number */
 };
 
-static void send(void *context, const void *frame, size_t length)
+static void send(void *context, uint32_t kind, const void *frame, size_t length)
 {
 	struct sent *s = context;
 	uint32_t number;
 	memcpy(&number, frame, sizeof(number));
 	assert_int_equal(number, s->next);
+	assert_int_equal(kind, 1 + number % 2);
 	assert_int_equal(length, 60 + number % 1400);
 	for (size_t i = 4; i < length; i++)
 		assert_int_equal(((const uint8_t *)frame)[i], (uint8_t)number);
@@ -31,7 +32,7 @@ static bool put(struct ft_output *o, uint32_t number)
 	uint8_t frame[1514];
 	memset(frame, (uint8_t)number, sizeof(frame));
 	memcpy(frame, &number, sizeof(number));
-	return ft_output_put(o, frame, 60 + number % 1400, number);
+	return ft_output_put(o, 1 + number % 2, frame, 60 + number % 1400, number);
 }
 
 static void frames_leave_in_order_and_not_before_their_place(void **state)
