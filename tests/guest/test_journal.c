@@ -370,6 +370,46 @@ static void exploited(void **state)
 	forget(&r);
 }
 
+static bool has_bytes(const struct peer *p)
+{
+	return p->length || p->reset;
+}
+
+/* The same, but the guest is gone within a millisecond of the first frame in which its service says that it has done it. */
+static void exploited_and_gone(void **state)
+{
+	static struct recording r;
+	static const char request[] = "GET /cgi-bin/lookup?host=localhost;touch%20/var/www/touched/gone HTTP/1.0\r\n\r\n";
+	struct peer p;
+	struct stand_frame frame;
+	struct timespec before, after;
+	begin(&r, false);
+	pid_t scribe = scribe_of(r.stand.pid);
+	peer_open(&p, &r.stand, 41001);
+	assert_true(peer_connect(&p));
+	peer_segment(&p, request, sizeof(request) - 1, &frame);
+	peer_put(&p, &frame);
+	assert_true(peer_run(&p, STAND_PATIENCE_MS, has_bytes));
+	clock_gettime(CLOCK_MONOTONIC, &before);
+	kill(r.stand.pid, SIGKILL);
+	kill(scribe, SIGKILL);
+	clock_gettime(CLOCK_MONOTONIC, &after);
+	kill_it(&r);
+	fprintf(stderr, "killed within %lld us\n", ((long long)after.tv_sec - before.tv_sec) * 1000000 + (after.tv_nsec - before.tv_nsec) / 1000);
+	const char *trace[] = {"--trace", "syscalls", NULL};
+	struct replayed again = play(&r, NULL, trace);
+	fprintf(stderr, "replay: status 0x%x, ...%s%s", (unsigned)again.status, strstr(again.out, "{\"end\""), again.err);
+	assert_int_equal(WEXITSTATUS(again.status), 0);
+	assert_non_null(strstr(again.out, "/var/www/touched/gone"));
+	/* What it had sent is sent again, and nothing else. */
+	uint64_t frames = number(&again, "frames_out");
+	assert_true(frames && frames <= r.frames);
+	assert_string_equal(text(&again, "frames_hash"), r.after[frames - 1]);
+	done(&again);
+	peer_close(&p);
+	forget(&r);
+}
+
 /* Frames that the guest throws away, until the ring has no room for more. */
 static bool flood(struct recording *r, bool (*until)(struct recording *), unsigned most)
 {
@@ -746,7 +786,7 @@ int main(int argc, char **argv)
 		return 1;
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
-	const struct CMUnitTest tests[] = {cmocka_unit_test(stopped), cmocka_unit_test(killed_at_random), cmocka_unit_test(exploited),
+	const struct CMUnitTest tests[] = {cmocka_unit_test(stopped), cmocka_unit_test(killed_at_random), cmocka_unit_test(exploited), cmocka_unit_test(exploited_and_gone),
 					   cmocka_unit_test(full_goes_on), cmocka_unit_test(full_holds),
 					   cmocka_unit_test(replies_wait_for_the_journal), cmocka_unit_test(what_left_can_be_replayed),
 					   cmocka_unit_test(replies_and_a_failing_disk), cmocka_unit_test(encrypted),
