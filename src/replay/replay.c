@@ -157,7 +157,10 @@ static enum ft_replay_end reach(struct ft_replay *r, const struct ft_record *rec
 	uint64_t icount = record->icount;
 	bool halt = record->where == FT_WHERE_HALT, halted = false, end = record->kind == FT_RECORD_END;
 	struct ft_record place = *record;
-	while (halt ? !halted : m->icount < icount) {
+	/* The recorded machine was run here, too, though it came no further: a timer that was due has fired before what comes next. */
+	bool no_further = record->where == FT_WHERE_COUNT && m->icount == icount;
+	while (halt ? !halted : no_further || m->icount < icount) {
+		no_further = false;
 		if (at_limit(r, limits))
 			return FT_REPLAY_LIMIT;
 		enum ft_stop stop = run(r, halt ? UINT64_MAX : icount, limits);
