@@ -56,7 +56,10 @@ struct script {
 static void make_script(struct script *s, unsigned count, uint64_t seed, uint32_t number)
 {
 	static const uint8_t kinds[] = {FT_INPUT_FRAME, FT_INPUT_CLOCK, FT_INPUT_CLOCK,	FT_INPUT_CLOCK, FT_INPUT_ENTROPY,
-					FT_INPUT_CONSOLE, FT_INPUT_GENERATION, FT_RECORD_CHECK, FT_RECORD_CHECK_WRITTEN, FT_RECORD_STOP};
+					FT_INPUT_CONSOLE, FT_INPUT_GENERATION, FT_RECORD_CHECK, FT_RECORD_CHECK_WRITTEN, FT_RECORD_STOP,
+					FT_RECORD_PEER, FT_RECORD_FRAME_FROM, FT_RECORD_FRAME_FROM};
+	uint64_t next[4] = {0};
+	bool known[4] = {0};
 	uint64_t icount = 1000 * seed, boundary = icount, clock = 0;
 	random_state = seed;
 	s->count = count;
@@ -64,6 +67,18 @@ static void make_script(struct script *s, unsigned count, uint64_t seed, uint32_
 	for (unsigned i = 1; i < count; i++) {
 		struct ft_record *r = &s->records[i];
 		*r = (struct ft_record){.kind = kinds[next_random() % sizeof(kinds)]};
+		unsigned peer = next_random() % 4;
+		if (r->kind == FT_RECORD_FRAME_FROM && !known[peer])
+			r->kind = FT_RECORD_PEER;
+		if (r->kind == FT_RECORD_PEER) {
+			r->value = peer;
+			known[peer] = true;
+			next[peer] = 0;
+		} else if (r->kind == FT_RECORD_FRAME_FROM) {
+			r->peer = (uint8_t)peer;
+			r->value = next[peer] + next_random() % 3;
+			next[peer] = r->value + 1;
+		}
 		bool inside = r->kind == FT_INPUT_ENTROPY && next_random() % 2;
 		r->where = inside ? FT_WHERE_INSIDE : (uint8_t)(next_random() % FT_WHERE_INSIDE);
 		if (icount > boundary && r->where == FT_WHERE_SAME)
@@ -78,10 +93,15 @@ static void make_script(struct script *s, unsigned count, uint64_t seed, uint32_
 			r->value = clock += next_random() % 3 ? next_random() % 100 * FT_RECORD_CLOCK_UNIT : next_random() % 1000000;
 		for (unsigned b = 0; b < sizeof(s->data[i]); b++)
 			s->data[i][b] = (uint8_t)(next_random() & (b % 3 ? 0xff : 1));
+		if (r->kind == FT_RECORD_PEER)
+			memcpy(s->data[i] + offsetof(struct ft_record_peer, guest), "some-guest\0and more, up to the end", 32);
+		s->data[i][sizeof(struct ft_record_peer) - 1] = r->kind == FT_RECORD_PEER ? 0 : s->data[i][sizeof(struct ft_record_peer) - 1];
 		r->data = s->data[i];
 		r->length = r->kind == FT_RECORD_CHECK		 ? FT_CHECK_BYTES
 			    : r->kind == FT_RECORD_CHECK_WRITTEN ? FT_CHECK_WRITTEN_BYTES
 			    : r->kind == FT_INPUT_GENERATION	 ? 16
+			    : r->kind == FT_RECORD_PEER		 ? sizeof(struct ft_record_peer)
+			    : r->kind == FT_RECORD_FRAME_FROM	 ? 4
 			    : ft_record_has_payload(r)		 ? (uint32_t)(1 + next_random() % 1514)
 								 : 0;
 	}
@@ -92,6 +112,7 @@ static void expect_equal(const struct ft_record *a, const struct ft_record *b)
 	assert_int_equal(a->kind, b->kind);
 	assert_int_equal(a->where, b->where);
 	assert_true(a->icount == b->icount && a->value == b->value);
+	assert_int_equal(a->peer, b->peer);
 	assert_int_equal(a->length, b->length);
 	if (a->length)
 		assert_memory_equal(a->data, b->data, a->length);
@@ -144,16 +165,27 @@ static void records_are_small(void **state)
 	assert_int_equal(ft_record_encode(&s, &(struct ft_record){.kind = FT_INPUT_CLOCK, .where = FT_WHERE_SLICE,
 								    .icount = (1ull << 40) + FT_RECORD_SLICE, .value = (1ull << 40) + 400 * 1024}, bytes), 3);
 	assert_int_equal(FT_CHECK_BYTES, 12);
+	/* A frame of a peer, after the one before it: nine bytes at a place of its own. */
+	static const struct ft_record_peer peer = {.run = 1, .segment = 1, .guest = "near"};
+	ft_record_encode(&s, &(struct ft_record){.kind = FT_RECORD_PEER, .icount = s.last, .data = (const uint8_t *)&peer, .length = sizeof(peer)}, bytes);
+	assert_int_equal(ft_record_encode(&s, &(struct ft_record){.kind = FT_RECORD_FRAME_FROM, .where = FT_WHERE_COUNT, .icount = s.last + 10000,
+								    .data = (const uint8_t *)"abcd", .length = 4}, bytes), 9);
 }
 
 static void impossible_records_are_refused(void **state)
 {
 	static const struct {
 		const char *what;
-		uint8_t bytes[24];
+		uint8_t bytes[48];
 		size_t length;
 	} cases[] = {
-	    {"a kind that is none", {9}, 1},
+	    {"a kind that is none", {7}, 1},
+	    {"a frame of a peer that nobody named", {FT_RECORD_FRAME_FROM, 3, 0, 1, 2, 3, 4}, 7},
+	    {"a frame of a peer beyond all", {FT_RECORD_FRAME_FROM, FT_RECORD_PEERS, 0, 1, 2, 3, 4}, 7},
+	    {"a frame of a peer inside a run", {FT_RECORD_FRAME_FROM | FT_WHERE_INSIDE << 4, 0, 3, 0, 1, 2, 3, 4}, 8},
+	    {"a peer beyond all", {FT_RECORD_PEER, FT_RECORD_PEERS, [12] = 'x'}, 44},
+	    {"a peer without a name", {FT_RECORD_PEER, 1}, 44},
+	    {"a peer whose name does not end", {FT_RECORD_PEER, 1, [10] = 'x', [41] = 'x'}, 44},
 	    {"another kind that is none", {15}, 1},
 	    {"a place that is none", {FT_INPUT_CLOCK | 5 << 4, 0}, 2},
 	    {"a check inside a run", {FT_RECORD_CHECK | FT_WHERE_INSIDE << 4, 0}, 2},
