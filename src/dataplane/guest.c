@@ -40,7 +40,7 @@ static void take_stamp(const struct ft_guest *guest, const uint8_t *from, struct
 {
 	memcpy(stamp, from, sizeof(*stamp));
 	memset(stamp->guest, 0, sizeof(stamp->guest));
-	strncpy(stamp->guest, guest->name, sizeof(stamp->guest) - 1);
+	memcpy(stamp->guest, guest->name, strnlen(guest->name, sizeof(stamp->guest) - 1));
 }
 
 static void take_batch(struct ft_gate *gate, struct ft_guest *guest, unsigned most, struct batch *batch)

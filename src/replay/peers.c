@@ -142,7 +142,7 @@ void ft_replay_peers_main(struct ft_replay_peers *peers, struct ft_replay *repla
 	struct ft_replay_peer *p = &peers->list[peers->count++];
 	const struct ft_segment_header *h = ft_journal_header(replay->journal);
 	*p = (struct ft_replay_peer){.peers = peers, .run = h->run, .main = true, .checkpoint = -1, .replay = replay};
-	snprintf(p->guest, sizeof(p->guest), "%s", h->guest);
+	snprintf(p->guest, sizeof(p->guest), "%.31s", h->guest);
 	replay->fetch = fetch;
 	replay->fetch_context = peers;
 }
@@ -180,7 +180,7 @@ static int add_run(struct ft_replay_peers *peers, const char *directory, const s
 		return error;
 	}
 	p->run = ft_journal_header(&p->journal)->run;
-	snprintf(p->guest, sizeof(p->guest), "%s", ft_journal_header(&p->journal)->guest);
+	snprintf(p->guest, sizeof(p->guest), "%.31s", ft_journal_header(&p->journal)->guest);
 	p->own.context = p;
 	p->own.net_tx = net_tx;
 	p->own.fetch = fetch;
