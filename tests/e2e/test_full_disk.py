@@ -76,8 +76,8 @@ class Small(Stand):
 
 
 def small(policy):
-    return Small(sys.argv, guest=dict(AS_SHIPPED, journal="on"), service={"mode": "observe", "screen": "suspicious", "rules": [], "risks": "none"},
-                 top={"journal": {"on_failure": policy, "checkpoint_every": "24 h"}})
+    return Small(sys.argv, guest=dict(AS_SHIPPED, journal="on"),
+                 top={"journal": {"on_failure": policy, "checkpoint_every": "24 h"}, "services": {}})
 
 
 def replay(stand, *arguments):

@@ -23,8 +23,8 @@ print "fetched $n\n"'"""
 
 class Pair(Stand):
     def __init__(self, by_reference):
-        super().__init__(sys.argv, guest=dict(AS_SHIPPED, journal="on"), service={"mode": "observe", "rules": [], "risks": "none"},
-                         top={"journal": {"by_reference": by_reference, "checkpoint_every": "24 h"}})
+        super().__init__(sys.argv, guest=dict(AS_SHIPPED, journal="on"),
+                         top={"journal": {"by_reference": by_reference, "checkpoint_every": "24 h"}, "services": {}})
         web = self.config["guests"]["web"]
         self.config["guests"]["near"] = dict(web, mac="52:54:00:00:02:10", address=NEAR,
                                              cmdline=web["cmdline"] + " foretaste.address=" + NEAR)
