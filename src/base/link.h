@@ -19,7 +19,18 @@
 #define FT_LINK_TX_SIZE  (4ull << 20)
 #define FT_LINK_CMD_SIZE (4ull << 20)
 
-#define FT_LINK_FRAME 1u /* payload: one Ethernet frame without FCS */
+#define FT_LINK_FRAME         1u /* payload: one Ethernet frame without FCS */
+#define FT_LINK_FRAME_STAMPED 2u /* payload: struct ft_link_stamp, and a frame */
+
+/* Where a frame of a guest that is recorded stands in its journal: whoever gets the very same frame can refer to it instead of keeping
+ * it (sender-based message logging, journal/journal.md). The vmm that sends makes it; the dataplane, which alone knows whose ring it
+ * came out of, puts the name in and hands it on with whatever it delivers for that frame; the vmm that receives compares the hash. */
+struct ft_link_stamp {
+	char guest[32]; /* empty on its way to the dataplane */
+	uint32_t run, segment;
+	uint64_t number; /* of the frame among those sent since that segment's checkpoint */
+	uint64_t hash;   /* XXH3-64 of the frame */
+};
 
 enum ft_link_side { FT_LINK_DATAPLANE, FT_LINK_VMM };
 

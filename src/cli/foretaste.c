@@ -258,6 +258,7 @@ static int ask(const struct arguments *a, json_t *request, json_t **result, stru
 }
 
 #define OTHER_WORDS 32
+#define PEERS	    15 /* as many as foretaste-replay takes */
 
 /* Becomes foretaste-replay, which has options of its own. Of a guest's name the gateway makes a directory and a disk; what has a
  * slash in it is a directory itself. */
@@ -271,18 +272,34 @@ static int replay(const struct arguments *a, struct ft_error *err)
 		ft_error_set(err, -ENOENT, "there is no foretaste-replay beside %s", own);
 		return EX_UNAVAILABLE;
 	}
-	const char *command[5 + OTHER_WORDS] = {path};
+	char peers[PEERS][PATH_MAX];
+	const char *command[9 + 2 * PEERS + OTHER_WORDS] = {path};
 	size_t count = 1;
 	int from = 0;
 	if (a->rest_count && a->rest[0][0] != '-' && !strchr(a->rest[0], '/')) {
 		int code = ask(a, json_pack("{s:s, s:s}", "what", "journal-files", "guest", a->rest[0]), &files, err);
 		if (code)
 			return code;
+		static const char *const options[][2] = {{"disk", "--disk"}, {"key", "--key"}, {"credential", "--credential"}};
 		command[count++] = json_string_value(json_object_get(files, "directory"));
-		command[count++] = "--disk";
-		command[count++] = json_string_value(json_object_get(files, "disk"));
-		if (!command[count - 1])
-			count -= 2;
+		for (size_t i = 0; i < sizeof(options) / sizeof(*options); i++) {
+			const char *value = json_string_value(json_object_get(files, options[i][0]));
+			if (!value)
+				continue;
+			command[count++] = options[i][1];
+			command[count++] = value;
+		}
+		const char *name;
+		json_t *image;
+		size_t peer = 0;
+		json_object_foreach(json_object_get(files, "peers"), name, image)
+		{
+			if (peer == PEERS)
+				break;
+			snprintf(peers[peer], PATH_MAX, "%s=%s", name, json_string_value(image));
+			command[count++] = "--peer";
+			command[count++] = peers[peer++];
+		}
 		from = 1;
 	}
 	for (int i = from; i < a->rest_count && i < from + OTHER_WORDS; i++)

@@ -18,7 +18,7 @@ void ft_hygiene_free(struct ft_hygiene *hygiene);
 /* In the child, right after fork. keep: the descriptors that stay open, at most FT_HYGIENE_KEEP, -1 entries are
  * skipped. From here on the process dies with parent, is not dumpable, and everything else is closed. 0 or -errno: then
  * the child must end at once. */
-#define FT_HYGIENE_KEEP 4
+#define FT_HYGIENE_KEEP 5
 int ft_hygiene_seed(const struct ft_hygiene *hygiene, pid_t parent, const int *keep, int count);
 int ft_hygiene_trial(const struct ft_hygiene *hygiene, pid_t parent, const int *keep, int count);
 

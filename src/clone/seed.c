@@ -53,7 +53,7 @@ static void tell_end(const struct seed *s, enum ft_trial_end end, const char *de
 static int run_in_child(const struct seed *s, uint32_t flows, pid_t parent, uint64_t until_vtime_ns, uint64_t began_ns)
 {
 	const struct ft_seed_plan *p = s->plan;
-	int keep[FT_HYGIENE_KEEP] = {p->events, p->disk, p->overlay, -1};
+	int keep[FT_HYGIENE_KEEP] = {p->events, p->disk, p->overlay, -1, -1};
 	if (ft_hygiene_trial(p->hygiene, parent, keep, FT_HYGIENE_KEEP))
 		return 2;
 	struct ft_trial_plan plan = {.request = p->request,
@@ -171,7 +171,7 @@ static int look_at_the_clock(struct seed *s)
 
 int ft_seed_run(const struct ft_seed_plan *plan)
 {
-	int keep[FT_HYGIENE_KEEP] = {plan->events, plan->control, plan->disk, plan->overlay};
+	int keep[FT_HYGIENE_KEEP] = {plan->events, plan->control, plan->disk, plan->overlay, -1};
 	if (ft_hygiene_seed(plan->hygiene, plan->parent, keep, FT_HYGIENE_KEEP))
 		return 2;
 	struct ft_devices *devices = plan->witness->m->devices;

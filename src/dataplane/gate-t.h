@@ -59,6 +59,7 @@ struct ft_gate {
 	uint64_t now, wall;
 	uint64_t counts[FT_REASON_COUNT]; /* of what is about no guest */
 	struct ft_guest *about;           /* whom the work at hand is for: what is counted counts as its own */
+	const struct ft_link_stamp *stamp; /* of the guest's frame that is being dealt with; NULL: it has none */
 	struct ft_guest *guests;
 	unsigned guest_count;
 	struct ft_fdb fdb;

@@ -50,8 +50,13 @@ bool ft_gate_has_room(struct ft_guest *guest, size_t length)
 
 static int put(struct ft_gate *gate, struct ft_guest *guest, const void *frame, size_t length)
 {
-	struct iovec part = {.iov_base = (void *)(uintptr_t)frame, .iov_len = length};
-	int error = ft_ring_put(&guest->link.rx, FT_LINK_FRAME, &part, 1);
+	struct iovec parts[2] = {{.iov_base = (void *)(uintptr_t)frame, .iov_len = length}, {0}};
+	/* Whether it is the very frame that the stamp is about, or one of ours that it brought about, is found by whoever gets it. */
+	if (gate->stamp) {
+		parts[1] = parts[0];
+		parts[0] = (struct iovec){.iov_base = (void *)(uintptr_t)gate->stamp, .iov_len = sizeof(*gate->stamp)};
+	}
+	int error = ft_ring_put(&guest->link.rx, gate->stamp ? FT_LINK_FRAME_STAMPED : FT_LINK_FRAME, parts, gate->stamp ? 2 : 1);
 	if (!error) {
 		guest->kick = true;
 		return 0;

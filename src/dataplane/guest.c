@@ -29,9 +29,19 @@
 struct batch {
 	uint8_t *frames[FT_GATE_AHEAD];
 	uint32_t lengths[FT_GATE_AHEAD];
+	struct ft_link_stamp stamps[FT_GATE_AHEAD];
+	bool stamped[FT_GATE_AHEAD];
 	unsigned count;
 	const char *broken; /* what is wrong behind them, or NULL */
 };
+
+/* What a frame says of its place in its guest's journal; whose it is we know. */
+static void take_stamp(const struct ft_guest *guest, const uint8_t *from, struct ft_link_stamp *stamp)
+{
+	memcpy(stamp, from, sizeof(*stamp));
+	memset(stamp->guest, 0, sizeof(stamp->guest));
+	memcpy(stamp->guest, guest->name, strnlen(guest->name, sizeof(stamp->guest) - 1));
+}
 
 static void take_batch(struct ft_gate *gate, struct ft_guest *guest, unsigned most, struct batch *batch)
 {
@@ -45,12 +55,18 @@ static void take_batch(struct ft_gate *gate, struct ft_guest *guest, unsigned mo
 			return;
 		if (length < 0)
 			batch->broken = "its transmit ring has an impossible index or record";
-		else if (kind != FT_LINK_FRAME)
+		else if (kind != FT_LINK_FRAME && kind != FT_LINK_FRAME_STAMPED)
 			batch->broken = "its transmit ring has a record of an unknown kind";
+		else if (kind == FT_LINK_FRAME_STAMPED && length < (long)sizeof(struct ft_link_stamp))
+			batch->broken = "its transmit ring has a frame without its stamp";
 		if (batch->broken)
 			return;
-		batch->frames[batch->count] = to;
-		batch->lengths[batch->count++] = (uint32_t)length;
+		size_t skip = kind == FT_LINK_FRAME_STAMPED ? sizeof(struct ft_link_stamp) : 0;
+		batch->stamped[batch->count] = skip != 0;
+		if (skip)
+			take_stamp(guest, to, &batch->stamps[batch->count]);
+		batch->frames[batch->count] = to + skip;
+		batch->lengths[batch->count++] = (uint32_t)(length - (long)skip);
 		to += (length + 63) / 64 * 64 + TAG_ROOM;
 	}
 }
@@ -64,10 +80,13 @@ static unsigned take_frames(struct ft_gate *gate, struct ft_guest *guest, unsign
 		ft_gate_ahead_outbound(gate, guest, batch.frames, batch.lengths, batch.count);
 		/* An answer to one of them may find the link broken: the rest is lost with it. */
 		for (unsigned i = 0; i < batch.count; i++)
-			if (guest->up)
+			if (guest->up) {
+				gate->stamp = batch.stamped[i] ? &batch.stamps[i] : NULL;
 				ft_gate_outbound(gate, guest, batch.frames[i], batch.lengths[i]);
-			else
+				gate->stamp = NULL;
+			} else {
 				ft_gate_note(gate, FT_REASON_DROP_GUEST_DOWN);
+			}
 		count += batch.count;
 		if (batch.broken) {
 			ft_gate_link_broken(gate, guest, batch.broken);

@@ -65,7 +65,13 @@ struct ft_child {
 	uint32_t journal_pending; /* the same, while it is being saved; else 0 */
 	uint32_t journal_saved;   /* the last one that is there */
 	uint64_t journal_due;     /* when the next one is */
-	unsigned journal_gaps;    /* since the gateway started */
+	unsigned journal_tries;   /* at a checkpoint, that failed, in a row */
+	bool journal_failing;     /* its last chunk could not be written */
+	/* Since the gateway started: */
+	uint64_t journal_gaps, journal_failures, journal_checkpoints, journal_chunks;
+	uint64_t journal_bytes;   /* of all its checkpoints and segments, as far as they were told of */
+	uint64_t journal_segment_bytes; /* of the one that is being written */
+	uint32_t journal_segment;
 	char restore[65];      /* the snapshot to start from next, "": it boots */
 	bool restore_attach;
 	bool isolated; /* restored, and no link between it and the dataplane is made until it is attached */

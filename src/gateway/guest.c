@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sysexits.h>
 
+#include "gateway/journal.h"
 #include "gateway/life.h"
 #include "gateway/suggest.h"
 
@@ -63,6 +64,9 @@ json_t *ft_guest_json(const struct ft_supervisor *s, const struct ft_child *vmm)
 		json_object_set_new(json, "cpu_weight", json_integer(vmm->cpu_weight));
 	if (*vmm->cpu_why)
 		json_object_set_new(json, "cpu_not_in_force", json_string(vmm->cpu_why));
+	json_t *journal = ft_journal_json(s, vmm);
+	if (journal)
+		json_object_set_new(json, "journal", journal);
 	return json;
 }
 

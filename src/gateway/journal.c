@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sodium.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,19 +15,38 @@
 #include "base/printable.h"
 #include "gateway/files.h"
 #include "gateway/guest.h"
+#include "gateway/snapshot.h"
 #include "journal/reader.h"
 #include "snapshot/file.h"
 
-#define SOON	 1000000000ull /* ns until a checkpoint after a gap, and between two tries */
+#define SOON	 1000000000ull /* ns until a checkpoint after a gap, and until it is tried again; doubled with each try, up to ... */
+#define TRIES	 6	       /* ... 64 s: each costs the guest a fork, and a disk that is full what is left of it */
 #define LISTED	 4096
 #define PART	 65536
 
-static bool wanted(const struct ft_supervisor *s, const struct ft_child *vmm)
+/* Something that should have been written was not. */
+static void __attribute__((format(printf, 3, 4))) note_failure(struct ft_supervisor *s, struct ft_child *vmm, const char *format, ...)
+{
+	char text[512];
+	va_list arguments;
+	va_start(arguments, format);
+	vsnprintf(text, sizeof(text), format, arguments);
+	va_end(arguments);
+	vmm->journal_failures++;
+	ft_supervisor_record(s, "journal-failed", vmm->guest, NULL, "%s", text);
+}
+
+static bool is_on(const struct ft_supervisor *s, const struct ft_child *vmm, const char *key)
 {
 	char path[128];
-	snprintf(path, sizeof(path), "guests.%s.journal", vmm->guest);
+	snprintf(path, sizeof(path), "guests.%s.%s", vmm->guest, key);
 	const char *value = ft_config_text(s->config, path);
 	return value && !strcmp(value, "on");
+}
+
+static bool wanted(const struct ft_supervisor *s, const struct ft_child *vmm)
+{
+	return is_on(s, vmm, "journal");
 }
 
 static uint64_t setting(const struct ft_supervisor *s, const char *key)
@@ -123,7 +143,7 @@ static void remove_pair(int directory, const struct files *f, size_t i)
 }
 
 /* The oldest go first; what the running guest could be replayed from its newest checkpoint stays. */
-static void prune(struct ft_supervisor *s, const struct ft_child *vmm)
+static void prune(struct ft_supervisor *s, struct ft_child *vmm)
 {
 	uint64_t quota = setting(s, "journal.quota"), keep_s = setting(s, "journal.keep") / 1000000000u, now_s = (uint64_t)time(NULL);
 	struct files f;
@@ -141,6 +161,7 @@ static void prune(struct ft_supervisor *s, const struct ft_child *vmm)
 			f.bytes -= p->bytes;
 			removed++;
 		}
+	vmm->journal_bytes = f.bytes;
 	free(f.pairs);
 	close(directory);
 	if (removed)
@@ -178,17 +199,36 @@ static int make_pair(const struct ft_child *vmm, int directory, int fds[2], stru
 	/* Whatever becomes of a vmm: what was written stays in front of what it writes. */
 	if (fds[1] >= 0 && fcntl(fds[1], F_SETFL, O_APPEND))
 		return ft_error_set(err, -errno, "%s of the journal cannot be made: %s", name, strerror(errno));
+	/* What is made durable in a file is nowhere when its name is not. */
+	if (fds[1] >= 0 && fsync(directory))
+		return ft_error_set(err, -errno, "the directory of the journal cannot be written: %s", strerror(errno));
 	return fds[1] < 0 ? fds[1] : 0;
+}
+
+/* A checkpoint that came to nothing, and what would have followed it if nothing has begun there. */
+static void unmake_pair(const struct ft_child *vmm, int directory, bool segment)
+{
+	char name[64];
+	name_checkpoint(vmm, false, name);
+	unlinkat(directory, name, 0);
+	if (!segment)
+		return;
+	snprintf(name, sizeof(name), FT_JOURNAL_SEGMENT, vmm->journal_run, vmm->journal_number);
+	unlinkat(directory, name, 0);
 }
 
 int ft_journal_start(struct ft_supervisor *s, struct ft_child *vmm, json_t *part, int fds[FT_JOURNAL_FILES], struct ft_error *err)
 {
 	struct files f = {0};
+	struct ft_snapshot_seal seal;
 	char name[64];
 	int pair[2] = {-1, -1};
 	fds[0] = fds[1] = fds[2] = -1;
 	vmm->journal_run = vmm->journal_number = vmm->journal_pending = vmm->journal_saved = 0;
 	vmm->journal_due = UINT64_MAX;
+	vmm->journal_tries = 0;
+	vmm->journal_failing = false;
+	vmm->journal_segment = 0;
 	if (!wanted(s, vmm))
 		return 1;
 	int directory = open_directory(s, vmm->guest, err), error = directory < 0 ? directory : list(directory, &f);
@@ -197,13 +237,20 @@ int ft_journal_start(struct ft_supervisor *s, struct ft_child *vmm, json_t *part
 		vmm->journal_number = vmm->journal_pending = 1;
 		snprintf(name, sizeof(name), FT_JOURNAL_RING, vmm->journal_run);
 		fds[0] = make(directory, name, err);
-		error = fds[0] < 0 ? fds[0] : ft_journal_ring_make(fds[0], err);
+		if (s->snapshot_key)
+			ft_snapshot_seal(&seal, s->snapshot_key);
+		error = fds[0] < 0 ? fds[0] : ft_journal_ring_make(fds[0], s->snapshot_key ? &seal : NULL, err);
 	} else if (!err->code) {
 		ft_error_set(err, error, "the directory of the journal cannot be read: %s", strerror(-error));
 	}
 	if (!error)
 		error = make_pair(vmm, directory, pair, err);
+	vmm->journal_bytes = f.bytes;
 	free(f.pairs);
+	if (error && fds[0] >= 0) {
+		unmake_pair(vmm, directory, true);
+		unlinkat(directory, name, 0);
+	}
 	if (directory >= 0)
 		close(directory);
 	fds[1] = pair[1];
@@ -211,13 +258,54 @@ int ft_journal_start(struct ft_supervisor *s, struct ft_child *vmm, json_t *part
 	if (error) {
 		ft_files_close(fds, FT_JOURNAL_FILES);
 		vmm->journal_run = 0;
-		ft_supervisor_record(s, "journal-failed", vmm->guest, NULL, "guest %s has no journal: %s", vmm->guest, err->text);
+		note_failure(s, vmm, "guest %s has no journal: %s", vmm->guest, err->text);
 		return error;
 	}
 	json_object_set_new(part, "journal",
-			    json_pack("{s:I, s:I, s:O, s:b}", "run", (json_int_t)vmm->journal_run, "number", (json_int_t)1, "check_every",
-				      ft_config_get(s->config, "journal.check_every"), "hold", !strcmp(ft_config_text(s->config, "journal.on_failure"), "hold")));
+			    json_pack("{s:I, s:I, s:O, s:b, s:b, s:b}", "run", (json_int_t)vmm->journal_run, "number", (json_int_t)1, "check_every",
+				      ft_config_get(s->config, "journal.check_every"), "hold", !strcmp(ft_config_text(s->config, "journal.on_failure"), "hold"),
+				      "commit", is_on(s, vmm, "output_commit"), "by_reference",
+				      !strcmp(ft_config_text(s->config, "journal.by_reference"), "on")));
+	if (s->snapshot_key)
+		json_object_set_new(json_object_get(part, "journal"), "seal", ft_snapshot_seal_json(&seal));
+	sodium_memzero(&seal, sizeof(seal));
 	return 0;
+}
+
+json_t *ft_journal_json(const struct ft_supervisor *s, const struct ft_child *vmm)
+{
+	if (!vmm->journal_run && !wanted(s, vmm))
+		return NULL;
+	return json_pack("{s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I}", "run", (json_int_t)vmm->journal_run, "checkpoint",
+			 (json_int_t)vmm->journal_saved, "failing", vmm->journal_failing || vmm->journal_tries, "gaps",
+			 (json_int_t)vmm->journal_gaps, "failures", (json_int_t)vmm->journal_failures, "checkpoints",
+			 (json_int_t)vmm->journal_checkpoints, "chunks", (json_int_t)vmm->journal_chunks, "bytes", (json_int_t)vmm->journal_bytes);
+}
+
+/* A checkpoint could not be had. One event for all tries in a row; the next that is saved has its own. */
+static void try_again(struct ft_supervisor *s, struct ft_child *vmm, const char *why)
+{
+	vmm->journal_due = ft_loop_now() + (SOON << (vmm->journal_tries < TRIES ? vmm->journal_tries : TRIES));
+	if (vmm->journal_tries++)
+		vmm->journal_failures++;
+	else
+		note_failure(s, vmm, "checkpoint %u of guest %s was not saved: %s", vmm->journal_number, vmm->guest, why);
+}
+
+/* Each checkpoint and its segment have a key of their own. */
+static int send_order(struct ft_supervisor *s, struct ft_child *vmm, int fds[2])
+{
+	struct ft_snapshot_seal seal;
+	json_t *message = json_pack("{s:s, s:I}", "op", "checkpoint", "number", (json_int_t)vmm->journal_number);
+	if (s->snapshot_key) {
+		ft_snapshot_seal(&seal, s->snapshot_key);
+		json_object_set_new(message, "seal", ft_snapshot_seal_json(&seal));
+		sodium_memzero(&seal, sizeof(seal));
+	}
+	int error = ft_child_send(vmm, json_incref(message), fds, 2);
+	ft_snapshot_wipe_seal(message);
+	json_decref(message);
+	return error;
 }
 
 static void request_checkpoint(struct ft_supervisor *s, struct ft_child *vmm, uint64_t now)
@@ -231,11 +319,13 @@ static void request_checkpoint(struct ft_supervisor *s, struct ft_child *vmm, ui
 	vmm->journal_number++;
 	int error = make_pair(vmm, directory, fds, &err);
 	if (!error)
-		error = ft_child_send(vmm, json_pack("{s:s, s:I}", "op", "checkpoint", "number", (json_int_t)vmm->journal_number), fds, 2);
+		error = send_order(s, vmm, fds);
 	ft_files_close(fds, 2);
+	if (error)
+		unmake_pair(vmm, directory, true);
 	close(directory);
 	if (error) {
-		ft_supervisor_say("error", "guest %s: no checkpoint: %s", vmm->guest, err.code ? err.text : strerror(-error));
+		try_again(s, vmm, err.code ? err.text : strerror(-error));
 		return;
 	}
 	vmm->journal_pending = vmm->journal_number;
@@ -275,6 +365,16 @@ static void note(struct ft_supervisor *s, json_t *entry)
 	json_decref(entry);
 }
 
+static bool is_encrypted(int directory, const char *name)
+{
+	struct ft_snapshot_header header;
+	int fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	bool encrypted = fd >= 0 && !ft_snapshot_peek(fd, &header, NULL) && header.encrypted;
+	if (fd >= 0)
+		close(fd);
+	return encrypted;
+}
+
 static void end_pending(struct ft_supervisor *s, struct ft_child *vmm, const char *why)
 {
 	struct ft_error err = {0};
@@ -282,21 +382,25 @@ static void end_pending(struct ft_supervisor *s, struct ft_child *vmm, const cha
 	int directory = open_directory(s, vmm->guest, &err);
 	name_checkpoint(vmm, false, name);
 	name_checkpoint(vmm, true, whole);
+	/* That it is whole is believed, for whoever reads it checks that. */
+	if (directory >= 0 && !why && s->snapshot_key && !is_encrypted(directory, name))
+		why = "its vmm process did not encrypt it";
 	if (directory >= 0 && !why && (renameat(directory, name, directory, whole) || fsync(directory)))
 		why = strerror(errno);
 	if (directory >= 0 && why)
 		unlinkat(directory, name, 0);
 	if (directory >= 0)
 		close(directory);
-	vmm->journal_due = ft_loop_now() + (why ? SOON : setting(s, "journal.checkpoint_every"));
+	vmm->journal_due = ft_loop_now() + setting(s, "journal.checkpoint_every");
 	vmm->journal_pending = 0;
 	if (!why) {
 		vmm->journal_saved = vmm->journal_number;
+		vmm->journal_tries = 0;
+		vmm->journal_checkpoints++;
 		return;
 	}
 	ft_printable(clean, sizeof(clean), why, strnlen(why, 60));
-	ft_supervisor_record(s, "journal-failed", vmm->guest, NULL, "checkpoint %u of guest %s was not saved: %s", vmm->journal_number,
-			     vmm->guest, clean);
+	try_again(s, vmm, clean);
 }
 
 static bool told_checkpoint(struct ft_supervisor *s, struct ft_child *vmm, const json_t *message)
@@ -325,6 +429,19 @@ static void told_chunk(struct ft_supervisor *s, struct ft_child *vmm, const json
 			  "segment", json_integer_value(json_object_get(message, "segment")), "chunk",
 			  json_integer_value(json_object_get(message, "chunk")), "hash", hash, "instructions",
 			  json_integer_value(json_object_get(message, "instructions"))));
+	uint32_t segment = (uint32_t)json_integer_value(json_object_get(message, "segment"));
+	if (segment != vmm->journal_segment)
+		vmm->journal_segment_bytes = 0;
+	vmm->journal_segment = segment;
+	if (bytes > 0 && (uint64_t)bytes > vmm->journal_segment_bytes) {
+		vmm->journal_bytes += (uint64_t)bytes - vmm->journal_segment_bytes;
+		vmm->journal_segment_bytes = (uint64_t)bytes;
+	}
+	vmm->journal_chunks++;
+	if (vmm->journal_failing)
+		ft_supervisor_record(s, "journal-works", vmm->guest, NULL, "the journal of guest %s is written again, and nothing of it is missing%s",
+				     vmm->guest, vmm->journal_gaps ? " but what the gaps are" : "");
+	vmm->journal_failing = false;
 	/* A quarter of what it may have: what is before the next checkpoint can go then. */
 	if (bytes > 0 && (uint64_t)bytes > setting(s, "journal.quota") / 4 && !vmm->journal_pending && vmm->journal_due != UINT64_MAX)
 		vmm->journal_due = ft_loop_now();
@@ -344,7 +461,14 @@ bool ft_journal_told(struct ft_supervisor *s, struct ft_child *vmm, const json_t
 		told_chunk(s, vmm, message, hash);
 	} else if (why && ft_child_may_log(vmm, &lost)) {
 		ft_printable(clean, sizeof(clean), why, strnlen(why, 200));
-		ft_supervisor_record(s, "journal-failed", vmm->guest, NULL, "the journal of guest %s cannot be written: %s", vmm->guest, clean);
+		vmm->journal_failing = true;
+		note_failure(s, vmm, "the journal of guest %s cannot be written: %s", vmm->guest, clean);
+	} else if (json_is_integer(json_object_get(message, "stands_still")) && ft_child_may_log(vmm, &lost)) {
+		ft_supervisor_record(s, "journal-held", vmm->guest, NULL, "guest %s stands still from instruction %lld on: its journal has no room", vmm->guest,
+				     (long long)json_integer_value(json_object_get(message, "stands_still")));
+	} else if (json_is_integer(json_object_get(message, "stood_still_ns")) && ft_child_may_log(vmm, &lost)) {
+		ft_supervisor_record(s, "journal-works", vmm->guest, NULL, "guest %s goes on, after %.1f s for which its journal had no room", vmm->guest,
+				     (double)json_integer_value(json_object_get(message, "stood_still_ns")) / 1e9);
 	} else if (json_is_integer(json_object_get(message, "lost"))) {
 		vmm->journal_gaps++;
 		ft_supervisor_record(s, "journal-gap", vmm->guest, NULL,
@@ -408,8 +532,18 @@ void ft_journal_request_files(struct ft_supervisor *s, uint64_t connection, json
 	if (!vmm)
 		return;
 	snprintf(path, sizeof(path), "guests.%s.disk", vmm->guest);
+	json_t *peers = json_object();
+	for (unsigned i = 0; i < s->count && !strcmp(ft_config_text(s->config, "journal.by_reference"), "on"); i++) {
+		const struct ft_child *other = &s->children[i];
+		char disk[128];
+		snprintf(disk, sizeof(disk), "guests.%s.disk", other->guest);
+		const char *image = other->kind == FT_CHILD_VMM && other != vmm && wanted(s, other) ? ft_config_text(s->config, disk) : NULL;
+		if (other->kind == FT_CHILD_VMM && other != vmm && wanted(s, other))
+			json_object_set_new(peers, other->guest, json_string(image ? image : ""));
+	}
 	ft_control_answer(&s->control, connection,
-			  json_pack("{s:O?, s:{s:s, s:o, s:s*, s:I}}", "id", json_object_get(request, "id"), "result", "guest", vmm->guest,
+			  json_pack("{s:O?, s:{s:s, s:o, s:s*, s:I, s:s*, s:s*, s:o}}", "id", json_object_get(request, "id"), "result", "guest", vmm->guest,
 				    "directory", json_sprintf("%s/journal/%s", ft_config_text(s->config, "state"), vmm->guest), "disk",
-				    ft_config_text(s->config, path), "run", (json_int_t)vmm->journal_run));
+				    ft_config_text(s->config, path), "run", (json_int_t)vmm->journal_run, "key",
+				    ft_config_text(s->config, "snapshots.key"), "credential", ft_config_text(s->config, "snapshots.credential"), "peers", peers));
 }

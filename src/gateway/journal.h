@@ -18,6 +18,9 @@ bool ft_journal_told(struct ft_supervisor *s, struct ft_child *vmm, const json_t
 /* A vmm has ended: what was left in its ring goes into the ledger by its hash. */
 void ft_journal_ended(struct ft_supervisor *s, struct ft_child *vmm);
 
+/* What is known of a guest's journal, for its status; NULL: it never had one. A new reference. */
+json_t *ft_journal_json(const struct ft_supervisor *s, const struct ft_child *vmm);
+
 /* Checkpoints that are due. When to call it next. */
 uint64_t ft_journal_serve(struct ft_supervisor *s, uint64_t now);
 

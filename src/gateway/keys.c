@@ -106,6 +106,10 @@ const struct ft_key ft_keys[] = {
     {"guests.*.journal", FT_KEY_CHOICE, "off|on", "off", NULL,
      "on: everything that the guest is given is recorded, so that its run can be replayed exactly (`foretaste replay`, see journal). "
      "Changes with the guest's next start."},
+    {"guests.*.output_commit", FT_KEY_CHOICE, "off|on", "off", NULL,
+     "on: what the guest sends leaves when its journal is on disk up to there, so that after a power cut nobody has an answer that a "
+     "replay could not show. Each answer waits for a sync of the disk. While the journal cannot be written, journal.on_failure: "
+     "hold keeps all that the guest sends, continue lets it go and counts it."},
     {"guests.*.console", FT_KEY_STATE, NULL, "console-*.log", NULL,
      "Log of its serial console, below state; * stands for the guest's name."},
 
@@ -297,7 +301,7 @@ const struct ft_key ft_keys[] = {
 
     {"journal", FT_KEY_MAP, NULL, NULL, NULL,
      "Journals of guests with journal: on, in journal/GUEST below state: checkpoints, and every input between them. They hold what "
-     "the guest's memory and its network hold."},
+     "the guest's memory and its network hold, encrypted where snapshots are."},
     {"journal.checkpoint_every", FT_KEY_DURATION, "10 s..24 h", "10 min", NULL,
      "A replay begins at a checkpoint: the shorter, the sooner it is where it is to go. Each costs the guest a pause of a clone, and "
      "its translated code."},
@@ -306,6 +310,9 @@ const struct ft_key ft_keys[] = {
     {"journal.check_every", FT_KEY_WHOLE, "1000000..1000000000000", "20000000", NULL,
      "Instructions between two hashes of the guest's registers and devices, which a replay compares (12 bytes each); every hundredth "
      "also of the memory and the disk blocks written since the last such one."},
+    {"journal.by_reference", FT_KEY_CHOICE, "off|on", "off", NULL,
+     "on: what one recorded guest gets from another one is kept once, in the sender's journal, and a replay takes it from the sender's "
+     "replay. It needs both journals then, and what the sender's process says of itself: off where guests are not to depend on each other."},
     {"journal.on_failure", FT_KEY_CHOICE, "continue|hold", "continue", NULL,
      "What a guest does when its journal cannot be written any more (disk full) and 16 MiB wait. continue: it goes on, the feed tells of "
      "the gap, and the journal begins anew with a checkpoint. hold: it stands still until there is room, and does not start "

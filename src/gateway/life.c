@@ -145,6 +145,7 @@ static int send_config(struct ft_supervisor *s, struct ft_child *child, struct f
 				     strerror(-error));
 	}
 	ft_snapshot_wipe_seal(json_object_get(part, "snapshot"));
+	ft_snapshot_wipe_seal(json_object_get(part, "journal"));
 	json_decref(part);
 	ft_files_close(fds, count);
 	return error;

@@ -128,6 +128,8 @@ static int check_guest(const struct ft_config *config, const char *name, const j
 		return place(config, err,
 			     "snapshot is no name of one: letters, digits, '-', '_' and '.', not at the beginning, at most 64", "guests.%s.snapshot",
 			     name);
+	if (!strcmp(text_of(guest, "output_commit"), "on") && strcmp(text_of(guest, "journal"), "on"))
+		return place(config, err, "output_commit is on, but there is no journal to wait for: expected \"journal: on\"", "guests.%s.output_commit", name);
 	if (*text_of(guest, "snapshot") && strcmp(text_of(guest, "start"), "snapshot"))
 		return place(config, err, "snapshot names one, but start is boot: expected \"start: snapshot\"", "guests.%s.snapshot", name);
 	const json_t *backoff = json_object_get(guest, "backoff");

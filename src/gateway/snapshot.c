@@ -103,7 +103,7 @@ static int unseal(const struct ft_supervisor *s, int fd, const struct ft_snapsho
 }
 
 /* The text of a key in a message: jansson keeps a copy, which wipe_seal finds. */
-static json_t *seal_json(const struct ft_snapshot_seal *seal)
+json_t *ft_snapshot_seal_json(const struct ft_snapshot_seal *seal)
 {
 	char salt[65], key[65];
 	sodium_bin2hex(salt, sizeof(salt), seal->salt, sizeof(seal->salt));
@@ -154,7 +154,7 @@ static int send_save(struct ft_supervisor *s, struct ft_child *vmm, int fd)
 	if (s->snapshot_key) {
 		struct ft_snapshot_seal seal;
 		ft_snapshot_seal(&seal, s->snapshot_key);
-		json_object_set_new(message, "seal", seal_json(&seal));
+		json_object_set_new(message, "seal", ft_snapshot_seal_json(&seal));
 		sodium_memzero(&seal, sizeof(seal));
 	}
 	int error = ft_child_send(vmm, json_incref(message), &fd, 1);
@@ -325,7 +325,7 @@ void ft_snapshot_request_file(struct ft_supervisor *s, uint64_t connection, json
 		return;
 	}
 	if (sealed)
-		json_object_set_new(result, "seal", seal_json(&seal));
+		json_object_set_new(result, "seal", ft_snapshot_seal_json(&seal));
 	sodium_memzero(&seal, sizeof(seal));
 	json_incref(result);
 	answer(s, connection, request, result);
@@ -430,7 +430,7 @@ int ft_snapshot_give(struct ft_supervisor *s, struct ft_child *vmm, const char *
 	}
 	*part = json_pack("{s:b}", "attach", attach);
 	if (sealed)
-		json_object_set_new(*part, "seal", seal_json(&seal));
+		json_object_set_new(*part, "seal", ft_snapshot_seal_json(&seal));
 	sodium_memzero(&seal, sizeof(seal));
 	return fd;
 }

@@ -5,6 +5,7 @@
 #define FT_GATEWAY_SNAPSHOT_H
 
 #include "gateway/supervisor.h"
+#include "snapshot/file.h"
 
 /* The key that the configuration names, once, at the start. Without one in the configuration, nothing. */
 int ft_snapshot_read_key(struct ft_supervisor *s, struct ft_error *err);
@@ -22,7 +23,9 @@ void ft_snapshot_request_attach(struct ft_supervisor *s, uint64_t connection, js
 /* A vmm's word about the snapshot it was to write (borrowed). false: it was to write none. */
 bool ft_snapshot_told(struct ft_supervisor *s, struct ft_child *vmm, const json_t *message);
 
-/* Overwrites the key in a message that has been sent, or in its part "snapshot". */
+/* "seal" of a message; it is wiped when that has been sent. */
+json_t *ft_snapshot_seal_json(const struct ft_snapshot_seal *seal);
+/* Overwrites the key in a message that has been sent, or in one of its parts. */
 void ft_snapshot_wipe_seal(const json_t *message);
 
 /* A vmm has ended: what it was writing is thrown away. */

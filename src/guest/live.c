@@ -28,6 +28,8 @@
 #define SETTLED_NS   2000000000u /* a guest has booted when for so long ... */
 #define SETTLED_BUSY 10u	 /* ... it was busy for less than a tenth of the time */
 #define FULL_MS            5 /* between two looks whether a full journal has room again */
+#define FULL_TOLD_NS       500000000u /* a guest that stands still for so long is told of */
+#define LAST_MS            3000 /* for the journal, when the guest has ended and frames wait for it */
 #define GATHER             16u /* pages that lie elsewhere since a seed was forked, brought back in one idle moment */
 #define MEND_NS            1000000u /* putting huge pages together again, in one idle moment ... */
 #define BREAK_NS           20000000u /* ... and not before this long after a fork: until then the most are broken that will be */
@@ -88,11 +90,46 @@ static void take_link(struct ft_live *live, const int *fds)
 	ft_slots_attach(live->slots, live->link.events);
 }
 
+static json_t *journal_status(const struct ft_live *live)
+{
+	const struct ft_recorder *r = &live->recorder;
+	if (!r->ring.page)
+		return NULL;
+	uint64_t now = monotonic_ns(), waiting = FT_JOURNAL_RING_SIZE - ft_journal_ring_room(&r->ring);
+	json_t *json = json_pack("{s:b, s:b, s:I, s:I, s:I, s:I, s:b, s:f}", "recording", r->recording, "failing", ft_recorder_failing(r), "records",
+				 (json_int_t)r->records, "gaps", (json_int_t)r->gaps, "recorded_bytes", (json_int_t)r->ring.head, "waiting_bytes",
+				 (json_int_t)waiting, "stands_still", live->full_since_ns != 0, "stood_still_s",
+				 (double)(live->full_ns + (live->full_since_ns ? now - live->full_since_ns : 0)) / 1e9);
+	if (r->stamps)
+		json_object_update_new(json, json_pack("{s:I, s:I}", "referred_frames", (json_int_t)r->referred, "referred_bytes", (json_int_t)r->referred_bytes));
+	if (live->output.bytes)
+		json_object_update_new(json, json_pack("{s:I, s:I, s:I, s:o}", "output_frames", (json_int_t)live->output.frames, "output_uncommitted",
+						(json_int_t)live->output.uncommitted, "output_waiting_bytes",
+						(json_int_t)(live->output.end - live->output.first), "output_waits",
+						ft_histogram_json(&live->output.waits)));
+	return json;
+}
+
+static json_t *overlay_status(const struct ft_live *live)
+{
+	const struct ft_virtio_blk *blk = &live->m->devices->blk;
+	const struct ft_overlay *o = &blk->disk.overlay;
+	if (!live->overlay.open)
+		return NULL;
+	return json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "failing", blk->s.failed, "failures",
+			 (json_int_t)live->overlay.failures, "bytes", (json_int_t)ft_overlay_bytes(o), "quota_bytes",
+			 (json_int_t)(o->slots * FT_SEGMENT_SIZE), "records", (json_int_t)o->counts.records, "written_bytes",
+			 (json_int_t)o->counts.bytes, "compactions", (json_int_t)o->counts.compactions, "copied_blocks",
+			 (json_int_t)o->counts.copied, "freed_segments", (json_int_t)o->counts.freed, "shortened_segments",
+			 (json_int_t)o->counts.shortened, "unwritten_bytes", (json_int_t)(blk->disk.unwritten * FT_DISK_BLOCK), "history_since_ns",
+			 (json_int_t)(o->counts.history_ns & INT64_MAX));
+}
+
 static void answer_status(struct ft_live *live, const json_t *message)
 {
 	const struct ft_machine *m = live->m;
 	const struct ft_slots *s = live->slots;
-	say(live,
+	json_t *answer =
 	    json_pack(
 		"{s:s, s:O?, s:{s:s, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:o}}",
 		"op", "answer", "id", json_object_get(message, "id"), "result", "guest", live->guest,
@@ -105,7 +142,13 @@ static void answer_status(struct ft_live *live, const json_t *message)
 		"clones", (int)s->running, "clones_forked", (json_int_t)s->forked, "clones_refused",
 		(json_int_t)s->refused, "clones_finished", (json_int_t)s->finished, "clones_died",
 		(json_int_t)s->died, "last_pause_ns", (json_int_t)s->last_pause_ns, "pauses",
-		ft_histogram_json(&s->pauses)));
+		ft_histogram_json(&s->pauses));
+	json_t *result = json_object_get(answer, "result"), *journal = journal_status(live), *overlay = overlay_status(live);
+	if (journal)
+		json_object_set_new(result, "journal", journal);
+	if (overlay)
+		json_object_set_new(result, "overlay", overlay);
+	say(live, answer);
 }
 
 /* ---- Snapshots ------------------------------------------------------------------------------------------------- */
@@ -159,7 +202,7 @@ static uint64_t wall_ns(void)
 }
 
 /* The journal begins anew here, and the machine is saved as it is here. Takes the descriptors over. */
-static void begin_checkpoint(struct ft_live *live, uint32_t number, int file, int segment)
+static void begin_checkpoint(struct ft_live *live, uint32_t number, int file, int segment, const struct ft_snapshot_seal *seal)
 {
 	struct ft_saver_end end = {0};
 	struct ft_error err = {0};
@@ -177,16 +220,33 @@ static void begin_checkpoint(struct ft_live *live, uint32_t number, int file, in
 	struct ft_snapshot_about about = {.created_ns = wall_ns()};
 	snprintf(about.guest, sizeof(about.guest), "%s", live->guest);
 	live->checkpoint_number = number;
-	if (ft_recorder_checkpoint(&live->recorder, live->m, number, segment, &err))
+	if (ft_recorder_checkpoint(&live->recorder, live->m, number, segment, seal, &err))
 		close(file);
 	else
-		ft_saver_begin(&live->saver, live->m, &about, file, live->disk, overlay_of(live), ft_slots_newest(live->slots), NULL, &err);
+		ft_saver_begin(&live->saver, live->m, &about, file, live->disk, overlay_of(live), ft_slots_newest(live->slots), seal, &err);
 	if (!err.code)
 		return;
 	end.error = err.code;
 	snprintf(end.text, sizeof(end.text), "%s", err.text);
 	live->checkpoint_number = 0;
 	tell_saved(live, number, &end);
+}
+
+/* Its descriptors are taken over. */
+static void order_checkpoint(struct ft_live *live, const json_t *message, int file, int segment)
+{
+	struct ft_snapshot_seal seal;
+	struct ft_error err = {0};
+	uint32_t number = (uint32_t)json_integer_value(json_object_get(message, "number"));
+	int sealed = ft_settings_seal(json_object_get(message, "seal"), &seal, &err);
+	if (sealed >= 0) {
+		begin_checkpoint(live, number, file, segment, sealed ? &seal : NULL);
+	} else {
+		say(live, json_pack("{s:s, s:I, s:s}", "op", "checkpoint", "number", (json_int_t)number, "error", err.text));
+		close(file);
+		close(segment);
+	}
+	sodium_memzero(&seal, sizeof(seal));
 }
 
 static void look_at_saver(struct ft_live *live)
@@ -250,7 +310,7 @@ static bool take_message(struct ft_live *live)
 	json_int_t number = json_integer_value(json_object_get(message, "number"));
 	bool checkpoint = op && !strcmp(op, "checkpoint") && count == 2 && number > 0 && number <= UINT32_MAX;
 	if (checkpoint)
-		begin_checkpoint(live, (uint32_t)number, fds[0], fds[1]);
+		order_checkpoint(live, message, fds[0], fds[1]);
 	for (int i = 0; i < count && !link && !reopen && !snapshot && !checkpoint; i++)
 		close(fds[i]);
 	if (op && !strcmp(op, "stop"))
@@ -276,17 +336,38 @@ static void look_at_channel(struct ft_live *live, uint64_t now)
 
 /* ---- What is around the machine ------------------------------------------------------------------------------- */
 
-static void net_tx(void *context, const void *frame, size_t length)
+static void send_frame(void *context, uint32_t kind, const void *frame, size_t length)
 {
 	struct ft_live *live = context;
 	struct iovec part = {.iov_base = (void *)frame, .iov_len = length};
+	if (!live->linked)
+		return;
+	if (ft_ring_put(&live->link.tx, kind, &part, 1) == 0)
+		live->tx_frames++;
+	else
+		live->tx_full++;
+}
+
+static void net_tx(void *context, const void *frame, size_t length)
+{
+	struct ft_live *live = context;
+	uint8_t stamped[sizeof(struct ft_link_stamp) + FT_RING_RECORD_MAX];
+	struct ft_link_stamp stamp;
+	uint32_t kind = FT_LINK_FRAME;
+	if (ft_recorder_stamp(&live->recorder, frame, length, &stamp) && length <= FT_RING_RECORD_MAX - sizeof(stamp)) {
+		kind = FT_LINK_FRAME_STAMPED;
+		memcpy(stamped, &stamp, sizeof(stamp));
+		memcpy(stamped + sizeof(stamp), frame, length);
+		frame = stamped;
+		length += sizeof(stamp);
+	}
 	if (live->isolated)
 		live->tx_isolated++;
 	if (live->isolated || !live->linked)
 		return;
-	if (ft_ring_put(&live->link.tx, FT_LINK_FRAME, &part, 1) == 0)
-		live->tx_frames++;
-	else
+	if (!live->output.bytes || (!live->recorder.recording && ft_output_empty(&live->output)))
+		send_frame(live, kind, frame, length);
+	else if (!ft_output_put(&live->output, kind, frame, length, monotonic_ns()))
 		live->tx_full++;
 }
 
@@ -332,7 +413,8 @@ static bool take_frames(struct ft_live *live, uint64_t now, uint64_t until)
 		long n = ft_ring_get(&live->link.rx, &kind, frame, sizeof(frame));
 		if (n == -EAGAIN)
 			return true;
-		if (n < 0 || kind != FT_LINK_FRAME) {
+		size_t skip = kind == FT_LINK_FRAME_STAMPED ? sizeof(struct ft_link_stamp) : 0;
+		if (n < (long)skip || (kind != FT_LINK_FRAME && kind != FT_LINK_FRAME_STAMPED)) {
 			drop_link(live, why);
 			return false;
 		}
@@ -342,8 +424,14 @@ static bool take_frames(struct ft_live *live, uint64_t now, uint64_t until)
 			live->rx_isolated++;
 			continue;
 		}
-		if (ft_machine_input(live->m, FT_INPUT_FRAME, 0, frame, (size_t)n))
+		struct ft_link_stamp stamp;
+		if (skip) {
+			memcpy(&stamp, frame, skip);
+			live->recorder.reference = ft_recorder_refers(&live->recorder, &stamp, frame + skip, (size_t)n - skip) ? &stamp : NULL;
+		}
+		if (ft_machine_input(live->m, FT_INPUT_FRAME, 0, frame + skip, (size_t)n - skip))
 			live->rx_dropped++;
+		live->recorder.reference = NULL;
 	}
 	return true;
 }
@@ -394,6 +482,18 @@ static void serve_link(struct ft_live *live, uint64_t now)
 	}
 }
 
+/* Lets go of frames whose inputs are durable; of all, where the journal cannot be written and the guest does not wait for that. */
+static void pass_output(struct ft_live *live)
+{
+	struct ft_recorder *r = &live->recorder;
+	if (ft_output_empty(&live->output))
+		return;
+	if (ft_output_unmarked(&live->output))
+		ft_output_mark(&live->output, ft_recorder_commit(r));
+	bool failing = !r->hold && ft_recorder_failing(r), all = failing || !r->recording;
+	ft_output_release(&live->output, all ? UINT64_MAX : ft_recorder_durable(r), all, monotonic_ns(), send_frame, live);
+}
+
 /* Wakes the dataplane for frames it has not been woken for: for nothing, it would be woken thousands of times a second while
  * the guest computes, and the two would share a CPU. */
 static void kick(struct ft_live *live)
@@ -413,14 +513,18 @@ static bool link_waits(struct ft_live *live)
 
 static void sleep_until(struct ft_live *live, uint64_t until)
 {
-	struct pollfd fds[3 + FT_SLOTS_MAX] = {{.fd = live->channel, .events = POLLIN}};
-	nfds_t count = 1;
+	struct pollfd fds[4 + FT_SLOTS_MAX] = {{.fd = live->channel, .events = POLLIN}};
+	nfds_t count = 1, done = 0;
 	bool asleep = true;
 	if (live->linked) {
 		fds[count++] = (struct pollfd){.fd = live->link.wake_own, .events = POLLIN};
 		count += ft_slots_poll(live->slots, fds + count);
 		if (live->saver.pid)
 			fds[count++] = (struct pollfd){.fd = live->saver.result, .events = POLLIN};
+		if (!ft_output_empty(&live->output)) {
+			done = count;
+			fds[count++] = (struct pollfd){.fd = live->recorder.done, .events = POLLIN};
+		}
 		bool rx = ft_ring_sleep(&live->link.rx);
 		asleep = rx && ft_ring_sleep(&live->link.cmd);
 	}
@@ -431,6 +535,8 @@ static void sleep_until(struct ft_live *live, uint64_t until)
 		if (count > 1 && fds[1].revents && read(live->link.wake_own, &value, sizeof(value)) < 0 &&
 		    errno != EAGAIN)
 			drop_link(live, "its eventfd is broken");
+		if (done && fds[done].revents && read(fds[done].fd, &value, sizeof(value)) < 0 && errno != EAGAIN)
+			ft_live_log(live, "error", "guest %s: the eventfd of its journal is broken", live->guest);
 		if (fds[0].revents)
 			look_at_channel(live, monotonic_ns());
 	}
@@ -525,16 +631,28 @@ void ft_live_open(struct ft_live *live, int console_fd)
 	    (struct ft_backend){.context = live, .net_tx = net_tx, .console = console, .entropy = entropy};
 }
 
-/* False: the guest has to wait for room in its journal. */
-static bool journal_ready(struct ft_live *live)
+/* False: the guest has to wait: for room in its journal, or for frames to leave that wait for that. */
+static bool journal_ready(struct ft_live *live, uint64_t now)
 {
 	struct ft_recorder *r = &live->recorder;
 	if (r->lost) {
 		r->lost = false;
 		say(live, json_pack("{s:s, s:I}", "op", "journal", "lost", (json_int_t)live->m->icount));
 	}
-	if (!ft_recorder_full(r))
+	if (!ft_recorder_full(r) && !ft_output_full(&live->output)) {
+		if (live->full_told)
+			say(live, json_pack("{s:s, s:I}", "op", "journal", "stood_still_ns", (json_int_t)(now - live->full_since_ns)));
+		live->full_ns += live->full_since_ns ? now - live->full_since_ns : 0;
+		live->full_since_ns = 0;
+		live->full_told = false;
 		return true;
+	}
+	if (!live->full_since_ns)
+		live->full_since_ns = now;
+	if (!live->full_told && now - live->full_since_ns >= FULL_TOLD_NS) {
+		live->full_told = true;
+		say(live, json_pack("{s:s, s:I}", "op", "journal", "stands_still", (json_int_t)live->m->icount));
+	}
 	poll(NULL, 0, FULL_MS);
 	return false;
 }
@@ -544,7 +662,9 @@ static void first_checkpoint(struct ft_live *live)
 {
 	if (!live->recorder.ring.page)
 		return;
-	begin_checkpoint(live, live->checkpoint_number, live->checkpoint, live->segment);
+	begin_checkpoint(live, live->checkpoint_number, live->checkpoint, live->segment, live->journal_seal);
+	if (live->journal_seal)
+		sodium_memzero(live->journal_seal, sizeof(*live->journal_seal));
 	while (live->saver.pid && !live->stop) {
 		struct pollfd fd = {.fd = live->saver.result, .events = POLLIN};
 		poll(&fd, 1, 100);
@@ -563,7 +683,9 @@ static enum ft_live_end run(struct ft_live *live)
 		if (live->stop)
 			return FT_LIVE_STOPPED;
 		look_at_saver(live);
-		if (!journal_ready(live))
+		pass_output(live);
+		kick(live);
+		if (!journal_ready(live, began))
 			continue;
 		serve_link(live, began);
 		fill(live, began);
@@ -579,6 +701,7 @@ static enum ft_live_end run(struct ft_live *live)
 		ft_pulse_ran(&live->witness->pulse, now - ran, now);
 		tell_running(live, now);
 		tell_settled(live, now - ran, now);
+		pass_output(live);
 		kick(live);
 		if (live->console.filled)
 			ft_console_flush(&live->console);
@@ -606,6 +729,18 @@ static enum ft_live_end run(struct ft_live *live)
 	}
 }
 
+/* What the guest sent before it ended leaves as it would have. */
+static void last_output(struct ft_live *live)
+{
+	for (int waited = 0; waited < LAST_MS; waited += FULL_MS) {
+		pass_output(live);
+		if (ft_output_empty(&live->output))
+			break;
+		poll(NULL, 0, FULL_MS);
+	}
+	kick(live);
+}
+
 enum ft_live_end ft_live_run(struct ft_live *live)
 {
 	struct pollfd fd = {.fd = live->channel, .events = POLLIN};
@@ -617,7 +752,9 @@ enum ft_live_end ft_live_run(struct ft_live *live)
 	live->began_ns = live->channel_looked_ns = monotonic_ns();
 	live->witness->pulse.window_ns = live->began_ns;
 	present_generation(live);
-	return live->stop ? FT_LIVE_STOPPED : run(live);
+	enum ft_live_end end = live->stop ? FT_LIVE_STOPPED : run(live);
+	last_output(live);
+	return end;
 }
 
 void ft_live_close(struct ft_live *live)
@@ -625,5 +762,6 @@ void ft_live_close(struct ft_live *live)
 	drop_link(live, NULL);
 	ft_slots_close(live->slots);
 	ft_saver_close(&live->saver);
+	ft_output_close(&live->output);
 	ft_console_flush(&live->console);
 }

@@ -9,6 +9,7 @@
 #include "clone/mend.h"
 #include "clone/slots.h"
 #include "guest/console.h"
+#include "guest/output.h"
 #include "guest/recorder.h"
 #include "guest/overlay.h"
 #include "guest/saver.h"
@@ -36,7 +37,11 @@ struct ft_live {
 	struct ft_snapshot_load load; /* of a restored guest: RAM that is not here yet; load.m NULL: all is */
 	struct ft_saver saver;
 	struct ft_recorder recorder;
+	struct ft_output output; /* what waits for the journal */
+	uint64_t full_since_ns, full_ns; /* the guest stands still for its journal: since when (0: it does not), how long before that */
+	bool full_told;
 	int segment, checkpoint; /* files for the first checkpoint of a journal */
+	struct ft_snapshot_seal *journal_seal; /* of both; NULL: they are not encrypted. Wiped when it was used */
 	uint32_t checkpoint_number; /* that is being saved, or is to be saved before the guest runs; 0: none */
 	struct ft_guest_overlay overlay;
 

@@ -138,10 +138,13 @@ static int open_journal(struct ft_live *live, const struct ft_settings *settings
 {
 	const struct ft_machine_config *m = &settings->machine;
 	struct ft_recorder_config config = {.ring = ring,
+					    .seal = settings->journal_sealed ? &settings->journal_seal : NULL,
 					    .channel = FT_CHANNEL_FD,
 					    .uid = settings->uid,
 					    .gid = settings->gid,
 					    .hold = settings->journal_holds,
+					    .commits = settings->journal_commits,
+					    .stamps = settings->journal_refers,
 					    .check_every = settings->journal_check_every,
 					    .header = {.run = settings->journal_run,
 						       .memory = m->memory,
@@ -150,7 +153,8 @@ static int open_journal(struct ft_live *live, const struct ft_settings *settings
 						       .clock = m->clock}};
 	memcpy(config.header.mac, m->mac, sizeof(config.header.mac));
 	snprintf(config.header.guest, sizeof(config.header.guest), "%s", settings->guest);
-	return ft_recorder_open(&live->recorder, &config, err);
+	int error = ft_recorder_open(&live->recorder, &config, err);
+	return error || !settings->journal_commits ? error : ft_output_open(&live->output, err);
 }
 
 /* From the configuration to a machine that is ready for its first instruction. Everything that needs a file, or a
@@ -179,6 +183,7 @@ static int prepare(struct ft_live *live, struct ft_settings *settings, json_t *m
 		live->segment = journal[FT_GUEST_FD_SEGMENT];
 		live->checkpoint = journal[FT_GUEST_FD_CHECKPOINT];
 		live->checkpoint_number = settings->journal_number;
+		live->journal_seal = settings->journal_sealed ? &settings->journal_seal : NULL;
 	}
 	live->isolated = !settings->attached;
 	live->restored = settings->restores;

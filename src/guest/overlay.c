@@ -66,6 +66,7 @@ static bool look_at_failure(struct ft_guest_overlay *overlay, struct ft_machine 
 	if (!failure == !overlay->failure)
 		return false;
 	overlay->failure = failure;
+	overlay->failures += failure != 0;
 	*type = failure ? "disk-failed" : "disk-works";
 	snprintf(text, size, failure ? "its writes fail with I/O errors from here on: %s" : "it takes writes again%s",
 		 failure ? reason(failure) : "");

@@ -12,6 +12,7 @@
 struct ft_guest_overlay {
 	bool open;
 	int failure;         /* what was told, 0: that it works */
+	uint64_t failures;   /* how often writes began to fail */
 	uint64_t looked_ns, told_ns;
 	uint64_t shortened;  /* of the counts, as told */
 	char found[256];     /* what the opening found that is worth telling, "": nothing */

@@ -63,7 +63,7 @@ void ft_saver_close(struct ft_saver *saver)
 static int save(const struct ft_saver *saver, struct ft_machine *m, const struct ft_snapshot_about *about, int file, int disk, int overlay,
 		const struct ft_snapshot_seal *seal, int result, pid_t parent)
 {
-	int keep[FT_HYGIENE_KEEP] = {file, disk, result, overlay};
+	int keep[FT_HYGIENE_KEEP] = {file, disk, result, overlay, -1};
 	struct ft_saver_end end = {0};
 	struct ft_error err = {0};
 	if (ft_hygiene_become(&saver->filter, parent, keep, FT_HYGIENE_KEEP))

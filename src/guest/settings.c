@@ -138,6 +138,8 @@ static int read_journal(struct ft_settings *s, const json_t *journal, struct ft_
 	uint64_t run = 0, number = 0;
 	s->journal = json_is_object(journal);
 	s->journal_holds = json_is_true(json_object_get(journal, "hold"));
+	s->journal_refers = json_is_true(json_object_get(journal, "by_reference"));
+	s->journal_commits = json_is_true(json_object_get(journal, "commit"));
 	if (!s->journal)
 		return 0;
 	if (number_of(journal, "run", 1, UINT32_MAX, &run, err) || number_of(journal, "number", 1, UINT32_MAX, &number, err) ||
@@ -147,7 +149,9 @@ static int read_journal(struct ft_settings *s, const json_t *journal, struct ft_
 		return ft_error_set(err, -EINVAL, "configuration: \"journal\" lacks its run or number");
 	s->journal_run = (uint32_t)run;
 	s->journal_number = (uint32_t)number;
-	return 0;
+	int seal = ft_settings_seal(json_object_get(journal, "seal"), &s->journal_seal, err);
+	s->journal_sealed = seal > 0;
+	return seal < 0 ? seal : 0;
 }
 
 int ft_settings_read(struct ft_settings *s, const json_t *message, struct ft_error *err)

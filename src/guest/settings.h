@@ -30,7 +30,9 @@ struct ft_settings {
 	uint64_t overlay_quota, overlay_retention_ns;
 	bool restores, attached, sealed; /* from a snapshot; whether its network is connected from the beginning; is it encrypted */
 	struct ft_snapshot_seal seal;
-	bool journal, journal_holds;
+	bool journal, journal_holds, journal_commits, journal_refers; /* commits: what the guest sends waits for it; refers: to frames of peers */
+	bool journal_sealed; /* is it encrypted? */
+	struct ft_snapshot_seal journal_seal; /* of its ring, first segment and first checkpoint */
 	uint32_t journal_run, journal_number; /* of its first checkpoint */
 	uint64_t journal_check_every; /* instructions; 0: as guest/recorder.h says */
 	unsigned clones;

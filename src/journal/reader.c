@@ -1,6 +1,7 @@
 #include "journal/reader.h"
 
 #include <errno.h>
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,6 +24,18 @@ static int check_order(const struct ft_journal *j, struct ft_error *err)
 	return 0;
 }
 
+static int unseal_ring(struct ft_journal_ring *ring, const uint8_t *operators, struct ft_error *err)
+{
+	struct ft_snapshot_seal seal;
+	if (!ring->page->encrypted)
+		return 0;
+	int error = ft_snapshot_unseal_salt(&seal, ring->page->salt, ring->page->key_id, operators, "the journal's ring", err);
+	if (!error)
+		error = ft_journal_ring_unseal(ring, &seal, err);
+	sodium_memzero(&seal, sizeof(seal));
+	return error;
+}
+
 int ft_journal_open(struct ft_journal *j, const struct ft_journal_files *files, struct ft_error *err)
 {
 	*j = (struct ft_journal){0};
@@ -33,7 +46,7 @@ int ft_journal_open(struct ft_journal *j, const struct ft_journal_files *files, 
 	j->payload = malloc(FT_SEGMENT_CHUNK);
 	int error = j->segments && j->control && j->payload ? 0 : no_memory(err);
 	for (; !error && j->count < files->count; j->count++) {
-		error = ft_segment_open(&j->segments[j->count], files->segments[j->count], err);
+		error = ft_segment_open(&j->segments[j->count], files->segments[j->count], files->key, err);
 		if (error)
 			break;
 	}
@@ -41,6 +54,8 @@ int ft_journal_open(struct ft_journal *j, const struct ft_journal_files *files, 
 		error = check_order(j, err);
 	if (!error && files->ring >= 0)
 		error = ft_journal_ring_open(&j->ring, files->ring, false, err);
+	if (!error && j->ring.page)
+		error = unseal_ring(&j->ring, files->key, err);
 	if (!error && j->ring.page)
 		j->progress = __atomic_load_n(&j->ring.page->icount, __ATOMIC_ACQUIRE);
 	if (!error)

@@ -20,6 +20,7 @@ struct ft_journal_files {
 	int segments[FT_JOURNAL_SEGMENTS]; /* of one run, in order, none missing */
 	unsigned count;
 	int ring; /* -1: none */
+	const uint8_t *key; /* the operator's (snapshot/key.h), where they are encrypted; NULL: none. Not needed after ft_journal_open */
 };
 
 struct ft_journal {

@@ -7,6 +7,9 @@
 
 #define CLOCK_UNIT FT_RECORD_CLOCK_UNIT
 
+_Static_assert((unsigned)FT_INPUT_KINDS <= (unsigned)FT_RECORD_PEER && FT_RECORD_KINDS <= 16, "four bits");
+_Static_assert(sizeof(struct ft_record_peer) == 40, "journal.md");
+
 static size_t put_number(uint8_t *to, uint64_t value)
 {
 	size_t n = 0;
@@ -46,11 +49,16 @@ bool ft_record_has_payload(const struct ft_record *record)
 /* Of inputs, the clock's alone have a value that says something. */
 static bool has_value(unsigned kind)
 {
-	return kind == FT_RECORD_END || kind == FT_RECORD_CHECKPOINT;
+	return kind == FT_RECORD_END || kind == FT_RECORD_CHECKPOINT || kind == FT_RECORD_PEER;
 }
 
+/* Bytes that stand among the control bytes. */
 static size_t check_bytes(unsigned kind)
 {
+	if (kind == FT_RECORD_PEER)
+		return sizeof(struct ft_record_peer);
+	if (kind == FT_RECORD_FRAME_FROM)
+		return 4;
 	return kind == FT_RECORD_CHECK ? FT_CHECK_BYTES : kind == FT_RECORD_CHECK_WRITTEN ? FT_CHECK_WRITTEN_BYTES : 0;
 }
 
@@ -63,6 +71,12 @@ static void note(struct ft_record_state *s, const struct ft_record *r)
 		s->boundary = r->icount;
 	if (r->kind == FT_INPUT_CLOCK)
 		s->clock = r->value;
+	if (r->kind == FT_RECORD_PEER) {
+		s->peers[r->value].known = true;
+		s->peers[r->value].next = 0;
+	} else if (r->kind == FT_RECORD_FRAME_FROM) {
+		s->peers[r->peer].next = r->value + 1;
+	}
 	s->begun = true;
 }
 
@@ -81,6 +95,9 @@ size_t ft_record_encode(struct ft_record_state *s, const struct ft_record *r, ui
 		n += put_number(to + n, coarse ? (r->value - s->clock) / CLOCK_UNIT << 1 : (r->value - s->clock) << 1 | 1);
 	} else if (has_value(r->kind)) {
 		n += put_number(to + n, r->value);
+	} else if (r->kind == FT_RECORD_FRAME_FROM) {
+		to[n++] = r->peer;
+		n += put_number(to + n, r->value - s->peers[r->peer].next);
 	}
 	if (ft_record_has_payload(r))
 		n += put_number(to + n, r->length);
@@ -134,9 +151,20 @@ static int take_value(const struct ft_record_state *s, struct ft_record_cursor *
 			return -EBADMSG;
 		return add(s->clock, value & 1 ? step : step * CLOCK_UNIT, &r->value);
 	}
+	if (r->kind == FT_RECORD_FRAME_FROM) {
+		if (c->at == c->end)
+			return -EAGAIN;
+		r->peer = *c->at++;
+		if (r->peer >= FT_RECORD_PEERS || !s->peers[r->peer].known)
+			return -EBADMSG;
+		error = take_number(c, &value);
+		return error ? error : add(s->peers[r->peer].next, value, &r->value);
+	}
 	if (!has_value(r->kind))
 		return 0;
 	error = take_number(c, &r->value);
+	if (!error && r->kind == FT_RECORD_PEER && r->value >= FT_RECORD_PEERS)
+		return -EBADMSG;
 	if (!error && r->kind == FT_RECORD_END && r->value > FT_RESET_TRIPLE_FAULT)
 		return -EBADMSG;
 	return error;
@@ -155,6 +183,9 @@ static int take_data(struct ft_record_cursor *control, struct ft_record_cursor *
 		return -EAGAIN;
 	r->data = from->at;
 	r->length = (uint32_t)length;
+	/* A name that ends, and is one. */
+	if (r->kind == FT_RECORD_PEER && (!r->data[offsetof(struct ft_record_peer, guest)] || r->data[length - 1]))
+		return -EBADMSG;
 	from->at += length;
 	return 0;
 }
@@ -169,7 +200,7 @@ int ft_record_decode(struct ft_record_state *s, struct ft_record_cursor *control
 	uint8_t tag = *control->at++;
 	r->kind = tag & 15;
 	r->where = tag >> 4;
-	bool known = is_input(r->kind) || (r->kind >= FT_RECORD_CHECK && r->kind < FT_RECORD_KINDS);
+	bool known = is_input(r->kind) || (r->kind >= FT_RECORD_PEER && r->kind < FT_RECORD_KINDS);
 	bool possible = known && r->where < FT_WHERES && (r->where != FT_WHERE_INSIDE || is_input(r->kind)) &&
 			(r->kind != FT_RECORD_CHECKPOINT || r->where == FT_WHERE_SAME);
 	int error = possible ? take_place(s, control, r) : -EBADMSG;
@@ -231,6 +262,7 @@ const char *ft_record_name(unsigned kind)
 	    [FT_INPUT_FRAME] = "frame",		   [FT_INPUT_CLOCK] = "clock",
 	    [FT_INPUT_ENTROPY] = "entropy",	   [FT_INPUT_CONSOLE] = "console",
 	    [FT_INPUT_GENERATION] = "generation ID", [FT_INPUT_DISK] = "disk",
+	    [FT_RECORD_PEER] = "peer",		   [FT_RECORD_FRAME_FROM] = "frame of a peer",
 	    [FT_RECORD_CHECK] = "check",	   [FT_RECORD_CHECK_WRITTEN] = "check of RAM and disk",
 	    [FT_RECORD_STOP] = "stop",		   [FT_RECORD_END] = "end",
 	    [FT_RECORD_CHECKPOINT] = "checkpoint",

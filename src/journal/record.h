@@ -21,7 +21,10 @@
 #define FT_RECORD_CLOCK_UNIT 1024u
 
 enum ft_record_kind {
-	/* 0 to 9: enum ft_input_kind */
+	/* 0 to 7: enum ft_input_kind */
+	FT_RECORD_PEER = 8,        /* value: a number; data: struct ft_record_peer, which it stands for from here on */
+	FT_RECORD_FRAME_FROM,      /* an FT_INPUT_FRAME that is in that peer's journal: peer, value: its number among the frames that it sent
+				      since that checkpoint; data: 4 bytes of the frame's hash, XXH3 */
 	FT_RECORD_CHECK = 10,      /* 32 bits over all of the machine but RAM and disk, and 4 bits a component */
 	FT_RECORD_CHECK_WRITTEN,   /* 32 bits a component; RAM and disk: what was written since the last one of these */
 	FT_RECORD_STOP,            /* the machine stopped here and went on without an input */
@@ -42,8 +45,17 @@ enum ft_record_where {
 #define FT_CHECK_BYTES         (4u + (FT_COMPONENT_LIGHT + 1u) / 2)
 #define FT_CHECK_WRITTEN_BYTES (4u * FT_COMPONENT_COUNT)
 
+/* Another guest that is recorded, and a segment of its journal. */
+struct ft_record_peer {
+	uint32_t run, segment;
+	char guest[32];
+};
+
+#define FT_RECORD_PEERS 64u /* numbers of peers */
+
 struct ft_record {
 	uint8_t kind, where;
+	uint8_t peer; /* of FT_RECORD_FRAME_FROM */
 	uint64_t icount;
 	uint64_t value;
 	const uint8_t *data; /* of an input its bytes, of a check the hashes; borrowed from what was decoded */
@@ -56,6 +68,10 @@ struct ft_record_state {
 	uint64_t last;     /* of the last record */
 	uint64_t clock;    /* value of the last FT_INPUT_CLOCK */
 	bool begun;        /* the checkpoint has been seen */
+	struct {
+		bool known;
+		uint64_t next; /* frame that may come */
+	} peers[FT_RECORD_PEERS];
 };
 
 #define FT_RECORD_CONTROL_MAX (64u + FT_CHECK_WRITTEN_BYTES) /* bytes of control of one record */

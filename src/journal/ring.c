@@ -2,16 +2,82 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sodium.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MAGIC "FTJRING1"
+#define MAGIC  "FTJRING1"
+#define STREAM 4096u
 
-int ft_journal_ring_make(int fd, struct ft_error *err)
+/* The bytes that hide a stretch of the ring: made for a page at a time, as most records are a few bytes long. */
+struct ft_journal_ring_stream {
+	uint8_t key[crypto_stream_chacha20_KEYBYTES];
+	uint64_t from; /* position of the first, a multiple of STREAM; UINT64_MAX: none are there */
+	uint8_t bytes[STREAM];
+};
+
+/* ---- Encryption ------------------------------------------------------------------------------------------------------ */
+
+int ft_journal_ring_unseal(struct ft_journal_ring *ring, const struct ft_snapshot_seal *seal, struct ft_error *err)
 {
-	struct ft_journal_ring_page page = {.magic = MAGIC, .size = FT_JOURNAL_RING_SIZE};
+	uint8_t id[16];
+	ft_snapshot_identify(seal, id);
+	if (sodium_memcmp(id, ring->page->key_id, sizeof(id)))
+		return ft_error_set(err, -EKEYREJECTED, "the journal's ring is encrypted with another key");
+	void *map = mmap(NULL, sizeof(*ring->stream), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (map == MAP_FAILED)
+		return ft_error_set(err, -ENOMEM, "no memory for the key of the journal's ring");
+	madvise(map, sizeof(*ring->stream), MADV_DONTDUMP);
+	ring->stream = map;
+	ring->stream->from = UINT64_MAX;
+	ft_snapshot_key_for(seal, "foretaste journal ring", ring->stream->key);
+	return 0;
+}
+
+void ft_journal_ring_private(struct ft_journal_ring *ring)
+{
+	madvise(ring->page, FT_JOURNAL_RING_FILE, MADV_DONTFORK);
+	if (ring->stream)
+		madvise(ring->stream, sizeof(*ring->stream), MADV_DONTFORK);
+}
+
+/* Copies, hiding or showing. */
+static void copy(const struct ft_journal_ring *ring, uint64_t at, uint8_t *to, const uint8_t *from, size_t length)
+{
+	static const uint8_t nonce[crypto_stream_chacha20_NONCEBYTES];
+	struct ft_journal_ring_stream *s = ring->stream;
+	if (!s) {
+		if (length)
+			memcpy(to, from, length);
+		return;
+	}
+	while (length) {
+		size_t within = at % STREAM, n = STREAM - within < length ? STREAM - within : length;
+		if (s->from != at - within) {
+			s->from = at - within;
+			memset(s->bytes, 0, sizeof(s->bytes));
+			crypto_stream_chacha20_xor_ic(s->bytes, s->bytes, STREAM, nonce, s->from / 64, s->key);
+		}
+		for (size_t i = 0; i < n; i++)
+			to[i] = from[i] ^ s->bytes[within + i];
+		at += n;
+		to += n;
+		from += n;
+		length -= n;
+	}
+}
+
+/* ---- The ring ---------------------------------------------------------------------------------------------------------- */
+
+int ft_journal_ring_make(int fd, const struct ft_snapshot_seal *seal, struct ft_error *err)
+{
+	struct ft_journal_ring_page page = {.magic = MAGIC, .size = FT_JOURNAL_RING_SIZE, .encrypted = seal != NULL};
+	if (seal) {
+		memcpy(page.salt, seal->salt, sizeof(page.salt));
+		ft_snapshot_identify(seal, page.key_id);
+	}
 	int error = posix_fallocate(fd, 0, FT_JOURNAL_RING_FILE);
 	if (!error && pwrite(fd, &page, sizeof(page), 0) != sizeof(page))
 		error = errno;
@@ -32,7 +98,8 @@ int ft_journal_ring_open(struct ft_journal_ring *ring, int fd, bool writable, st
 	ring->page = map;
 	ring->bytes = (uint8_t *)map + 4096;
 	ring->head = __atomic_load_n(&ring->page->head, __ATOMIC_ACQUIRE);
-	if (memcmp(ring->page->magic, MAGIC, sizeof(ring->page->magic)) || ring->page->size != FT_JOURNAL_RING_SIZE) {
+	if (memcmp(ring->page->magic, MAGIC, sizeof(ring->page->magic)) || ring->page->size != FT_JOURNAL_RING_SIZE ||
+	    ring->page->encrypted > 1) {
 		ft_journal_ring_close(ring);
 		return ft_error_set(err, -EBADMSG, "this is no journal's ring");
 	}
@@ -43,6 +110,10 @@ void ft_journal_ring_close(struct ft_journal_ring *ring)
 {
 	if (ring->page)
 		munmap(ring->page, FT_JOURNAL_RING_FILE);
+	if (ring->stream) {
+		sodium_memzero(ring->stream, sizeof(*ring->stream));
+		munmap(ring->stream, sizeof(*ring->stream));
+	}
 	*ring = (struct ft_journal_ring){0};
 }
 
@@ -57,10 +128,8 @@ static void copy_in(struct ft_journal_ring *ring, uint64_t at, const void *from,
 	size_t place = at % FT_JOURNAL_RING_SIZE, first = FT_JOURNAL_RING_SIZE - place;
 	if (first > length)
 		first = length;
-	if (first)
-		memcpy(ring->bytes + place, from, first);
-	if (length > first)
-		memcpy(ring->bytes, (const uint8_t *)from + first, length - first);
+	copy(ring, at, ring->bytes + place, from, first);
+	copy(ring, at + first, ring->bytes, (const uint8_t *)from + first, length - first);
 }
 
 bool ft_journal_ring_put(struct ft_journal_ring *ring, const void *a, size_t a_length, const void *b, size_t b_length)
@@ -84,12 +153,14 @@ long ft_journal_ring_peek(const struct ft_journal_ring *ring, uint64_t from, uin
 	uint64_t head = __atomic_load_n(&ring->page->head, __ATOMIC_ACQUIRE);
 	if (head < from || head - from > FT_JOURNAL_RING_SIZE)
 		return -EBADMSG;
+	if (ring->page->encrypted && !ring->stream)
+		return -EACCES;
 	size_t length = head - from < most ? (size_t)(head - from) : most;
 	size_t place = from % FT_JOURNAL_RING_SIZE, first = FT_JOURNAL_RING_SIZE - place;
 	if (first > length)
 		first = length;
-	memcpy(to, ring->bytes + place, first);
-	memcpy(to + first, ring->bytes, length - first);
+	copy(ring, from, to, ring->bytes + place, first);
+	copy(ring, from + first, to + first, ring->bytes, length - first);
 	return (long)length;
 }
 

@@ -13,8 +13,11 @@
 #define MAGIC	    "FTJOURNL"
 #define CHUNK_MAGIC 0x434a5446u /* FTJC */
 #define LEVEL	    3
+#define PACKED	    (2 * ZSTD_compressBound(FT_SEGMENT_CHUNK))
+#define TAG	    crypto_aead_xchacha20poly1305_ietf_ABYTES
+#define PURPOSE	    "foretaste journal segment"
 
-_Static_assert(sizeof(struct ft_segment_header) == 152, "journal.md");
+_Static_assert(sizeof(struct ft_segment_header) == 208, "journal.md");
 _Static_assert(sizeof(struct ft_segment_chunk) == 80, "journal.md");
 
 static uint64_t wall_ns(void)
@@ -41,11 +44,39 @@ static void hash_header(uint8_t to[FT_SEGMENT_HASH], const struct ft_segment_hea
 	crypto_generichash(to, FT_SEGMENT_HASH, (const uint8_t *)header, sizeof(*header), NULL, 0);
 }
 
+/* ---- Encryption ------------------------------------------------------------------------------------------------------ */
+
+/* What a chunk is bound to: all before it, and its own header. */
+struct binding {
+	uint8_t before[FT_SEGMENT_HASH], header[offsetof(struct ft_segment_chunk, hash)];
+	uint8_t nonce[crypto_aead_xchacha20poly1305_ietf_NPUBBYTES];
+};
+
+/* The chunk's number in its segment, whose key no other file has, and its end in the ring. One that could not be written and has grown
+ * until it is tried again has another end, one that has not is the same. */
+static struct binding bind(const uint8_t before[FT_SEGMENT_HASH], const struct ft_segment_chunk *chunk)
+{
+	struct binding b = {0};
+	memcpy(b.before, before, sizeof(b.before));
+	memcpy(b.header, chunk, sizeof(b.header));
+	memcpy(b.nonce, &chunk->sequence, sizeof(chunk->sequence));
+	memcpy(b.nonce + 8, &chunk->ring, sizeof(chunk->ring));
+	return b;
+}
+
+static uint64_t encrypt(const struct ft_segment_writer *w, const struct ft_segment_chunk *chunk, uint64_t stored)
+{
+	unsigned long long n;
+	struct binding b = bind(w->hash, chunk);
+	crypto_aead_xchacha20poly1305_ietf_encrypt(w->packed, &n, w->packed, stored, b.before, offsetof(struct binding, nonce), NULL, b.nonce, w->key);
+	return n;
+}
+
 /* ---- Writing --------------------------------------------------------------------------------------------------------- */
 
 int ft_segment_writer_open(struct ft_segment_writer *w, struct ft_error *err)
 {
-	*w = (struct ft_segment_writer){.fd = -1, .zstd = ZSTD_createCCtx(), .packed = malloc(2 * ZSTD_compressBound(FT_SEGMENT_CHUNK))};
+	*w = (struct ft_segment_writer){.fd = -1, .zstd = ZSTD_createCCtx(), .packed = malloc(PACKED + TAG)};
 	if (w->zstd && w->packed && !ZSTD_isError(ZSTD_CCtx_setParameter(w->zstd, ZSTD_c_compressionLevel, LEVEL)))
 		return 0;
 	ft_segment_writer_close(w);
@@ -58,6 +89,7 @@ void ft_segment_writer_close(struct ft_segment_writer *w)
 		close(w->fd);
 	ZSTD_freeCCtx(w->zstd);
 	free(w->packed);
+	sodium_memzero(w->key, sizeof(w->key));
 	*w = (struct ft_segment_writer){.fd = -1};
 }
 
@@ -74,20 +106,39 @@ static int write_all(int fd, const void *from, size_t length, struct ft_error *e
 	return 0;
 }
 
-int ft_segment_begin(struct ft_segment_writer *w, int fd, struct ft_segment_header *header, struct ft_error *err)
+int ft_segment_begin(struct ft_segment_writer *w, int fd, struct ft_segment_header *header, const struct ft_snapshot_seal *seal,
+		     struct ft_error *err)
 {
-	if (w->fd >= 0)
-		close(w->fd);
-	w->fd = fd;
-	w->sequence = 0;
+	if (fd >= 0) {
+		if (w->fd >= 0)
+			close(w->fd);
+		w->fd = fd;
+		w->sequence = 0;
+		w->bytes = 0;
+	}
 	memcpy(header->magic, MAGIC, sizeof(header->magic));
 	header->version = FT_SEGMENT_VERSION;
 	header->slice = FT_RECORD_SLICE;
 	header->created_ns = wall_ns();
 	memcpy(header->before, w->hash, sizeof(header->before));
+	header->encrypted = w->encrypted = seal != NULL;
+	memset(header->salt, 0, sizeof(header->salt));
+	memset(header->key_id, 0, sizeof(header->key_id));
+	if (seal) {
+		memcpy(header->salt, seal->salt, sizeof(header->salt));
+		ft_snapshot_identify(seal, header->key_id);
+		ft_snapshot_key_for(seal, PURPOSE, w->key);
+	}
+	int error = write_all(w->fd, header, sizeof(*header), err);
+	if (error) {
+		/* A part of it would be the end of what can be read. */
+		if (ftruncate(w->fd, 0))
+			ft_error_set(err, error, "%s; and what was written of it cannot be cut off", err->text);
+		return error;
+	}
 	hash_header(w->hash, header);
 	w->bytes = sizeof(*header);
-	return write_all(fd, header, sizeof(*header), err);
+	return 0;
 }
 
 /* Packs into `to`; its length, 0: nothing to pack. */
@@ -114,6 +165,8 @@ int ft_segment_put(struct ft_segment_writer *w, const uint8_t *control, uint32_t
 	if (chunk.control_stored == UINT32_MAX || chunk.payload_stored == UINT32_MAX)
 		return ft_error_set(err, -ENOMEM, "a chunk of the journal cannot be packed");
 	uint64_t stored = (uint64_t)chunk.control_stored + chunk.payload_stored;
+	if (w->encrypted)
+		stored = encrypt(w, &chunk, stored);
 	hash_chunk(hash, w->hash, &chunk, w->packed, stored);
 	memcpy(chunk.hash, hash, sizeof(hash));
 	int error = write_all(w->fd, &chunk, sizeof(chunk), err);
@@ -157,10 +210,26 @@ static int check_header(const struct ft_segment_header *h, struct ft_error *err)
 		return bad(err, "header.has_disk, clock, run or number", h->has_disk);
 	if (h->guest[sizeof(h->guest) - 1])
 		return bad(err, "header.guest", 1);
+	if (h->encrypted > 1 || h->reserved)
+		return bad(err, "header.encrypted", h->encrypted);
 	return 0;
 }
 
-int ft_segment_open(struct ft_segment_reader *s, int fd, struct ft_error *err)
+static int unseal(struct ft_segment_reader *s, const uint8_t *operators, struct ft_error *err)
+{
+	struct ft_snapshot_seal seal;
+	if (!s->header.encrypted)
+		return 0;
+	int error = ft_snapshot_unseal_salt(&seal, s->header.salt, s->header.key_id, operators, "journal", err);
+	if (error)
+		return error;
+	ft_snapshot_key_for(&seal, PURPOSE, s->key);
+	sodium_memzero(&seal, sizeof(seal));
+	s->plain = malloc(PACKED);
+	return s->plain ? 0 : ft_error_set(err, -ENOMEM, "no memory to read a journal");
+}
+
+int ft_segment_open(struct ft_segment_reader *s, int fd, const uint8_t *operators, struct ft_error *err)
 {
 	struct stat st;
 	*s = (struct ft_segment_reader){0};
@@ -176,6 +245,8 @@ int ft_segment_open(struct ft_segment_reader *s, int fd, struct ft_error *err)
 	s->at = sizeof(s->header);
 	memcpy(&s->header, map, sizeof(s->header));
 	int error = check_header(&s->header, err);
+	if (!error)
+		error = unseal(s, operators, err);
 	hash_header(s->hash, &s->header);
 	s->zstd = error ? NULL : ZSTD_createDCtx();
 	if (!error && !s->zstd)
@@ -190,6 +261,8 @@ void ft_segment_close(struct ft_segment_reader *s)
 	if (s->map)
 		munmap((void *)s->map, s->size);
 	ZSTD_freeDCtx(s->zstd);
+	free(s->plain);
+	sodium_memzero(s->key, sizeof(s->key));
 	*s = (struct ft_segment_reader){0};
 }
 
@@ -212,14 +285,22 @@ int ft_segment_next(struct ft_segment_reader *s, struct ft_segment_chunk *c, uin
 	const uint8_t *stored = s->map + s->at + sizeof(*c);
 	uint64_t length = (uint64_t)c->control_stored + c->payload_stored;
 	if (c->magic != CHUNK_MAGIC || c->control > FT_SEGMENT_CHUNK || c->payload > FT_SEGMENT_CHUNK ||
-	    length > 2 * ZSTD_compressBound(FT_SEGMENT_CHUNK))
+	    length > PACKED)
 		return ft_error_set(err, -EBADMSG, "journal: chunk %u of segment %u was changed", s->sequence, s->header.number);
+	length += s->plain ? TAG : 0;
 	/* The file ends within it: it was being written. */
 	if (length > s->size - s->at - sizeof(*c))
 		return -ENODATA;
 	hash_chunk(hash, s->hash, c, stored, length);
 	if (c->sequence != s->sequence || memcmp(hash, c->hash, sizeof(hash)))
 		return ft_error_set(err, -EBADMSG, "journal: chunk %u of segment %u was changed", s->sequence, s->header.number);
+	if (s->plain) {
+		struct binding b = bind(s->hash, c);
+		if (crypto_aead_xchacha20poly1305_ietf_decrypt(s->plain, NULL, NULL, stored, length, b.before, offsetof(struct binding, nonce), b.nonce,
+							       s->key))
+			return ft_error_set(err, -EBADMSG, "journal: chunk %u of segment %u was changed", s->sequence, s->header.number);
+		stored = s->plain;
+	}
 	if (unpack(s, stored, c->control_stored, control, c->control) ||
 	    unpack(s, stored + c->control_stored, c->payload_stored, payload, c->payload))
 		return ft_error_set(err, -EBADMSG, "journal: chunk %u of segment %u cannot be unpacked", s->sequence, s->header.number);

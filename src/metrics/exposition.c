@@ -238,6 +238,40 @@ static const struct column vmm_columns[] = {
     {"clones_died_total", "clones_died", "counter", "Clones that ended without being asked to.", NULL},
     {NULL}};
 
+/* What the supervisor knows of a guest's journal, and what its process does. */
+static const struct column journal_columns[] = {
+    {"journal_recording", "recording", "gauge", "Whether the guest's journal is complete at the moment.", NULL},
+    {"journal_failing", "failing", "gauge", "Whether its journal cannot be written at the moment, or its checkpoint.", NULL},
+    {"journal_gaps_total", "gaps", "counter", "Gaps in its journal, from which on nothing is recorded until the next checkpoint.", NULL},
+    {"journal_failures_total", "failures", "counter", "Chunks, checkpoints and files of its journal that could not be written.", NULL},
+    {"journal_checkpoints_total", "checkpoints", "counter", "Checkpoints that were saved.", NULL},
+    {"journal_bytes", "bytes", "gauge", "Size of its checkpoints and segments.", NULL},
+    {"journal_records_total", "records", "counter", "Records, of inputs and states.", NULL},
+    {"journal_recorded_bytes_total", "recorded_bytes", "counter", "Bytes of these, before they are packed.", NULL},
+    {"journal_waiting_bytes", "waiting_bytes", "gauge", "Bytes of records that are not on disk yet.", NULL},
+    {"journal_stands_still", "stands_still", "gauge", "Whether the guest stands still because its journal has no room.", NULL},
+    {"journal_stood_still_seconds_total", "stood_still_s", "counter", "For how long it did.", NULL},
+    {"journal_referred_frames_total", "referred_frames", "counter", "Frames of other recorded guests that are in their journals (journal.by_reference).", NULL},
+    {"journal_referred_bytes_total", "referred_bytes", "counter", "Bytes of these.", NULL},
+    {"journal_output_frames_total", "output_frames", "counter", "Frames of the guest that waited for its journal (output_commit).", NULL},
+    {"journal_output_uncommitted_total", "output_uncommitted", "counter", "Of these, those that left without it, because it could not be written.", NULL},
+    {"journal_output_waiting_bytes", "output_waiting_bytes", "gauge", "Bytes of frames that wait.", NULL},
+    {NULL}};
+
+static const struct column overlay_columns[] = {
+    {"disk_failing", "failing", "gauge", "Whether the guest's writes fail at the moment.", NULL},
+    {"disk_failures_total", "failures", "counter", "How often they began to.", NULL},
+    {"disk_overlay_bytes", "bytes", "gauge", "Room that what the guest wrote takes.", NULL},
+    {"disk_overlay_quota_bytes", "quota_bytes", "gauge", "Room that it may take.", NULL},
+    {"disk_overlay_records_total", "records", "counter", "Records that were appended.", NULL},
+    {"disk_overlay_written_bytes_total", "written_bytes", "counter", "Bytes that were appended.", NULL},
+    {"disk_overlay_compactions_total", "compactions", "counter", "Segments that were copied together.", NULL},
+    {"disk_overlay_copied_blocks_total", "copied_blocks", "counter", "Blocks of 4 KiB that this copied.", NULL},
+    {"disk_overlay_freed_segments_total", "freed_segments", "counter", "Segments that were given back.", NULL},
+    {"disk_overlay_shortened_segments_total", "shortened_segments", "counter", "Of these, those whose past went before overlay.retention, for want of room.", NULL},
+    {"disk_overlay_unwritten_bytes", "unwritten_bytes", "gauge", "Bytes that wait in memory because the file did not take them.", NULL},
+    {NULL}};
+
 static const struct column service_columns[] = {
     {"service_holds", "holds", "gauge", "Holds of the service that are open.", NULL},
     {"service_clones", "clones", "gauge", "Clones that run for it.", NULL},
@@ -273,9 +307,23 @@ static const struct column canary_columns[] = {
 
 /* ---- What needs more than a table --------------------------------------------------------------------------------- */
 
+/* The supervisor's gaps and failures are those since it started, whatever became of the guest's process: they count. */
+static json_t *journal_of(const json_t *own, const json_t *vmm)
+{
+	json_t *all = json_object();
+	bool failing = json_is_true(json_object_get(own, "failing")) || json_is_true(json_object_get(vmm, "failing"));
+	if (vmm)
+		json_object_update(all, (json_t *)vmm);
+	json_object_update(all, (json_t *)own);
+	json_object_set_new(all, "failing", json_boolean(failing));
+	if (!json_object_get(all, "recording"))
+		json_object_set_new(all, "recording", json_false());
+	return all;
+}
+
 static void print_guests(FILE *file, const json_t *state)
 {
-	json_t *guests = json_object_get(state, "guests"), *guest, *vmms = json_object();
+	json_t *guests = json_object_get(state, "guests"), *guest, *vmms = json_object(), *journals = json_object(), *overlays = json_object();
 	const char *name;
 	head(file, "guest_up", "gauge", "Whether a guest has reached its userspace.");
 	json_object_foreach(guests, name, guest)
@@ -285,9 +333,13 @@ static void print_guests(FILE *file, const json_t *state)
 	{
 		char process[80];
 		snprintf(process, sizeof(process), "vmm %s", name);
-		json_t *vmm = (json_t *)said(state, process);
+		json_t *vmm = (json_t *)said(state, process), *own = json_object_get(guest, "journal");
 		if (vmm)
 			json_object_set(vmms, name, vmm);
+		if (own)
+			json_object_set_new(journals, name, journal_of(own, json_object_get(vmm, "journal")));
+		if (json_object_get(vmm, "overlay"))
+			json_object_set(overlays, name, json_object_get(vmm, "overlay"));
 	}
 	print_table(file, guest_columns, "guest", AT(said(state, "dataplane"), "guests"));
 	print_table(file, vmm_columns, "guest", vmms);
@@ -295,7 +347,22 @@ static void print_guests(FILE *file, const json_t *state)
 	json_object_foreach(vmms, name, guest)
 		print_histogram(file, "clone_pause_seconds", (struct label[LABELS]){{"guest", name}}, FT_HISTOGRAM_PAUSE,
 				json_object_get(guest, "pauses"));
+	print_table(file, journal_columns, "guest", journals);
+	head(file, "journal_output_wait_seconds", "histogram", "For how long what the guest sent waited for its journal (output_commit).");
+	json_object_foreach(journals, name, guest)
+		print_histogram(file, "journal_output_wait_seconds", (struct label[LABELS]){{"guest", name}}, FT_HISTOGRAM_PAUSE,
+				json_object_get(guest, "output_waits"));
+	print_table(file, overlay_columns, "guest", overlays);
+	head(file, "disk_history_start_timestamp_seconds", "gauge", "What was overwritten before this is not all there any more; 0: it is.");
+	json_object_foreach(overlays, name, guest)
+	{
+		json_t *since = json_real((double)json_integer_value(json_object_get(guest, "history_since_ns")) / 1e9);
+		sample(file, "disk_history_start_timestamp_seconds", (struct label[LABELS]){{"guest", name}}, since);
+		json_decref(since);
+	}
 	json_decref(vmms);
+	json_decref(journals);
+	json_decref(overlays);
 }
 
 static void print_services(FILE *file, const json_t *services)

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,8 +16,9 @@
 
 #include "base/confine.h"
 #include "base/units.h"
-#include "replay/directory.h"
+#include "replay/peers.h"
 #include "replay/trace.h"
+#include "snapshot/key.h"
 
 #define EX_DIVERGED 1
 #define NOBODY	    65534u /* Debian's nobody, when root starts it */
@@ -24,7 +26,7 @@
 
 static const char usage[] =
     "Usage: foretaste-replay DIR [--disk IMAGE] [--run N] [--from CHECKPOINT] [--to COUNT|TIME] [--trace WHAT,...]\n"
-    "                        [--step N] [--go-live DURATION [--seed N]] [--json]\n"
+    "                        [--step N] [--go-live DURATION [--seed N]] [--key FILE] [--json]\n"
     "\n"
     "Replays a guest from its journal (the directory journal/GUEST below state) and compares its state with what was recorded.\n"
     "  --disk IMAGE   the base image of the guest's disk, if it had one\n"
@@ -35,17 +37,21 @@ static const char usage[] =
     "  --step N       then N instructions one by one, with the registers\n"
     "  --go-live      then the guest goes on by itself for that long in its own time, its network ending here\n"
     "  --seed N       of the random numbers that it gets then\n"
+    "  --peer NAME=IMAGE  the base image of another guest's disk (or nothing), whose journal lies beside this one and is referred to by it\n"
+    "  --key FILE     the key that it is encrypted with (snapshots.key); --credential NAME: one of systemd's\n"
     "  --uid N        the uid and gid that root becomes; without it 65534\n"
     "Exit status: 0 everything was as recorded, 1 it was not, others as in sysexits.h.\n";
 
 struct options {
-	const char *directory, *disk, *trace;
+	const char *directory, *disk, *trace, *key, *credential;
 	struct ft_replay_place place;
 	struct ft_replay_limits to;
 	uint64_t wall_ns; /* --to a time; 0: none */
 	uint64_t steps, go_live_ns, seed;
 	uid_t uid;
 	bool json, goes_live;
+	const char *peers[FT_REPLAY_PEERS];
+	unsigned peer_count;
 };
 
 struct session {
@@ -53,6 +59,7 @@ struct session {
 	struct ft_journal journal;
 	struct ft_replay replay;
 	struct ft_trace trace;
+	struct ft_replay_peers peers;
 	crypto_generichash_state frames_hash; /* of all frames that the guest sent: lengths and bytes */
 	uint64_t frames_out, console_bytes;
 };
@@ -111,11 +118,13 @@ static bool time_of(const char *text, uint64_t *wall_ns)
 
 static int read_options(struct options *o, int argc, char **argv)
 {
-	enum { DISK = 256, RUN, FROM, TO, TRACE, STEP, GO_LIVE, SEED, UID, JSON, HELP };
+	enum { DISK = 256, RUN, FROM, TO, TRACE, STEP, GO_LIVE, SEED, UID, PEER, KEY, CREDENTIAL, JSON, HELP };
 	static const struct option options[] = {
 	    {"disk", required_argument, NULL, DISK}, {"run", required_argument, NULL, RUN},	  {"from", required_argument, NULL, FROM},
 	    {"to", required_argument, NULL, TO},     {"trace", required_argument, NULL, TRACE},	  {"step", required_argument, NULL, STEP},
 	    {"seed", required_argument, NULL, SEED}, {"go-live", required_argument, NULL, GO_LIVE}, {"uid", required_argument, NULL, UID},
+	    {"peer", required_argument, NULL, PEER},
+	    {"key", required_argument, NULL, KEY},   {"credential", required_argument, NULL, CREDENTIAL},
 	    {"json", no_argument, NULL, JSON},	     {"help", no_argument, NULL, HELP},		  {NULL, 0, NULL, 0}};
 	struct ft_error err = {0};
 	uint64_t value;
@@ -162,6 +171,17 @@ static int read_options(struct options *o, int argc, char **argv)
 			good = number(optarg, &value) && value && value < UINT32_MAX;
 			o->uid = (uid_t)value;
 			break;
+		case PEER:
+			good = strchr(optarg, '=') && optarg[0] != '.' && !memchr(optarg, '/', strcspn(optarg, "=")) && o->peer_count < FT_REPLAY_PEERS;
+			if (good)
+				o->peers[o->peer_count++] = optarg;
+			break;
+		case KEY:
+			o->key = optarg;
+			break;
+		case CREDENTIAL:
+			o->credential = optarg;
+			break;
 		case JSON:
 			o->json = true;
 			break;
@@ -190,6 +210,7 @@ static void on_net_tx(void *context, const void *frame, size_t length)
 	crypto_generichash_update(&s->frames_hash, (const uint8_t *)&n, sizeof(n));
 	crypto_generichash_update(&s->frames_hash, frame, length);
 	s->frames_out++;
+	ft_replay_peers_sent(&s->peers, &s->replay, frame, length);
 	ft_trace_net_tx(&s->trace, frame, length);
 }
 
@@ -255,10 +276,10 @@ static void report(struct session *s, const struct ft_replay_directory *d, enum 
 		printf("{\"end\":\"%s\",\"run\":%u,\"checkpoint\":%u,\"from\":%" PRIu64 ",\"instructions\":%" PRIu64 ",\"time\":\"%s.%06" PRIu64
 		       "Z\",\"vtime_ns\":%" PRIu64 ",\"state\":\"%016" PRIx64 "\",\"inputs\":%" PRIu64 ",\"frames_in\":%" PRIu64
 		       ",\"frames_out\":%" PRIu64 ",\"frames_hash\":\"%s\",\"checks\":%" PRIu64 ",\"checked\":%" PRIu64 ",\"chunks\":%" PRIu64 ",\"chain\":\"%s\",\"in_ring\":%" PRIu64
-		       ",\"torn\":%" PRIu64 ",\"stored\":%" PRIu64 ",\"control_stored\":%" PRIu64 ",\"payload\":%" PRIu64 ",\"took_s\":%.3f}\n",
+		       ",\"torn\":%" PRIu64 ",\"stored\":%" PRIu64 ",\"control_stored\":%" PRIu64 ",\"payload\":%" PRIu64 ",\"of_peers\":%" PRIu64 ",\"of_peers_bytes\":%" PRIu64 ",\"took_s\":%.3f}\n",
 		       end_text(end), d->run, d->checkpoint, d->icount, m->icount, when, wall / 1000 % 1000000, ft_machine_vtime(m), state,
 		       s->replay.inputs, s->replay.frames_in, s->frames_out, frames, s->replay.checks, s->replay.checked, j->chunks, chain, j->in_ring, j->torn,
-		       j->stored_bytes, j->control_stored, j->payload_bytes, took);
+		       j->stored_bytes, j->control_stored, j->payload_bytes, s->peers.frames, s->peers.frame_bytes, took);
 	} else {
 		printf("%s at instruction %" PRIu64 ", %s.%06" PRIu64 "Z: state %016" PRIx64 "\n", end_text(end), m->icount, when,
 		       wall / 1000 % 1000000, state);
@@ -296,11 +317,62 @@ static int confine(const struct options *o, struct ft_error *err)
 	return error;
 }
 
+/* Journals lie side by side, each in a directory of its guest's name. */
+static int open_peers(struct session *s, uint64_t wall_ns, const uint8_t *key, struct ft_error *err)
+{
+	char directory[PATH_MAX];
+	if (s->o.peer_count) {
+		s->replay.journal = &s->journal;
+		ft_replay_peers_main(&s->peers, &s->replay);
+	}
+	for (unsigned i = 0; i < s->o.peer_count; i++) {
+		const char *image = strchr(s->o.peers[i], '=') + 1;
+		snprintf(directory, sizeof(directory), "%s/../%.*s", s->o.directory, (int)(image - s->o.peers[i] - 1), s->o.peers[i]);
+		int disk = *image ? open(image, O_RDONLY | O_CLOEXEC) : -1;
+		if (*image && disk < 0)
+			return ft_error_set(err, -errno, "%s: %s", image, strerror(errno));
+		int error = ft_replay_peers_add(&s->peers, directory, wall_ns, disk, key, err);
+		if (disk >= 0)
+			close(disk);
+		/* One that nothing refers to need not be there. */
+		if (error && error != -ENOENT)
+			return error;
+	}
+	err->code = 0;
+	return 0;
+}
+
+/* The operator's key is here for no longer than this: what is kept are the keys of the files. */
+static int open_journal(struct session *s, struct ft_journal_files *files, int checkpoint, struct ft_snapshot_seal *seal, struct ft_error *err)
+{
+	struct ft_snapshot_header header;
+	uint8_t *key = NULL;
+	int error = 0;
+	if (s->o.key || s->o.credential)
+		error = ft_snapshot_key_read(&key, s->o.key ? s->o.key : s->o.credential,
+					     s->o.key ? FT_SNAPSHOT_KEY_FILE : FT_SNAPSHOT_KEY_CREDENTIAL, err);
+	files->key = key;
+	if (!error)
+		error = ft_journal_open(&s->journal, files, err);
+	if (!error)
+		error = ft_snapshot_peek(checkpoint, &header, err);
+	if (!error && header.encrypted && key) {
+		error = ft_snapshot_unseal(seal, checkpoint, key, err);
+		s->replay.seal = error ? NULL : seal;
+	}
+	if (!error)
+		error = open_peers(s, header.created_ns, key, err);
+	files->key = NULL;
+	ft_snapshot_key_free(key);
+	return error;
+}
+
 /* From the names to a machine at its checkpoint. */
 static int prepare(struct session *s, struct ft_replay_directory *d, struct ft_error *err)
 {
 	struct ft_machine_config config = {.engine = &ft_engine_soft, .disk_fd = -1};
 	struct ft_journal_files files;
+	struct ft_snapshot_seal seal;
 	int checkpoint, disk = -1;
 	unsigned kinds = 0;
 	if (s->o.trace && ft_trace_kinds(s->o.trace, &kinds))
@@ -311,13 +383,15 @@ static int prepare(struct session *s, struct ft_replay_directory *d, struct ft_e
 	if (s->o.disk && (disk = open(s->o.disk, O_RDONLY | O_CLOEXEC)) < 0)
 		error = ft_error_set(err, -errno, "%s: %s", s->o.disk, strerror(errno));
 	if (!error)
-		error = ft_journal_open(&s->journal, &files, err);
+		error = open_journal(s, &files, checkpoint, &seal, err);
 	if (!error)
 		error = ft_replay_create(&s->replay, &config, &s->journal, disk, err);
 	if (!error)
 		error = confine(&s->o, err);
 	if (!error)
 		error = ft_replay_restore(&s->replay, checkpoint, err);
+	sodium_memzero(&seal, sizeof(seal));
+	s->replay.seal = NULL;
 	if (disk >= 0)
 		close(disk);
 	ft_replay_directory_close(d, checkpoint, &files);
@@ -332,7 +406,7 @@ static int prepare(struct session *s, struct ft_replay_directory *d, struct ft_e
 static int exit_of(int error)
 {
 	return error == -EINVAL ? EX_USAGE : error == -ENOENT ? EX_NOINPUT : error == -EBADMSG || error == -ENOTSUP ? EX_DATAERR
-	       : error == -EACCES || error == -EPERM ? EX_NOPERM : error == -ENOMEM ? EX_OSERR : EX_SOFTWARE;
+	       : error == -EACCES || error == -EPERM || error == -EKEYREJECTED ? EX_NOPERM : error == -ENOMEM ? EX_OSERR : EX_SOFTWARE;
 }
 
 int main(int argc, char **argv)
@@ -366,6 +440,7 @@ int main(int argc, char **argv)
 	}
 	ft_trace_end(&s.trace);
 	report(&s, &d, end, &err, now_s() - began);
+	ft_replay_peers_close(&s.peers);
 	ft_replay_close(&s.replay);
 	ft_journal_close(&s.journal);
 	return end == FT_REPLAY_DIVERGED ? EX_DIVERGED : end == FT_REPLAY_FAILED ? exit_of(err.code) : EX_OK;

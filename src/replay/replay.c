@@ -4,6 +4,7 @@
 #include <sodium.h>
 #include <stdio.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "vmm/dev/devices.h"
 #include "vmm/dev/generation.h"
@@ -13,6 +14,7 @@
 static void net_tx(void *context, const void *frame, size_t length)
 {
 	struct ft_replay *r = context;
+	r->sent++;
 	if (r->net_tx)
 		r->net_tx(r->context, frame, length);
 }
@@ -89,7 +91,7 @@ int ft_replay_restore(struct ft_replay *r, int checkpoint, struct ft_error *err)
 		return error;
 	if (strncmp(saved.guest, h->guest, sizeof(saved.guest)))
 		return ft_error_set(err, -EINVAL, "the checkpoint and the journal are not of one guest");
-	error = ft_snapshot_restore(&r->load, r->m, checkpoint, NULL, err);
+	error = ft_snapshot_restore(&r->load, r->m, checkpoint, r->seal, err);
 	const struct ft_record *first = error ? NULL : ft_journal_peek(r->journal, 0, err);
 	if (error)
 		return error;
@@ -98,6 +100,8 @@ int ft_replay_restore(struct ft_replay *r, int checkpoint, struct ft_error *err)
 	if (first->kind != FT_RECORD_CHECKPOINT || first->icount != r->m->icount)
 		return ft_error_set(err, -EBADMSG, "the journal does not begin where the checkpoint was saved (instruction %llu)",
 				    (unsigned long long)r->m->icount);
+	r->segment = (uint32_t)first->value;
+	r->sent = 0;
 	ft_journal_take(r->journal);
 	r->m->backend = (struct ft_backend){.context = r, .net_tx = net_tx, .console = console, .entropy = entropy};
 	r->checked = r->slice_end = r->m->icount;
@@ -137,7 +141,8 @@ static enum ft_stop run(struct ft_replay *r, uint64_t until, const struct ft_rep
 
 static bool at_limit(const struct ft_replay *r, const struct ft_replay_limits *limits)
 {
-	return r->m->icount >= limits->icount || ft_machine_vtime(r->m) >= limits->vtime_ns;
+	bool sent = r->wanted_segment && (r->segment > r->wanted_segment || (r->segment == r->wanted_segment && r->sent > r->wanted_number));
+	return sent || r->m->icount >= limits->icount || ft_machine_vtime(r->m) >= limits->vtime_ns;
 }
 
 static enum ft_replay_end fail(struct ft_replay *r)
@@ -152,7 +157,10 @@ static enum ft_replay_end reach(struct ft_replay *r, const struct ft_record *rec
 	uint64_t icount = record->icount;
 	bool halt = record->where == FT_WHERE_HALT, halted = false, end = record->kind == FT_RECORD_END;
 	struct ft_record place = *record;
-	while (halt ? !halted : m->icount < icount) {
+	/* The recorded machine was run here, too, though it came no further: a timer that was due has fired before what comes next. */
+	bool no_further = record->where == FT_WHERE_COUNT && m->icount == icount;
+	while (halt ? !halted : no_further || m->icount < icount) {
+		no_further = false;
 		if (at_limit(r, limits))
 			return FT_REPLAY_LIMIT;
 		enum ft_stop stop = run(r, halt ? UINT64_MAX : icount, limits);
@@ -189,6 +197,12 @@ static enum ft_replay_end reach(struct ft_replay *r, const struct ft_record *rec
 	return FT_REPLAY_OVER;
 }
 
+static void begin_segment(struct ft_replay *r, const struct ft_record *record)
+{
+	r->segment = (uint32_t)record->value;
+	r->sent = 0;
+}
+
 static enum ft_replay_end compare(struct ft_replay *r, const struct ft_record *record)
 {
 	bool written = record->kind == FT_RECORD_CHECK_WRITTEN;
@@ -213,9 +227,38 @@ static enum ft_replay_end compare(struct ft_replay *r, const struct ft_record *r
 	return FT_REPLAY_OVER;
 }
 
+/* What came from a guest whose journal has it. */
+static enum ft_replay_end apply_reference(struct ft_replay *r, const struct ft_record *record)
+{
+	struct ft_record frame = {.kind = FT_INPUT_FRAME, .where = record->where, .icount = record->icount};
+	const struct ft_record_peer *peer = &r->peers[record->peer];
+	size_t length;
+	uint32_t check;
+	int error = r->fetch ? r->fetch(r->fetch_context, peer, record->value, &frame.data, &length, r->err)
+			     : ft_error_set(r->err, -ENOENT, "the journal refers to that of guest %s, which is not here", peer->guest);
+	if (error)
+		return fail(r);
+	memcpy(&check, record->data, sizeof(check));
+	if ((uint32_t)XXH3_64bits(frame.data, length) != check) {
+		ft_error_set(r->err, -EILSEQ, "frame %llu that guest %s sent since its checkpoint %u is another one in its replay (instruction %llu)",
+			     (unsigned long long)record->value, peer->guest, peer->segment, (unsigned long long)record->icount);
+		return FT_REPLAY_DIVERGED;
+	}
+	frame.length = (uint32_t)length;
+	if (!give(r, &frame))
+		return FT_REPLAY_OVER;
+	diverged(r, "an input that cannot be", record);
+	return FT_REPLAY_DIVERGED;
+}
+
 static enum ft_replay_end apply(struct ft_replay *r, const struct ft_record *record)
 {
 	switch (record->kind) {
+	case FT_RECORD_PEER:
+		memcpy(&r->peers[record->value], record->data, sizeof(r->peers[0]));
+		return FT_REPLAY_OVER;
+	case FT_RECORD_FRAME_FROM:
+		return apply_reference(r, record);
 	case FT_RECORD_CHECK:
 	case FT_RECORD_CHECK_WRITTEN:
 		if (r->trusting)
@@ -224,6 +267,7 @@ static enum ft_replay_end apply(struct ft_replay *r, const struct ft_record *rec
 	case FT_RECORD_STOP:
 		return FT_REPLAY_OVER;
 	case FT_RECORD_CHECKPOINT:
+		begin_segment(r, record);
 		/* The machine that was saved here forgot, too. */
 		ft_machine_forget(r->m);
 		no_marks(r->m);

@@ -26,8 +26,12 @@ struct ft_replay {
 	void (*net_tx)(void *context, const void *frame, size_t length);
 	void (*console)(void *context, const char *bytes, size_t length);
 	void (*record)(void *context, const struct ft_record *record); /* before it takes effect; may be NULL */
+	/* A frame that the journal has by reference; *bytes until the machine has it. NULL: there is none. */
+	int (*fetch)(void *context, const struct ft_record_peer *peer, uint64_t number, const uint8_t **bytes, size_t *length, struct ft_error *err);
+	void *fetch_context;
 	void (*before)(void *context); /* around each run of the machine; may be NULL, both */
 	void (*after)(void *context, enum ft_stop stop, uint64_t wake);
+	const struct ft_snapshot_seal *seal; /* of the checkpoint; NULL: it is not encrypted, or there is no key */
 	bool trusting; /* states are not compared: to see what that costs */
 
 	struct ft_machine *m;
@@ -38,6 +42,11 @@ struct ft_replay {
 	uint64_t inputs, checks, frames_in;
 	uint64_t checked; /* count of the last check that was as recorded: the beginning of the interval that differs */
 	bool over;     /* its end has been seen */
+	struct ft_record_peer peers[FT_RECORD_PEERS]; /* what numbers stand for in this segment */
+	uint32_t segment; /* that it is in, and frames sent since its checkpoint */
+	uint64_t sent;
+	uint32_t wanted_segment; /* 0: none; else it stops when this frame was sent */
+	uint64_t wanted_number;
 };
 
 /* Makes the machine that the journal's header describes: everything that needs a file or executable memory. disk: -1: none. Both

@@ -97,6 +97,31 @@ int ft_snapshot_unseal(struct ft_snapshot_seal *seal, int fd, const uint8_t *ope
 	return error;
 }
 
+void ft_snapshot_identify(const struct ft_snapshot_seal *seal, uint8_t id[16])
+{
+	identify(id, seal->key);
+}
+
+int ft_snapshot_unseal_salt(struct ft_snapshot_seal *seal, const uint8_t salt[32], const uint8_t id[16], const uint8_t *operators,
+			    const char *what, struct ft_error *err)
+{
+	uint8_t own[16];
+	if (!operators)
+		return ft_error_set(err, -EACCES, "%s: it is encrypted, and no key was given", what);
+	memcpy(seal->salt, salt, sizeof(seal->salt));
+	derive(seal->key, operators, seal->salt);
+	identify(own, seal->key);
+	if (!sodium_memcmp(own, id, sizeof(own)))
+		return 0;
+	sodium_memzero(seal, sizeof(*seal));
+	return ft_error_set(err, -EKEYREJECTED, "%s: it is encrypted with another key", what);
+}
+
+void ft_snapshot_key_for(const struct ft_snapshot_seal *seal, const char *purpose, uint8_t key[FT_SNAPSHOT_KEY])
+{
+	crypto_generichash(key, FT_SNAPSHOT_KEY, (const uint8_t *)purpose, strlen(purpose) + 1, seal->key, FT_SNAPSHOT_KEY);
+}
+
 static void nonce_of(uint8_t nonce[crypto_aead_xchacha20poly1305_ietf_NPUBBYTES], uint64_t number)
 {
 	memset(nonce, 0, crypto_aead_xchacha20poly1305_ietf_NPUBBYTES);

@@ -60,6 +60,15 @@ void ft_snapshot_seal(struct ft_snapshot_seal *seal, const uint8_t *operators); 
 /* Of an existing one. -EBADMSG: no snapshot; -EKEYREJECTED: it is encrypted with another key. */
 int ft_snapshot_unseal(struct ft_snapshot_seal *seal, int fd, const uint8_t *operators, struct ft_error *err);
 
+/* What belongs to a guest beside its snapshots (its journal) is sealed in the same way: salt and id stand in each file. id: 16 bytes that
+ * tell this key from others and nothing else. */
+void ft_snapshot_identify(const struct ft_snapshot_seal *seal, uint8_t id[16]);
+/* The seal of a file with this salt and id. -EACCES: operators is NULL; -EKEYREJECTED: another key. what: of the message. */
+int ft_snapshot_unseal_salt(struct ft_snapshot_seal *seal, const uint8_t salt[32], const uint8_t id[16], const uint8_t *operators,
+			    const char *what, struct ft_error *err);
+/* A key for something else than a snapshot, made of the seal's. purpose: said where that is documented. */
+void ft_snapshot_key_for(const struct ft_snapshot_seal *seal, const char *purpose, uint8_t key[FT_SNAPSHOT_KEY]);
+
 /* ---- Writing --------------------------------------------------------------------------------------------------------- */
 
 struct ft_snapshot_writer {

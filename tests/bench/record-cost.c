@@ -64,7 +64,7 @@ static int open_side(struct side *s, const char *directory, const char *image, s
 
 static int record(struct side *s, uint64_t every, struct ft_error *err)
 {
-	int pair[2], fd = memfd_create("ring", MFD_CLOEXEC), error = ft_journal_ring_make(fd, err);
+	int pair[2], fd = memfd_create("ring", MFD_CLOEXEC), error = ft_journal_ring_make(fd, NULL, err);
 	if (!error)
 		error = ft_journal_ring_open(&s->recorder.ring, fd, true, err);
 	if (!error && socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair))
@@ -76,7 +76,7 @@ static int record(struct side *s, uint64_t every, struct ft_error *err)
 	s->recorder.check_every = every;
 	s->replay.before = before;
 	s->replay.after = after;
-	return ft_recorder_checkpoint(&s->recorder, s->replay.m, 1, open("/dev/null", O_WRONLY), err);
+	return ft_recorder_checkpoint(&s->recorder, s->replay.m, 1, open("/dev/null", O_WRONLY), NULL, err);
 }
 
 static double cpu_s(void)

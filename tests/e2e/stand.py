@@ -7,6 +7,9 @@ one, and the test itself in the other. Everything it makes carries its own proce
 
 Arguments of every test: BUILD-DIRECTORY [IMAGE-DIRECTORY]; the image is by default the one that deploy/guest/build web
 has made. Exit code 77 with a line "SKIP: why" where the test cannot run.
+
+With FORETASTE_RECORD=1 in the environment every guest of every stand is recorded, and when the stand ends well each of its lives is
+replayed from its beginning: with every state as recorded, to its very end. So the same test proves two things.
 """
 
 import ctypes
@@ -80,6 +83,7 @@ class Stand:
         os.chmod(self.directory, 0o755)
         self.process = None
         self.home = os.open("/proc/self/ns/net", os.O_RDONLY)
+        self.recorded = os.environ.get("FORETASTE_RECORD") == "1"
         self.config = self.make_config(service or {}, guest or {}, top or {}, cmdline)
 
     def make_config(self, service, guest, top, cmdline):
@@ -124,6 +128,9 @@ class Stand:
         base["services"]["http"].update(service)
         base["guests"]["web"].update(guest)
         base.update(top)
+        if self.recorded:
+            base["guests"]["web"]["journal"] = "on"
+            base["journal"] = {"checkpoint_every": "24 h", "check_every": 5000000, "quota": "4 GiB"}
         return base
 
     def quickstart_normal(self):
@@ -201,6 +208,8 @@ class Stand:
                 try:
                     self.stop()
                     left = until_gone(self.processes, 10)
+                    if self.recorded and kind is None:
+                        self.replay_all()
                 finally:
                     for pid, _ in self.processes():
                         os.kill(pid, signal.SIGKILL)
@@ -212,6 +221,24 @@ class Stand:
             shutil.rmtree(self.directory, ignore_errors=True)
         if left and kind is None:
             raise Failure("processes left behind: %s" % left)
+
+    def replay_all(self):
+        """Each life of each recorded guest is what it was."""
+        for directory in sorted(glob.glob(os.path.join(self.directory, "state", "journal", "*"))):
+            guest = os.path.basename(directory)
+            lives = sorted({int(name.split("-")[0]) for name in os.listdir(directory) if name.endswith(".checkpoint")})
+            require(lives, "guest %s was not recorded" % guest)
+            for life in lives:
+                got = run(self.program("foretaste"), "replay", directory, "--run", str(life), "--from", "1", "--disk",
+                          self.config["guests"][guest]["disk"], "--json", check=False)
+                lines = got.stdout.splitlines()
+                report = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+                require(got.returncode == 0, "the replay of guest %s, life %d: exit %d: %s" % (guest, life, got.returncode, got.stderr))
+                # A life that was ended in order has a hash of everything at its end; one that was killed ends with its last input.
+                require(report["checks"] > 10, "the replay of guest %s compared nothing: %s" % (guest, report))
+                print("     replayed %s, life %d: %s at %d instructions, %d states as recorded, %d frames in and %d out, in %.1f s" % (
+                    guest, life, report["end"], report["instructions"], report["checks"], report["frames_in"], report["frames_out"],
+                    report["took_s"]), flush=True)
 
     def show_logs(self):
         for name in sorted(glob.glob(os.path.join(self.directory, "*.log")) +

@@ -8,11 +8,12 @@ import json
 import os
 import re
 import signal
+import socket
 import struct
 import sys
 import time
 
-from stand import AS_SHIPPED, Stand, main, require, run, until
+from stand import AS_SHIPPED, GUEST, Stand, main, require, run, until
 
 JOURNAL = 11  # ledger/entry.h
 RING = 16 << 20
@@ -42,7 +43,7 @@ def chunks(path):
     """Hash of each chunk of a segment, as its file says it; journal.md."""
     with open(path, "rb") as f:
         data = f.read()
-    at, found = 152, []
+    at, found = 208, []
     while at + 80 <= len(data):
         control, payload = struct.unpack_from("<I", data, at + 12)[0], struct.unpack_from("<I", data, at + 20)[0]
         if at + 80 + control + payload > len(data):
@@ -107,6 +108,41 @@ def exploited_then_killed():
         require(code > 1 and "of segment 1 was changed" in errors, "a changed journal: exit %d, %s" % (code, errors))
 
 
+def exploited_then_panics():
+    # A service that runs what it is sent, as root: the last thing that the guest is made to do is to end itself.
+    with Stand(sys.argv, guest=dict(AS_SHIPPED, journal="on", restart="never"), service={"mode": "observe", "screen": "suspicious"},
+               cmdline="foretaste.udp=7777 panic=-1", top={"journal": {"checkpoint_every": "24 h"}}) as stand:
+        stand.wait_for_guest()
+        client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        client.settimeout(1)
+
+        def answers():
+            client.sendto(b"are you there", (GUEST, 7777))
+            try:
+                return client.recv(100)
+            except OSError:
+                return None
+        until(answers, "the guest's UDP service answers")
+        client.sendto(b"run: echo owned > /var/www/touched/last-words; echo c > /proc/sysrq-trigger", (GUEST, 7777))
+        until(lambda: any(line.get("event_type") == "engine" and "is down" in json.dumps(line) for line in stand.feed()),
+              "the feed says that the guest is down")
+        code, report, lines, errors = replay(stand, "--trace", "syscalls,inputs")
+        require(code == 0 and report["end"] == "guest reset", "replay: exit %d: %s %s" % (code, errors, report))
+        inputs = [n for n, line in enumerate(lines) if " input frame " in line]
+        acts = [n for n, line in enumerate(lines) if "/var/www/touched/last-words" in line]
+        ends = [n for n, line in enumerate(lines) if "/proc/sysrq-trigger" in line]
+        require(inputs and acts and ends, "the replay does not show the exploit, or the end: %s" % lines[-3:])
+        # Everything up to the last input, and what that did: each line begins with its instruction.
+        last = int(lines[inputs[-1]].split()[0])
+        require(any(int(lines[n].split()[0]) > last - 10000000 for n in acts), "the exploit is not near the end")
+        noted = until(lambda: [h for h in hashes(stand, 1) if "ring_from" in h] and hashes(stand, 1), "the ring's hash is in the ledger")
+        there = [h for name in sorted(glob.glob(os.path.join(stand.directory, "state", "journal", "web", "*.journal"))) for h in chunks(name)]
+        told = [h["hash"] for h in noted if "chunk" in h]
+        require(there[-1] in told or report["in_ring"], "the last chunk is not in the ledger, and nothing is in the ring")
+        print("     from the first state to the end: %d instructions, last input at %d, reset at %d" % (
+            report["instructions"] - report["from"], last, report["instructions"]))
+
+
 def checkpoints_and_retention():
     with Stand(sys.argv, guest=dict(AS_SHIPPED, journal="on"), top={"journal": {"checkpoint_every": "10 s", "keep": "1 min"}}) as stand:
         stand.wait_for_guest()
@@ -133,4 +169,4 @@ def checkpoints_and_retention():
         require(not glob.glob(directory + "/000001*"), "something of the old run is left: %s" % os.listdir(directory))
 
 
-main([exploited_then_killed, checkpoints_and_retention])
+main([exploited_then_killed, exploited_then_panics, checkpoints_and_retention])

@@ -117,7 +117,7 @@ static void in_segment(struct input *in)
 	struct ft_segment_header header = {.run = 1, .number = 1, .memory = 64 << 20, .guest = "web"};
 	struct ft_error err = {0};
 	int fd = memfd_create("segment", MFD_CLOEXEC), error;
-	MUST(fd >= 0 && !ft_segment_writer_open(&w, &err) && !ft_segment_begin(&w, dup(fd), &header, &err));
+	MUST(fd >= 0 && !ft_segment_writer_open(&w, &err) && !ft_segment_begin(&w, dup(fd), &header, NULL, &err));
 	unsigned chunks = input8(in) % 4;
 	for (unsigned i = 0; i < chunks && in->left; i++) {
 		struct ft_segment_chunk chunk;
@@ -139,18 +139,20 @@ static void in_segment(struct input *in)
 static void scribe(const uint8_t *bytes, size_t length)
 {
 	int pair[2], fd = memfd_create("segment", MFD_CLOEXEC), error;
-	char byte = 0, room[CMSG_SPACE(sizeof(int))] = {0};
-	struct iovec part = {&byte, 1};
+	char room[CMSG_SPACE(sizeof(int))] = {0};
+	struct ft_scribe_order order = {1};
+	struct iovec part = {&order, sizeof(order)};
 	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof(room)};
 	MUST(fd >= 0 && !socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair));
 	*CMSG_FIRSTHDR(&message) = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
 	memcpy(CMSG_DATA(CMSG_FIRSTHDR(&message)), &fd, sizeof(fd));
-	MUST(sendmsg(pair[0], &message, 0) == 1);
+	MUST(sendmsg(pair[0], &message, 0) == sizeof(order));
 	close(pair[0]);
 	fill_ring(bytes, length, 0);
 	struct ft_scribe s = {.ring = &ring,
 			      .header = {.run = 1, .memory = 64 << 20, .guest = "web"},
 			      .wake = eventfd(0, EFD_NONBLOCK),
+			      .done = -1,
 			      .orders = pair[1],
 			      .channel = -1};
 	struct ft_error err = {0};

@@ -213,11 +213,16 @@ static bool is_open(const struct peer *p)
 	return p->established || p->reset;
 }
 
+void peer_syn(struct peer *p, struct stand_frame *frame)
+{
+	segment(p, p->sequence, SYN, "", 0, frame);
+}
+
 bool peer_connect(struct peer *p)
 {
 	for (int tries = 0; tries < 30 && !is_open(p); tries++) {
 		struct stand_frame frame;
-		segment(p, p->sequence, SYN, "", 0, &frame);
+		peer_syn(p, &frame);
 		peer_put(p, &frame);
 		peer_run(p, 1000, is_open);
 	}

@@ -27,6 +27,7 @@ bool peer_run(struct peer *p, int timeout_ms, bool (*done)(const struct peer *))
 void peer_meanwhile(void *peer); /* for stand_*: looks once */
 
 bool peer_connect(struct peer *p);
+void peer_syn(struct peer *p, struct stand_frame *frame); /* what that begins with, not sent */
 
 /* The next data segment, not sent. The sender's state moves on. */
 void peer_segment(struct peer *p, const void *bytes, size_t length, struct stand_frame *frame);

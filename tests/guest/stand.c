@@ -125,7 +125,10 @@ static int configure(struct stand *s, const char *directory, const char *cmdline
 	int count = snapshot >= 0 ? own + 1 : own;
 	if (s->journal[0]) {
 		json_object_set_new(json_object_get(message, "config"), "journal",
-				    json_pack("{s:i, s:i, s:b}", "run", (int)s->journal_run, "number", 1, "hold", s->journal_holds));
+				    json_pack("{s:i, s:i, s:b, s:b}", "run", (int)s->journal_run, "number", 1, "hold", s->journal_holds, "commit",
+					      s->journal_commits));
+		if (s->journal_seal)
+			json_object_set(json_object_get(json_object_get(message, "config"), "journal"), "seal", s->journal_seal);
 		for (int i = 0; i < 3; i++)
 			fds[count++] = s->journal[i];
 	}

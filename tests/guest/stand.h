@@ -31,7 +31,8 @@ struct stand {
 	void *seen_context;
 	int journal[3]; /* ring, segment, checkpoint for stand_configure; 0: no journal; the caller's */
 	unsigned journal_run;
-	bool journal_holds;
+	bool journal_holds, journal_commits;
+	json_t *journal_seal; /* {salt, key} of ring, first segment and checkpoint; borrowed; NULL: not encrypted */
 	json_t *checkpoint; /* what it said about its last one; owned */
 	unsigned chunks;    /* of its journal that it told of */
 	char *journal_error; /* owned */

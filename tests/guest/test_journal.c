@@ -21,6 +21,7 @@
 #include "peer.h"
 
 #define MEMORY	 256
+#define HEADER	 208 /* bytes of a segment */
 #define REMEMBER 65536u /* frames */
 #define LATE	 256u	/* frames that a guest may have sent in the slice that it was killed in */
 
@@ -33,6 +34,7 @@ struct recording {
 	crypto_generichash_state hash; /* of the frames that the guest sent */
 	uint64_t frames;
 	char (*after)[65]; /* the hash after each of them */
+	const uint8_t *key; /* NULL: not encrypted */
 };
 
 /* ---- Recording ----------------------------------------------------------------------------------------------------- */
@@ -65,7 +67,21 @@ static int make(const struct recording *r, const char *format, unsigned number)
 	return fd;
 }
 
-static void begin(struct recording *r, bool holds)
+struct how {
+	bool holds, commits;
+	const char *segment; /* instead of a file of its own */
+	const uint8_t *key;  /* the operator's */
+};
+
+static json_t *seal_json(const struct ft_snapshot_seal *seal)
+{
+	char salt[65], key[65];
+	sodium_bin2hex(salt, sizeof(salt), seal->salt, sizeof(seal->salt));
+	sodium_bin2hex(key, sizeof(key), seal->key, sizeof(seal->key));
+	return json_pack("{s:s, s:s}", "salt", salt, "key", key);
+}
+
+static void begin_as(struct recording *r, const struct how *how)
 {
 	*r = (struct recording){.directory = "/tmp/foretaste-journal-XXXXXX"};
 	assert_non_null(mkdtemp(r->directory));
@@ -75,12 +91,20 @@ static void begin(struct recording *r, bool holds)
 	r->stand.seen = seen;
 	r->stand.seen_context = r;
 	r->stand.journal_run = 1;
-	r->stand.journal_holds = holds;
+	r->stand.journal_holds = how->holds;
+	r->stand.journal_commits = how->commits;
 	r->stand.journal[0] = make(r, "ring", 0);
-	r->stand.journal[1] = make(r, "journal", 1);
+	r->stand.journal[1] = how->segment ? open(how->segment, O_WRONLY | O_CLOEXEC) : make(r, "journal", 1);
 	r->stand.journal[2] = make(r, "checkpoint", 1);
-	assert_int_equal(ft_journal_ring_make(r->stand.journal[0], NULL), 0);
+	struct ft_snapshot_seal seal;
+	r->key = how->key;
+	if (how->key) {
+		ft_snapshot_seal(&seal, how->key);
+		r->stand.journal_seal = seal_json(&seal);
+	}
+	assert_int_equal(ft_journal_ring_make(r->stand.journal[0], how->key ? &seal : NULL, NULL), 0);
 	assert_int_equal(stand_configure(&r->stand, images, "console=ttyS0 root=/dev/vda rw", MEMORY, 2), 0);
+	json_decref(r->stand.journal_seal);
 	for (int i = 0; i < 3; i++)
 		close(r->stand.journal[i]);
 	stand_link(&r->stand);
@@ -90,9 +114,19 @@ static void begin(struct recording *r, bool holds)
 	assert_null(json_object_get(r->stand.checkpoint, "error"));
 }
 
+static void begin(struct recording *r, bool holds)
+{
+	begin_as(r, &(struct how){.holds = holds});
+}
+
 static void checkpoint(struct recording *r, unsigned number)
 {
 	json_t *message = json_pack("{s:s, s:i}", "op", "checkpoint", "number", (int)number);
+	struct ft_snapshot_seal seal;
+	if (r->key) {
+		ft_snapshot_seal(&seal, r->key);
+		json_object_set_new(message, "seal", seal_json(&seal));
+	}
 	int fds[2] = {make(r, "checkpoint", number), make(r, "journal", number)};
 	json_decref(r->stand.checkpoint);
 	r->stand.checkpoint = NULL;
@@ -129,6 +163,11 @@ static void drain(struct recording *r)
 		before = r->frames;
 		peer_run(&r->peer, 20, NULL);
 	} while (r->frames != before);
+}
+
+static bool is_established(const struct peer *p)
+{
+	return p->established;
 }
 
 static void kill_it(struct recording *r)
@@ -331,6 +370,46 @@ static void exploited(void **state)
 	forget(&r);
 }
 
+static bool has_bytes(const struct peer *p)
+{
+	return p->length || p->reset;
+}
+
+/* The same, but the guest is gone within a millisecond of the first frame in which its service says that it has done it. */
+static void exploited_and_gone(void **state)
+{
+	static struct recording r;
+	static const char request[] = "GET /cgi-bin/lookup?host=localhost;touch%20/var/www/touched/gone HTTP/1.0\r\n\r\n";
+	struct peer p;
+	struct stand_frame frame;
+	struct timespec before, after;
+	begin(&r, false);
+	pid_t scribe = scribe_of(r.stand.pid);
+	peer_open(&p, &r.stand, 41001);
+	assert_true(peer_connect(&p));
+	peer_segment(&p, request, sizeof(request) - 1, &frame);
+	peer_put(&p, &frame);
+	assert_true(peer_run(&p, STAND_PATIENCE_MS, has_bytes));
+	clock_gettime(CLOCK_MONOTONIC, &before);
+	kill(r.stand.pid, SIGKILL);
+	kill(scribe, SIGKILL);
+	clock_gettime(CLOCK_MONOTONIC, &after);
+	kill_it(&r);
+	fprintf(stderr, "killed within %lld us\n", ((long long)after.tv_sec - before.tv_sec) * 1000000 + (after.tv_nsec - before.tv_nsec) / 1000);
+	const char *trace[] = {"--trace", "syscalls", NULL};
+	struct replayed again = play(&r, NULL, trace);
+	fprintf(stderr, "replay: status 0x%x, ...%s%s", (unsigned)again.status, strstr(again.out, "{\"end\""), again.err);
+	assert_int_equal(WEXITSTATUS(again.status), 0);
+	assert_non_null(strstr(again.out, "/var/www/touched/gone"));
+	/* What it had sent is sent again, and nothing else. */
+	uint64_t frames = number(&again, "frames_out");
+	assert_true(frames && frames <= r.frames);
+	assert_string_equal(text(&again, "frames_hash"), r.after[frames - 1]);
+	done(&again);
+	peer_close(&p);
+	forget(&r);
+}
+
 /* Frames that the guest throws away, until the ring has no room for more. */
 static bool flood(struct recording *r, bool (*until)(struct recording *), unsigned most)
 {
@@ -465,6 +544,167 @@ static void change(const struct recording *r, const char *name, off_t at, int tr
 	close(fd);
 }
 
+/* ---- Encryption ------------------------------------------------------------------------------------------------------ */
+
+/* Does this text stand anywhere in the recording's files? */
+static bool is_on_disk(const struct recording *r, const char *text)
+{
+	char command[256];
+	snprintf(command, sizeof(command), "grep -qrF -e '%s' %s", text, r->directory);
+	return system(command) == 0;
+}
+
+static int key_file(char path[32], const uint8_t key[32])
+{
+	strcpy(path, "/tmp/foretaste-key-XXXXXX");
+	int fd = mkstemp(path);
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, key, 32), 32);
+	return close(fd);
+}
+
+/* With a key nothing of the guest is on the disk in the clear, and the same is replayed; key, none, another one, and a changed file are
+ * told apart. */
+static void encrypted(void **state)
+{
+	static const uint8_t keys[2][32] = {{7, 7, 7}, {7, 7, 8}};
+	static struct recording r;
+	char right[32], wrong[32];
+	static const char word[] = "nobody-may-read-this";
+	key_file(right, keys[0]);
+	key_file(wrong, keys[1]);
+	for (int with = 0; with < 2; with++) {
+		begin_as(&r, &(struct how){.key = with ? keys[0] : NULL});
+		assert_true(peer_get(&r.stand, 41001, "/?nobody-may-read-this"));
+		checkpoint(&r, 2);
+		assert_true(peer_get(&r.stand, 41002, "/cgi-bin/lookup?host=localhost&nobody-may-read-this"));
+		kill_it(&r);
+		assert_int_equal(is_on_disk(&r, word), !with);
+		if (with)
+			break;
+		forget(&r);
+	}
+	const char *good[] = {"--from", "1", "--key", right, NULL}, *bad[] = {"--key", wrong, NULL};
+	struct replayed p = play(&r, NULL, good);
+	expect_same(&r, &p, 10);
+	done(&p);
+	p = play(&r, NULL, NULL);
+	assert_int_equal(WEXITSTATUS(p.status), 77); /* EX_NOPERM */
+	assert_non_null(strstr(p.err, "encrypted, and no key was given"));
+	done(&p);
+	p = play(&r, NULL, bad);
+	assert_int_equal(WEXITSTATUS(p.status), 77);
+	assert_non_null(strstr(p.err, "encrypted with another key"));
+	done(&p);
+	change(&r, "000001-000001.journal", HEADER + 80 + 3, 0);
+	p = play(&r, NULL, good);
+	assert_int_equal(WEXITSTATUS(p.status), 65); /* EX_DATAERR */
+	assert_non_null(strstr(p.err, "chunk 0 of segment 1 was changed"));
+	done(&p);
+	change(&r, "000001-000001.journal", HEADER + 80 + 3, 0);
+	change(&r, "000001-000001.checkpoint", 300, 0);
+	p = play(&r, NULL, good);
+	assert_int_equal(WEXITSTATUS(p.status), 65);
+	done(&p);
+	unlink(right);
+	unlink(wrong);
+	forget(&r);
+}
+
+/* ---- Output commit --------------------------------------------------------------------------------------------------- */
+
+/* A number of its status below "journal". */
+static uint64_t journal_number(struct recording *r, const char *key)
+{
+	json_t *status = stand_status(&r->stand);
+	uint64_t count = (uint64_t)json_integer_value(json_object_get(json_object_get(status, "journal"), key));
+	json_decref(status);
+	return count;
+}
+
+/* The guest has answered, and the answer waits. Frames that come are seen meanwhile. */
+static void let_it_answer(struct recording *r, struct peer *p, uint16_t port)
+{
+	struct stand_frame frame;
+	peer_open(p, &r->stand, port);
+	peer_syn(p, &frame);
+	peer_put(p, &frame);
+	for (int i = 0; i < STAND_PATIENCE_MS / 20 && !journal_number(r, "output_waiting_bytes"); i++)
+		peer_run(&r->peer, 20, NULL);
+	assert_true(journal_number(r, "output_waiting_bytes") > 0);
+}
+
+/* The journal is not made durable: nothing leaves; then it is. */
+static void replies_wait_for_the_journal(void **state)
+{
+	static struct recording r;
+	struct peer p;
+	begin_as(&r, &(struct how){.commits = true});
+	assert_true(peer_get(&r.stand, 41001, "/"));
+	pid_t scribe = scribe_of(r.stand.pid);
+	kill(scribe, SIGSTOP);
+	drain(&r);
+	uint64_t before = r.frames, ran = instructions(&r);
+	let_it_answer(&r, &p, 41002);
+	for (int i = 0; i < 20; i++)
+		peer_run(&r.peer, 20, NULL);
+	assert_int_equal(r.frames, before);
+	assert_true(instructions(&r) > ran);
+	assert_false(p.established);
+	kill(scribe, SIGCONT);
+	assert_true(peer_run(&p, STAND_PATIENCE_MS, is_established));
+	assert_true(r.frames > before);
+	peer_close(&p);
+	assert_true(peer_get(&r.stand, 41003, "/cgi-bin/lookup?host=localhost"));
+	assert_int_equal(journal_number(&r, "output_uncommitted"), 0);
+	assert_true(journal_number(&r, "output_frames") >= r.frames);
+	forget(&r);
+}
+
+/* Whatever had left before the power went is in the segments: the ring's pages are gone with it. */
+static void what_left_can_be_replayed(void **state)
+{
+	static struct recording r;
+	char ring[128];
+	begin_as(&r, &(struct how){.commits = true});
+	for (uint16_t i = 0; i < 6; i++)
+		assert_true(peer_get(&r.stand, (uint16_t)(41001 + i), i % 2 ? "/cgi-bin/lookup?host=localhost" : "/"));
+	kill(scribe_of(r.stand.pid), SIGKILL);
+	kill_it(&r);
+	snprintf(ring, sizeof(ring), "%s/" FT_JOURNAL_RING, r.directory, 1u);
+	assert_int_equal(unlink(ring), 0);
+	struct replayed p = play(&r, NULL, NULL);
+	fprintf(stderr, "without the ring: status 0x%x %s%s; %llu frames had left\n", (unsigned)p.status, p.out, p.err, (unsigned long long)r.frames);
+	assert_int_equal(WEXITSTATUS(p.status), 0);
+	assert_true(r.frames > 24 && number(&p, "frames_out") >= r.frames);
+	if (number(&p, "frames_out") == r.frames)
+		assert_string_equal(text(&p, "frames_hash"), r.after[r.frames - 1]);
+	done(&p);
+	forget(&r);
+}
+
+/* A disk that takes nothing. hold: nothing leaves; continue: everything does, and is counted. */
+static void replies_and_a_failing_disk(void **state)
+{
+	static struct recording r;
+	struct peer p;
+	begin_as(&r, &(struct how){.commits = true, .holds = true, .segment = "/dev/full"});
+	let_it_answer(&r, &p, 41001);
+	for (int i = 0; i < 300 && !r.stand.journal_error; i++)
+		stand_message(&r.stand, 100);
+	assert_non_null(strstr(r.stand.journal_error, "No space left"));
+	for (int i = 0; i < 20; i++)
+		peer_run(&r.peer, 20, NULL);
+	assert_int_equal(r.frames, 0);
+	assert_int_equal(journal_number(&r, "output_uncommitted"), 0);
+	peer_close(&p);
+	forget(&r);
+	begin_as(&r, &(struct how){.commits = true, .segment = "/dev/full"});
+	assert_true(peer_get(&r.stand, 41001, "/"));
+	assert_true(journal_number(&r, "output_uncommitted") >= 4);
+	forget(&r);
+}
+
 /* What was changed is refused, and by name. */
 static void tampered(void **state)
 {
@@ -484,9 +724,9 @@ static void tampered(void **state)
 		int cut;
 		const char *says;
 	} cases[] = {
-	    {"000001-000001.journal", 152 + 80 + 3, 0, "chunk 0 of segment 1 was changed"},
-	    {"000001-000001.journal", 152 + 24, 0, "chunk 0 of segment 1 was changed"},
-	    {"000001-000001.journal", 152 + 9, 0, "chunk 0 of segment 1 was changed"},
+	    {"000001-000001.journal", HEADER + 80 + 3, 0, "chunk 0 of segment 1 was changed"},
+	    {"000001-000001.journal", HEADER + 24, 0, "chunk 0 of segment 1 was changed"},
+	    {"000001-000001.journal", HEADER + 9, 0, "chunk 0 of segment 1 was changed"},
 	    {"000001-000001.journal", -1, 0, "of segment 1 was changed"},
 	    {"000001-000001.journal", 9, 0, "header.version"},
 	    /* The guest's name in one of the headers; the hash in the second that is to be the first one's last. */
@@ -546,8 +786,10 @@ int main(int argc, char **argv)
 		return 1;
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
-	const struct CMUnitTest tests[] = {cmocka_unit_test(stopped), cmocka_unit_test(killed_at_random), cmocka_unit_test(exploited),
+	const struct CMUnitTest tests[] = {cmocka_unit_test(stopped), cmocka_unit_test(killed_at_random), cmocka_unit_test(exploited), cmocka_unit_test(exploited_and_gone),
 					   cmocka_unit_test(full_goes_on), cmocka_unit_test(full_holds),
+					   cmocka_unit_test(replies_wait_for_the_journal), cmocka_unit_test(what_left_can_be_replayed),
+					   cmocka_unit_test(replies_and_a_failing_disk), cmocka_unit_test(encrypted),
 					   cmocka_unit_test(tampered)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,12 +20,12 @@
 #include "journal/scribe.h"
 
 /* A disk that is full for a while. */
-static int failing, full; /* writes that fail; every chunk fails */
+static int failing, full; /* writes that fail; all do */
 ssize_t __real_write(int fd, const void *bytes, size_t length);
 ssize_t __wrap_write(int fd, const void *bytes, size_t length);
 ssize_t __wrap_write(int fd, const void *bytes, size_t length)
 {
-	if ((failing || (full && length != sizeof(struct ft_segment_header))) && length != sizeof(uint64_t) && fd > 2) {
+	if ((failing || full) && length != sizeof(uint64_t) && fd > 2) {
 		failing -= failing > 0;
 		errno = ENOSPC;
 		return length > 40 ? __real_write(fd, bytes, 40) : -1; /* a part first, then nothing */
@@ -56,7 +56,10 @@ struct script {
 static void make_script(struct script *s, unsigned count, uint64_t seed, uint32_t number)
 {
 	static const uint8_t kinds[] = {FT_INPUT_FRAME, FT_INPUT_CLOCK, FT_INPUT_CLOCK,	FT_INPUT_CLOCK, FT_INPUT_ENTROPY,
-					FT_INPUT_CONSOLE, FT_INPUT_GENERATION, FT_RECORD_CHECK, FT_RECORD_CHECK_WRITTEN, FT_RECORD_STOP};
+					FT_INPUT_CONSOLE, FT_INPUT_GENERATION, FT_RECORD_CHECK, FT_RECORD_CHECK_WRITTEN, FT_RECORD_STOP,
+					FT_RECORD_PEER, FT_RECORD_FRAME_FROM, FT_RECORD_FRAME_FROM};
+	uint64_t next[4] = {0};
+	bool known[4] = {0};
 	uint64_t icount = 1000 * seed, boundary = icount, clock = 0;
 	random_state = seed;
 	s->count = count;
@@ -64,6 +67,18 @@ static void make_script(struct script *s, unsigned count, uint64_t seed, uint32_
 	for (unsigned i = 1; i < count; i++) {
 		struct ft_record *r = &s->records[i];
 		*r = (struct ft_record){.kind = kinds[next_random() % sizeof(kinds)]};
+		unsigned peer = next_random() % 4;
+		if (r->kind == FT_RECORD_FRAME_FROM && !known[peer])
+			r->kind = FT_RECORD_PEER;
+		if (r->kind == FT_RECORD_PEER) {
+			r->value = peer;
+			known[peer] = true;
+			next[peer] = 0;
+		} else if (r->kind == FT_RECORD_FRAME_FROM) {
+			r->peer = (uint8_t)peer;
+			r->value = next[peer] + next_random() % 3;
+			next[peer] = r->value + 1;
+		}
 		bool inside = r->kind == FT_INPUT_ENTROPY && next_random() % 2;
 		r->where = inside ? FT_WHERE_INSIDE : (uint8_t)(next_random() % FT_WHERE_INSIDE);
 		if (icount > boundary && r->where == FT_WHERE_SAME)
@@ -78,10 +93,15 @@ static void make_script(struct script *s, unsigned count, uint64_t seed, uint32_
 			r->value = clock += next_random() % 3 ? next_random() % 100 * FT_RECORD_CLOCK_UNIT : next_random() % 1000000;
 		for (unsigned b = 0; b < sizeof(s->data[i]); b++)
 			s->data[i][b] = (uint8_t)(next_random() & (b % 3 ? 0xff : 1));
+		if (r->kind == FT_RECORD_PEER)
+			memcpy(s->data[i] + offsetof(struct ft_record_peer, guest), "some-guest\0and more, up to the end", 32);
+		s->data[i][sizeof(struct ft_record_peer) - 1] = r->kind == FT_RECORD_PEER ? 0 : s->data[i][sizeof(struct ft_record_peer) - 1];
 		r->data = s->data[i];
 		r->length = r->kind == FT_RECORD_CHECK		 ? FT_CHECK_BYTES
 			    : r->kind == FT_RECORD_CHECK_WRITTEN ? FT_CHECK_WRITTEN_BYTES
 			    : r->kind == FT_INPUT_GENERATION	 ? 16
+			    : r->kind == FT_RECORD_PEER		 ? sizeof(struct ft_record_peer)
+			    : r->kind == FT_RECORD_FRAME_FROM	 ? 4
 			    : ft_record_has_payload(r)		 ? (uint32_t)(1 + next_random() % 1514)
 								 : 0;
 	}
@@ -92,6 +112,7 @@ static void expect_equal(const struct ft_record *a, const struct ft_record *b)
 	assert_int_equal(a->kind, b->kind);
 	assert_int_equal(a->where, b->where);
 	assert_true(a->icount == b->icount && a->value == b->value);
+	assert_int_equal(a->peer, b->peer);
 	assert_int_equal(a->length, b->length);
 	if (a->length)
 		assert_memory_equal(a->data, b->data, a->length);
@@ -144,16 +165,27 @@ static void records_are_small(void **state)
 	assert_int_equal(ft_record_encode(&s, &(struct ft_record){.kind = FT_INPUT_CLOCK, .where = FT_WHERE_SLICE,
 								    .icount = (1ull << 40) + FT_RECORD_SLICE, .value = (1ull << 40) + 400 * 1024}, bytes), 3);
 	assert_int_equal(FT_CHECK_BYTES, 12);
+	/* A frame of a peer, after the one before it: nine bytes at a place of its own. */
+	static const struct ft_record_peer peer = {.run = 1, .segment = 1, .guest = "near"};
+	ft_record_encode(&s, &(struct ft_record){.kind = FT_RECORD_PEER, .icount = s.last, .data = (const uint8_t *)&peer, .length = sizeof(peer)}, bytes);
+	assert_int_equal(ft_record_encode(&s, &(struct ft_record){.kind = FT_RECORD_FRAME_FROM, .where = FT_WHERE_COUNT, .icount = s.last + 10000,
+								    .data = (const uint8_t *)"abcd", .length = 4}, bytes), 9);
 }
 
 static void impossible_records_are_refused(void **state)
 {
 	static const struct {
 		const char *what;
-		uint8_t bytes[24];
+		uint8_t bytes[48];
 		size_t length;
 	} cases[] = {
-	    {"a kind that is none", {9}, 1},
+	    {"a kind that is none", {7}, 1},
+	    {"a frame of a peer that nobody named", {FT_RECORD_FRAME_FROM, 3, 0, 1, 2, 3, 4}, 7},
+	    {"a frame of a peer beyond all", {FT_RECORD_FRAME_FROM, FT_RECORD_PEERS, 0, 1, 2, 3, 4}, 7},
+	    {"a frame of a peer inside a run", {FT_RECORD_FRAME_FROM | FT_WHERE_INSIDE << 4, 0, 3, 0, 1, 2, 3, 4}, 8},
+	    {"a peer beyond all", {FT_RECORD_PEER, FT_RECORD_PEERS, [12] = 'x'}, 44},
+	    {"a peer without a name", {FT_RECORD_PEER, 1}, 44},
+	    {"a peer whose name does not end", {FT_RECORD_PEER, 1, [10] = 'x', [41] = 'x'}, 44},
 	    {"another kind that is none", {15}, 1},
 	    {"a place that is none", {FT_INPUT_CLOCK | 5 << 4, 0}, 2},
 	    {"a check inside a run", {FT_RECORD_CHECK | FT_WHERE_INSIDE << 4, 0}, 2},
@@ -220,6 +252,8 @@ struct way {
 	int orders[2], wake;
 };
 
+static const uint8_t *way_key; /* the operator's; NULL: nothing is encrypted */
+
 static int memory_file(void)
 {
 	int fd = memfd_create("journal", MFD_CLOEXEC);
@@ -229,21 +263,29 @@ static int memory_file(void)
 
 static void open_way(struct way *w)
 {
-	*w = (struct way){.files.ring = memory_file(), .wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
-	assert_int_equal(ft_journal_ring_make(w->files.ring, NULL), 0);
+	struct ft_snapshot_seal seal;
+	*w = (struct way){.files.ring = memory_file(), .files.key = way_key, .wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
+	if (way_key)
+		ft_snapshot_seal(&seal, way_key);
+	assert_int_equal(ft_journal_ring_make(w->files.ring, way_key ? &seal : NULL, NULL), 0);
 	assert_int_equal(ft_journal_ring_open(&w->ring, w->files.ring, true, NULL), 0);
+	if (way_key)
+		assert_int_equal(ft_journal_ring_unseal(&w->ring, &seal, NULL), 0);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, w->orders), 0);
 }
 
-static void give_segment(struct way *w)
+static void give_segment(struct way *w, uint32_t number)
 {
-	char byte = 0, room[CMSG_SPACE(sizeof(int))] = {0};
+	char room[CMSG_SPACE(sizeof(int))] = {0};
 	int fd = w->files.segments[w->files.count++] = memory_file();
-	struct iovec part = {&byte, 1};
+	struct ft_scribe_order order = {.number = number, .sealed = way_key != NULL};
+	if (way_key)
+		ft_snapshot_seal(&order.seal, way_key);
+	struct iovec part = {&order, sizeof(order)};
 	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof(room)};
 	*CMSG_FIRSTHDR(&message) = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
 	memcpy(CMSG_DATA(CMSG_FIRSTHDR(&message)), &fd, sizeof(fd));
-	assert_int_equal(sendmsg(w->orders[0], &message, 0), 1);
+	assert_int_equal(sendmsg(w->orders[0], &message, 0), sizeof(order));
 }
 
 static void put_script(struct way *w, const struct script *s, unsigned from, unsigned to, struct ft_record_state *state)
@@ -261,6 +303,7 @@ static int scribble(struct way *w)
 	struct ft_scribe scribe = {.ring = &w->ring,
 				   .header = {.run = 3, .memory = 64 << 20, .guest = "web"},
 				   .wake = w->wake,
+				   .done = -1,
 				   .orders = w->orders[1],
 				   .channel = -1};
 	struct ft_error err = {0};
@@ -319,10 +362,10 @@ static void fill_way(struct way *w)
 	open_way(w);
 	make_script(&one, RECORDS, 11, 1);
 	make_script(&two, RECORDS / 2, 5000000, 2);
-	give_segment(w);
+	give_segment(w, 1);
 	put_script(w, &one, 0, one.count, &state);
 	state = (struct ft_record_state){0};
-	give_segment(w);
+	give_segment(w, 2);
 	put_script(w, &two, 0, two.count, &state);
 }
 
@@ -348,7 +391,7 @@ static void the_ring_has_the_rest(void **state)
 	struct ft_record_state s = {0};
 	open_way(&w);
 	make_script(&one, RECORDS, 11, 1);
-	give_segment(&w);
+	give_segment(&w, 1);
 	put_script(&w, &one, 0, 1000, &s);
 	assert_int_equal(scribble(&w), 0);
 	put_script(&w, &one, 1000, one.count, &s);
@@ -385,7 +428,7 @@ static void a_full_disk_loses_nothing(void **state)
 	struct ft_segment_header header = {.run = 3, .number = 1, .memory = 64 << 20};
 	int fd = memory_file();
 	assert_int_equal(ft_segment_writer_open(&writer, &err), 0);
-	assert_int_equal(ft_segment_begin(&writer, dup(fd), &header, &err), 0);
+	assert_int_equal(ft_segment_begin(&writer, dup(fd), &header, NULL, &err), 0);
 	off_t before = lseek(fd, 0, SEEK_END);
 	failing = 2;
 	assert_int_equal(ft_segment_put(&writer, bytes, 4, bytes, 4, 1, 1, &chunk, &err), -ENOSPC);
@@ -406,6 +449,69 @@ static void a_full_disk_loses_nothing(void **state)
 	assert_int_equal(scribble(&w), 0);
 	expect_scripts(&w, (const struct script *[]){&one, &two}, 2, &j);
 	ft_journal_close(&j);
+	close_way(&w);
+}
+
+/* A checkpoint that there was no room for in the ring: its segment is nobody's, and the next one's is its own. */
+static void an_order_without_a_checkpoint_is_passed_over(void **state)
+{
+	struct way w;
+	struct ft_journal j;
+	struct ft_record_state s = {0};
+	open_way(&w);
+	make_script(&one, 60, 11, 1);
+	make_script(&two, 40, 5000000, 3);
+	give_segment(&w, 1);
+	put_script(&w, &one, 0, one.count, &s);
+	give_segment(&w, 2);
+	give_segment(&w, 3);
+	s = (struct ft_record_state){0};
+	put_script(&w, &two, 0, two.count, &s);
+	assert_int_equal(scribble(&w), 0);
+	assert_int_equal(lseek(w.files.segments[1], 0, SEEK_END), 0);
+	close(w.files.segments[1]);
+	w.files.segments[1] = w.files.segments[2];
+	w.files.count = 2;
+	expect_scripts(&w, (const struct script *[]){&one, &two}, 2, &j);
+	ft_journal_close(&j);
+	close_way(&w);
+}
+
+/* What somebody waits for is written at once, though it is little, and whoever waits is woken. */
+static void what_is_wanted_is_written_at_once(void **state)
+{
+	struct way w;
+	struct ft_record_state s = {0};
+	struct ft_error err = {0};
+	uint64_t value;
+	open_way(&w);
+	make_script(&one, 20, 11, 1);
+	give_segment(&w, 1);
+	put_script(&w, &one, 0, 10, &s);
+	int done = eventfd(0, EFD_CLOEXEC);
+	struct ft_scribe scribe = {.ring = &w.ring, .header = {.run = 3, .memory = 64 << 20, .guest = "web"}, .wake = w.wake, .done = done,
+				   .orders = w.orders[1], .channel = -1};
+	pid_t child = fork();
+	if (child == 0) {
+		close(w.orders[0]);
+		_exit(ft_scribe_run(&scribe, &err) ? 1 : 0);
+	}
+	for (unsigned i = 10; i < 20; i++) {
+		put_script(&w, &one, i, i + 1, &s);
+		uint64_t wanted = w.ring.page->head, one_more = 1;
+		__atomic_store_n(&w.ring.page->wanted, wanted, __ATOMIC_RELEASE);
+		assert_int_equal(write(w.wake, &one_more, sizeof(one_more)), sizeof(one_more));
+		while (__atomic_load_n(&w.ring.page->tail, __ATOMIC_ACQUIRE) < wanted)
+			assert_int_equal(read(done, &value, sizeof(value)), sizeof(value)); /* for ever, where nobody wakes it */
+	}
+	close(w.orders[0]);
+	close(w.orders[1]);
+	assert_int_equal(waitpid(child, NULL, 0), child);
+	struct ft_journal j;
+	expect_scripts(&w, (const struct script *[]){&one}, 1, &j);
+	assert_true(j.chunks >= 10);
+	ft_journal_close(&j);
+	close(done);
 	close_way(&w);
 }
 
@@ -434,10 +540,10 @@ static void changed_journals_are_refused(void **state)
 	open_way(&w);
 	make_script(&one, 60, 11, 1);
 	make_script(&two, 40, 5000000, 2);
-	give_segment(&w);
+	give_segment(&w, 1);
 	put_script(&w, &one, 0, one.count, &s);
 	s = (struct ft_record_state){0};
-	give_segment(&w);
+	give_segment(&w, 2);
 	put_script(&w, &two, 0, two.count, &s);
 	assert_int_equal(scribble(&w), 0);
 	assert_int_equal(read_all(&w, &err, &torn), 0);
@@ -450,7 +556,9 @@ static void changed_journals_are_refused(void **state)
 			other = byte ^ (uint8_t)(1 << at % 8);
 			assert_int_equal(pwrite(fd, &other, 1, at), 1);
 			int error = read_all(&w, &err, &torn);
-			if (error != -EBADMSG && error != -ENOTSUP)
+			/* Its own words about encryption: no key for what was none, another key than the one it names now. */
+			bool about_key = at >= 152 && at < 208 && error == (way_key ? -EKEYREJECTED : -EACCES);
+			if (error != -EBADMSG && error != -ENOTSUP && !about_key)
 				fail_msg("segment %u, byte %lld: %d, %s", k + 1, (long long)at, error, err.text);
 			assert_int_equal(pwrite(fd, &byte, 1, at), 1);
 		}
@@ -513,7 +621,7 @@ static void a_lying_ring_ends_its_journal(void **state)
 	static const uint8_t nonsense[] = {15, 15, 15};
 	struct way w;
 	open_way(&w);
-	give_segment(&w);
+	give_segment(&w, 1);
 	assert_true(ft_journal_ring_put(&w.ring, nonsense, sizeof(nonsense), NULL, 0));
 	assert_int_equal(scribble(&w), 1);
 	close_way(&w);
@@ -528,6 +636,102 @@ static void a_lying_ring_ends_its_journal(void **state)
 	put_script(&w, &one, 0, one.count, &s);
 	assert_int_equal(scribble(&w), 1);
 	close_way(&w);
+}
+
+/* ---- Encryption ------------------------------------------------------------------------------------------------------ */
+
+static const uint8_t operators[32] = {1, 2, 3}, anothers[32] = {1, 2, 4};
+
+static void encrypted_it_is_the_same(void **state)
+{
+	way_key = operators;
+	everything_comes_through(state);
+	the_ring_has_the_rest(state);
+	a_full_disk_loses_nothing(state);
+	changed_journals_are_refused(state);
+	what_is_wanted_is_written_at_once(state);
+	way_key = NULL;
+}
+
+static bool in_ring(const struct way *w, const struct script *s)
+{
+	for (unsigned i = 0; i < s->count; i++)
+		if (s->records[i].kind == FT_INPUT_FRAME && s->records[i].length >= 64)
+			return memmem(w->ring.bytes, FT_JOURNAL_RING_SIZE, s->records[i].data, 64) != NULL;
+	return false;
+}
+
+/* zstd's magic number is where the first chunk's bytes begin (RFC 8878 section 3.1.1). */
+static bool is_packed_in_the_clear(const struct way *w)
+{
+	uint8_t bytes[4];
+	assert_int_equal(pread(w->files.segments[0], bytes, 4, sizeof(struct ft_segment_header) + sizeof(struct ft_segment_chunk)), 4);
+	return !memcmp(bytes, "\x28\xb5\x2f\xfd", 4);
+}
+
+static void nothing_is_in_the_clear(void **state)
+{
+	struct way w;
+	for (int encrypted = 0; encrypted < 2; encrypted++) {
+		way_key = encrypted ? operators : NULL;
+		fill_way(&w);
+		assert_int_equal(in_ring(&w, &one), !encrypted);
+		assert_int_equal(scribble(&w), 0);
+		assert_int_equal(is_packed_in_the_clear(&w), !encrypted);
+		close_way(&w);
+	}
+	way_key = NULL;
+}
+
+static void keys_are_told_apart(void **state)
+{
+	struct way w;
+	struct ft_error err;
+	uint64_t torn;
+	way_key = operators;
+	fill_way(&w);
+	assert_int_equal(scribble(&w), 0);
+	assert_int_equal(read_all(&w, &err, &torn), 0);
+	w.files.key = NULL;
+	assert_int_equal(read_all(&w, &err, &torn), -EACCES);
+	assert_non_null(strstr(err.text, "no key was given"));
+	w.files.key = anothers;
+	assert_int_equal(read_all(&w, &err, &torn), -EKEYREJECTED);
+	assert_non_null(strstr(err.text, "another key"));
+	w.files.key = operators;
+	/* The ring by itself. */
+	struct ft_snapshot_seal seal;
+	struct ft_journal_ring ring;
+	uint8_t byte;
+	ft_snapshot_seal(&seal, anothers);
+	assert_int_equal(ft_journal_ring_open(&ring, w.files.ring, false, &err), 0);
+	assert_int_equal(ft_journal_ring_peek(&ring, 0, &byte, 1), -EACCES);
+	assert_int_equal(ft_journal_ring_unseal(&ring, &seal, &err), -EKEYREJECTED);
+	ft_journal_ring_close(&ring);
+	/* Who changes a chunk and works its hash out anew lacks the key all the same. */
+	struct ft_segment_header header;
+	struct ft_segment_chunk chunk;
+	int fd = w.files.segments[0];
+	assert_int_equal(pread(fd, &header, sizeof(header), 0), sizeof(header));
+	assert_int_equal(pread(fd, &chunk, sizeof(chunk), sizeof(header)), sizeof(chunk));
+	size_t length = (size_t)chunk.control_stored + chunk.payload_stored + 16;
+	uint8_t *stored = malloc(length), before[32];
+	assert_int_equal(pread(fd, stored, length, sizeof(header) + sizeof(chunk)), length);
+	stored[length / 2] ^= 1;
+	crypto_generichash_state hash;
+	crypto_generichash(before, 32, (const uint8_t *)&header, sizeof(header), NULL, 0);
+	crypto_generichash_init(&hash, NULL, 0, 32);
+	crypto_generichash_update(&hash, before, 32);
+	crypto_generichash_update(&hash, (const uint8_t *)&chunk, 48);
+	crypto_generichash_update(&hash, stored, length);
+	crypto_generichash_final(&hash, chunk.hash, 32);
+	assert_int_equal(pwrite(fd, &chunk, sizeof(chunk), sizeof(header)), sizeof(chunk));
+	assert_int_equal(pwrite(fd, stored, length, sizeof(header) + sizeof(chunk)), length);
+	assert_int_equal(read_all(&w, &err, &torn), -EBADMSG);
+	assert_non_null(strstr(err.text, "chunk 0 of segment 1 was changed"));
+	free(stored);
+	close_way(&w);
+	way_key = NULL;
 }
 
 static void a_full_ring_takes_nothing_by_half(void **state)
@@ -563,10 +767,15 @@ int main(void)
 	    cmocka_unit_test(everything_comes_through),
 	    cmocka_unit_test(the_ring_has_the_rest),
 	    cmocka_unit_test(a_full_disk_loses_nothing),
+	    cmocka_unit_test(an_order_without_a_checkpoint_is_passed_over),
+	    cmocka_unit_test(what_is_wanted_is_written_at_once),
 	    cmocka_unit_test(changed_journals_are_refused),
 	    cmocka_unit_test(another_segment_is_refused),
 	    cmocka_unit_test(a_lying_ring_ends_its_journal),
 	    cmocka_unit_test(a_full_ring_takes_nothing_by_half),
+	    cmocka_unit_test(encrypted_it_is_the_same),
+	    cmocka_unit_test(nothing_is_in_the_clear),
+	    cmocka_unit_test(keys_are_told_apart),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -71,6 +71,31 @@ static void labels_are_escaped_and_what_is_no_number_is_left_out(void **state)
 	free(text);
 }
 
+/* Gaps and failures are the supervisor's, which outlives a guest's process; the rest is that process'. */
+static void journals_and_disks_of_guests(void **state)
+{
+	char *text = expose("{\"guests\": {\"web\": {\"state\": \"up\", \"journal\": {\"run\": 2, \"gaps\": 3, \"failures\": 4, \"checkpoints\": 5, "
+			    "\"bytes\": 6000, \"failing\": false}}, \"db\": {\"state\": \"down\", \"journal\": {\"gaps\": 1, \"failing\": true}}, "
+			    "\"mail\": {\"state\": \"up\"}}, \"processes\": {\"vmm web\": {\"status\": {\"journal\": {\"gaps\": 0, \"recording\": true, "
+			    "\"failing\": true, \"waiting_bytes\": 77, \"stood_still_s\": 1.5}, \"overlay\": {\"bytes\": 4096, \"records\": 9, "
+			    "\"failing\": false, \"history_since_ns\": 2500000000}}}, \"vmm mail\": {\"status\": {\"instructions\": 1}}}}");
+	has(text, "foretaste_journal_gaps_total{guest=\"web\"} 3\n");
+	has(text, "foretaste_journal_failures_total{guest=\"web\"} 4\n");
+	has(text, "foretaste_journal_recording{guest=\"web\"} 1\n");
+	has(text, "foretaste_journal_failing{guest=\"web\"} 1\n");
+	has(text, "foretaste_journal_waiting_bytes{guest=\"web\"} 77\n");
+	has(text, "foretaste_journal_stood_still_seconds_total{guest=\"web\"} 1.5\n");
+	has(text, "foretaste_journal_gaps_total{guest=\"db\"} 1\n");
+	has(text, "foretaste_journal_recording{guest=\"db\"} 0\n");
+	has(text, "foretaste_journal_failing{guest=\"db\"} 1\n");
+	assert_null(strstr(text, "foretaste_journal_gaps_total{guest=\"mail\"}"));
+	has(text, "foretaste_disk_overlay_bytes{guest=\"web\"} 4096\n");
+	has(text, "foretaste_disk_overlay_records_total{guest=\"web\"} 9\n");
+	has(text, "foretaste_disk_history_start_timestamp_seconds{guest=\"web\"} 2.5\n");
+	assert_null(strstr(text, "foretaste_disk_overlay_bytes{guest=\"mail\"}"));
+	free(text);
+}
+
 static void services_have_their_guest_and_what_they_count(void **state)
 {
 	char *text = expose(
@@ -212,6 +237,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(every_reason_has_a_sample_for_each_guest_and_for_none),
 	    cmocka_unit_test(labels_are_escaped_and_what_is_no_number_is_left_out),
+	    cmocka_unit_test(journals_and_disks_of_guests),
 	    cmocka_unit_test(services_have_their_guest_and_what_they_count),
 	    cmocka_unit_test(the_feed_and_its_sinks_are_rows_of_one_table),
 	    cmocka_unit_test(histograms_are_cumulative_and_end_at_infinity),
