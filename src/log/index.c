@@ -1,8 +1,11 @@
 #include "log/index.h"
 
 #include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -10,45 +13,83 @@
 #include "log/eve.h"
 #include "log/record.h"
 
+#define SUMMARY_BYTES (16u << 20)
+#define PLACE         8u /* texts begin at multiples of this */
+
+/* Texts one behind the other in a ring of fixed size, so that what is kept for months neither grows nor falls to pieces. The newest
+ * replace the oldest: whoever puts one in first gives up those that lie in its place. */
+struct texts {
+	char *at;
+	size_t size, next;
+};
+
+struct text {
+	size_t at, length; /* 0: it has been given up */
+};
+
 struct entry {
 	uint64_t hold;
 	/* Both as text: a tree of JSON takes several times as much. */
-	char *summary;
-	size_t summary_length;
-	char *record; /* NULL once it was dropped for room */
-	size_t length;
+	struct text summary, record;
 };
 
 struct ft_index {
 	struct entry entries[FT_INDEX_HOLDS]; /* a ring */
 	uint64_t added;                       /* ever; the newest is added - 1 */
-	uint64_t oldest_whole;                /* first position that may still have its record */
-	size_t bytes;           /* of records */
-	size_t summary_bytes;
+	/* First positions that may still have theirs. */
+	uint64_t oldest_summary, oldest_record;
+	struct texts summaries, records;
 	uint64_t verdicts[FT_VERDICTS];
 };
 
-struct ft_index *ft_index_new(void)
+static bool texts_open(struct texts *texts, size_t size)
 {
-	return calloc(1, sizeof(struct ft_index));
+	void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (at == MAP_FAILED)
+		return false;
+	*texts = (struct texts){.at = at, .size = size};
+	return true;
 }
 
-static void drop_record(struct ft_index *index, struct entry *entry)
+/* Where a text of that length goes: behind the newest, or at the front. */
+static size_t texts_place(const struct texts *texts, size_t length)
 {
-	index->bytes -= entry->length;
-	free(entry->record);
-	entry->record = NULL;
-	entry->length = 0;
+	return texts->next + length <= texts->size ? texts->next : 0;
+}
+
+static bool in_the_way(const struct texts *texts, const struct text *old, size_t place, size_t length)
+{
+	if (!old->length)
+		return false;
+	/* What is left at the end when the front is next is given up, too: in the order of age nothing may be skipped. */
+	bool skipped = place < texts->next && old->at >= texts->next;
+	return skipped || (old->at < place + length && place < old->at + old->length);
+}
+
+static void texts_put(struct texts *texts, struct text *text, size_t place, const char *from, size_t length)
+{
+	*text = (struct text){place, length};
+	memcpy(texts->at + place, from, length);
+	texts->next = place + ((length + PLACE - 1) & ~(size_t)(PLACE - 1));
+}
+
+struct ft_index *ft_index_new(void)
+{
+	struct ft_index *index = calloc(1, sizeof(*index));
+	if (index && texts_open(&index->summaries, SUMMARY_BYTES) && texts_open(&index->records, FT_INDEX_BYTES))
+		return index;
+	ft_index_free(index);
+	return NULL;
 }
 
 void ft_index_free(struct ft_index *index)
 {
 	if (!index)
 		return;
-	for (size_t i = 0; i < FT_INDEX_HOLDS; i++) {
-		free(index->entries[i].summary);
-		free(index->entries[i].record);
-	}
+	if (index->summaries.at)
+		munmap(index->summaries.at, index->summaries.size);
+	if (index->records.at)
+		munmap(index->records.at, index->records.size);
 	free(index);
 }
 
@@ -79,48 +120,57 @@ static char *summarise(const json_t *record)
 	return text;
 }
 
+/* Gives up, from the oldest on, what lies where a text of that length goes; returns the place. */
+static size_t make_room(struct ft_index *index, struct texts *texts, uint64_t *oldest, size_t which, size_t length)
+{
+	size_t place = texts_place(texts, length);
+	for (; *oldest < index->added; ++*oldest) {
+		struct text *old = (struct text *)(void *)((char *)&index->entries[*oldest % FT_INDEX_HOLDS] + which);
+		if (index->added - *oldest <= FT_INDEX_HOLDS - 1 && !in_the_way(texts, old, place, length))
+			break;
+		old->length = 0;
+	}
+	return place;
+}
+
 int ft_index_add(struct ft_index *index, const json_t *record)
 {
-	struct entry *entry = &index->entries[index->added % FT_INDEX_HOLDS];
 	char *summary = summarise(record), *text = json_dumps(record, JSON_COMPACT);
-	if (!summary || !text) {
-		free(summary);
-		free(text);
-		return -ENOMEM;
+	size_t summary_length = summary ? strlen(summary) : 0, length = text ? strlen(text) : 0;
+	bool fits = summary && text && summary_length <= SUMMARY_BYTES && length <= FT_INDEX_BYTES;
+	if (fits) {
+		size_t a = make_room(index, &index->summaries, &index->oldest_summary, offsetof(struct entry, summary), summary_length);
+		size_t b = make_room(index, &index->records, &index->oldest_record, offsetof(struct entry, record), length);
+		struct entry *entry = &index->entries[index->added % FT_INDEX_HOLDS];
+		entry->hold = (uint64_t)json_integer_value(json_object_get(record, "hold"));
+		texts_put(&index->summaries, &entry->summary, a, summary, summary_length);
+		texts_put(&index->records, &entry->record, b, text, length);
+		index->added++;
+		int verdict = ft_verdict_by_name(json_string_value(json_object_get(record, "verdict")));
+		if (verdict >= 0)
+			index->verdicts[verdict]++;
 	}
-	drop_record(index, entry);
-	free(entry->summary);
-	index->summary_bytes -= entry->summary_length;
-	entry->hold = (uint64_t)json_integer_value(json_object_get(record, "hold"));
-	entry->summary = summary;
-	entry->summary_length = strlen(summary);
-	index->summary_bytes += entry->summary_length;
-	entry->record = text;
-	entry->length = strlen(text);
-	index->bytes += entry->length;
-	index->added++;
-	int verdict = ft_verdict_by_name(json_string_value(json_object_get(record, "verdict")));
-	if (verdict >= 0)
-		index->verdicts[verdict]++;
-	/* Positions that the ring has overwritten are gone already. */
-	if (index->added > FT_INDEX_HOLDS && index->oldest_whole < index->added - FT_INDEX_HOLDS)
-		index->oldest_whole = index->added - FT_INDEX_HOLDS;
-	for (; index->bytes > FT_INDEX_BYTES && index->oldest_whole + 1 < index->added; index->oldest_whole++)
-		drop_record(index, &index->entries[index->oldest_whole % FT_INDEX_HOLDS]);
-	return 0;
+	free(summary);
+	free(text);
+	return fits ? 0 : -ENOMEM;
+}
+
+static json_t *load(const struct texts *texts, const struct text *text)
+{
+	return text->length ? json_loadb(texts->at + text->at, text->length, 0, NULL) : NULL;
 }
 
 json_t *ft_index_list(const struct ft_index *index, uint64_t limit, size_t bytes)
 {
-	uint64_t most = index->added < FT_INDEX_HOLDS ? index->added : FT_INDEX_HOLDS;
+	uint64_t most = index->added - index->oldest_summary;
 	json_t *list = json_array();
 	for (uint64_t i = 0; i < most && i < limit; i++) {
 		const struct entry *entry = &index->entries[(index->added - 1 - i) % FT_INDEX_HOLDS];
-		size_t size = entry->summary_length + 1;
+		size_t size = entry->summary.length + 1;
 		if (size > bytes)
 			break;
 		bytes -= size;
-		json_array_insert_new(list, 0, json_loadb(entry->summary, entry->summary_length, 0, NULL));
+		json_array_insert_new(list, 0, load(&index->summaries, &entry->summary));
 	}
 	return list;
 }
@@ -134,14 +184,9 @@ json_t *ft_index_show(const struct ft_index *index, uint64_t hold, int *known)
 		if (entry->hold != hold)
 			continue;
 		*known = 1;
-		return entry->record ? json_loadb(entry->record, entry->length, 0, NULL) : NULL;
+		return load(&index->records, &entry->record);
 	}
 	return NULL;
-}
-
-size_t ft_index_size(const struct ft_index *index)
-{
-	return index->bytes + index->summary_bytes;
 }
 
 json_t *ft_index_counts(const struct ft_index *index)

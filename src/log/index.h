@@ -1,5 +1,6 @@
-/* The last verdicts, in memory: what `verdicts` and `show` are answered from. Summaries of the last FT_INDEX_HOLDS holds;
- * whole records as long as they fit FT_INDEX_BYTES, then the oldest are only in the feed. */
+/* The last verdicts, in memory: what `verdicts` and `show` are answered from. Summaries of the last FT_INDEX_HOLDS holds, of fewer where
+ * these are long (16 MiB); whole records as long as they fit FT_INDEX_BYTES, then the oldest are only in the feed. The memory is set
+ * aside at the start. */
 #ifndef FT_LOG_INDEX_H
 #define FT_LOG_INDEX_H
 
@@ -22,9 +23,6 @@ json_t *ft_index_list(const struct ft_index *index, uint64_t limit, size_t bytes
 
 /* The newest whole record of that hold: new reference; NULL: *known says whether there was such a hold. */
 json_t *ft_index_show(const struct ft_index *index, uint64_t hold, int *known);
-
-/* Bytes of text that are kept: they grow until the bounds above are reached. */
-size_t ft_index_size(const struct ft_index *index);
 
 /* How many verdicts of each kind since the start of this process. New reference. */
 json_t *ft_index_counts(const struct ft_index *index);

@@ -519,9 +519,9 @@ static json_t *status_of(const struct ft_ledger *l)
 	for (unsigned i = 0; i < l->config.sink_count; i++)
 		json_object_set_new(sinks, l->config.sinks[i].name, ft_sink_status(&l->sinks[i].sink));
 	json_object_set_new(feed, "sinks", sinks);
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "holds", (json_int_t)l->holds, "events",
+	return json_pack("{s:I, s:I, s:I, s:I, s:o, s:o, s:o, s:o}", "holds", (json_int_t)l->holds, "events",
 			 (json_int_t)l->events, "refused", (json_int_t)l->refused, "remembered",
-			 (json_int_t)l->remembered, "index_bytes", (json_int_t)ft_index_size(l->index), "feed", feed, "quarantine",
+			 (json_int_t)l->remembered, "feed", feed, "quarantine",
 			 ft_quarantine_status(l->quarantine), "verdicts", ft_index_counts(l->index), "log",
 			 ft_notary_status(l->notary));
 }
