@@ -139,10 +139,14 @@ static enum ft_stop run(struct ft_replay *r, uint64_t until, const struct ft_rep
 	return stop;
 }
 
+static bool has_sent(const struct ft_replay *r)
+{
+	return r->wanted_segment && (r->segment > r->wanted_segment || (r->segment == r->wanted_segment && r->sent > r->wanted_number));
+}
+
 static bool at_limit(const struct ft_replay *r, const struct ft_replay_limits *limits)
 {
-	bool sent = r->wanted_segment && (r->segment > r->wanted_segment || (r->segment == r->wanted_segment && r->sent > r->wanted_number));
-	return sent || r->m->icount >= limits->icount || ft_machine_vtime(r->m) >= limits->vtime_ns;
+	return has_sent(r) || r->m->icount >= limits->icount || ft_machine_vtime(r->m) >= limits->vtime_ns;
 }
 
 static enum ft_replay_end fail(struct ft_replay *r)
@@ -328,7 +332,7 @@ enum ft_replay_end ft_replay_run(struct ft_replay *r, const struct ft_replay_lim
 				     (unsigned long long)r->m->icount, (unsigned long long)copy.icount, (unsigned long long)copy.value);
 			return FT_REPLAY_FAILED;
 		}
-		enum ft_replay_end end = reach(r, &copy, limits);
+		enum ft_replay_end end = r->reached ? FT_REPLAY_OVER : reach(r, &copy, limits);
 		if (end != FT_REPLAY_OVER)
 			return end;
 		/* All that came inside has been asked for, or it was not this run. */
@@ -339,6 +343,10 @@ enum ft_replay_end ft_replay_run(struct ft_replay *r, const struct ft_replay_lim
 			diverged(r, "the guest did not ask for what it got", record);
 			return FT_REPLAY_DIVERGED;
 		}
+		/* What it was given behind that may come from whoever waits for it. */
+		r->reached = has_sent(r);
+		if (r->reached)
+			return FT_REPLAY_LIMIT;
 		end = apply(r, record);
 		if (end != FT_REPLAY_OVER)
 			return end;

@@ -47,6 +47,7 @@ struct ft_replay {
 	uint64_t sent;
 	uint32_t wanted_segment; /* 0: none; else it stops when this frame was sent */
 	uint64_t wanted_number;
+	bool reached; /* it stopped there, before the next record, which belongs where it is */
 };
 
 /* Makes the machine that the journal's header describes: everything that needs a file or executable memory. disk: -1: none. Both
