@@ -698,6 +698,11 @@ static void keys_are_told_apart(void **state)
 	w.files.key = anothers;
 	assert_int_equal(read_all(&w, &err, &torn), -EKEYREJECTED);
 	assert_non_null(strstr(err.text, "another key"));
+	/* Segments say so by themselves. */
+	int without = w.files.ring;
+	w.files.ring = -1;
+	assert_int_equal(read_all(&w, &err, &torn), -EKEYREJECTED);
+	w.files.ring = without;
 	w.files.key = operators;
 	/* The ring by itself. */
 	struct ft_snapshot_seal seal;
