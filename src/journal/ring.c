@@ -128,6 +128,8 @@ static void copy_in(struct ft_journal_ring *ring, uint64_t at, const void *from,
 	size_t place = at % FT_JOURNAL_RING_SIZE, first = FT_JOURNAL_RING_SIZE - place;
 	if (first > length)
 		first = length;
+	if (!length)
+		return;
 	copy(ring, at, ring->bytes + place, from, first);
 	copy(ring, at + first, ring->bytes, (const uint8_t *)from + first, length - first);
 }

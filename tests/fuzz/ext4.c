@@ -64,8 +64,9 @@ static int make_overlay(struct input *in)
 			input_copy(in, bytes + place, length);
 		}
 		struct iovec part = {.iov_base = bytes, .iov_len = sizeof(bytes)};
+		sequence++;
 		record = (struct ft_disk_record){
-		    .type = FT_DISK_RECORD_DATA, .segment = 1, .sequence = ++sequence, .run = 1, .wall_ns = 2 + sequence, .block = block, .count = 1};
+		    .type = FT_DISK_RECORD_DATA, .segment = 1, .sequence = sequence, .run = 1, .wall_ns = 2 + sequence, .block = block, .count = 1};
 		ft_disk_record_seal(&key, &record, &part, 1);
 		MUST(pwrite(fd, &record, sizeof(record), (off_t)at) == sizeof(record));
 		MUST(pwrite(fd, bytes, sizeof(bytes), (off_t)(at + sizeof(record))) == sizeof(bytes));
