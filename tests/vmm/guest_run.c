@@ -76,6 +76,7 @@ static void run(struct ft_machine *m, uint64_t budget, struct guest_result *resu
 	result->reset = (enum ft_reset)m->reset;
 	result->icount = m->icount;
 	result->vtime_ns = ft_machine_vtime(m);
+	result->tsc_khz = m->clock.tsc_khz;
 }
 
 int guest_run(const struct guest_setup *setup, struct guest_result *result, struct ft_error *err)
@@ -85,6 +86,7 @@ int guest_run(const struct guest_setup *setup, struct guest_result *result, stru
 					   .epoch_ns = 1767225600ull * 1000000000u,
 					   .mac = {0x52, 0x54, 0, 0x12, 0x34, 0x56},
 					   .disk_fd = -1,
+					   .tsc_khz = setup->tsc_khz,
 					   .engine = setup->engine ? setup->engine : &ft_engine_soft,
 					   .engine_options = setup->options,
 					   .initrd = setup->initrd,

@@ -265,7 +265,6 @@ static void io_apic(void)
 	apic_write(0xb0, 0);
 	tell_vectors("pin 4 up at its end");
 	hold = false;
-	open_window();
 	out8(0x3f9, 0);
 	open_window();
 	io_write(0x10 + 2 * 4, 0x10000);

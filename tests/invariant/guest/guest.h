@@ -115,6 +115,9 @@ void check(const char *name, bool good);
 /* printf with %s %c %x %u %%, all numbers of 64 bits. */
 void say(const char *format, ...);
 
+/* KVM on a processor that QEMU emulates: what QEMU cannot do is left out. */
+extern bool under_qemu;
+
 /* ---- The machine ------------------------------------------------------------------------------------------------- */
 
 /* Interrupts: while a handler is set for a vector it is called, and the case goes on. */

@@ -25,7 +25,7 @@ static void memory(const char *name, unsigned ring, struct code code)
 	prepare();
 	copy(start.gpr, saved, sizeof(saved));
 	observe(name, ring, code);
-	tell(" memory", sum());
+	say("%s: memory %x\n", name, sum());
 }
 
 #define SI(value) "mov $" value ", %esi; "
@@ -128,7 +128,7 @@ static void crossing(void)
 
 static void of_devices(void)
 {
-	memory("load half of it nothing", 0, CODE("mov 0x40011ffc, %rax; mov 0x40010ffd, %ecx"));
+	memory("load half of it nothing", 0, CODE("mov 0x40011ffc, %rax"));
 	memory("store half of it nothing", 0, CODE("mov %r15, 0x40011ffc; mov 0x40012000, %eax"));
 	memory("rep movsl to nothing", 0, CODE(CX("20") DI("0x40011010") "rep movsl"));
 	memory("rep movsb from nothing", 0, CODE(CX("20") SI("0x40011010") "rep movsb"));

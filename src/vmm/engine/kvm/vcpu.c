@@ -178,7 +178,12 @@ static int set_model(struct ft_engine *engine, struct ft_error *err)
 	} list = {0};
 	struct ft_kvm_cpuid model[FT_STATE_CPUIDS_MOST];
 	ft_state_model(engine->m, engine->m->clock.tsc_khz, model, &list.header.nent);
-	memcpy(list.entries, model, sizeof(list.entries));
+	/* A leaf that says nothing is left out: the kernel would fill in what it knows (of XSAVE, SGX). */
+	uint32_t told = 0;
+	for (uint32_t i = 0; i < list.header.nent; i++)
+		if (model[i].eax | model[i].ebx | model[i].ecx | model[i].edx)
+			memcpy(&list.entries[told++], &model[i], sizeof(model[i]));
+	list.header.nent = told;
 	return SET(engine->vcpu, KVM_SET_CPUID2, &list);
 }
 
