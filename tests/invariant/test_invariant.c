@@ -17,6 +17,7 @@
 
 #define DIFFERENCES_SHOWN 200u
 #define END_SHOWN         1500u
+#define TEXT              0x3800000u /* guest/guest.h */
 
 static bool under_qemu;
 
@@ -35,8 +36,9 @@ static char *run(const char *guest, const struct ft_engine_ops *engine, const st
 	struct guest_setup setup = {.kernel = guest,
 				    .cmdline = under_qemu ? "+" : "",
 				    .memory = FT_RAM_MIN,
-				    .instructions = 1000000000000ull,
+				    .instructions = 2000000000000ull,
 				    .engine = engine,
+				    .text_at = TEXT,
 				    .tsc_khz = *tsc_khz,
 				    .options = *options};
 	if (guest_run(&setup, &result, &err))

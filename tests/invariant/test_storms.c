@@ -16,6 +16,7 @@
 
 #define SEEDS  3u
 #define RESETS 30u
+#define TEXT   0x3800000u /* guest/guest.h */
 
 static const char *guest;
 static const struct ft_engine_ops *engine = &ft_engine_soft;
@@ -45,6 +46,7 @@ static void run(const char *name, unsigned seed, uint64_t budget, struct guest_r
 				    .memory = FT_RAM_MIN,
 				    .instructions = budget,
 				    .engine = engine,
+				    .text_at = TEXT,
 				    .options = {.verify = true}};
 	memset(result, 0, sizeof(*result));
 	if (guest_run(&setup, result, &err))

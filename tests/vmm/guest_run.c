@@ -12,6 +12,7 @@
 #define CONSOLE_MAX (4u << 20)
 #define SLICE       2000000000ull
 #define SLEEP_NS    100000000u
+#define TEXT_MOST   (2u << 20)
 
 struct console {
 	struct ft_machine *m;
@@ -115,6 +116,10 @@ int guest_run(const struct guest_setup *setup, struct guest_result *result, stru
 		m->backend = (struct ft_backend){.context = &console, .console = keep, .entropy = entropy};
 		m->hooks = setup->hooks;
 		run(m, setup->instructions, result);
+		if (setup->text_at) {
+			ft_memory_read(&m->ram, ft_gpa_make(setup->text_at), console.text, TEXT_MOST);
+			console.length = strlen(console.text);
+		}
 		result->console = console.text;
 		result->length = console.length;
 		if (result->stop == FT_STOP_ERROR)

@@ -16,6 +16,7 @@ struct guest_setup {
 	uint64_t instructions; /* budget; where they are not counted, four of them are a nanosecond */
 	const struct ft_engine_ops *engine; /* NULL: soft */
 	uint64_t tsc_khz;                   /* 0: the default, or the host's */
+	uint64_t text_at;                   /* not 0: the outcome is the text that lies there in the end, not the console */
 	struct ft_engine_options options;
 	struct ft_hooks hooks;
 };

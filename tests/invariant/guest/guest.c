@@ -36,9 +36,13 @@ static unsigned checks, wrong;
 
 /* ---- Text ---- */
 
+/* Into memory, where the test finds it: the console costs an exit a character. */
+static volatile char *text = (volatile char *)TEXT;
+
 static void put(char c)
 {
-	out8(0x3f8, (uint8_t)c);
+	if (text < (volatile char *)TEXT + TEXT_SIZE - 1)
+		*text++ = c;
 }
 
 static void put_number(uint64_t value, unsigned base)

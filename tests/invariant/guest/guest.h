@@ -47,6 +47,8 @@ enum page {
 	PAGE_NOWHERE, /* neither RAM nor a device */
 	PAGES = 32
 };
+#define TEXT         0x3800000ull /* what say() has said; zeros behind it */
+#define TEXT_SIZE    0x200000u
 #define WINDOW       0x40000000ull
 #define WINDOW_RAM   0x1000000ull
 #define PAGE(name)   (WINDOW + PAGE_##name * 4096ull)

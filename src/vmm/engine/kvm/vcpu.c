@@ -327,6 +327,9 @@ int ft_kvm_follow(struct ft_engine *engine, struct ft_error *err)
 	if (ft_machine_vtime(engine->m) <= ft_kvm_now(engine))
 		return 0;
 	int error = get_msr(engine, MSR_TSC_DEADLINE, &deadline, err);
+	/* The guest may have moved its TSC since we last looked. */
+	if (!error)
+		error = get_msr(engine, MSR_TSC_ADJUST, &engine->m->clock.tsc_adjust, err);
 	if (!error)
 		error = set_tsc(engine, err);
 	struct msrs list = {.header.nmsrs = 1, .entry[0] = {.index = MSR_TSC_DEADLINE, .data = deadline}};
