@@ -15,7 +15,7 @@
 #include "guest_run.h"
 
 #define SEEDS  3u
-#define RESETS 30u
+#define RESETS 10u
 #define TEXT   0x3800000u /* guest/guest.h */
 
 static const char *guest;
