@@ -25,7 +25,7 @@ static uint32_t draw(void)
 static uint64_t syscalls(void)
 {
 	uint64_t sum = 0;
-	for (unsigned i = 0; i < 3000000; i++)
+	for (unsigned i = 0; i < 1000000; i++)
 		sum += (uint64_t)syscall(SYS_getppid) + 1;
 	return sum;
 }
@@ -34,7 +34,7 @@ static uint64_t syscalls(void)
 static uint64_t integer(void)
 {
 	uint64_t sum = 0;
-	for (uint64_t n = 1; n < 1200000; n++) {
+	for (uint64_t n = 1; n < 500000; n++) {
 		uint64_t x = n;
 		unsigned steps = 0;
 		while (x != 1) {
@@ -53,14 +53,14 @@ static uint64_t memory(void)
 	uint64_t *at = malloc(words * sizeof(*at)), sum = 0;
 	if (!at)
 		return 0;
-	for (unsigned round = 0; round < 6; round++) {
+	for (unsigned round = 0; round < 3; round++) {
 		memset(at, (int)round + 1, words * sizeof(*at));
 		for (size_t i = 0; i < words; i++)
 			sum += at[i];
 		for (size_t i = 0; i < words; i += 8)
 			at[i] ^= sum + i;
 	}
-	for (unsigned i = 0; i < 3000000; i++) {
+	for (unsigned i = 0; i < 1500000; i++) {
 		size_t k = draw() % words;
 		sum += at[k];
 		at[k] = sum;
@@ -72,7 +72,7 @@ static uint64_t memory(void)
 static uint64_t processes(void)
 {
 	uint64_t sum = 0;
-	for (unsigned i = 0; i < 600; i++) {
+	for (unsigned i = 0; i < 300; i++) {
 		int status = 0;
 		pid_t child = fork();
 		if (child == 0) {
@@ -125,7 +125,7 @@ static uint64_t sha256(void)
 	uint32_t h[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
 	for (size_t i = 0; i < sizeof(data); i++)
 		data[i] = (uint8_t)draw();
-	for (unsigned round = 0; round < 24; round++)
+	for (unsigned round = 0; round < 12; round++)
 		for (size_t i = 0; i < sizeof(data); i += 64)
 			sha_block(h, data + i);
 	return (uint64_t)h[0] << 32 | h[1];
@@ -222,7 +222,7 @@ static uint64_t mix_pipe(void)
 static uint64_t mix(void)
 {
 	uint64_t sum = 0;
-	for (unsigned i = 0; i < 3; i++)
+	for (unsigned i = 0; i < 2; i++)
 		sum = sum * 3 + mix_text() + mix_files() + mix_pipe();
 	return sum;
 }

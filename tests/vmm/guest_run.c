@@ -12,6 +12,7 @@
 #define CONSOLE_MAX (4u << 20)
 #define SLICE       2000000000ull
 #define SLEEP_NS    100000000u
+#define TEXT_MOST   (2u << 20)
 
 struct console {
 	struct ft_machine *m;
@@ -76,6 +77,7 @@ static void run(struct ft_machine *m, uint64_t budget, struct guest_result *resu
 	result->reset = (enum ft_reset)m->reset;
 	result->icount = m->icount;
 	result->vtime_ns = ft_machine_vtime(m);
+	result->tsc_khz = m->clock.tsc_khz;
 }
 
 int guest_run(const struct guest_setup *setup, struct guest_result *result, struct ft_error *err)
@@ -85,6 +87,7 @@ int guest_run(const struct guest_setup *setup, struct guest_result *result, stru
 					   .epoch_ns = 1767225600ull * 1000000000u,
 					   .mac = {0x52, 0x54, 0, 0x12, 0x34, 0x56},
 					   .disk_fd = -1,
+					   .tsc_khz = setup->tsc_khz,
 					   .engine = setup->engine ? setup->engine : &ft_engine_soft,
 					   .engine_options = setup->options,
 					   .initrd = setup->initrd,
@@ -113,6 +116,10 @@ int guest_run(const struct guest_setup *setup, struct guest_result *result, stru
 		m->backend = (struct ft_backend){.context = &console, .console = keep, .entropy = entropy};
 		m->hooks = setup->hooks;
 		run(m, setup->instructions, result);
+		if (setup->text_at) {
+			ft_memory_read(&m->ram, ft_gpa_make(setup->text_at), console.text, TEXT_MOST);
+			console.length = strlen(console.text);
+		}
 		result->console = console.text;
 		result->length = console.length;
 		if (result->stop == FT_STOP_ERROR)

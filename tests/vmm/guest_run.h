@@ -15,6 +15,8 @@ struct guest_setup {
 	uint64_t memory;
 	uint64_t instructions; /* budget; where they are not counted, four of them are a nanosecond */
 	const struct ft_engine_ops *engine; /* NULL: soft */
+	uint64_t tsc_khz;                   /* 0: the default, or the host's */
+	uint64_t text_at;                   /* not 0: the outcome is the text that lies there in the end, not the console */
 	struct ft_engine_options options;
 	struct ft_hooks hooks;
 };
@@ -22,7 +24,7 @@ struct guest_setup {
 struct guest_result {
 	enum ft_stop stop;
 	enum ft_reset reset;
-	uint64_t icount, vtime_ns;
+	uint64_t icount, vtime_ns, tsc_khz;
 	char *console; /* NUL-terminated, without carriage returns; the caller frees it */
 	size_t length;
 };

@@ -13,14 +13,14 @@
 #define ENABLE       (1u << 8) /* spurious vector register */
 
 enum { MODE_FIXED = 0, MODE_LOWEST = 1, MODE_NMI = 4, MODE_EXTINT = 7 };
-enum { ERROR_SEND_VECTOR = 1u << 5, ERROR_RECEIVE_VECTOR = 1u << 6, ERROR_REGISTER = 1u << 7 };
 
 /* A periodic timer that ticks faster than this only keeps our process busy. */
 #define PERIOD_MIN_NS 1000u
 
+/* As KVM's: the bits that tell how an interrupt is faring (12, 14) are kept, too. */
 static const uint32_t lvt_writable[FT_LVTS] = {
-    [FT_LVT_TIMER] = 0x700ff, [FT_LVT_THERMAL] = 0x107ff, [FT_LVT_PERFORMANCE] = 0x107ff,
-    [FT_LVT_LINT0] = 0x1a7ff, [FT_LVT_LINT1] = 0x1a7ff,   [FT_LVT_ERROR] = 0x100ff,
+    [FT_LVT_TIMER] = 0x710ff, [FT_LVT_THERMAL] = 0x117ff, [FT_LVT_PERFORMANCE] = 0x117ff,
+    [FT_LVT_LINT0] = 0x1f7ff, [FT_LVT_LINT1] = 0x1f7ff,   [FT_LVT_ERROR] = 0x110ff,
 };
 
 static bool bit_test(const uint32_t bits[8], unsigned n)
@@ -80,29 +80,15 @@ bool ft_lapic_takes_pic(const struct ft_lapic *lapic)
 	return !(lint0 & LVT_MASKED) && (lint0 >> 8 & 7) == MODE_EXTINT;
 }
 
-static void raise_error(struct ft_lapic *lapic, uint32_t error);
-
+/* Errors (SDM Vol. 3A 11.5.3) are not told, as they are not by KVM. */
 static bool request(struct ft_lapic *lapic, uint8_t vector, bool level)
 {
-	if (vector < 16) {
-		raise_error(lapic, ERROR_RECEIVE_VECTOR);
-		return false;
-	}
-	if (!enabled(lapic))
+	if (vector < 16 || !enabled(lapic))
 		return false;
 	bit_put(lapic->s.requests, vector, true);
 	bit_put(lapic->s.trigger, vector, level);
 	ft_irq_refresh(lapic->m);
 	return true;
-}
-
-static void raise_error(struct ft_lapic *lapic, uint32_t error)
-{
-	lapic->s.error_pending |= error;
-	uint32_t lvt = lapic->s.lvt[FT_LVT_ERROR];
-	/* A bad vector in the error entry itself must not bring us back here. */
-	if (!(lvt & LVT_MASKED) && (lvt & 0xff) >= 16)
-		request(lapic, (uint8_t)lvt, false);
 }
 
 static bool addressed(const struct ft_lapic *lapic, uint8_t destination, bool logical)
@@ -150,10 +136,6 @@ static void send_ipi(struct ft_lapic *lapic)
 	uint32_t low = lapic->s.command_low;
 	unsigned mode = low >> 8 & 7, shorthand = low >> 18 & 3;
 	uint8_t vector = (uint8_t)low;
-	if (vector < 16 && (mode == MODE_FIXED || mode == MODE_LOWEST)) {
-		raise_error(lapic, ERROR_SEND_VECTOR);
-		return;
-	}
 	if (shorthand == 0)
 		ft_lapic_message(lapic, (uint8_t)(lapic->s.command_high >> 24), low >> 11 & 1, vector, mode,
 				 false);
@@ -251,7 +233,7 @@ static void write_lvt(struct ft_lapic *lapic, unsigned n, uint32_t value)
 
 static void write_spurious(struct ft_lapic *lapic, uint32_t value)
 {
-	lapic->s.spurious = value & 0x1ff;
+	lapic->s.spurious = value & 0x3ff;
 	if (!(value & ENABLE))
 		for (unsigned i = 0; i < FT_LVTS; i++)
 			lapic->s.lvt[i] |= LVT_MASKED;
@@ -356,9 +338,8 @@ static void lapic_write(void *device, uint64_t offset, unsigned size, uint64_t w
 	case 0xf0:
 		write_spurious(lapic, value);
 		break;
-	case 0x280: /* a write latches what has gathered */
-		lapic->s.error = lapic->s.error_pending;
-		lapic->s.error_pending = 0;
+	case 0x280: /* what a state of before may bring */
+		lapic->s.error = lapic->s.error_pending = 0;
 		break;
 	case 0x300:
 		lapic->s.command_low = value & 0xccfff & ~(1u << 12);
@@ -378,8 +359,6 @@ static void lapic_write(void *device, uint64_t offset, unsigned size, uint64_t w
 		if (timer_mode(lapic) != LVT_DEADLINE)
 			start_timer(lapic);
 		break;
-	default:
-		raise_error(lapic, ERROR_REGISTER);
 	}
 	ft_irq_refresh(lapic->m);
 }

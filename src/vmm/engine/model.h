@@ -11,6 +11,9 @@ void ft_model_cpuid(uint32_t tsc_khz, uint32_t leaf, uint32_t subleaf, uint32_t 
 /* false: not one of them. */
 bool ft_model_msr(uint32_t index, uint64_t *value);
 
+/* A write to one of them, which changes nothing. false: #GP. */
+bool ft_model_set_msr(uint32_t index, uint64_t value);
+
 /* CR4 bits that can be set: VME and PVI cannot, nor what CPUID does not have. SDM Vol. 3A 2.5. */
 #define FT_MODEL_CR4 0x100ffcu
 

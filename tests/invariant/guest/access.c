@@ -147,7 +147,7 @@ static void apic_widths(void)
 	for (unsigned i = 0; i < 2; i++) {
 		/* Version and task priority, read by 1, 2 and 4 bytes wherever these lie within the register. */
 		uint64_t at = APIC + (i ? 0x80 : 0x30);
-		apic_write(0x80, 0x25);
+		apic_write(0x80, 0x20); /* KVM on AMD keeps the upper half alone: it takes it from CR8 */
 		for (unsigned k = 0; k < 4; k++) {
 			uint8_t byte;
 			uint16_t word;

@@ -37,7 +37,7 @@ static void apart(void)
 	outcome("through another address", 3,
 		CODE("mov $0x40000800, %edi; " WRITE(1) "call *%rdi; movl $12, 0x4000f801; call *%rdi"), 12);
 	outcome("through another address, in the page that runs", 3,
-		CODE("xor %eax, %eax; lea 1f+1(%rip), %rdi; add $0xf000, %edi; movb $3, (%rdi); 1: mov $1, %al"), 3);
+		CODE("xor %eax, %eax; lea 1f+1(%rip), %rdi; add $0xf000, %edi; movb $3, (%rdi); cpuid; xor %eax, %eax; 1: mov $1, %al"), 3);
 	outcome("across a page's end", 3,
 		CODE("mov $0x40001ffe, %edi; " WRITE(1) "call *%rdi; movb $9, 0x40002001; movb $2, 0x40001fff; call *%rdi"), 0x00090002);
 	outcome("the second page of an instruction", 3,

@@ -93,21 +93,27 @@ static void pics(void)
 	hold = false;
 }
 
+/* Those that there are: what others read is nobody's promise. */
+static const uint16_t registers[] = {0x20,  0x30,  0x80,  0xa0,  0xd0,	0xe0,  0xf0,  0x100, 0x110, 0x120, 0x130, 0x140, 0x150, 0x160, 0x170, 0x180,
+				     0x190, 0x1a0, 0x1b0, 0x1c0, 0x1d0, 0x1e0, 0x1f0, 0x200, 0x210, 0x220, 0x230, 0x240, 0x250, 0x260, 0x270, 0x280,
+				     0x300, 0x310, 0x320, 0x330, 0x340, 0x350, 0x360, 0x370, 0x380, 0x3e0};
+
 static void tell_apic(const char *name)
 {
 	say("%s:", name);
-	for (unsigned at = 0; at < 0x400; at += 0x10)
-		if (at != 0x390)
-			say(" %x", (uint64_t)apic_read(at));
+	for (unsigned i = 0; i < sizeof(registers) / sizeof(*registers); i++)
+		say(" %x", (uint64_t)apic_read(registers[i]));
 	say("\n");
 }
 
 static void apic_registers(void)
 {
 	tell_apic("local APIC");
-	for (unsigned at = 0; at < 0x400; at += 0x10) {
-		/* Not the command register, which would send something, nor the timer's count. */
-		if (at == 0x300 || at == 0x380 || at == 0xb0 || at == 0xf0)
+	for (unsigned i = 0; i < sizeof(registers) / sizeof(*registers); i++) {
+		unsigned at = registers[i];
+		/* Not the command register, which would send something, nor the timer's count; and of the task priority KVM on AMD
+		 * keeps the upper half alone. */
+		if (at == 0x300 || at == 0x380 || at == 0x80 || at == 0xf0)
 			continue;
 		uint32_t saved = apic_read(at);
 		apic_write(at, 0xffffffff);
@@ -158,7 +164,7 @@ static void messages(void)
 	open_window();
 	tell_vectors("in service");
 	apic_write(0x300, 0x44061);
-	apic_write(0x80, 0x55);
+	apic_write(0x80, 0x50);
 	tell_vectors("another request, and a task priority");
 	apic_write(0xb0, 0);
 	tell_vectors("at the end of the first");
@@ -251,7 +257,6 @@ static void io_apic(void)
 	expect_value("taken", counts[0x62], 1);
 	tell_vectors("pin 4 in service");
 	tell("entry 4", io_read(0x10 + 2 * 4));
-	tell("serial port's reason", in8(0x3fa));
 	out8(0x3f9, 0);
 	apic_write(0xb0, 0);
 	tell_vectors("pin 4 at its end");
@@ -265,7 +270,6 @@ static void io_apic(void)
 	apic_write(0xb0, 0);
 	tell_vectors("pin 4 up at its end");
 	hold = false;
-	open_window();
 	out8(0x3f9, 0);
 	open_window();
 	io_write(0x10 + 2 * 4, 0x10000);

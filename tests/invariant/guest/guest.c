@@ -31,13 +31,18 @@ static uint8_t kernel_code[4096] __attribute__((aligned(4096)));
 static uint8_t fault_stack[3][8192] __attribute__((aligned(16)));
 static uint8_t kernel_stack[8192] __attribute__((aligned(16)));
 static bool armed;
+bool under_qemu;
 static unsigned checks, wrong;
 
 /* ---- Text ---- */
 
+/* Into memory, where the test finds it: the console costs an exit a character. */
+static volatile char *text = (volatile char *)TEXT;
+
 static void put(char c)
 {
-	out8(0x3f8, (uint8_t)c);
+	if (text < (volatile char *)TEXT + TEXT_SIZE - 1)
+		*text++ = c;
 }
 
 static void put_number(uint64_t value, unsigned base)
@@ -246,7 +251,8 @@ void restore(void)
 {
 	write_cr0(CR0_USUAL);
 	write_cr4(CR4_USUAL | CR4_SMEP);
-	write_cr8(0);
+	if (read_cr(8))
+		write_cr8(0);
 	if (read_msr(0xc0000080) != EFER_USUAL)
 		write_msr(0xc0000080, EFER_USUAL);
 	uint32_t mxcsr = 0x1f80;
@@ -370,6 +376,8 @@ void guest_start(void)
 	make_descriptors();
 	load_descriptors();
 	restore();
+	/* Where what runs us is itself emulated, the command line says so. */
+	under_qemu = *(const char *)0x20000 == '+';
 	cases();
 	say("end: %u checks, %u wrong\n", (uint64_t)checks, (uint64_t)wrong);
 	for (;;)

@@ -47,6 +47,8 @@ enum page {
 	PAGE_NOWHERE, /* neither RAM nor a device */
 	PAGES = 32
 };
+#define TEXT         0x3800000ull /* what say() has said; zeros behind it */
+#define TEXT_SIZE    0x200000u
 #define WINDOW       0x40000000ull
 #define WINDOW_RAM   0x1000000ull
 #define PAGE(name)   (WINDOW + PAGE_##name * 4096ull)
@@ -114,6 +116,9 @@ void check(const char *name, bool good);
 
 /* printf with %s %c %x %u %%, all numbers of 64 bits. */
 void say(const char *format, ...);
+
+/* KVM on a processor that QEMU emulates: what QEMU cannot do is left out. */
+extern bool under_qemu;
 
 /* ---- The machine ------------------------------------------------------------------------------------------------- */
 

@@ -230,7 +230,7 @@ static void not_hidden(void)
 	BOTH("xor %ecx, %ecx; xor %eax, %eax; mwait");
 	BOTH("invpcid (%rsi), %rax");
 	BOTH("wbnoinvd");
-	BOTH("sysenter");
+	observe("sysenter", 3, CODE("sysenter"));
 	BOTH("sysexitl");
 	BOTH("rsm");
 	BOTH("getsec");

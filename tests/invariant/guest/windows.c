@@ -62,7 +62,8 @@ static void drain(void)
 	while (apic_read(0x140) | apic_read(0x130) | apic_read(0x120))
 		apic_write(0xb0, 0);
 	keep = false;
-	write_cr8(0);
+	if (read_cr(8))
+		write_cr8(0);
 	apic_write(0x80, 0);
 	__asm__ volatile("xor %%r8d, %%r8d; sti; nop; cli" : : : "r8", "memory");
 }
@@ -131,7 +132,9 @@ static void windows(void)
 
 static void priorities(void)
 {
-	timed("cr8", 0, CODE("mov $5, %eax; mov %rax, %cr8; " POST(0x45) "sti; " STEP STEP "xor %eax, %eax; mov %rax, %cr8; " STEP), "45:2");
+	/* QEMU 7.2 does not survive a write to CR8 while an interrupt waits for its guest's guest (svm_helper, cpu_interrupt). */
+	if (!under_qemu)
+		timed("cr8", 0, CODE("mov $5, %eax; mov %rax, %cr8; " POST(0x45) "sti; " STEP STEP "xor %eax, %eax; mov %rax, %cr8; " STEP), "45:2");
 	timed("task priority", 0,
 	      CODE("mov $0xfee00080, %edx; movl $0x50, (%rdx); " POST(0x45) "sti; " STEP STEP "movl $0x40, (%rdx); " STEP "movl $0x3f, (%rdx); " STEP),
 	      "45:3");
@@ -139,7 +142,8 @@ static void priorities(void)
 	keep = true;
 	timed("in service", 0, CODE(POST(0x61) "sti; " STEP STEP POST(0x45) STEP POST(0x6f) STEP POST(0x72) STEP), "61:1 72:4");
 	expect_value("processor priority at rest", apic_read(0xa0), 0);
-	timed("hlt under a priority", 0,
+	if (!under_qemu)
+		timed("hlt under a priority", 0,
 	      CODE("mov $5, %eax; mov %rax, %cr8; " POST(0x45) POST(0x62) "sti; hlt; " STEP "xor %eax, %eax; mov %rax, %cr8; " STEP), "62:0 45:1");
 	apic_write(0xf0, 0xff);
 	timed("disabled by software", 0, CODE(POST(0x40) "sti; " STEP STEP), "");

@@ -224,6 +224,14 @@ static enum outcome enter(struct ft_engine *engine)
 		access_memory(engine);
 		engine->unfinished = true;
 		return GO_ON;
+	case KVM_EXIT_X86_RDMSR:
+		run->msr.error = !ft_model_msr(run->msr.index, (uint64_t *)&run->msr.data);
+		engine->unfinished = true;
+		return GO_ON;
+	case KVM_EXIT_X86_WRMSR:
+		run->msr.error = !ft_model_set_msr(run->msr.index, run->msr.data);
+		engine->unfinished = true;
+		return GO_ON;
 	case KVM_EXIT_IOAPIC_EOI:
 		ft_ioapic_end(&engine->m->devices->ioapic, run->eoi.vector);
 		return GO_ON;
@@ -478,6 +486,9 @@ static int open_vm(struct ft_engine *engine, bool host_tsc, struct ft_error *err
 	engine->vcpu = ioctl(engine->vm, KVM_CREATE_VCPU, 0);
 	if (engine->vcpu < 0)
 		return ft_kvm_failed(err, "KVM_CREATE_VCPU");
+	error = ft_kvm_hide(engine, err);
+	if (error)
+		return error;
 	int size = ioctl(engine->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
 	if (size < (int)sizeof(*engine->run))
 		return ft_error_set(err, -ENOTSUP, "kvm: KVM_GET_VCPU_MMAP_SIZE says %d", size);

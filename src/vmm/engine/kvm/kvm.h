@@ -47,6 +47,9 @@ uint64_t ft_kvm_host_tsc(void);
 uint64_t ft_kvm_now(const struct ft_engine *engine);
 void ft_kvm_advance(struct ft_engine *engine); /* m->icount */
 
+/* hide.c. What KVM shows beyond the CPU model; once. */
+int ft_kvm_hide(const struct ft_engine *engine, struct ft_error *err);
+
 /* vcpu.c. What is fixed for the vCPU's life (CPU model, signal mask); once. */
 int ft_kvm_vcpu_open(struct ft_engine *engine, bool host_tsc, struct ft_error *err);
 /* engine->cpu and the machine's local APIC and clock to the kernel; and back. */

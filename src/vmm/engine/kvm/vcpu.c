@@ -178,7 +178,12 @@ static int set_model(struct ft_engine *engine, struct ft_error *err)
 	} list = {0};
 	struct ft_kvm_cpuid model[FT_STATE_CPUIDS_MOST];
 	ft_state_model(engine->m, engine->m->clock.tsc_khz, model, &list.header.nent);
-	memcpy(list.entries, model, sizeof(list.entries));
+	/* A leaf that says nothing is left out: the kernel would fill in what it knows (of XSAVE, SGX). */
+	uint32_t told = 0;
+	for (uint32_t i = 0; i < list.header.nent; i++)
+		if (model[i].eax | model[i].ebx | model[i].ecx | model[i].edx)
+			memcpy(&list.entries[told++], &model[i], sizeof(model[i]));
+	list.header.nent = told;
 	return SET(engine->vcpu, KVM_SET_CPUID2, &list);
 }
 
@@ -322,6 +327,9 @@ int ft_kvm_follow(struct ft_engine *engine, struct ft_error *err)
 	if (ft_machine_vtime(engine->m) <= ft_kvm_now(engine))
 		return 0;
 	int error = get_msr(engine, MSR_TSC_DEADLINE, &deadline, err);
+	/* The guest may have moved its TSC since we last looked. */
+	if (!error)
+		error = get_msr(engine, MSR_TSC_ADJUST, &engine->m->clock.tsc_adjust, err);
 	if (!error)
 		error = set_tsc(engine, err);
 	struct msrs list = {.header.nmsrs = 1, .entry[0] = {.index = MSR_TSC_DEADLINE, .data = deadline}};

@@ -623,6 +623,8 @@ const struct soft_class_entry soft_classes[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
     IN_C(SARX, SARX),
     IN_C(SHLX, SHLX),
     IN_C(SHRX, SHRX),
+    IN_C(VMCALL, VMCALL),
+    IN_C(VMMCALL, VMMCALL),
     IN_C(RDRAND, RDRAND),
     IN_C(RDSEED, RDSEED),
     IN_C(STAC, STAC),

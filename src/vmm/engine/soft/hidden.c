@@ -1,5 +1,5 @@
 /* Instructions that CPUID does not announce and that work all the same where the processor has them, because no control register
- * turns them off and KVM cannot intercept them: BMI1 and BMI2, STAC and CLAC, CLFLUSHOPT and CLWB, AMD's RDRAND. A guest that tries
+ * turns them off and KVM cannot intercept them: BMI1 and BMI2, STAC and CLAC, CLFLUSHOPT and CLWB, AMD's RDRAND, KVM's own calls. A guest that tries
  * them on KVM must see the same here. Their results, flags that are not defined included, are the processor's own. SDM Vol. 2, APM
  * Vol. 3. */
 #include "vmm/engine/soft/system.h"
@@ -116,6 +116,16 @@ static enum soft_result set_ac(struct soft_cpu *cpu, bool set)
 	return SOFT_NEXT;
 }
 
+/* What KVM answers to a call of its paravirtual interface when CPUID announces none: the number is unknown (but 1, which asks for
+ * nothing), or not for ring 3. The other vendor's instruction is undefined. Documentation/virt/kvm/x86/hypercalls.rst. */
+static enum soft_result hypercall(struct soft_cpu *cpu, const struct soft_insn *insn)
+{
+	if ((insn->op == SOFT_OP_VMCALL) != cpu->intel)
+		return soft_ud(cpu);
+	cpu->gpr[FT_RAX] = (uint64_t)(cpu->cpl ? -1ll : cpu->gpr[FT_RAX] == 1 ? 0 : -1000ll);
+	return SOFT_NEXT;
+}
+
 /* There is no cache to be seen: but the address is looked at as for a load. */
 static enum soft_result flush_line(struct soft_cpu *cpu, const struct soft_insn *insn)
 {
@@ -135,6 +145,9 @@ enum soft_result soft_hidden_execute(struct soft_cpu *cpu, const struct soft_ins
 	case SOFT_OP_RDRAND:
 	case SOFT_OP_RDSEED:
 		return random_number(cpu, insn);
+	case SOFT_OP_VMCALL:
+	case SOFT_OP_VMMCALL:
+		return hypercall(cpu, insn);
 	case SOFT_OP_STAC:
 	case SOFT_OP_CLAC:
 		return set_ac(cpu, insn->op == SOFT_OP_STAC);

@@ -93,6 +93,18 @@ bool ft_model_msr(uint32_t index, uint64_t *value)
 	return false;
 }
 
+bool ft_model_set_msr(uint32_t index, uint64_t value)
+{
+	switch (index) {
+	case MSR_UCODE_REV: /* written before CPUID makes the revision appear */
+	case MSR_MCG_STATUS:
+		return value == 0;
+	case MSR_DEBUGCTL: /* no branch records and no branch stepping: reads as zero */
+		return true;
+	}
+	return false;
+}
+
 static bool read_msr(struct soft_cpu *cpu, uint32_t index, uint64_t *value)
 {
 	bool canonical;
@@ -178,12 +190,8 @@ static bool write_msr(struct soft_cpu *cpu, uint32_t index, uint64_t value)
 			return false;
 		cpu->misc_enable = value;
 		return true;
-	case MSR_UCODE_REV: /* written before CPUID makes the revision appear */
-	case MSR_MCG_STATUS:
-	case MSR_DEBUGCTL: /* no branch records and no branch stepping: reads as zero */
-		return value == 0 || index == MSR_DEBUGCTL;
 	}
-	return soft_platform_wrmsr(cpu, index, value) == 0;
+	return ft_model_set_msr(index, value) || soft_platform_wrmsr(cpu, index, value) == 0;
 }
 
 enum soft_result soft_rdmsr(struct soft_cpu *cpu)
