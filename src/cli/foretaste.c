@@ -19,6 +19,7 @@
 #include "cli/prove.h"
 #include "cli/snapshot.h"
 #include "gateway/config.h"
+#include "gateway/engine.h"
 #include "gateway/files.h"
 #include "gateway/keys.h"
 #include "gateway/suggest.h"
@@ -220,6 +221,8 @@ static int check(const struct arguments *a, struct ft_error *err)
 	} else {
 		ft_config_print(&config, stdout);
 	}
+	if (!a->json)
+		ft_engine_print(&config, stdout);
 	/* What is in effect is printed first: it helps to find a file that is not where it should be. */
 	fflush(stdout);
 	error = ft_files_check(&config, err);

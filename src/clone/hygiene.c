@@ -1,13 +1,18 @@
 #include "clone/hygiene.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "vmm/engine/kvm/requests.h"
 
 #define TRIAL_RULES                                                                                          \
 	{"sendto", "events to the dataplane"}, {"pread64", "virtio-blk: base image and overlay, opened read-only"},  \
@@ -52,14 +57,45 @@ const struct ft_confine_rule ft_hygiene_seed_rules[] = {
 };
 const size_t ft_hygiene_seed_rule_count = sizeof(ft_hygiene_seed_rules) / sizeof(*ft_hygiene_seed_rules);
 
-int ft_hygiene_prepare(struct ft_hygiene *hygiene, struct ft_error *err)
+/* The kernel looks at the lower half of a request alone. */
+#define REQUEST(request) {"ioctl", "engine kvm: " #request, .arg = 2, .mask = UINT32_MAX, .equals = (uint32_t)(request)},
+
+#define KVM_RUN_RULES                                                                                        \
+	FT_KVM_REQUESTS_RUN(REQUEST)                                                                         \
+	{"timer_settime", "engine kvm: the end of a slice"},                                                 \
+	{"rt_sigtimedwait", "engine kvm: the signal of that timer is taken back"},                           \
+	{"getrusage", "engine kvm: pages that a clone has touched"},
+
+static const struct ft_confine_rule kvm_run_rules[] = {KVM_RUN_RULES};
+const struct ft_confine_rule ft_hygiene_kvm_rules[] = {
+    KVM_RUN_RULES FT_KVM_REQUESTS_MAKE(REQUEST)
+    {"fcntl", "engine kvm: a descriptor of /dev/kvm of its own", .arg = 2, .equals = F_DUPFD_CLOEXEC},
+    {"timer_create", "engine kvm: the timer that ends slices"},
+    {"timer_delete", "engine kvm: that of another thread"},
+    {"rt_sigaction", "engine kvm: the timer's signal has a handler", .arg = 1, .equals = 34 /* SIGRTMIN */},
+};
+const size_t ft_hygiene_kvm_run_rule_count = sizeof(kvm_run_rules) / sizeof(*kvm_run_rules);
+const size_t ft_hygiene_kvm_rule_count = sizeof(ft_hygiene_kvm_rules) / sizeof(*ft_hygiene_kvm_rules);
+
+static int compile(const struct ft_confine_rule *rules, size_t count, size_t kvm, struct ft_confine_filter *filter, struct ft_error *err)
+{
+	struct ft_confine_rule *all = malloc((count + kvm) * sizeof(*all));
+	if (!all)
+		return ft_error_set(err, -ENOMEM, "no memory for a seccomp filter");
+	memcpy(all, rules, count * sizeof(*all));
+	memcpy(all + count, ft_hygiene_kvm_rules, kvm * sizeof(*all));
+	int error = ft_confine_compile(all, count + kvm, filter, err);
+	free(all);
+	return error;
+}
+
+int ft_hygiene_prepare(struct ft_hygiene *hygiene, bool kvm, struct ft_error *err)
 {
 	*hygiene = (struct ft_hygiene){0};
-	int error =
-	    ft_confine_compile(ft_hygiene_seed_rules, ft_hygiene_seed_rule_count, &hygiene->seed, err);
+	int error = compile(ft_hygiene_seed_rules, ft_hygiene_seed_rule_count, kvm ? ft_hygiene_kvm_rule_count : 0, &hygiene->seed, err);
 	if (!error)
-		error = ft_confine_compile(ft_hygiene_trial_rules, ft_hygiene_trial_rule_count,
-					   &hygiene->trial, err);
+		error = compile(ft_hygiene_trial_rules, ft_hygiene_trial_rule_count, kvm ? ft_hygiene_kvm_run_rule_count : 0,
+				&hygiene->trial, err);
 	if (error)
 		ft_hygiene_free(hygiene);
 	return error;
@@ -89,22 +125,21 @@ static int close_others(const int *keep, int count)
 	}
 }
 
-int ft_hygiene_become(const struct ft_confine_filter *filter, pid_t parent, const int *keep, int count)
+int ft_hygiene_leave(pid_t parent, const int *keep, int count)
 {
 	int error = ft_confine_die_with(parent, SIGKILL);
 	if (!error && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0))
 		error = -errno;
-	if (!error)
-		error = close_others(keep, count);
+	return error ? error : close_others(keep, count);
+}
+
+int ft_hygiene_become(const struct ft_confine_filter *filter, pid_t parent, const int *keep, int count)
+{
+	int error = ft_hygiene_leave(parent, keep, count);
 	return error ? error : ft_confine_install(filter);
 }
 
 int ft_hygiene_seed(const struct ft_hygiene *hygiene, pid_t parent, const int *keep, int count)
 {
 	return ft_hygiene_become(&hygiene->seed, parent, keep, count);
-}
-
-int ft_hygiene_trial(const struct ft_hygiene *hygiene, pid_t parent, const int *keep, int count)
-{
-	return ft_hygiene_become(&hygiene->trial, parent, keep, count);
 }

@@ -12,7 +12,8 @@ struct ft_hygiene {
 	struct ft_confine_filter seed, trial;
 };
 
-int ft_hygiene_prepare(struct ft_hygiene *hygiene, struct ft_error *err);
+/* kvm: clones run on engine kvm. */
+int ft_hygiene_prepare(struct ft_hygiene *hygiene, bool kvm, struct ft_error *err);
 void ft_hygiene_free(struct ft_hygiene *hygiene);
 
 /* In the child, right after fork. keep: the descriptors that stay open, at most FT_HYGIENE_KEEP, -1 entries are
@@ -20,7 +21,8 @@ void ft_hygiene_free(struct ft_hygiene *hygiene);
  * the child must end at once. */
 #define FT_HYGIENE_KEEP 5
 int ft_hygiene_seed(const struct ft_hygiene *hygiene, pid_t parent, const int *keep, int count);
-int ft_hygiene_trial(const struct ft_hygiene *hygiene, pid_t parent, const int *keep, int count);
+/* All of it but the filter, which the child installs itself (ft_confine_install). */
+int ft_hygiene_leave(pid_t parent, const int *keep, int count);
 
 /* The same with another filter. */
 int ft_hygiene_become(const struct ft_confine_filter *filter, pid_t parent, const int *keep, int count);
@@ -28,5 +30,9 @@ int ft_hygiene_become(const struct ft_confine_filter *filter, pid_t parent, cons
 /* The allow-lists, for the vmm's own, which must contain them, and for tests. */
 extern const struct ft_confine_rule ft_hygiene_seed_rules[], ft_hygiene_trial_rules[];
 extern const size_t ft_hygiene_seed_rule_count, ft_hygiene_trial_rule_count;
+
+/* What engine kvm needs besides: the first ft_hygiene_kvm_run_rule_count of them to run a guest, all to make a virtual machine. */
+extern const struct ft_confine_rule ft_hygiene_kvm_rules[];
+extern const size_t ft_hygiene_kvm_run_rule_count, ft_hygiene_kvm_rule_count;
 
 #endif

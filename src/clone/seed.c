@@ -53,8 +53,17 @@ static void tell_end(const struct seed *s, enum ft_trial_end end, const char *de
 static int run_in_child(const struct seed *s, uint32_t flows, pid_t parent, uint64_t until_vtime_ns, uint64_t began_ns)
 {
 	const struct ft_seed_plan *p = s->plan;
-	int keep[FT_HYGIENE_KEEP] = {p->events, p->disk, p->overlay, -1, -1};
-	if (ft_hygiene_trial(p->hygiene, parent, keep, FT_HYGIENE_KEEP))
+	int keep[FT_HYGIENE_KEEP] = {p->events, p->disk, p->overlay, p->kvm, -1};
+	struct ft_error err = {0};
+	if (ft_hygiene_leave(parent, keep, FT_HYGIENE_KEEP))
+		return 2;
+	if (ft_machine_take_over(p->witness->m, &err)) {
+		tell_end(s, FT_TRIAL_END_ERROR, err.text);
+		return 0;
+	}
+	if (p->kvm >= 0)
+		close(p->kvm);
+	if (ft_confine_install(&p->hygiene->trial))
 		return 2;
 	struct ft_trial_plan plan = {.request = p->request,
 				     .outside = p->outside,
@@ -171,9 +180,14 @@ static int look_at_the_clock(struct seed *s)
 
 int ft_seed_run(const struct ft_seed_plan *plan)
 {
-	int keep[FT_HYGIENE_KEEP] = {plan->events, plan->control, plan->disk, plan->overlay, -1};
+	int keep[FT_HYGIENE_KEEP] = {plan->events, plan->control, plan->disk, plan->overlay, plan->kvm};
 	if (ft_hygiene_seed(plan->hygiene, plan->parent, keep, FT_HYGIENE_KEEP))
 		return 2;
+	/* Of an engine that is this process's own memory all runs have a copy. */
+	struct ft_error err = {0};
+	if (plan->kvm < 0 && ft_machine_take_over(plan->witness->m, &err))
+		return 2;
+	ft_witness_meet(plan->witness);
 	struct ft_devices *devices = plan->witness->m->devices;
 	if (devices && devices->has_disk)
 		ft_disk_seal(&devices->blk.disk);

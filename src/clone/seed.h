@@ -35,6 +35,7 @@ struct ft_seed_plan {
 	int control; /* orders */
 	int disk;    /* the machine's disk image, -1: none */
 	int overlay; /* what its guest has written, for reading, -1: no file */
+	int kvm;     /* /dev/kvm, where runs are to be on engine kvm, -1: they are not */
 	pid_t parent;
 	uint64_t began_ns; /* host CLOCK_MONOTONIC at which the live guest stopped for this fork */
 };

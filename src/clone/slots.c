@@ -23,7 +23,7 @@ int ft_slots_open(struct ft_slots *slots, const struct ft_slots_config *config, 
 	slots->events = -1;
 	if (slots->config.max > FT_SLOTS_MAX)
 		slots->config.max = FT_SLOTS_MAX;
-	return ft_hygiene_prepare(&slots->hygiene, err);
+	return ft_hygiene_prepare(&slots->hygiene, config->kvm >= 0, err);
 }
 
 /* ---- Answers -------------------------------------------------------------------------------------------------- */
@@ -107,6 +107,7 @@ static int seed(struct ft_slots *slots, const struct ft_request *request, int co
 				    .control = control,
 				    .disk = slots->config.disk,
 				    .overlay = slots->config.overlay,
+				    .kvm = slots->config.kvm,
 				    .parent = parent,
 				    .began_ns = began_ns};
 	return ft_seed_run(&plan);
@@ -127,6 +128,12 @@ static void fork_seed(struct ft_slots *slots, const struct ft_request *request)
 	}
 	struct ft_machine *m = slots->config.witness->m;
 	m->engine_ops->before_fork(m->engine);
+	if (m->error.code) {
+		close(pair[0]);
+		close(pair[1]);
+		refuse(slots, trial, FT_SEED_FAILED, m->error.text);
+		return;
+	}
 	pid_t self = getpid(), pid = fork();
 	if (pid == 0)
 		_exit(seed(slots, request, pair[1], self, began));

@@ -21,6 +21,7 @@ struct ft_slots_config {
 	struct ft_witness *witness;
 	int disk; /* what the machine reads its disk from, base image and overlay (-1: there is none); stay open in clones */
 	int overlay;
+	int kvm; /* /dev/kvm where clones run on engine kvm, -1: they run on soft */
 	int (*prepare)(
 	    void *
 		context); /* in the seed, before anything else: lets go of what is the live vmm's; may be NULL */

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 /* The machine keeps frames that the guest has no buffer for, but not without end: more are held back here. */
@@ -26,7 +27,7 @@ struct trial {
 	bool refused;        /* the guest's card did not take one: there is nothing to prove any more */
 	size_t delivered_bytes;
 	uint64_t deadline_ns; /* host CLOCK_MONOTONIC */
-	uint64_t from_icount, from_ns, from_dropped;
+	uint64_t from_icount, from_ns, from_dropped, from_faults;
 	uint64_t handled_icount, handled_ns, horizon_ns; /* horizon_ns: virtual time at which the run ends */
 	const char *detail;
 	struct ft_trial_result *result;
@@ -88,6 +89,18 @@ static void entropy(void *context, size_t wanted)
 	}
 }
 
+/* Faults of this process: where the engine does not see what its CPU writes, each page that it touches first is one. */
+static uint64_t page_faults(void)
+{
+	struct rusage use;
+	return getrusage(RUSAGE_SELF, &use) ? 0 : (uint64_t)use.ru_minflt;
+}
+
+static uint64_t pages_written(const struct trial *t)
+{
+	return t->m->engine_ops->hosted ? page_faults() - t->from_faults : t->m->ram.written;
+}
+
 static bool is_trial(const struct trial *t)
 {
 	return t->plan->flows != 0;
@@ -111,6 +124,7 @@ static void begin(struct trial *t)
 	t->from_icount = m->icount;
 	t->from_ns = ft_machine_vtime(m);
 	t->from_dropped = m->frames_dropped;
+	t->from_faults = m->engine_ops->hosted ? page_faults() : 0;
 	uint64_t now = monotonic_ns();
 	t->deadline_ns = now + t->begin->wall_ns;
 	t->result->first_insn_ns = now - t->plan->began_ns;
@@ -210,7 +224,7 @@ static uint64_t instruction_limit(const struct trial *t)
 
 static bool over_budget(const struct trial *t, enum ft_trial_end *end)
 {
-	if (t->m->ram.written > t->begin->memory_pages)
+	if (pages_written(t) > t->begin->memory_pages)
 		*end = FT_TRIAL_END_MEMORY;
 	else if (t->m->icount >= instruction_limit(t))
 		*end =
@@ -296,7 +310,7 @@ static void finish(struct trial *t, enum ft_trial_end end)
 	t->witness->observer.held_count = 0;
 	r->end = end;
 	r->instructions = m->icount - t->from_icount;
-	r->pages_written = m->ram.written;
+	r->pages_written = pages_written(t);
 	r->vtime_ns = ft_machine_vtime(m);
 	r->taken_bytes = taken_bytes(t);
 	r->frames_taken = t->delivered;

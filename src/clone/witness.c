@@ -2,6 +2,9 @@
 
 #include <string.h>
 
+#define LOOKS 3u
+#define SEGMENT_DPL(segment) ((segment).attributes >> 5 & 3)
+
 static size_t peek(void *context, uint64_t cr3, uint64_t va, void *to, size_t length)
 {
 	struct ft_machine *m = context;
@@ -104,9 +107,44 @@ void ft_witness_live(struct ft_witness *witness, struct ft_machine *m, struct ft
 	m->engine_ops->observe(m->engine);
 }
 
+void ft_witness_look(struct ft_witness *witness)
+{
+	struct ft_cpu_state state;
+	struct ft_machine *m = witness->m;
+	if (!m->engine_ops->hosted || witness->observer.user_seen)
+		return;
+	m->engine_ops->get(m->engine, &state);
+	witness->observer.user_seen = SEGMENT_DPL(state.segment[FT_SS]) == 3; /* which is the CPL */
+}
+
+void ft_witness_learn(struct ft_witness *witness)
+{
+	struct ft_cpu_state state;
+	struct ft_machine *m = witness->m;
+	if (!m->engine_ops->hosted || witness->tasks.found || witness->looked == LOOKS)
+		return;
+	witness->looked++;
+	m->engine_ops->get(m->engine, &state);
+	ft_tasks_find(&witness->tasks, &m->ram, state.cr3, state.lstar);
+}
+
+void ft_witness_meet(struct ft_witness *witness)
+{
+	struct ft_cpu_state state;
+	struct ft_machine *m = witness->m;
+	if (!witness->tasks.found)
+		return;
+	m->engine_ops->get(m->engine, &state);
+	ft_tasks_read(&witness->tasks, &m->ram, state.cr3, &witness->observer.processes);
+}
+
 void ft_witness_clone(struct ft_witness *witness, struct ft_report *report)
 {
+	struct ft_cpu_state state;
+	witness->m->engine_ops->get(witness->m->engine, &state);
 	ft_observe_become_clone(&witness->observer, report);
+	/* Known already, unless it was a hosted engine's. */
+	witness->observer.cr3 = state.cr3 & ~0xfffull;
 	witness->m->engine_ops->part(witness->m->engine);
 	witness->m->hooks.mask = CLONE;
 	ft_memory_mark(&witness->m->ram);

@@ -82,6 +82,7 @@ struct ft_child {
 	bool save_settled;	 /* a new one is saved when the guest is idle for the first time */
 	bool cold;		 /* the next start is to be a boot, because: */
 	char cold_why[512];
+	bool kvm;     /* it runs on engine kvm */
 	bool running; /* vmm: its guest is up */
 	bool hung;           /* killed, for its guest answered no self-test any more */
 	unsigned hangs;      /* in a row */

@@ -498,8 +498,9 @@ json_t *ft_config_vmm(const struct ft_config *config, const char *guest)
 	const char *keep = json_string_value(json_object_get(overlay, "keep"));
 	if (json_is_string(json_object_get(from, "disk")) && keep && !strcmp(keep, "on"))
 		json_object_set_new(all, "overlay", part(overlay, (const char *[]){"quota", "retention", NULL}));
-	json_object_set_new(all, "clone",
-			    part(ft_config_get(config, "clone"), (const char *[]){"max", "link", NULL}));
+	json_t *clone = part(ft_config_get(config, "clone"), (const char *[]){"max", "link", NULL});
+	copy(clone, json_object_get(from, "clone"), (const char *[]){"engine", NULL});
+	json_object_set_new(all, "clone", clone);
 	return all;
 }
 

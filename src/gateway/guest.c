@@ -51,6 +51,8 @@ json_t *ft_guest_json(const struct ft_supervisor *s, const struct ft_child *vmm)
 	json_t *json = json_pack("{s:s}", "state", state_of(vmm));
 	if (vmm->isolated && vmm->pid)
 		json_object_set_new(json, "isolated", json_true());
+	if (vmm->pid)
+		json_object_set_new(json, "engine", json_string(vmm->kvm ? "kvm" : "soft"));
 	if (vmm->running)
 		json_object_set_new(json, "boot_s", json_real((double)vmm->boot_ns / 1e9));
 	for (size_t i = 0; i < sizeof(settings) / sizeof(*settings); i++) {

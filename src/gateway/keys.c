@@ -46,7 +46,14 @@ const struct ft_key ft_keys[] = {
      "of which each clone runs through up to its horizon: a quarter of the instructions is left."},
     {"guests.*.memory", FT_KEY_SIZE, "64 MiB..3 GiB", "256 MiB", NULL, "RAM."},
     {"guests.*.vcpus", FT_KEY_WHOLE, "1..64", "1", NULL, "Processors. This version gives each guest one."},
-    {"guests.*.engine", FT_KEY_CHOICE, "soft", "soft", NULL, "What executes the guest's instructions."},
+    {"guests.*.engine", FT_KEY_CHOICE, "auto|kvm|soft", "soft", NULL,
+     "What executes the guest's instructions. kvm: the host's processor, by /dev/kvm. soft: the software CPU, which sees each "
+     "instruction. auto: kvm where the host has one that is worth it (it is tried, for a few milliseconds, before each start) and the "
+     "guest needs nothing that counts instructions (journal, the free clock), else soft; the log says why."},
+    {"guests.*.clone", FT_KEY_MAP, NULL, NULL, NULL, "Its clones; their budgets are below clone."},
+    {"guests.*.clone.engine", FT_KEY_CHOICE, "soft|kvm", "soft", NULL,
+     "What executes the instructions of a clone of a guest on engine kvm. soft shows what it does, system call by system call, which is what "
+     "the rules for verdicts judge by. kvm is faster and shows its network, disk and console alone: for services whose attacks show there."},
     {"guests.*.clock", FT_KEY_CHOICE, "live|free", "live", NULL,
      "live follows wall time; free counts instructions, for exactness tests."},
     {"guests.*.ns_per_insn", FT_KEY_REAL, "0.05..100", "0.25", NULL,

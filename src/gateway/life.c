@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/link.h"
+#include "gateway/engine.h"
 #include "gateway/files.h"
 #include "gateway/hearing.h"
 #include "gateway/journal.h"
@@ -75,6 +76,16 @@ static int add_snapshot(struct ft_supervisor *s, struct ft_child *child, json_t 
 	return fd < -1 ? fd : 0;
 }
 
+/* Of a guest that runs on the host's processor. */
+static int add_engine(struct ft_supervisor *s, struct ft_child *child, json_t *part, int *fds, int *count, struct ft_error *err)
+{
+	int fd = -1, error = ft_engine_start(s->config, child->guest, part, &fd, err);
+	child->kvm = fd >= 0;
+	if (fd >= 0)
+		fds[(*count)++] = fd;
+	return error;
+}
+
 /* Of a guest that is recorded. One that must be and cannot does not start. */
 static int add_journal(struct ft_supervisor *s, struct ft_child *child, json_t *part, int *fds, int *count, struct ft_error *err)
 {
@@ -119,6 +130,7 @@ static int send_config(struct ft_supervisor *s, struct ft_child *child, struct f
 			count += error ? 0 : 2;
 		}
 		error = error ? error : add_snapshot(s, child, part, fds, &count, err);
+		error = error ? error : add_engine(s, child, part, fds, &count, err);
 		error = error ? error : add_journal(s, child, part, fds, &count, err);
 		break;
 	case FT_CHILD_METRICS:

@@ -105,6 +105,24 @@ static int check_uplinks(const struct ft_config *config, struct ft_error *err)
 	return 0;
 }
 
+/* What counts instructions needs an engine that does. */
+static int check_engine(const struct ft_config *config, const char *name, const json_t *guest, struct ft_error *err)
+{
+	const char *engine = text_of(guest, "engine");
+	if (!strcmp(text_of(json_object_get(guest, "clone"), "engine"), "kvm") && !strcmp(engine, "soft"))
+		return place(config, err, "clones can run on engine kvm only where their guest does, expected \"engine: kvm\" or \"engine: auto\"",
+			     "guests.%s.clone.engine", name);
+	if (strcmp(engine, "kvm"))
+		return 0;
+	if (!strcmp(text_of(guest, "journal"), "on"))
+		return place(config, err, "journal is on, but engine kvm counts no instructions, so that the run could not be repeated: expected "
+			     "\"engine: soft\" or \"engine: auto\"", "guests.%s.journal", name);
+	if (!strcmp(text_of(guest, "clock"), "free"))
+		return place(config, err, "clock is free, but engine kvm counts no instructions: expected \"engine: soft\" or \"clock: live\"",
+			     "guests.%s.clock", name);
+	return 0;
+}
+
 static int check_guest(const struct ft_config *config, const char *name, const json_t *guest,
 		       struct ft_error *err)
 {
@@ -115,6 +133,8 @@ static int check_guest(const struct ft_config *config, const char *name, const j
 			     "vcpus is more than 1, but clones and replays are exact only while one thread "
 			     "touches a machine, expected 1",
 			     "guests.%s.vcpus", name);
+	if (check_engine(config, name, guest, err))
+		return err->code;
 	if (*uplink && !json_object_get(uplinks, uplink))
 		return unknown_name(config, "uplink", uplink, "guests.%s.uplink", name, err);
 	if (!*uplink && json_object_size(uplinks) > 1) {

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
@@ -35,17 +36,19 @@ static const struct ft_confine_rule rules[] = {
      .mask = PROT_EXEC, .equals = 0},
     {"getuid", "libc in error paths", .error = EPERM},
     {"openat", "libc in error paths: message catalogues, time zones", .error = EACCES},
-    {"ioctl", "libc asks whether stderr is a terminal", .error = ENOTTY},
+    {"ioctl", "libc asks whether stderr is a terminal", .arg = 2, .equals = TCGETS, .error = ENOTTY},
 };
 
-int ft_guest_filter(struct ft_confine_filter *filter, struct ft_error *err)
+int ft_guest_filter(struct ft_confine_filter *filter, bool kvm, bool clone_kvm, struct ft_error *err)
 {
-	size_t own = sizeof(rules) / sizeof(*rules), count = own + ft_hygiene_seed_rule_count;
+	size_t hosted = clone_kvm ? ft_hygiene_kvm_rule_count : kvm ? ft_hygiene_kvm_run_rule_count : 0;
+	size_t own = sizeof(rules) / sizeof(*rules), count = own + ft_hygiene_seed_rule_count + hosted;
 	struct ft_confine_rule *all = calloc(count, sizeof(*all));
 	if (!all)
 		return ft_error_set(err, -ENOMEM, "no memory for the seccomp filter");
 	memcpy(all, rules, sizeof(rules));
 	memcpy(all + own, ft_hygiene_seed_rules, ft_hygiene_seed_rule_count * sizeof(*all));
+	memcpy(all + own + ft_hygiene_seed_rule_count, ft_hygiene_kvm_rules, hosted * sizeof(*all));
 	int error = ft_confine_compile(all, count, filter, err);
 	free(all);
 	return error;

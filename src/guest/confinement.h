@@ -7,8 +7,9 @@
 
 #include "base/confine.h"
 
-/* Compiles the filter; before ft_guest_confine, while memory and descriptors are still to be had. */
-int ft_guest_filter(struct ft_confine_filter *filter, struct ft_error *err);
+/* Compiles the filter; before ft_guest_confine, while memory and descriptors are still to be had. kvm: the guest runs on engine kvm;
+ * clone_kvm: its clones do, too. */
+int ft_guest_filter(struct ft_confine_filter *filter, bool kvm, bool clone_kvm, struct ft_error *err);
 
 /* Gives up identity and privileges; then installs the filter, for all threads. No way back. In between, a thread may be started: it
  * has no privileges that this one has not. */

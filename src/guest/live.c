@@ -19,6 +19,9 @@
 #include "vmm/dev/generation.h"
 
 #define SLICE_INSTRUCTIONS FT_RECORD_SLICE
+#define SLICE_NS           200000u   /* the same of an engine that goes by the host's time ... */
+#define SLICE_QUIET_NS     1000000u  /* ... and while no frames come: entering and leaving the guest is what costs */
+#define LOOK_NS            5000000u  /* where nothing is told of user code, it is looked for this often */
 #define SPIN_NS            20000u    /* looking at the rings before sleeping, while traffic flows */
 #define TRAFFIC_NS         2000000u  /* the last frame is this young: traffic flows */
 #define CHANNEL_NS         10000000u /* a busy guest's vmm looks at its channel this often */
@@ -563,6 +566,8 @@ static void idle(struct ft_live *live, uint64_t wake)
 		fill(live, UINT64_MAX);
 		return;
 	}
+	if (live->running_told)
+		ft_witness_learn(live->witness);
 	if (!live->slots->running && ft_memory_gather(&live->m->ram, GATHER))
 		return;
 	if (ft_mend_needed(&live->mend)) {
@@ -579,7 +584,13 @@ static void idle(struct ft_live *live, uint64_t wake)
 static void tell_running(struct ft_live *live, uint64_t now)
 {
 	/* One that goes on from a snapshot is up as soon as it runs: its processes are there, though they may sleep. */
-	if (live->running_told || (!live->restored && !live->witness->observer.user_seen))
+	if (live->running_told)
+		return;
+	if (now - live->looked_ns >= LOOK_NS) {
+		live->looked_ns = now;
+		ft_witness_look(live->witness);
+	}
+	if (!live->restored && !live->witness->observer.user_seen)
 		return;
 	live->running_told = true;
 	say(live, json_pack("{s:s, s:s, s:I}", "op", "running", "guest", live->guest, "boot_ns",
@@ -672,6 +683,11 @@ static void first_checkpoint(struct ft_live *live)
 	}
 }
 
+static uint64_t slice_ns(const struct ft_live *live, uint64_t now)
+{
+	return now - live->last_frame_ns < TRAFFIC_NS ? SLICE_NS : SLICE_QUIET_NS;
+}
+
 static enum ft_live_end run(struct ft_live *live)
 {
 	struct ft_machine *m = live->m;
@@ -690,8 +706,9 @@ static enum ft_live_end run(struct ft_live *live)
 		serve_link(live, began);
 		fill(live, began);
 		ft_machine_sync(m, ft_recorder_wall(&live->recorder, monotonic_ns()));
-		struct ft_run_limits limits = {.icount = m->icount + SLICE_INSTRUCTIONS,
-					       .vtime_ns = UINT64_MAX};
+		struct ft_run_limits limits = {.icount = m->icount + SLICE_INSTRUCTIONS, .vtime_ns = UINT64_MAX};
+		if (m->engine_ops->hosted)
+			limits = (struct ft_run_limits){.icount = UINT64_MAX, .vtime_ns = ft_machine_vtime(m) + slice_ns(live, began)};
 		uint64_t ran = monotonic_ns();
 		ft_recorder_before(&live->recorder);
 		enum ft_stop stop = ft_machine_run(m, &limits, &wake);

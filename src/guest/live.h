@@ -53,7 +53,7 @@ struct ft_live {
 	uint64_t mend_ns; /* when to begin again, 0: nothing has been forked since it began */
 	bool running_told, settled_told, stop;
 	uint64_t settling_ns, settling_busy_ns; /* since when it is watched whether it is idle; how long it was busy */
-	uint64_t began_ns, channel_looked_ns, last_frame_ns;
+	uint64_t began_ns, channel_looked_ns, last_frame_ns, looked_ns;
 	uint64_t rx_frames, tx_frames, tx_full, rx_dropped;
 	uint64_t rx_isolated, tx_isolated; /* frames that were not passed on because the guest is not attached */
 	uint64_t filled_ns; /* when a part of RAM was fetched last */

@@ -80,8 +80,6 @@ static struct ft_machine *restore_machine(struct ft_settings *settings, struct f
 {
 	struct ft_snapshot_load *load = &live->load;
 	struct ft_machine_config *config = &settings->machine;
-	config->engine = &ft_engine_soft;
-	config->disk_fd = settings->has_disk ? fds[FT_GUEST_FD_DISK] : -1;
 	struct ft_machine *m = ft_machine_create(config, err);
 	if (!m)
 		return NULL;
@@ -89,6 +87,16 @@ static struct ft_machine *restore_machine(struct ft_settings *settings, struct f
 	if (keep(settings, live, m, fds, err) || (settings->keeps && reset_disk(m, err)) ||
 	    ft_snapshot_restore(load, m, fds[snapshot_fd(settings)], settings->sealed ? &settings->seal : NULL, err) ||
 	    (settings->keeps && commit_disk(m, err))) {
+		ft_machine_destroy(m);
+		return NULL;
+	}
+	/* A CPU that is not ours does not wait for memory. */
+	while (settings->kvm && ft_snapshot_fill(load))
+		;
+	if (settings->kvm)
+		ft_snapshot_loaded(load);
+	if (m->error.code) {
+		*err = m->error;
 		ft_machine_destroy(m);
 		return NULL;
 	}
@@ -102,8 +110,6 @@ static struct ft_machine *make_machine(struct ft_settings *settings, struct ft_l
 	struct image kernel = {0}, initrd = {0};
 	struct ft_machine *m = NULL;
 	struct ft_machine_config *config = &settings->machine;
-	config->engine = &ft_engine_soft;
-	config->disk_fd = settings->has_disk ? fds[FT_GUEST_FD_DISK] : -1;
 	if (read_image(fds[FT_GUEST_FD_KERNEL], "kernel", &kernel, err) == 0 &&
 	    (!settings->has_initrd || read_image(fds[FT_GUEST_FD_INITRD], "initramfs", &initrd, err) == 0)) {
 		config->kernel = kernel.bytes;
@@ -119,6 +125,29 @@ static struct ft_machine *make_machine(struct ft_settings *settings, struct ft_l
 	free(kernel.bytes);
 	free(initrd.bytes);
 	return m;
+}
+
+static int kvm_fd(const struct ft_settings *settings)
+{
+	return snapshot_fd(settings) + settings->restores;
+}
+
+static struct ft_machine *make(struct ft_settings *settings, struct ft_live *live, int *fds, struct ft_error *err)
+{
+	struct ft_machine_config *config = &settings->machine;
+	config->engine = settings->kvm ? &ft_engine_kvm : &ft_engine_soft;
+	config->engine_options.host_tsc = settings->kvm;
+	config->engine_options.kvm = settings->kvm ? fds[kvm_fd(settings)] : 0;
+	config->disk_fd = settings->has_disk ? fds[FT_GUEST_FD_DISK] : -1;
+	struct ft_machine *m = settings->restores ? restore_machine(settings, live, fds, err) : make_machine(settings, live, fds, err);
+	if (!m || !settings->kvm)
+		return m;
+	struct ft_engine_options clones = config->engine_options;
+	clones.host_tsc = false; /* but the guest's */
+	if (!ft_machine_stand_by(m, settings->clone_kvm ? &ft_engine_kvm : &ft_engine_soft, &clones, err))
+		return m;
+	ft_machine_destroy(m);
+	return NULL;
 }
 
 static int fail(const struct ft_error *err)
@@ -164,19 +193,19 @@ static int prepare(struct ft_live *live, struct ft_settings *settings, json_t *m
 {
 	if (ft_settings_read(settings, message, err))
 		return err->code;
-	int kept = snapshot_fd(settings) + settings->restores;
+	int kept = kvm_fd(settings) + settings->kvm;
 	const int *journal = fds + kept;
 	if (count != kept + (settings->journal ? FT_GUEST_JOURNAL_FDS : 0))
 		return ft_error_set(err, -EINVAL, "configuration: %d descriptors do not fit it", count);
 	/* The scribe is forked before there is a guest: it has nothing of it, and nobody copies pages for it. */
 	if (settings->journal && open_journal(live, settings, journal[FT_GUEST_FD_RING], err))
 		return err->code;
-	live->m = settings->restores ? restore_machine(settings, live, fds, err) : make_machine(settings, live, fds, err);
+	live->m = make(settings, live, fds, err);
 	sodium_memzero(&settings->seal, sizeof(settings->seal));
 	if (!live->m)
 		return err->code;
 	for (int i = 0; i < kept; i++)
-		if (i != FT_GUEST_FD_CONSOLE && fds[i] >= 0)
+		if (i != FT_GUEST_FD_CONSOLE && fds[i] >= 0 && !(settings->clone_kvm && i == kvm_fd(settings)))
 			close(fds[i]);
 	if (settings->journal) {
 		close(journal[FT_GUEST_FD_RING]);
@@ -198,14 +227,15 @@ static int prepare(struct ft_live *live, struct ft_settings *settings, json_t *m
 					 .disk =
 					     live->m->devices->has_disk ? live->m->devices->blk.disk.fd : -1,
 					 .overlay =
-					     live->m->devices->has_disk ? live->m->devices->blk.disk.read_fd : -1};
+					     live->m->devices->has_disk ? live->m->devices->blk.disk.read_fd : -1,
+					 .kvm = settings->clone_kvm ? fds[kvm_fd(settings)] : -1};
 	struct ft_confine_filter filter = {0};
 	live->disk = config.disk;
 	int error = ft_slots_open(live->slots, &config, err);
 	if (!error)
 		error = ft_saver_open(&live->saver, err);
 	if (!error)
-		error = ft_guest_filter(&filter, err);
+		error = ft_guest_filter(&filter, settings->kvm, settings->clone_kvm, err);
 	if (!error)
 		error = ft_guest_identity(settings->uid, settings->gid, err);
 	if (!error && settings->keeps)

@@ -91,6 +91,15 @@ int ft_saver_begin(struct ft_saver *saver, struct ft_machine *m, const struct ft
 		return error;
 	}
 	uint64_t began = monotonic_ns();
+	if (m->engine_ops && m->engine_ops->hosted)
+		m->engine_ops->before_fork(m->engine);
+	if (m->error.code) {
+		*err = m->error;
+		close(file);
+		close(pair[0]);
+		close(pair[1]);
+		return err->code;
+	}
 	pid_t self = getpid(), pid = fork();
 	if (pid == 0)
 		_exit(save(saver, m, about, file, disk, overlay, seal, pair[1], self));

@@ -57,6 +57,19 @@ static int read_link(struct ft_settings *s, const json_t *link, struct ft_error 
 	return number_of(link, "delay", 0, DELAY_MAX_NS, &s->outside.delay_ns, err);
 }
 
+static int read_engine(struct ft_settings *s, const char *engine, const char *clones, struct ft_error *err)
+{
+	s->kvm = engine && !strcmp(engine, "kvm");
+	s->clone_kvm = clones && !strcmp(clones, "kvm");
+	if (engine && !s->kvm && strcmp(engine, "soft"))
+		return ft_error_set(err, -EINVAL, "configuration: there is no engine \"%.40s\"", engine);
+	if (clones && !s->clone_kvm && strcmp(clones, "soft"))
+		return ft_error_set(err, -EINVAL, "configuration: there is no engine \"%.40s\" for clones", clones);
+	if (s->clone_kvm && !s->kvm)
+		return ft_error_set(err, -EINVAL, "configuration: clones on engine kvm are those of a guest on it");
+	return 0;
+}
+
 static int read_machine(struct ft_settings *s, const json_t *config, struct ft_error *err)
 {
 	struct ft_machine_config *m = &s->machine;
@@ -70,8 +83,8 @@ static int read_machine(struct ft_settings *s, const json_t *config, struct ft_e
 	if (clock && strcmp(clock, "live") && strcmp(clock, "free"))
 		return ft_error_set(err, -EINVAL, "configuration: clock \"%.40s\" is neither live nor free",
 				    clock);
-	if (engine && strcmp(engine, "auto") && strcmp(engine, "soft"))
-		return ft_error_set(err, -EINVAL, "configuration: there is no engine \"%.40s\"", engine);
+	if (read_engine(s, engine, json_string_value(json_object_get(json_object_get(config, "clone"), "engine")), err))
+		return err->code;
 	if (!mac ||
 	    sscanf(mac, "%2x:%2x:%2x:%2x:%2x:%2x%n", byte, byte + 1, byte + 2, byte + 3, byte + 4, byte + 5,
 		   &end) != 6 ||
@@ -187,6 +200,8 @@ int ft_settings_read(struct ft_settings *s, const json_t *message, struct ft_err
 		return err->code;
 	if (read_journal(s, json_object_get(config, "journal"), err))
 		return err->code;
+	if (s->kvm && (s->journal || s->machine.clock == FT_CLOCK_FREE))
+		return ft_error_set(err, -EINVAL, "configuration: journal and the free clock count instructions, which engine kvm does not");
 	const json_t *snapshot = json_object_get(config, "snapshot");
 	s->restores = json_is_object(snapshot);
 	s->attached = !s->restores || json_is_true(json_object_get(snapshot, "attach"));

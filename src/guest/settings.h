@@ -14,7 +14,7 @@ enum ft_guest_fd {
 	FT_GUEST_FD_INITRD,
 	FT_GUEST_FD_DISK,
 	FT_GUEST_FD_CONSOLE,
-	FT_GUEST_FDS /* and then the overlay twice, for writing and for reading, when it is kept; the snapshot that it starts from */
+	FT_GUEST_FDS /* and then the overlay twice, for writing and for reading, when it is kept; the snapshot that it starts from; /dev/kvm */
 };
 
 /* Behind those, when there is a journal. */
@@ -30,6 +30,7 @@ struct ft_settings {
 	uint64_t overlay_quota, overlay_retention_ns;
 	bool restores, attached, sealed; /* from a snapshot; whether its network is connected from the beginning; is it encrypted */
 	struct ft_snapshot_seal seal;
+	bool kvm, clone_kvm; /* the guest runs on engine kvm; its clones do */
 	bool journal, journal_holds, journal_commits, journal_refers; /* commits: what the guest sends waits for it; refers: to frames of peers */
 	bool journal_sealed; /* is it encrypted? */
 	struct ft_snapshot_seal journal_seal; /* of its ring, first segment and first checkpoint */

@@ -50,11 +50,14 @@ struct ft_engine_options {
 	bool always_slow;      /* every memory access through the slow path */
 	bool host_tsc;         /* kvm: the TSC has the host's frequency instead of the machine's, which needs no scaling */
 	bool verify;           /* run the output verifier on all emitted code; failure: FT_EXIT_ERROR */
+	int kvm;               /* kvm: a descriptor of /dev/kvm, borrowed; 0: it is opened */
 };
 
 struct ft_engine_ops {
 	const char *name;
-	bool keeps_time; /* its CPU runs on the host's time: a live machine's clock is not moved by ft_machine_sync */
+	/* The CPU is the host's kernel's: it tells nothing of what it does (enum ft_hook: those of the CPU), what it writes to RAM is not
+	 * marked there, RAM has to be here and stay in its place, and a fork of this process cannot go on with it (ft_machine_stand_by). */
+	bool hosted;
 	struct ft_engine *(*create)(struct ft_machine *m, const struct ft_engine_options *options, struct ft_error *err);
 	void (*destroy)(struct ft_engine *engine);
 
@@ -63,9 +66,14 @@ struct ft_engine_ops {
 	 * called. */
 	enum ft_exit (*run)(struct ft_engine *engine, uint64_t until);
 
+	/* NULL: time passes for its CPU as the machine says. Else it passes as it does for the host, and this moves m->icount
+	 * forward to now: ft_machine_sync does no more. */
+	void (*advance)(struct ft_engine *engine);
+
 	/* NULL: the machine's own local APIC is the CPU's. Else the engine has one (in a kernel): an interrupt message for it (SDM Vol.
-	 * 3A 11.11); true: accepted. `get` brings what it holds into the machine's, `run` gives that back if `set` came between. */
-	bool (*message)(struct ft_engine *engine, uint64_t address, uint32_t data);
+	 * 3A 11.11), *accepted: by it. `get` brings what it holds into the machine's, `run` gives that back if `set` came between; until
+	 * that run false is returned, and the machine's is the one that has to take it. */
+	bool (*message)(struct ft_engine *engine, uint64_t address, uint32_t data, bool *accepted);
 
 	/* Async-signal-safe and callable from another thread: run() returns FT_EXIT_STOPPED soon (at a place that does
 	 * not depend on it for correctness: the machine state is a normal one). */
@@ -75,17 +83,18 @@ struct ft_engine_ops {
 	/* Remembers nothing of page tables afterwards. */
 	int (*set)(struct ft_engine *engine, const struct ft_cpu_state *state, struct ft_error *err);
 
+	/* NULL: its CPU's time stamp counter has any frequency. Else that of a machine that is about to be restored, which becomes
+	 * m->clock.tsc_khz, or an error. Before the first run. */
+	int (*frequency)(struct ft_engine *engine, uint64_t tsc_khz, struct ft_error *err);
+
 	/* The CPU model that a guest sees whose TSC has this frequency: CPUID's EAX, EBX, ECX, EDX; MSRs that only tell (0, or
 	 * -1: not one of them); bits of CR4 that can be set. */
 	void (*cpuid)(struct ft_engine *engine, uint64_t tsc_khz, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
 	int (*model_msr)(struct ft_engine *engine, uint32_t index, uint64_t *value);
 	uint64_t cr4_known;
 
-	/* Reads guest virtual memory through the current address space with user rights (no A/D bits set, no faults
-	 * raised): bytes read before the first failure. For observers. */
-	size_t (*peek)(struct ft_engine *engine, uint64_t va, void *to, size_t length);
-
-	/* Like peek for a given CR3. */
+	/* Reads guest virtual memory through an address space with user rights (no A/D bits set, no faults raised): bytes read
+	 * before the first failure. For observers. */
 	size_t (*peek_in)(struct ft_engine *engine, uint64_t cr3, uint64_t va, void *to, size_t length);
 
 	/* Makes the engine tell again what it had granted or told before: drops write grants, and user code is looked
@@ -97,7 +106,7 @@ struct ft_engine_ops {
 	void (*part)(struct ft_engine *engine);
 
 	/* This process is about to fork, and goes on. What has to be written for that is written now, while the memory is not
-	 * shared yet. Changes nothing but time. */
+	 * shared yet, and what a hosted engine's CPU has is brought into it (a failure is in m->error). Changes nothing but time. */
 	void (*before_fork)(struct ft_engine *engine);
 	/* A fork of this process, which itself goes on, shares the guest's memory from here on (until ft_memory_gather);
 	 * before_fork was called before it. Changes nothing but the time that writing to memory takes. */

@@ -68,6 +68,8 @@ void ft_machine_destroy(struct ft_machine *m)
 		return;
 	if (m->engine)
 		m->engine_ops->destroy(m->engine);
+	if (m->standby)
+		m->standby_ops->destroy(m->standby);
 	ft_devices_destroy(m);
 	ft_memory_destroy(&m->ram);
 	XXH3_freeState(m->hash);
@@ -86,6 +88,34 @@ void ft_machine_kick(struct ft_machine *m)
 	__atomic_store_n(&m->kicked, 1, __ATOMIC_SEQ_CST);
 	if (m->engine)
 		m->engine_ops->stop(m->engine);
+}
+
+int ft_machine_stand_by(struct ft_machine *m, const struct ft_engine_ops *ops, const struct ft_engine_options *options,
+			struct ft_error *err)
+{
+	m->standby_ops = ops;
+	m->standby_options = *options;
+	if (ops->hosted)
+		return 0;
+	m->standby = ops->create(m, options, err);
+	return m->standby ? 0 : err->code;
+}
+
+int ft_machine_take_over(struct ft_machine *m, struct ft_error *err)
+{
+	struct ft_cpu_state cpu;
+	if (!m->standby_ops)
+		return 0;
+	m->engine_ops->get(m->engine, &cpu);
+	if (!m->standby)
+		m->standby = m->standby_ops->create(m, &m->standby_options, err);
+	if (!m->standby)
+		return err->code;
+	m->engine = m->standby;
+	m->engine_ops = m->standby_ops;
+	m->standby = NULL;
+	m->standby_ops = NULL;
+	return m->engine_ops->set(m->engine, &cpu, err);
 }
 
 void ft_machine_forget(struct ft_machine *m)
@@ -149,13 +179,28 @@ enum ft_stop ft_machine_run(struct ft_machine *m, const struct ft_run_limits *li
 	}
 }
 
+/* The engine's clock is the host's TSC, which is not corrected as CLOCK_MONOTONIC is, and has stood still before the first run: the
+ * guest is not told, but when it asks its clock chip. */
+static void follow_host(struct ft_machine *m, uint64_t wall_monotonic_ns)
+{
+	m->engine_ops->advance(m->engine);
+	uint64_t base = wall_monotonic_ns - ft_machine_vtime(m);
+	if (m->clock.wall_base_ns)
+		m->clock.epoch_ns += base - m->clock.wall_base_ns;
+	m->clock.wall_base_ns = base;
+}
+
 void ft_machine_sync(struct ft_machine *m, uint64_t wall_monotonic_ns)
 {
 	if (m->clock.mode != FT_CLOCK_LIVE)
 		return;
+	if (m->engine_ops && m->engine_ops->advance) {
+		follow_host(m, wall_monotonic_ns);
+		return;
+	}
 	if (!m->clock.wall_base_ns) /* the first call says when the machine's time began */
 		m->clock.wall_base_ns = wall_monotonic_ns - ft_machine_vtime(m);
-	if (wall_monotonic_ns < m->clock.wall_base_ns || (m->engine_ops && m->engine_ops->keeps_time))
+	if (wall_monotonic_ns < m->clock.wall_base_ns)
 		return;
 	uint64_t now = ft_machine_vtime(m), wall = wall_monotonic_ns - m->clock.wall_base_ns;
 	m->clock.lead_end_ns = wall + LEAD_MAX_NS;

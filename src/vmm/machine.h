@@ -216,8 +216,9 @@ struct ft_machine {
 	struct ft_devices *devices;
 	struct ft_hooks hooks;
 	struct ft_backend backend;
-	const struct ft_engine_ops *engine_ops;
-	struct ft_engine *engine;
+	const struct ft_engine_ops *engine_ops, *standby_ops;
+	struct ft_engine *engine, *standby; /* ft_machine_stand_by */
+	struct ft_engine_options standby_options;
 	struct ft_error error;
 
 	uint64_t icount;       /* exact whenever machine or device code runs */
@@ -266,11 +267,20 @@ struct ft_run_limits {
  * caller passes wall time in by ft_machine_sync before each call and after each sleep. */
 enum ft_stop ft_machine_run(struct ft_machine *m, const struct ft_run_limits *limits, uint64_t *wake_ns);
 
-/* Live clock: moves virtual time forward to wall time (one FT_INPUT_CLOCK, bounded step), never back. */
+/* Live clock: moves virtual time forward to wall time (one FT_INPUT_CLOCK, bounded step), never back. Where the engine follows the host's
+ * time by itself, only the two are compared, and the clock chip's time goes on with wall time. */
 void ft_machine_sync(struct ft_machine *m, uint64_t wall_monotonic_ns);
 
 /* Makes ft_machine_run return FT_STOP_KICKED soon. Any thread, async-signal-safe. */
 void ft_machine_kick(struct ft_machine *m);
+
+/* For a hosted engine (kvm), which does not outlive a fork: the one that a fork goes on with. It is made now, and waits; a hosted one is
+ * made when it takes over, by that process. */
+int ft_machine_stand_by(struct ft_machine *m, const struct ft_engine_ops *ops, const struct ft_engine_options *options,
+			struct ft_error *err);
+/* In the fork, once: the engine that stands by, if any, has the CPU from here on. What the other had of the kernel is its own process's,
+ * and its descriptors are for the fork to close. */
+int ft_machine_take_over(struct ft_machine *m, struct ft_error *err);
 
 /* Drops what the engine remembers of page tables and code (engine.h says when that shows). A machine that does this where its
  * state is saved goes on exactly as one that is restored from it, given the same stops and inputs. Costs the guest the

@@ -1,8 +1,11 @@
-/* bench-clone [--clones N]: how long the live guest stops for a clone, and how soon the clone runs. A guest of 256 MiB
+/* bench-clone [--clones N] [--engine soft|kvm] [--clone-engine soft|kvm]: how long the live guest stops for a clone, and how soon the clone runs. A guest of 256 MiB
  * serves HTTP behind the product's own vmm process; between clones it answers a request, and each clone tries one. The
  * floor is what a bare fork of a process with as much memory costs on this machine: one after each clone, so that both
  * find the caches as cold and the machine as busy (fork_floor_us); and, for comparison, in a tight loop at the end, with all
- * that the kernel needs in the cache (fork_tight_us). */
+ * that the kernel needs in the cache (fork_tight_us).
+ *
+ * --engine kvm: the guest runs on the host's processor; where there is no /dev/kvm, all of it in a machine that QEMU emulates
+ * (tests/kvm/run), against a bare fork in there. */
 #include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -166,18 +169,47 @@ static bool measure_clone(struct stand *s, uint16_t port, uint64_t hold, uint64_
 	return good;
 }
 
+/* The same in a machine that has a /dev/kvm. Returns when that cannot be started. */
+static void run_in_outer(char **argv)
+{
+	char self[512], *command[16] = {FORETASTE_SOURCE "/tests/kvm/run", "--json", "--with", FORETASTE_VMM, self};
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	if (n < 0)
+		return;
+	self[n] = 0;
+	for (int i = 1; argv[i] && i < 10; i++)
+		command[4 + i] = argv[i];
+	execv(command[0], command);
+}
+
 int main(int argc, char **argv)
 {
-	int count = argc == 3 && !strcmp(argv[1], "--clones") ? atoi(argv[2]) : 100, done = 0;
+	int count = 100, done = 0;
+	bool kvm = false, clone_kvm = false, good = true;
+	const char *vmm = getenv("FORETASTE_VMM");
+	for (int i = 1; i < argc; i += 2) {
+		const char *value = i + 1 < argc ? argv[i + 1] : "";
+		if (!strcmp(argv[i], "--clones"))
+			count = atoi(value);
+		else if (!strcmp(argv[i], "--engine") || !strcmp(argv[i], "--clone-engine"))
+			*(argv[i][2] == 'e' ? &kvm : &clone_kvm) = !strcmp(value, "kvm");
+		else
+			good = false;
+	}
 	static uint64_t pause[MOST], first[MOST], floor_ns[MOST], tight_ns[MOST], small[MOST];
 	char directory[600];
 	struct bare bare;
 	struct ft_error err = {0};
 	struct stand s;
 	struct peer idle;
-	if (count < 1 || count > MOST || (argc != 1 && argc != 3)) {
-		fprintf(stderr, "usage: bench-clone [--clones N]   (1 to %d)\n", MOST);
+	if (!good || count < 1 || count > MOST || (clone_kvm && !kvm)) {
+		fprintf(stderr, "usage: bench-clone [--clones N] [--engine soft|kvm] [--clone-engine soft|kvm]   (1 to %d)\n", MOST);
 		return 64;
+	}
+	if (kvm && access("/dev/kvm", R_OK | W_OK)) {
+		run_in_outer(argv);
+		fprintf(stderr, "bench-clone: no /dev/kvm, and tests/kvm/run cannot be started\n");
+		return 1;
 	}
 	signal(SIGPIPE, SIG_IGN);
 	if (images_prepare("web", directory, sizeof(directory), &err)) {
@@ -186,8 +218,10 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	bool floor = bare_open(&bare);
-	bool up = floor && !stand_spawn(&s, FORETASTE_VMM, NULL) &&
-		  !stand_configure(&s, directory, images_cmdline(directory), RAM_MIB, 2);
+	bool up = floor && !stand_spawn(&s, vmm ? vmm : FORETASTE_VMM, NULL);
+	s.kvm = kvm;
+	s.clone_kvm = clone_kvm;
+	up = up && !stand_configure(&s, directory, images_cmdline(directory), RAM_MIB, 2);
 	if (up) {
 		stand_link(&s);
 		peer_open(&idle, &s, 40000);
@@ -213,12 +247,12 @@ int main(int argc, char **argv)
 	unsigned huge = bare.huge;
 	fprintf(stderr, "floor: %u %% of its memory in huge pages%s\n", huge,
 		huge >= 95 ? "" : " (too few: not a fair floor)");
-	printf("{\"ram_mib\":%u,\"clones\":%d,\"pause_us\":{\"p50\":%.0f,\"p99\":%.0f,\"first\":%.0f,"
+	printf("{\"engine\":\"%s\",\"clone_engine\":\"%s\",\"ram_mib\":%u,\"clones\":%d,\"pause_us\":{\"p50\":%.0f,\"p99\":%.0f,\"first\":%.0f,"
 	       "\"last\":%.0f},"
 	       "\"first_insn_us\":{\"p50\":%.0f,\"p99\":%.0f},\"small_pages\":{\"p50\":%.0f,\"p99\":%.0f},"
 	       "\"fork_floor_us\":{\"p50\":%.0f},\"fork_tight_us\":{\"p50\":%.0f},\"floor_huge_"
 	       "percent\":%u}\n",
-	       RAM_MIB, done, percentile(pause, done, 50), percentile(pause, done, 99),
+	       kvm ? "kvm" : "soft", clone_kvm ? "kvm" : "soft", RAM_MIB, done, percentile(pause, done, 50), percentile(pause, done, 99),
 	       done ? (double)pause[0] / 1000 : 0, done ? (double)pause[done - 1] / 1000 : 0,
 	       percentile(first, done, 50), percentile(first, done, 99), percentile(small, done, 50),
 	       percentile(small, done, 99), percentile(floor_ns, done, 50), percentile(tight_ns, count, 50),

@@ -10,7 +10,11 @@
 
 int images_prepare(const char *variant, char *directory, size_t size, struct ft_error *err)
 {
-	const char *cache = getenv("FORETASTE_CACHE");
+	const char *cache = getenv("FORETASTE_CACHE"), *there = getenv("FORETASTE_IMAGES");
+	if (there && !strcmp(variant, "web")) {
+		snprintf(directory, size, "%s", there);
+		return 0;
+	}
 	snprintf(directory, size, "%s/guest/%s", cache ? cache : "/var/cache/foretaste", variant);
 	pid_t child = fork();
 	if (child == 0) {

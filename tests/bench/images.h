@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 
-/* Builds (or finds) image `variant` and writes its directory to `directory`. */
+/* Builds (or finds) image `variant` and writes its directory to `directory`. FORETASTE_IMAGES: where the web guest's is, made already. */
 int images_prepare(const char *variant, char *directory, size_t size, struct ft_error *err);
 
 /* The product's kernel command line for the image. */

@@ -26,7 +26,7 @@ static struct ft_hygiene hygiene;
 static int prepare(void **state)
 {
 	struct ft_error err = {0};
-	return ft_hygiene_prepare(&hygiene, &err);
+	return ft_hygiene_prepare(&hygiene, false, &err);
 }
 
 static int release(void **state)
@@ -41,7 +41,7 @@ static int made_by(bool trial, const struct call *call)
 	pid_t self = getpid(), child = fork();
 	if (child == 0) {
 		int keep[1] = {2};
-		if (trial ? ft_hygiene_trial(&hygiene, self, keep, 1)
+		if (trial ? ft_hygiene_become(&hygiene.trial, self, keep, 1)
 			  : ft_hygiene_seed(&hygiene, self, keep, 1))
 			_exit(99);
 		const long *a = call->arguments;
@@ -192,7 +192,7 @@ static void a_clone_runs_a_machine_that_never_ran(void **state)
 	if (child == 0) {
 		int keep[1] = {2};
 		struct ft_run_limits limits = {.icount = 10, .vtime_ns = UINT64_MAX};
-		if (ft_hygiene_trial(&hygiene, self, keep, 1))
+		if (ft_hygiene_become(&hygiene.trial, self, keep, 1))
 			_exit(99);
 		syscall(SYS_exit_group, ft_machine_run(m, &limits, NULL) == FT_STOP_IDLE && m->icount == 1 ? 0 : 1);
 	}

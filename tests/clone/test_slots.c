@@ -51,7 +51,7 @@ static int fresh(void **state)
 	assert_non_null(machine);
 	ft_report_begin(&live, -1, FT_ROLE_LIVE, 0);
 	ft_witness_live(&witness, machine, &live, 0);
-	struct ft_slots_config slots_config = {.max = 2, .witness = &witness, .disk = -1, .overlay = -1};
+	struct ft_slots_config slots_config = {.max = 2, .witness = &witness, .disk = -1, .overlay = -1, .kvm = -1};
 	assert_int_equal(ft_slots_open(&slots, &slots_config, &err), 0);
 	new_link();
 	return 0;

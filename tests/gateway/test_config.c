@@ -215,6 +215,13 @@ static const struct mistake mistakes[] = {
      "t.yaml:6:12: vcpus is more than 1, but clones and replays are exact only while one thread touches a "
      "machine, "
      "expected 1"},
+    {"memory: 128 MiB", "engine: kvm\n    journal: on",
+     "t.yaml:7:14: journal is on, but engine kvm counts no instructions, so that the run could not be repeated: expected "
+     "\"engine: soft\" or \"engine: auto\""},
+    {"memory: 128 MiB", "engine: kvm\n    clock: free",
+     "t.yaml:7:12: clock is free, but engine kvm counts no instructions: expected \"engine: soft\" or \"clock: live\""},
+    {"memory: 128 MiB", "clone: {engine: kvm}",
+     "t.yaml:6:21: clones can run on engine kvm only where their guest does, expected \"engine: kvm\" or \"engine: auto\""},
     {"guest: web", "guest: wbe", "t.yaml:11:12: there is no guest \"wbe\", did you mean \"web\"?"},
     {"rules: [p.yaml]", "rules: []\n    risks: none",
      "t.yaml:10:3: nothing would ever be suspicious: there are no rules and no risks, expected rules, risks, "
@@ -383,6 +390,8 @@ static void values_are_canonical(void **state)
 	assert_int_equal(json_integer_value(json_object_get(clone, "parallel")), sysconf(_SC_NPROCESSORS_ONLN));
 	assert_true(json_is_false(json_object_get(vmm, "has_disk")));
 	assert_null(json_object_get(vmm, "kernel"));
+	assert_string_equal(json_string_value(json_object_get(vmm, "engine")), "soft");
+	assert_string_equal(json_string_value(json_object_get(json_object_get(vmm, "clone"), "engine")), "soft");
 	json_decref(dataplane);
 	json_decref(vmm);
 	ft_config_free(&config);

@@ -28,6 +28,9 @@ int stand_spawn(struct stand *s, const char *program, int (*child_main)(int chan
 	int pair[2];
 	memset(s, 0, sizeof(*s));
 	s->console = s->channel = -1;
+	const char *engine = getenv("FORETASTE_ENGINE"), *clones = getenv("FORETASTE_CLONE_ENGINE");
+	s->kvm = engine && !strcmp(engine, "kvm");
+	s->clone_kvm = clones && !strcmp(clones, "kvm");
 	s->link = (struct ft_link){.wake_own = -1, .wake_peer = -1, .events = -1};
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return -errno;
@@ -109,6 +112,9 @@ static int configure(struct stand *s, const char *directory, const char *cmdline
 	for (int i = 0; i < own; i++)
 		if (fds[i] < 0)
 			give_up("an image cannot be opened");
+	int kvm = s->kvm ? open("/dev/kvm", O_RDWR | O_CLOEXEC) : -1;
+	if (s->kvm && kvm < 0)
+		give_up("/dev/kvm cannot be opened");
 	if (snapshot >= 0)
 		fds[own] = snapshot;
 	unsigned uid = geteuid() ? geteuid() : CONFINED_UID, gid = geteuid() ? getegid() : CONFINED_UID;
@@ -123,6 +129,12 @@ static int configure(struct stand *s, const char *directory, const char *cmdline
 	if (s->overlay)
 		json_object_set_new(json_object_get(message, "config"), "overlay", json_pack("{s:I}", "retention", (json_int_t)3600000000000));
 	int count = snapshot >= 0 ? own + 1 : own;
+	if (s->kvm) {
+		json_t *config = json_object_get(message, "config");
+		json_object_set_new(config, "engine", json_string("kvm"));
+		json_object_set_new(json_object_get(config, "clone"), "engine", json_string(s->clone_kvm ? "kvm" : "soft"));
+		fds[count++] = kvm;
+	}
 	if (s->journal[0]) {
 		json_object_set_new(json_object_get(message, "config"), "journal",
 				    json_pack("{s:i, s:i, s:b, s:b}", "run", (int)s->journal_run, "number", 1, "hold", s->journal_holds, "commit",
@@ -136,6 +148,8 @@ static int configure(struct stand *s, const char *directory, const char *cmdline
 	json_decref(message);
 	for (int i = 0; i < own; i++)
 		close(fds[i]);
+	if (kvm >= 0)
+		close(kvm);
 	while (!error && !s->ready)
 		if (!stand_message(s, STAND_PATIENCE_MS))
 			return -1;
@@ -176,6 +190,8 @@ static void read_console(struct stand *s)
 		memcpy(s->log + s->log_length, bytes, (size_t)n);
 		s->log_length += (size_t)n;
 		s->log[s->log_length] = 0;
+		if (getenv("VERBOSE"))
+			fprintf(stderr, "%.*s", (int)n, bytes);
 	}
 }
 

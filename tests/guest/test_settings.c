@@ -1,4 +1,5 @@
 /* The configuration message: what is accepted, and that everything else is refused with a sentence. */
+#include <errno.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -17,7 +18,7 @@ static json_t *usual(void)
 	return json_pack("{s:s, s:i, s:i, s:{s:s, s:I, s:i, s:s, s:s, s:s, s:s, s:s, s:f, s:b, s:b, s:{s:i, "
 			 "s:{s:s, s:s, s:i}}}}",
 			 "op", "config", "uid", 64001, "gid", 64001, "config", "guest", "web", "memory",
-			 (json_int_t)256 << 20, "vcpus", 1, "engine", "auto", "clock", "live", "cmdline",
+			 (json_int_t)256 << 20, "vcpus", 1, "engine", "soft", "clock", "live", "cmdline",
 			 "console=ttyS0", "mac", "02:46:54:00:00:15", "address", "10.0.2.15", "ns_per_insn",
 			 0.5, "has_initrd", 1, "has_disk", 0, "clone", "max", 7, "link", "dns", "192.0.2.53",
 			 "tcp_sink", "accept", "delay", 1000);
@@ -70,7 +71,7 @@ static void what_is_wrong_is_named(void **state)
 	refused("memory", json_integer(1), "memory");
 	refused("memory", json_string("256 MiB"), "memory");
 	refused("vcpus", json_integer(2), "vcpus");
-	refused("engine", json_string("kvm"), "kvm");
+	refused("engine", json_string("auto"), "auto"); /* who starts us has chosen */
 	refused("clock", json_string("fast"), "fast");
 	refused("mac", json_string("02:46:54:00:00"), "mac");
 	refused("mac", json_string("02:46:54:00:00:15:16"), "mac");
@@ -88,10 +89,35 @@ static void what_is_wrong_is_named(void **state)
 	refused("clone", json_pack("{s:{s:s}}", "link", "dns", "example"), "dns");
 	refused("clone", json_pack("{s:{s:s}}", "link", "tcp_sink", "maybe"), "tcp_sink");
 	refused("clone", json_pack("{s:{s:i}}", "link", "delay", -1), "delay");
+	refused("clone", json_pack("{s:s}", "engine", "fast"), "fast");
+	refused("clone", json_pack("{s:s}", "engine", "kvm"), "kvm"); /* of a guest on soft */
 	char longer[4096];
 	memset(longer, 'a', sizeof(longer));
 	longer[sizeof(longer) - 1] = 0;
 	refused("cmdline", json_string(longer), "cmdline");
+}
+
+static json_t *on_kvm(const char *clones)
+{
+	json_t *message = usual(), *config = json_object_get(message, "config");
+	json_object_set_new(config, "engine", json_string("kvm"));
+	json_object_set_new(json_object_get(config, "clone"), "engine", json_string(clones));
+	return message;
+}
+
+static void engine_kvm_has_no_instruction_counts(void **state)
+{
+	struct ft_error err;
+	assert_int_equal(read_it(on_kvm("soft"), &err), 0);
+	assert_true(settings.kvm && !settings.clone_kvm);
+	assert_int_equal(read_it(on_kvm("kvm"), &err), 0);
+	assert_true(settings.kvm && settings.clone_kvm);
+	json_t *message = on_kvm("soft");
+	json_object_set_new(json_object_get(message, "config"), "clock", json_string("free"));
+	assert_int_equal(read_it(message, &err), -EINVAL);
+	message = on_kvm("soft");
+	json_object_set_new(json_object_get(message, "config"), "journal", json_pack("{s:i, s:i}", "run", 1, "number", 1));
+	assert_int_equal(read_it(message, &err), -EINVAL);
 }
 
 static void a_message_without_configuration_is_refused(void **state)
@@ -106,6 +132,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(a_whole_configuration_is_understood),
 	    cmocka_unit_test(what_is_wrong_is_named),
+	    cmocka_unit_test(engine_kvm_has_no_instruction_counts),
 	    cmocka_unit_test(a_message_without_configuration_is_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,6 +9,7 @@ import tempfile
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CACHE = os.environ.get("FORETASTE_CACHE", "/var/cache/foretaste")
+PATIENCE = int(os.environ.get("FORETASTE_PATIENCE", "900"))  # seconds
 
 
 def build():
@@ -31,7 +32,7 @@ def libraries(program):
     return re.findall(r"(/\S+) \(0x", listed)
 
 
-def run(job, programs=(), files=None, disk=None, memory=1500, patience=900):
+def run(job, programs=(), files=None, disk=None, memory=1500, patience=PATIENCE):
     """Runs the shell script `job` with the programs in /bin and files ({path there: path here}) in their places; disk: a raw image,
     /dev/vda, whose changes are thrown away. What the console showed, and the job's status (None: it did not end)."""
     base = os.path.join(CACHE, "outer")

@@ -80,6 +80,12 @@ static void run(struct ft_machine *m, uint64_t budget, struct guest_result *resu
 	result->tsc_khz = m->clock.tsc_khz;
 }
 
+const struct ft_engine_ops *guest_engine(void)
+{
+	const char *engine = getenv("FORETASTE_ENGINE");
+	return engine && !strcmp(engine, "kvm") ? &ft_engine_kvm : &ft_engine_soft;
+}
+
 int guest_run(const struct guest_setup *setup, struct guest_result *result, struct ft_error *err)
 {
 	struct ft_machine_config config = {.memory = setup->memory,
@@ -88,12 +94,12 @@ int guest_run(const struct guest_setup *setup, struct guest_result *result, stru
 					   .mac = {0x52, 0x54, 0, 0x12, 0x34, 0x56},
 					   .disk_fd = -1,
 					   .tsc_khz = setup->tsc_khz,
-					   .engine = setup->engine ? setup->engine : &ft_engine_soft,
+					   .engine = setup->engine ? setup->engine : guest_engine(),
 					   .engine_options = setup->options,
 					   .initrd = setup->initrd,
 					   .initrd_length = setup->initrd_length,
 					   .cmdline = setup->cmdline};
-	if (config.engine->keeps_time) {
+	if (config.engine->hosted) {
 		config.clock = FT_CLOCK_LIVE;
 		config.epoch_monotonic_ns = now_ns();
 		config.engine_options.host_tsc = true;

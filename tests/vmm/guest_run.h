@@ -14,7 +14,7 @@ struct guest_setup {
 	const char *cmdline;
 	uint64_t memory;
 	uint64_t instructions; /* budget; where they are not counted, four of them are a nanosecond */
-	const struct ft_engine_ops *engine; /* NULL: soft */
+	const struct ft_engine_ops *engine; /* NULL: as guest_engine says */
 	uint64_t tsc_khz;                   /* 0: the default, or the host's */
 	uint64_t text_at;                   /* not 0: the outcome is the text that lies there in the end, not the console */
 	struct ft_engine_options options;
@@ -28,6 +28,9 @@ struct guest_result {
 	char *console; /* NUL-terminated, without carriage returns; the caller frees it */
 	size_t length;
 };
+
+/* soft, or as FORETASTE_ENGINE says. */
+const struct ft_engine_ops *guest_engine(void);
 
 /* 0, or -errno when the guest could not be started. */
 int guest_run(const struct guest_setup *setup, struct guest_result *result, struct ft_error *err);

@@ -55,9 +55,9 @@ static void hostile_code_stays_in_its_ring(void **state)
 	assert_int_equal(sscanf(last, "%u checks, %u wrong", &checks, &wrong), 2);
 	assert_true(checks > 10000);
 	assert_int_equal(wrong, 0);
-	/* What the guest tells is also what an observer saw. */
-	assert_true(faults[6] > 80 && faults[13] > 5000 && faults[14] > 10000 && faults[16] > 0 &&
-		    faults[19] > 0);
+	/* What the guest tells is also what an observer saw, where there is anything to see. */
+	assert_true(guest_engine()->hosted || (faults[6] > 80 && faults[13] > 5000 && faults[14] > 10000 && faults[16] > 0 &&
+		    faults[19] > 0));
 	free(result.console);
 }
 

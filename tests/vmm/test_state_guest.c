@@ -219,7 +219,7 @@ static void move(struct client *c)
 
 static void slice(struct client *c, bool moving)
 {
-	uint64_t count = c->m->engine_ops->keeps_time ? UINT64_MAX : c->m->icount + SLICE;
+	uint64_t count = c->m->engine_ops->advance ? UINT64_MAX : c->m->icount + SLICE;
 	struct ft_run_limits limits = {.icount = count, .vtime_ns = ft_machine_vtime(c->m) + SLICE_NS};
 	enum ft_stop stop = ft_machine_run(c->m, &limits, NULL);
 	if (stop != FT_STOP_COUNT && stop != FT_STOP_VTIME)

@@ -107,9 +107,11 @@ bool ft_lapic_message(struct ft_lapic *lapic, uint8_t destination, bool logical,
 		      unsigned mode, bool level)
 {
 	struct ft_machine *m = lapic->m;
-	if (m->engine && m->engine_ops->message)
-		return m->engine_ops->message(m->engine, FT_LAPIC_BASE | (uint64_t)destination << 12 | (uint64_t)logical << 2,
-					      vector | mode << 8 | 1u << 14 | (uint32_t)level << 15);
+	bool accepted;
+	if (m->engine && m->engine_ops->message &&
+	    m->engine_ops->message(m->engine, FT_LAPIC_BASE | (uint64_t)destination << 12 | (uint64_t)logical << 2,
+				   vector | mode << 8 | 1u << 14 | (uint32_t)level << 15, &accepted))
+		return accepted;
 	if (!addressed(lapic, destination, logical))
 		return false;
 	if (mode == MODE_FIXED || mode == MODE_LOWEST)

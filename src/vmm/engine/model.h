@@ -17,4 +17,6 @@ bool ft_model_set_msr(uint32_t index, uint64_t value);
 /* CR4 bits that can be set: VME and PVI cannot, nor what CPUID does not have. SDM Vol. 3A 2.5. */
 #define FT_MODEL_CR4 0x100ffcu
 
+#define FT_MODEL_PHYSICAL_BITS 40u /* leaf 0x80000008 */
+
 #endif

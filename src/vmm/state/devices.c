@@ -481,7 +481,9 @@ int ft_state_give(const struct ft_state *s, struct ft_machine *m, struct ft_erro
 	if (m->engine) {
 		struct ft_cpu_state cpu;
 		ft_state_cpu_give(s, &cpu);
-		int error = m->engine_ops->set(m->engine, &cpu, err);
+		int error = m->engine_ops->frequency ? m->engine_ops->frequency(m->engine, s->clock.tsc_khz, err) : 0;
+		if (!error)
+			error = m->engine_ops->set(m->engine, &cpu, err);
 		if (error)
 			return error;
 		m->engine_ops->flush(m->engine);

@@ -11,10 +11,11 @@
 #include <unistd.h>
 #include <x86intrin.h>
 
+#include "vmm/engine/kvm/host.h"
 #include "vmm/engine/kvm/kvm.h"
 #include "vmm/engine/model.h"
+#include "vmm/engine/walk.h"
 
-#define API_VERSION  12
 #define TSS_ADDRESS  0xfffbd000u /* three pages that Intel's processors may need, below the firmware that there is not */
 #define LATEST_NS    1000000000u /* a run looks around at least this often */
 #define SETTLE_TRIES 64u
@@ -23,12 +24,6 @@
 int ft_kvm_signal(void)
 {
 	return SIGRTMIN;
-}
-
-int ft_kvm_failed(struct ft_error *err, const char *what)
-{
-	int error = -errno;
-	return ft_error_set(err, error, "kvm: %s: %s", what, strerror(-error));
 }
 
 /* ---- Time ------------------------------------------------------------------------------------------------------- */
@@ -110,13 +105,14 @@ static void swallow_signals(void)
 
 /* ---- Interrupts -------------------------------------------------------------------------------------------------- */
 
-static bool message(struct ft_engine *engine, uint64_t address, uint32_t data)
+static bool message(struct ft_engine *engine, uint64_t address, uint32_t data, bool *accepted)
 {
-	/* A machine that is being built or restored: its registers hold what has happened. */
 	if (engine->ours || engine->vm < 0)
 		return false;
+	engine->fresh = false;
 	struct kvm_msi msi = {.address_lo = (uint32_t)address, .address_hi = (uint32_t)(address >> 32), .data = data};
-	return ioctl(engine->vm, KVM_SIGNAL_MSI, &msi) > 0;
+	*accepted = ioctl(engine->vm, KVM_SIGNAL_MSI, &msi) > 0;
+	return true;
 }
 
 /* The kernel has to know which vectors come from level-triggered pins of the I/O APIC, to tell us of their end. */
@@ -351,10 +347,13 @@ static enum ft_exit run(struct ft_engine *engine, uint64_t until)
 		return FT_EXIT_ERROR;
 	if (ft_kvm_follow(engine, &m->error))
 		return FT_EXIT_ERROR;
+	engine->fresh = false;
 	/* Interrupts and the APIC's timer are the kernel's while it runs. */
 	ft_timer_disarm(m, &m->devices->lapic.timer);
 	ft_timer_disarm(m, &engine->wake);
 	m->devices->lapic.region.enabled = false;
+	memset(m->devices->lapic.s.requests, 0, sizeof(m->devices->lapic.s.requests));
+	ft_irq_refresh(m);
 	return run_until(engine, until);
 }
 
@@ -370,8 +369,10 @@ static void stop(struct ft_engine *engine)
 
 static void get(struct ft_engine *engine, struct ft_cpu_state *state)
 {
-	if (!engine->ours && ft_kvm_pull(engine, &engine->m->error))
-		engine->m->leave = true;
+	if (!engine->ours && !engine->fresh) {
+		engine->fresh = !ft_kvm_pull(engine, &engine->m->error);
+		engine->m->leave |= !engine->fresh;
+	}
 	*state = engine->cpu;
 	state->icount = engine->m->icount;
 }
@@ -398,12 +399,20 @@ static int model_msr(struct ft_engine *engine, uint32_t index, uint64_t *value)
 
 static size_t peek_in(struct ft_engine *engine, uint64_t cr3, uint64_t va, void *to, size_t length)
 {
-	return 0;
+	return ft_walk_read(&engine->m->ram, cr3, va, true, to, length);
 }
 
-static size_t peek(struct ft_engine *engine, uint64_t va, void *to, size_t length)
+static void advance(struct ft_engine *engine)
 {
-	return 0;
+	/* Before its first instruction its time stands still. */
+	if (!engine->ours)
+		ft_kvm_advance(engine);
+}
+
+static void before_fork(struct ft_engine *engine)
+{
+	struct ft_cpu_state cpu;
+	get(engine, &cpu);
 }
 
 static void nothing(struct ft_engine *engine)
@@ -429,34 +438,6 @@ static void destroy(struct ft_engine *engine)
 	free(engine->routing);
 	free(engine->shapes);
 	free(engine);
-}
-
-static int check_host(int kvm, struct ft_error *err)
-{
-	static const struct {
-		int capability;
-		const char *name;
-	} needed[] = {{KVM_CAP_USER_MEMORY, "user memory"},
-		      {KVM_CAP_SPLIT_IRQCHIP, "a local APIC apart from the other controllers (split irqchip)"},
-		      {KVM_CAP_SIGNAL_MSI, "messages"},
-		      {KVM_CAP_IRQ_ROUTING, "routes of interrupts"},
-		      {KVM_CAP_EXT_CPUID, "CPU models"},
-		      {KVM_CAP_XSAVE, "FPU state"},
-		      {KVM_CAP_VCPU_EVENTS, "events"},
-		      {KVM_CAP_EXCEPTION_PAYLOAD, "payloads of exceptions"},
-		      {KVM_CAP_DEBUGREGS, "debug registers"},
-		      {KVM_CAP_MP_STATE, "the halted state"},
-		      {KVM_CAP_IMMEDIATE_EXIT, "immediate exits"},
-		      {KVM_CAP_TSC_DEADLINE_TIMER, "the APIC timer's deadline mode"},
-		      {KVM_CAP_GET_TSC_KHZ, "the frequency of the TSC"},
-		      {KVM_CAP_VCPU_ATTRIBUTES, "TSC offsets"}};
-	int version = ioctl(kvm, KVM_GET_API_VERSION, 0);
-	if (version != API_VERSION)
-		return ft_error_set(err, -ENOTSUP, "kvm: the host's API has version %d, not %d", version, API_VERSION);
-	for (unsigned i = 0; i < sizeof(needed) / sizeof(*needed); i++)
-		if (ioctl(kvm, KVM_CHECK_EXTENSION, needed[i].capability) <= 0)
-			return ft_error_set(err, -ENOTSUP, "kvm: this host's kernel lacks %s", needed[i].name);
-	return 0;
 }
 
 static int enable(int vm, uint32_t capability, uint64_t argument, const char *name, struct ft_error *err)
@@ -519,11 +500,14 @@ static struct ft_engine *create(struct ft_machine *m, const struct ft_engine_opt
 	ft_timer_register(m, &engine->wake, woken, engine);
 	int error = engine->shapes && engine->routing ? 0 : ft_error_set(err, -ENOMEM, "no memory for the engine");
 	if (!error) {
-		engine->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-		error = engine->kvm < 0 ? ft_kvm_failed(err, "/dev/kvm") : check_host(engine->kvm, err);
+		engine->kvm = options->kvm ? fcntl(options->kvm, F_DUPFD_CLOEXEC, 3) : open("/dev/kvm", O_RDWR | O_CLOEXEC);
+		error = engine->kvm < 0 ? ft_kvm_failed(err, "/dev/kvm") : ft_kvm_host_check(engine->kvm, err);
 	}
 	if (!error)
 		error = open_vm(engine, options->host_tsc, err);
+	/* Its thread may have given up the right to make timers by the time it runs. */
+	if (!error)
+		error = take_thread(engine, err);
 	if (error) {
 		destroy(engine);
 		m->engine = NULL;
@@ -535,7 +519,8 @@ static struct ft_engine *create(struct ft_machine *m, const struct ft_engine_opt
 
 const struct ft_engine_ops ft_engine_kvm = {
     .name = "kvm",
-    .keeps_time = true,
+    .hosted = true,
+    .advance = advance,
     .create = create,
     .destroy = destroy,
     .run = run,
@@ -543,14 +528,14 @@ const struct ft_engine_ops ft_engine_kvm = {
     .stop = stop,
     .get = get,
     .set = set,
+    .frequency = ft_kvm_frequency,
     .cpuid = cpuid,
     .model_msr = model_msr,
     .cr4_known = FT_MODEL_CR4,
-    .peek = peek,
     .peek_in = peek_in,
     .observe = nothing,
     .part = nothing,
-    .before_fork = nothing,
+    .before_fork = before_fork,
     .share = nothing,
     .flush = nothing,
 };

