@@ -130,7 +130,8 @@ static int take_segment(struct scribe *c, uint64_t number, struct ft_error *err)
 static int begin_segment(struct scribe *c, uint64_t number, struct ft_error *err)
 {
 	int fd = -1;
-	if (number != c->s->header.number) {
+	/* The same one again is one that could not be written. */
+	if (number != c->s->header.number || c->writer.sequence) {
 		fd = take_segment(c, number, err);
 		if (fd < 0)
 			return fd;
