@@ -106,7 +106,7 @@ static void boot(bool recorded, const char *from)
 		s.journal[i] = make(names[i]);
 	s.journal_run = 1;
 	if (recorded)
-		assert_int_equal(ft_journal_ring_make(s.journal[0], NULL), 0);
+		assert_int_equal(ft_journal_ring_make(s.journal[0], NULL, NULL), 0);
 	assert_int_equal(stand_configure(&s, from, "console=ttyS0 root=/dev/vda rw", MEMORY, 2), 0);
 	for (int i = 0; recorded && i < 3; i++)
 		close(s.journal[i]);
@@ -367,11 +367,11 @@ static void change_input(const char *what)
 	uint8_t *control = malloc(FT_SEGMENT_CHUNK), *payload = malloc(FT_SEGMENT_CHUNK);
 	bool changed = false;
 	int fd = open(path_of("000001-000002.journal"), O_RDONLY | O_CLOEXEC);
-	assert_int_equal(ft_segment_open(&from, fd, &err), 0);
+	assert_int_equal(ft_segment_open(&from, fd, NULL, &err), 0);
 	struct ft_segment_header header = from.header;
 	assert_int_equal(ft_segment_writer_open(&to, &err), 0);
 	memcpy(to.hash, header.before, sizeof(to.hash));
-	assert_int_equal(ft_segment_begin(&to, make("changed"), &header, &err), 0);
+	assert_int_equal(ft_segment_begin(&to, make("changed"), &header, NULL, &err), 0);
 	while (!ft_segment_next(&from, &chunk, control, payload, &torn, &err)) {
 		uint8_t *at = changed ? NULL : memmem(payload, chunk.payload, what, strlen(what));
 		if (at)
