@@ -10,6 +10,7 @@
  * (a SYN without ACK, the first datagram of a flow that nobody sent it), else 0: rules on outgoing traffic need it,
  * since answers to clients are no news. file.link: path is a new name, hard or symbolic, of target. file.map: code that is
  * new since the fork is mapped to be run, by mmap or execve. `result` is what the system call returned: negative errno on failure.
+ * seed.ready: run of the guest's journal in which the seed is noted down, 0: in none; its number among the seeds of that vmm.
  * trial.answered: told by each trial, not by twins, right before its end: how many flows got their frames, and how many of
  * them, counted from the first up to one that was not, the guest answered (base/trial.h).
  *
@@ -23,7 +24,7 @@
 
 #define FT_EVENTS(X)                                                                                       \
 	/* life of a trial: written by the vmm side, never by guest action */                              \
-	X(SEED_READY, "seed.ready", 0, "pause_ns,fork_icount")                                             \
+	X(SEED_READY, "seed.ready", 0, "pause_ns,fork_icount,run,seed")                                    \
 	X(TRIAL_HANDLED, "trial.handled", 0, "taken_bytes,held_bytes,frames_taken")                        \
 	X(TRIAL_ANSWERED, "trial.answered", 0, "flows,answered")                                           \
 	X(TRIAL_END, "trial.end", 1, "end,state_hash,insns,pages_written,handled,first_insn_ns;detail")                  \

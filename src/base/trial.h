@@ -33,7 +33,8 @@ enum ft_trial_kind {
 	FT_TRIAL_FRAME,      /* u64 trial, then one Ethernet frame */
 	FT_TRIAL_GO,         /* struct ft_trial_go */
 	FT_TRIAL_RUN,        /* struct ft_trial_run */
-	FT_TRIAL_FINISH      /* struct ft_trial_go: the seed is no longer needed */
+	FT_TRIAL_FINISH,     /* struct ft_trial_go: the seed is no longer needed */
+	FT_TRIAL_KEEP        /* struct ft_trial_keep: before FINISH: no journal has this seed, and its verdict is to be made again some time */
 };
 
 /* a[0] of SEED_GONE: why. */
@@ -83,6 +84,11 @@ struct ft_trial_flow {
 
 struct ft_trial_go {
 	uint64_t trial;
+};
+
+struct ft_trial_keep {
+	uint64_t trial;
+	uint64_t hold; /* whose verdict it is, for people */
 };
 
 struct ft_trial_run {

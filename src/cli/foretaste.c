@@ -17,6 +17,7 @@
 #include "cli/feed.h"
 #include "cli/print.h"
 #include "cli/prove.h"
+#include "cli/replay.h"
 #include "cli/snapshot.h"
 #include "gateway/config.h"
 #include "gateway/engine.h"
@@ -76,7 +77,7 @@ static const struct {
     {"snapshot", "save GUEST [NAME]|restore GUEST NAME|list|verify NAME|delete NAME|attach GUEST", "guests as they were, in files", 1, 3,
      snapshot},
     {"disk", "history|cat|export GUEST...", "what was on a guest's disk, and when (see foretaste disk --help)", 0, INT_MAX, disk},
-    {"replay", "GUEST|DIR...", "a recorded guest's run again (see foretaste replay --help)", 0, INT_MAX, replay},
+    {"replay", "GUEST|DIR|--verdict ID...", "a recorded guest's run, or a verdict, again (see foretaste replay --help)", 0, INT_MAX, replay},
     {"holds", "", "input that is held right now", 0, 0, holds},
     {"verdicts", "", "the last verdicts", 0, 0, verdicts},
     {"show", "ID", "the whole story of one hold", 1, 1, show},
@@ -261,56 +262,30 @@ static int ask(const struct arguments *a, json_t *request, json_t **result, stru
 }
 
 #define OTHER_WORDS 32
-#define PEERS	    15 /* as many as foretaste-replay takes */
 
-/* Becomes foretaste-replay, which has options of its own. Of a guest's name the gateway makes a directory and a disk; what has a
- * slash in it is a directory itself. */
+static int ask_for(const void *context, json_t *request, json_t **result, struct ft_error *err)
+{
+	return ask(context, request, result, err);
+}
+
+/* Becomes foretaste-replay, which has options of its own. */
 static int replay(const struct arguments *a, struct ft_error *err)
 {
 	char own[PATH_MAX], path[PATH_MAX];
-	json_t *files = NULL;
+	struct ft_cli_replay r = {.ask = ask_for, .context = a};
 	own_directory(own);
 	if (!beside(path, own, "foretaste-replay") && !beside(path, own, "../replay/foretaste-replay") &&
 	    !beside(path, own, "../libexec/foretaste/foretaste-replay")) {
 		ft_error_set(err, -ENOENT, "there is no foretaste-replay beside %s", own);
 		return EX_UNAVAILABLE;
 	}
-	char peers[PEERS][PATH_MAX];
-	const char *command[9 + 2 * PEERS + OTHER_WORDS] = {path};
-	size_t count = 1;
-	int from = 0;
-	if (a->rest_count && a->rest[0][0] != '-' && !strchr(a->rest[0], '/')) {
-		int code = ask(a, json_pack("{s:s, s:s}", "what", "journal-files", "guest", a->rest[0]), &files, err);
-		if (code)
-			return code;
-		static const char *const options[][2] = {{"disk", "--disk"}, {"key", "--key"}, {"credential", "--credential"}};
-		command[count++] = json_string_value(json_object_get(files, "directory"));
-		for (size_t i = 0; i < sizeof(options) / sizeof(*options); i++) {
-			const char *value = json_string_value(json_object_get(files, options[i][0]));
-			if (!value)
-				continue;
-			command[count++] = options[i][1];
-			command[count++] = value;
-		}
-		const char *name;
-		json_t *image;
-		size_t peer = 0;
-		json_object_foreach(json_object_get(files, "peers"), name, image)
-		{
-			if (peer == PEERS)
-				break;
-			snprintf(peers[peer], PATH_MAX, "%s=%s", name, json_string_value(image));
-			command[count++] = "--peer";
-			command[count++] = peers[peer++];
-		}
-		from = 1;
-	}
-	for (int i = from; i < a->rest_count && i < from + OTHER_WORDS; i++)
-		command[count++] = a->rest[i];
-	command[count] = NULL;
+	int code = ft_cli_replay(&r, a->rest, a->rest_count, err);
+	if (code)
+		return code;
+	const char *command[FT_CLI_REPLAY_WORDS + 2] = {path};
+	memcpy(command + 1, r.words, (r.count + 1) * sizeof(*command));
 	execv(path, (char **)command);
 	ft_error_set(err, -errno, "cannot execute %s: %s", path, strerror(errno));
-	json_decref(files);
 	return EX_OSERR;
 }
 
@@ -480,14 +455,9 @@ static int guest(const struct arguments *a, struct ft_error *err)
 	return EX_UNAVAILABLE;
 }
 
-static int ask_for_snapshot(const void *context, json_t *request, json_t **result, struct ft_error *err)
-{
-	return ask(context, request, result, err);
-}
-
 static int snapshot(const struct arguments *a, struct ft_error *err)
 {
-	struct ft_cli_snapshot c = {.ask = ask_for_snapshot, .context = a, .json = a->json, .attach = a->attach, .key = a->key};
+	struct ft_cli_snapshot c = {.ask = ask_for, .context = a, .json = a->json, .attach = a->attach, .key = a->key};
 	return ft_cli_snapshot(&c, a->rest, a->rest_count, err);
 }
 

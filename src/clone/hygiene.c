@@ -51,7 +51,11 @@ const struct ft_confine_rule ft_hygiene_seed_rules[] = {
     {"pidfd_open", "waiting for a trial and for orders at once"},
     {"poll", "waiting for a trial and for orders at once"},
     {"ppoll", "waiting for a trial and for orders at once"},
+    {"recvmsg", "orders of the vmm; the file that it is kept in"},
     {"recvfrom", "orders of the vmm"},
+    {"write", "itself, where it is kept; a trial has no descriptor for it"},
+    {"fsync", "the same"},
+    {"getrandom", "the salt of that file; malloc"},
     {"wait4", "reaping a trial"},
     {"kill", "a trial past its wall-clock budget", .arg = 2, .equals = SIGKILL},
 };

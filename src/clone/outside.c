@@ -46,21 +46,6 @@ static void put32(uint8_t *p, uint32_t value)
 	put16(p + 2, value & 0xffff);
 }
 
-/* RFC 1071. */
-static uint32_t add_sum(uint32_t sum, const uint8_t *p, size_t n)
-{
-	for (; n > 1; p += 2, n -= 2)
-		sum += get16(p);
-	return n ? sum + ((uint32_t)p[0] << 8) : sum;
-}
-
-static uint16_t fold(uint32_t sum)
-{
-	while (sum >> 16)
-		sum = (sum & 0xffff) + (sum >> 16);
-	return (uint16_t)~sum;
-}
-
 /* In front of each answer; both are padded to its size. length 0: nothing more before the end, the next is at the front. */
 struct pending {
 	uint64_t due_ns;
@@ -123,15 +108,7 @@ static void turn_ip4(uint8_t *to, const uint8_t *from, unsigned protocol, size_t
 	to[9] = (uint8_t)protocol;
 	memcpy(to + 12, from + 16, 4);
 	memcpy(to + 16, from + 12, 4);
-	put16(to + 10, fold(add_sum(0, to, IP4)));
-}
-
-/* Checksum of TCP, UDP or ICMPv6 at p over the pseudo header of the IP header ip. */
-static uint16_t transport_sum(const uint8_t *ip, unsigned protocol, const uint8_t *p, size_t length)
-{
-	bool six = ip[0] >> 4 == 6;
-	uint32_t sum = add_sum(0, ip + (six ? 8 : 12), six ? 32 : 8) + protocol + (uint32_t)length;
-	return fold(add_sum(sum, p, length));
+	put16(to + 10, ft_packet_sum(to, IP4));
 }
 
 /* An answer with `payload` bytes of that protocol, headers filled in; the payload is zero. NULL when there is no place. */
@@ -212,7 +189,7 @@ static void take_solicitation(struct ft_outside *o, const struct ft_packet *p, u
 	icmp_to[24] = 2; /* target link-layer address */
 	icmp_to[25] = 1;
 	memcpy(icmp_to + 26, mac, 6);
-	put16(icmp_to + 2, transport_sum(ip_to, PROTO_ICMP6, icmp_to, 24 + 8));
+	put16(icmp_to + 2, ft_packet_transport_sum(ip_to, PROTO_ICMP6, icmp_to, 24 + 8));
 }
 
 static void take_echo(struct ft_outside *o, const struct ft_packet *p, uint64_t now_ns)
@@ -223,8 +200,8 @@ static void take_echo(struct ft_outside *o, const struct ft_packet *p, uint64_t 
 	memcpy(icmp_to, p->payload, p->size);
 	icmp_to[0] = p->six ? 129 : 0;
 	put16(icmp_to + 2, 0);
-	put16(icmp_to + 2, p->six ? transport_sum(ip_to, PROTO_ICMP6, icmp_to, p->size)
-				  : fold(add_sum(0, icmp_to, p->size)));
+	put16(icmp_to + 2, p->six ? ft_packet_transport_sum(ip_to, PROTO_ICMP6, icmp_to, p->size)
+				  : ft_packet_sum(icmp_to, p->size));
 }
 
 static void take_icmp(struct ft_outside *o, const struct ft_packet *p, uint64_t now_ns)
@@ -284,7 +261,7 @@ static void take_dns(struct ft_outside *o, const struct ft_packet *p, uint64_t n
 		put16(record + 10, 4);
 		memcpy(record + 12, &o->config.dns_address, 4);
 	}
-	uint16_t sum = transport_sum(ip_to, PROTO_UDP, udp_to, answered);
+	uint16_t sum = ft_packet_transport_sum(ip_to, PROTO_UDP, udp_to, answered);
 	put16(udp_to + 6, sum ? sum : 0xffff);
 }
 
@@ -347,7 +324,7 @@ static void send_segment(struct ft_outside *o, const struct segment *s, uint8_t 
 		put32(tcp + TCP + 4, s->echo_reply);
 		put32(tcp + TCP + 8, s->echo_value);
 	}
-	put16(tcp + 16, transport_sum(ip_to, PROTO_TCP, tcp, size));
+	put16(tcp + 16, ft_packet_transport_sum(ip_to, PROTO_TCP, tcp, size));
 }
 
 static bool later(uint32_t a, uint32_t b)

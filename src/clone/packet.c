@@ -80,3 +80,29 @@ bool ft_packet_open(struct ft_packet *p, const uint8_t *frame, size_t length, ui
 	p->ip = (size_t)header;
 	return *type == TYPE_IP4 ? open_ip4(p) : *type == TYPE_IP6 && open_ip6(p);
 }
+
+static uint32_t add_sum(uint32_t sum, const uint8_t *p, size_t n)
+{
+	for (; n > 1; p += 2, n -= 2)
+		sum += get16(p);
+	return n ? sum + ((uint32_t)p[0] << 8) : sum;
+}
+
+static uint16_t fold(uint32_t sum)
+{
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	return (uint16_t)~sum;
+}
+
+uint16_t ft_packet_sum(const uint8_t *p, size_t length)
+{
+	return fold(add_sum(0, p, length));
+}
+
+uint16_t ft_packet_transport_sum(const uint8_t *ip, unsigned protocol, const uint8_t *p, size_t length)
+{
+	bool six = ip[0] >> 4 == 6;
+	uint32_t sum = add_sum(0, ip + (six ? 8 : 12), six ? 32 : 8) + protocol + (uint32_t)length;
+	return fold(add_sum(sum, p, length));
+}

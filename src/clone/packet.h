@@ -27,4 +27,9 @@ struct ft_packet {
 /* False when the frame is no IP packet or lies about its lengths. *type: the EtherType, 0 when there is none. */
 bool ft_packet_open(struct ft_packet *packet, const uint8_t *frame, size_t length, uint16_t *type);
 
+/* RFC 1071: of a header or an ICMP message, as it is stored when the field was 0. */
+uint16_t ft_packet_sum(const uint8_t *p, size_t length);
+/* Of TCP, UDP or ICMPv6 at p, over the pseudo header of the IP header ip. */
+uint16_t ft_packet_transport_sum(const uint8_t *ip, unsigned protocol, const uint8_t *p, size_t length);
+
 #endif

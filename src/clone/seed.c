@@ -27,6 +27,8 @@ struct seed {
 	enum ft_event_role role; /* of the run, or of the last one */
 	unsigned runs;           /* so far */
 	struct ft_seed_order next; /* waits until the run has gone; kind 0: none */
+	struct ft_seed_order keep; /* so does this, with its file; kind 0: it has not come */
+	int file;
 	uint64_t idle_since_ns;
 };
 
@@ -133,19 +135,47 @@ static void stop(struct seed *s)
 	}
 }
 
+/* It becomes a file. Nothing runs, and nothing will. */
+static void become_file(struct seed *s)
+{
+	struct ft_seed_kept kept = {0};
+	uint64_t began = monotonic_ns();
+	s->plan->keep(s->plan->context, s->plan, &s->keep, s->file, &kept);
+	kept.took_ns = monotonic_ns() - began;
+	close(s->file);
+	send(s->plan->control, &kept, sizeof(kept), MSG_NOSIGNAL);
+}
+
 enum orders { GO_ON, NO_MORE, SENSELESS };
 
 /* A run tells its end before its process is gone, so the next order may already be here: one waits. */
 static enum orders take_order(struct seed *s)
 {
 	struct ft_seed_order order;
-	ssize_t n = recv(s->plan->control, &order, sizeof(order), MSG_DONTWAIT);
+	union {
+		char room[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr header;
+	} with;
+	struct iovec part = {.iov_base = &order, .iov_len = sizeof(order)};
+	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &with, .msg_controllen = sizeof(with)};
+	ssize_t n = recvmsg(s->plan->control, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	struct cmsghdr *header = n < 0 ? NULL : CMSG_FIRSTHDR(&message);
+	int file = -1;
+	if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS && header->cmsg_len == CMSG_LEN(sizeof(file)))
+		memcpy(&file, CMSG_DATA(header), sizeof(file));
+	if (n == sizeof(order) && order.kind == FT_SEED_KEEP && file >= 0 && s->plan->keep && !s->next.kind && !s->keep.kind) {
+		s->keep = order;
+		s->file = file;
+		return GO_ON;
+	}
+	if (file >= 0)
+		close(file);
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR ? GO_ON : NO_MORE;
 	if (n == 0 || (n == sizeof(order) && order.kind == FT_SEED_FINISH))
 		return NO_MORE;
 	if (n != sizeof(order) || order.kind != FT_SEED_RUN || order.flows > s->plan->request->flow_count ||
-	    s->next.kind || s->runs == FT_SEED_RUNS)
+	    s->next.kind || s->keep.kind || s->runs == FT_SEED_RUNS)
 		return SENSELESS;
 	s->next = order;
 	return GO_ON;
@@ -206,6 +236,10 @@ int ft_seed_run(const struct ft_seed_plan *plan)
 		if (fds[0].revents)
 			orders = take_order(&s);
 		start_next(&s);
+		if (s.keep.kind && !s.run.pid && orders == GO_ON) {
+			become_file(&s);
+			break;
+		}
 	}
 	stop(&s);
 	return orders == SENSELESS ? FT_SEED_SENSELESS : 0;

@@ -51,11 +51,11 @@ static void flush_answers(struct ft_slots *slots)
 	}
 }
 
-static void answer(struct ft_slots *slots, uint64_t trial, enum ft_event_type type, uint64_t value,
-		   const char *detail)
+static struct ft_event *answer(struct ft_slots *slots, uint64_t trial, enum ft_event_type type, uint64_t value,
+			       const char *detail)
 {
 	if (slots->events < 0 || slots->answer_count == FT_SLOTS_ANSWERS)
-		return;
+		return NULL;
 	const struct ft_machine *m = slots->config.witness->m;
 	struct ft_slots_answer *a =
 	    &slots->answers[(slots->first_answer + slots->answer_count++) % FT_SLOTS_ANSWERS];
@@ -64,10 +64,9 @@ static void answer(struct ft_slots *slots, uint64_t trial, enum ft_event_type ty
 				     .icount = m->icount,
 				     .pid = -1,
 				     .vtime_ns = ft_machine_vtime(m),
-				     .a = {value, m->icount}};
-	if (type != FT_EVENT_SEED_READY)
-		a->event.a[1] = 0;
+				     .a = {value}};
 	snprintf(a->detail, sizeof(a->detail), "%s", detail);
+	return &a->event;
 }
 
 static void refuse(struct ft_slots *slots, uint64_t trial, enum ft_seed_gone code, const char *detail)
@@ -80,7 +79,7 @@ static void refuse(struct ft_slots *slots, uint64_t trial, enum ft_seed_gone cod
 
 static struct ft_slot *find_slot(struct ft_slots *slots, uint64_t trial)
 {
-	for (unsigned i = 0; i < FT_SLOTS_MAX; i++)
+	for (unsigned i = 0; i < FT_SLOTS_ALL; i++)
 		if (slots->slots[i].pid && slots->slots[i].trial == trial)
 			return &slots->slots[i];
 	return NULL;
@@ -108,6 +107,9 @@ static int seed(struct ft_slots *slots, const struct ft_request *request, int co
 				    .disk = slots->config.disk,
 				    .overlay = slots->config.overlay,
 				    .kvm = slots->config.kvm,
+				    .number = slots->numbered,
+				    .keep = slots->config.write,
+				    .context = slots->config.context,
 				    .parent = parent,
 				    .began_ns = began_ns};
 	return ft_seed_run(&plan);
@@ -126,6 +128,8 @@ static void fork_seed(struct ft_slots *slots, const struct ft_request *request)
 		refuse(slots, trial, FT_SEED_FAILED, strerror(errno));
 		return;
 	}
+	uint32_t run = slots->config.note ? slots->config.note(slots->config.context, request, slots->numbered + 1) : 0;
+	slots->numbered++;
 	struct ft_machine *m = slots->config.witness->m;
 	m->engine_ops->before_fork(m->engine);
 	if (m->error.code) {
@@ -147,10 +151,15 @@ static void fork_seed(struct ft_slots *slots, const struct ft_request *request)
 	m->engine_ops->share(m->engine);
 	slots->running++;
 	slots->forked++;
-	*slot = (struct ft_slot){.pid = pid, .control = pair[0], .trial = trial, .number = 2 * slots->forked};
+	*slot = (struct ft_slot){.pid = pid, .control = pair[0], .trial = trial, .number = 2 * slots->forked, .seed = slots->numbered, .run = run};
 	slots->last_pause_ns = monotonic_ns() - began;
 	ft_histogram_note(&slots->pauses, FT_HISTOGRAM_PAUSE, slots->last_pause_ns);
-	answer(slots, trial, FT_EVENT_SEED_READY, slots->last_pause_ns, "");
+	struct ft_event *ready = answer(slots, trial, FT_EVENT_SEED_READY, slots->last_pause_ns, "");
+	if (ready) {
+		ready->a[1] = m->icount;
+		ready->a[2] = run;
+		ready->a[3] = slots->numbered;
+	}
 }
 
 static void order(const struct ft_slot *slot, uint32_t kind, uint32_t flows, uint64_t until_vtime_ns)
@@ -159,6 +168,15 @@ static void order(const struct ft_slot *slot, uint32_t kind, uint32_t flows, uin
 	/* A seed that takes no orders has idled away or hangs: both end with its death. */
 	if (send(slot->control, &message, sizeof(message), MSG_NOSIGNAL | MSG_DONTWAIT) != sizeof(message))
 		kill(slot->pid, SIGKILL);
+}
+
+/* What it said before it went. */
+static void end_keeping(struct ft_slots *slots, const struct ft_slot *slot)
+{
+	struct ft_seed_kept kept;
+	ssize_t n = recv(slot->control, &kept, sizeof(kept), MSG_DONTWAIT);
+	kept.text[sizeof(kept.text) - 1] = 0;
+	slots->config.kept(slots->config.context, slot->seed, n == sizeof(kept) ? &kept : NULL);
 }
 
 static void bury(struct ft_slots *slots, struct ft_slot *slot, int status)
@@ -177,17 +195,20 @@ static void bury(struct ft_slots *slots, struct ft_slot *slot, int status)
 		code = FT_SEED_DIED;
 		snprintf(detail, sizeof(detail), "ended with status %d", WEXITSTATUS(status));
 	}
+	if (slot == &slots->slots[FT_SLOTS_MAX])
+		end_keeping(slots, slot);
 	slots->died += code == FT_SEED_DIED;
 	slots->finished += code != FT_SEED_DIED;
 	close(slot->control);
-	answer(slots, slot->trial, FT_EVENT_SEED_GONE, code, detail);
+	if (!slot->answered)
+		answer(slots, slot->trial, FT_EVENT_SEED_GONE, code, detail);
 	*slot = (struct ft_slot){0};
 	slots->running--;
 }
 
 static void reap(struct ft_slots *slots)
 {
-	for (unsigned i = 0; slots->running && i < FT_SLOTS_MAX; i++) {
+	for (unsigned i = 0; slots->running && i < FT_SLOTS_ALL; i++) {
 		int status;
 		if (slots->slots[i].pid &&
 		    waitpid(slots->slots[i].pid, &status, WNOHANG) == slots->slots[i].pid)
@@ -197,7 +218,7 @@ static void reap(struct ft_slots *slots)
 
 static void kill_all(struct ft_slots *slots)
 {
-	for (unsigned i = 0; i < FT_SLOTS_MAX; i++) {
+	for (unsigned i = 0; i < FT_SLOTS_ALL; i++) {
 		struct ft_slot *slot = &slots->slots[i];
 		if (!slot->pid)
 			continue;
@@ -228,6 +249,13 @@ static void make_ready(struct ft_slots *slots, struct ft_request *request)
 static void finish(struct ft_slots *slots, uint64_t trial)
 {
 	struct ft_slot *slot = find_slot(slots, trial);
+	if (slot == &slots->slots[FT_SLOTS_MAX]) {
+		/* The trial is over; that it is still there is nobody's clone. */
+		if (!slot->answered)
+			answer(slots, trial, FT_EVENT_SEED_GONE, FT_SEED_FINISHED, "");
+		slot->answered = true;
+		return;
+	}
 	if (slot) {
 		slot->stopped = true;
 		order(slot, FT_SEED_FINISH, 0, 0);
@@ -245,11 +273,63 @@ static void finish(struct ft_slots *slots, uint64_t trial)
 	}
 }
 
+/* One at a time. It leaves its place among the clones. */
+static int take_keep(struct ft_slots *slots, const void *data, size_t length)
+{
+	struct ft_trial_keep keep;
+	struct ft_slot *last = &slots->slots[FT_SLOTS_MAX];
+	if (length != sizeof(keep))
+		return -EPROTO;
+	memcpy(&keep, data, sizeof(keep));
+	struct ft_slot *slot = find_slot(slots, keep.trial);
+	if (!slot || slot->stopped || last->pid || !slots->config.keep || slots->config.keep(slots->config.context, slot->seed, keep.hold))
+		return 0;
+	*last = *slot;
+	*slot = (struct ft_slot){0};
+	return 0;
+}
+
+static struct ft_slot *kept_slot(struct ft_slots *slots, uint64_t number)
+{
+	struct ft_slot *last = &slots->slots[FT_SLOTS_MAX];
+	return last->pid && last->seed == number && !last->stopped ? last : NULL;
+}
+
+void ft_slots_keep(struct ft_slots *slots, uint64_t number, struct ft_seed_order *order, int file)
+{
+	struct ft_slot *slot = kept_slot(slots, number);
+	union {
+		char room[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr header;
+	} with = {.room = {0}};
+	struct iovec part = {.iov_base = order, .iov_len = sizeof(*order)};
+	struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &with, .msg_controllen = sizeof(with)};
+	with.header = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(file))};
+	memcpy(CMSG_DATA(&with.header), &file, sizeof(file));
+	order->kind = FT_SEED_KEEP;
+	if (slot && sendmsg(slot->control, &message, MSG_NOSIGNAL | MSG_DONTWAIT) != sizeof(*order))
+		kill(slot->pid, SIGKILL);
+	if (slot)
+		slot->stopped = true;
+	close(file);
+}
+
+void ft_slots_no_keep(struct ft_slots *slots, uint64_t number)
+{
+	struct ft_slot *slot = kept_slot(slots, number);
+	if (!slot)
+		return;
+	slot->stopped = true;
+	order(slot, FT_SEED_FINISH, 0, 0);
+}
+
 int ft_slots_command(struct ft_slots *slots, uint32_t kind, const void *data, size_t length)
 {
 	struct ft_request *request = NULL;
 	struct ft_trial_run run;
 	uint64_t trial = 0;
+	if (kind == FT_TRIAL_KEEP)
+		return take_keep(slots, data, length);
 	switch (ft_request_take(&slots->requests, kind, data, length, &request, &run, &trial)) {
 	case FT_REQUEST_NONE:
 		return 0;
@@ -322,7 +402,7 @@ uint64_t ft_slots_fork_at(const struct ft_slots *slots)
 uint64_t ft_slots_oldest(const struct ft_slots *slots)
 {
 	uint64_t oldest = UINT64_MAX;
-	for (unsigned i = 0; i < FT_SLOTS_MAX; i++)
+	for (unsigned i = 0; i < FT_SLOTS_ALL; i++)
 		if (slots->slots[i].pid && slots->slots[i].number < oldest)
 			oldest = slots->slots[i].number;
 	return oldest;
@@ -331,7 +411,7 @@ uint64_t ft_slots_oldest(const struct ft_slots *slots)
 unsigned ft_slots_poll(const struct ft_slots *slots, struct pollfd *fds)
 {
 	unsigned n = 0;
-	for (unsigned i = 0; i < FT_SLOTS_MAX; i++)
+	for (unsigned i = 0; i < FT_SLOTS_ALL; i++)
 		if (slots->slots[i].pid)
 			fds[n++] = (struct pollfd){.fd = slots->slots[i].control, .events = POLLIN};
 	return n;

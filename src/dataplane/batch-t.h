@@ -23,6 +23,7 @@ enum ft_batch_word {
 	FT_BATCH_SAY_FRAME,
 	FT_BATCH_SAY_GO,
 	FT_BATCH_SAY_RUN,
+	FT_BATCH_SAY_KEEP,
 	FT_BATCH_SAY_FINISH,
 	FT_BATCH_SAY_NOTHING
 };
@@ -57,6 +58,7 @@ struct ft_batch {
 	const struct ft_held *at; /* next frame, */
 	uint32_t piece;           /* of which so many went */
 	bool begun;               /* the vmm knows of it */
+	uint64_t keep;            /* hold whose verdict its seed is to be kept for, 0: it is not */
 	bool gone;                /* the vmm said that the seed is */
 	bool busy;                /* and that there was no room for it */
 	/* The run. */

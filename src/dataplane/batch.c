@@ -100,7 +100,7 @@ void ft_batch_end(struct ft_gate *gate, struct ft_batch *batch)
 	}
 	batch->state = FT_BATCH_DEPART;
 	batch->deadline = gate->now + FT_BATCH_GRACE_NS;
-	batch->word = FT_BATCH_SAY_FINISH;
+	batch->word = batch->keep ? FT_BATCH_SAY_KEEP : FT_BATCH_SAY_FINISH;
 	ft_batch_say(gate, batch); /* what does not fit is said at the next tick */
 }
 
@@ -150,6 +150,11 @@ static int say(struct ft_gate *gate, struct ft_batch *batch)
 		error = ft_trial_run(batch, batch->twin ? 0 : batch->flows, ft_case_until(batch->trial));
 		batch->runs += !error;
 		break;
+	case FT_BATCH_SAY_KEEP:
+		error = ft_trial_keep(batch);
+		if (!error)
+			batch->word = FT_BATCH_SAY_FINISH;
+		return error;
 	case FT_BATCH_SAY_FINISH:
 		error = ft_trial_finish(batch);
 		break;

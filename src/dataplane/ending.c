@@ -9,6 +9,7 @@
 #include "dataplane/hold.h"
 #include "dataplane/made.h"
 #include "dataplane/record.h"
+#include "dataplane/rulebook.h"
 
 /* ---- leaving ---- */
 
@@ -106,6 +107,8 @@ static void report(struct ft_gate *gate, struct ft_hold *hold, const char *dispo
 		json_decref(record);
 		return;
 	}
+	if (*hold->book->rules_sha256)
+		json_object_set_new(record, "rules_sha256", json_string(hold->book->rules_sha256));
 	json_object_set_new(record, "disposition", json_string(disposition));
 	json_object_set_new(record, "disposition_reason", json_string(ft_reason_label(hold->outcome)));
 	json_object_set_new(record, "frames_done",

@@ -191,6 +191,10 @@ static void judged(struct ft_gate *gate, struct ft_batch *batch)
 	ft_case_judge(batch->trial, &judgement);
 	ft_admission_learn(gate, batch, judgement.verdict == FT_VERDICT_CLEAN);
 	ft_hold_take_case(hold, batch->trial);
+	/* What no journal has is kept beside, so that the verdict can be made again; not for the self-test. */
+	struct ft_case_seed seed;
+	if (judgement.verdict != FT_VERDICT_CLEAN && !hold->flow->service->canary && ft_case_seed(batch->trial, &seed) && !seed.run)
+		batch->keep = hold->id;
 	ft_hold_conclude(gate, hold);
 }
 

@@ -90,6 +90,9 @@ static int load_rules(struct ft_rulebook *book, const json_t *config, struct ft_
 		error = ft_rules_load(correlations ? correlations : empty, FT_RULES_CORRELATION,
 				      &book->correlation_rules, NULL, err);
 	json_decref(empty);
+	const char *sha256 = json_string_value(json_object_get(config, "rules_sha256"));
+	if (sha256 && strlen(sha256) == sizeof(book->rules_sha256) - 1)
+		memcpy(book->rules_sha256, sha256, sizeof(book->rules_sha256));
 	for (unsigned i = 0; i < book->guest_count && !error; i++) {
 		error = ft_services_profile(json_object_get(config, "services"), book->guests[i],
 					    &book->profiles[i], err);

@@ -29,6 +29,7 @@ struct ft_rulebook {
 	struct ft_budgets budgets;
 	struct ft_patterns *patterns;
 	struct ft_rules *verdict_rules, *correlation_rules;
+	char rules_sha256[65]; /* of the file that has them; "": not told */
 	struct ft_canary canary; /* its token; when it is not in force any more, its tests, too */
 	json_t *canary_config;   /* what these are made from */
 	unsigned guest_count;

@@ -86,6 +86,13 @@ int ft_trial_run(const struct ft_batch *batch, unsigned flows, uint64_t until_vt
 	return put(batch->guest, FT_TRIAL_RUN, &part, 1);
 }
 
+int ft_trial_keep(const struct ft_batch *batch)
+{
+	struct ft_trial_keep message = {.trial = batch->number, .hold = batch->keep};
+	struct iovec part = {&message, sizeof(message)};
+	return put(batch->guest, FT_TRIAL_KEEP, &part, 1);
+}
+
 int ft_trial_finish(const struct ft_batch *batch)
 {
 	struct ft_trial_go message = {.trial = batch->number};

@@ -12,6 +12,8 @@ int ft_trial_frame(struct ft_gate *gate, const struct ft_batch *batch, const str
 int ft_trial_go(const struct ft_batch *batch);
 /* flows: members whose frames the run gets, the first ones; 0: the twin, until then. */
 int ft_trial_run(const struct ft_batch *batch, unsigned flows, uint64_t until_vtime_ns);
+/* Before that, where batch->keep says so. */
+int ft_trial_keep(const struct ft_batch *batch);
 int ft_trial_finish(const struct ft_batch *batch);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +27,8 @@ struct run {
 	uint64_t state_hash, instructions, pages_written, vtime_ns;
 	uint64_t began_ns, ended_ns; /* host's clock */
 	char detail[128];
+	crypto_hash_sha256_state digest; /* of all its events */
+	uint64_t events;
 };
 
 struct ft_case {
@@ -37,6 +40,7 @@ struct ft_case {
 	uint64_t pause_ns, fork_vtime_ns;
 	uint64_t now_ns; /* host's clock, as last told */
 	bool forked;     /* SEED_READY was seen */
+	struct ft_case_seed seed;
 	bool twin_asked;
 	bool judged;
 	struct ft_judgement judgement;
@@ -79,6 +83,8 @@ struct ft_case *ft_case_new(uint64_t trial, const struct ft_rules *rules, const 
 	c->owners = 1;
 	c->rules = rules;
 	c->profile = profile;
+	crypto_hash_sha256_init(&c->trial.digest);
+	crypto_hash_sha256_init(&c->twin.digest);
 	return c;
 }
 
@@ -90,6 +96,7 @@ struct ft_case *ft_case_again(const struct ft_case *c)
 	again->forked = c->forked;
 	again->pause_ns = c->pause_ns;
 	again->fork_vtime_ns = c->fork_vtime_ns;
+	again->seed = c->seed;
 	again->now_ns = again->trial.began_ns = c->now_ns;
 	return again;
 }
@@ -125,11 +132,30 @@ static void add_seed_event(struct ft_case *c, const struct ft_event *event, cons
 		c->trial.began_ns = c->now_ns;
 		c->pause_ns = event->a[0];
 		c->fork_vtime_ns = event->vtime_ns;
+		if (event->a[1] <= INT64_MAX && event->a[2] <= UINT32_MAX && event->a[3] <= INT64_MAX)
+			c->seed = (struct ft_case_seed){.icount = event->a[1], .run = (uint32_t)event->a[2], .number = event->a[3]};
 	} else if (event->type == FT_EVENT_SEED_GONE) {
 		ft_case_abandon(c, FT_TRIAL_END_ERROR, strings[0][0] ? strings[0] : "the seed ended early");
 	} else if (event->type == FT_EVENT_LOST) {
 		ft_trace_lose(&c->trial.trace, event);
 	}
+}
+
+/* What a run shows, whoever watches it: all of its events but the number of the request and how fast the host was (hold.md). */
+static void note_event(struct run *run, const struct ft_event *event, const char *const *strings)
+{
+	struct {
+		uint64_t type, icount, vtime_ns, cr3, pid, a[FT_EVENT_ARGS];
+		char process[sizeof(event->process)];
+	} seen = {.type = event->type, .icount = event->icount, .vtime_ns = event->vtime_ns, .cr3 = event->cr3, .pid = (uint64_t)event->pid};
+	memcpy(seen.a, event->a, sizeof(seen.a));
+	memcpy(seen.process, event->process, sizeof(seen.process));
+	if (event->type == FT_EVENT_TRIAL_END)
+		seen.a[5] = 0; /* first_insn_ns */
+	crypto_hash_sha256_update(&run->digest, (const uint8_t *)&seen, sizeof(seen));
+	for (unsigned i = 0; i < event->strings; i++)
+		crypto_hash_sha256_update(&run->digest, (const uint8_t *)strings[i], strlen(strings[i]) + 1);
+	run->events++;
 }
 
 int ft_case_add(struct ft_case *c, const struct ft_event *event, const char *const *strings)
@@ -147,6 +173,7 @@ int ft_case_add(struct ft_case *c, const struct ft_event *event, const char *con
 		return -EPROTO;
 	if (event->vtime_ns > run->vtime_ns)
 		run->vtime_ns = event->vtime_ns;
+	note_event(run, event, strings);
 	/* How far a group was answered is no evidence: whoever asked for the group looks at it. */
 	if (event->type == FT_EVENT_TRIAL_ANSWERED)
 		return 0;
@@ -287,6 +314,12 @@ uint64_t ft_case_until(const struct ft_case *c)
 	return end > UINT64_MAX - TWIN_MORE_NS ? UINT64_MAX : end + TWIN_MORE_NS;
 }
 
+bool ft_case_seed(const struct ft_case *c, struct ft_case_seed *seed)
+{
+	*seed = c->seed;
+	return c->forked;
+}
+
 enum ft_trial_end ft_case_end(const struct ft_case *c)
 {
 	const struct run *run = c->twin_asked && c->twin.ended ? &c->twin : &c->trial;
@@ -305,14 +338,19 @@ void ft_case_judge(struct ft_case *c, struct ft_judgement *judgement)
 static int add_run(const struct ft_case *c, json_t *trials, const struct run *run, const char *role)
 {
 	uint64_t ran = run->vtime_ns > c->fork_vtime_ns && c->forked ? run->vtime_ns - c->fork_vtime_ns : 0;
-	char hash[24];
+	crypto_hash_sha256_state digest = run->digest;
+	uint8_t sum[crypto_hash_sha256_BYTES];
+	char hash[24], hex[2 * sizeof(sum) + 1];
+	crypto_hash_sha256_final(&digest, sum);
+	sodium_bin2hex(hex, sizeof(hex), sum, sizeof(sum));
 	snprintf(hash, sizeof(hash), "0x%016" PRIx64, run->state_hash);
-	json_t *entry = json_pack("{s:s, s:s, s:b, s:I, s:I, s:s, s:I, s:I, s:I, s:I}", "role", role, "end",
+	json_t *entry = json_pack("{s:s, s:s, s:b, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:s}", "role", role, "end",
 				  run->ended ? ft_trial_end_label(run->end) : "running", "handled",
 				  run->handled, "taken_bytes", (json_int_t)run->taken_bytes, "held_bytes",
 				  (json_int_t)run->held_bytes, "state_hash", hash, "instructions",
 				  (json_int_t)run->instructions, "virtual_ns", (json_int_t)ran, "pause_ns",
-				  (json_int_t)c->pause_ns, "pages_written", (json_int_t)run->pages_written);
+				  (json_int_t)c->pause_ns, "pages_written", (json_int_t)run->pages_written, "events",
+				  (json_int_t)run->events, "sha256", hex);
 	if (entry && run->began_ns && run->ended_ns >= run->began_ns)
 		json_object_set_new(entry, "wall_ns",
 				    json_integer((json_int_t)(run->ended_ns - run->began_ns)));
@@ -378,6 +416,9 @@ int ft_case_record(struct ft_case *c, json_t *record)
 		bad |= add_run(c, trials, &c->trial, ft_event_role_name(FT_ROLE_TRIAL));
 	if (!bad && c->twin_asked)
 		bad |= add_run(c, trials, &c->twin, ft_event_role_name(FT_ROLE_TWIN));
+	if (c->forked)
+		bad |= json_object_set_new(record, "seed", json_pack("{s:I, s:I, s:I}", "run", (json_int_t)c->seed.run, "number",
+								      (json_int_t)c->seed.number, "instructions", (json_int_t)c->seed.icount));
 	bad |= json_object_set_new(record, "trials", trials);
 	bad |= json_object_set_new(record, "evidence", story);
 	bad |= json_object_set_new(record, "evidence_dropped", json_integer((json_int_t)(c->dropped + c->trial.trace.lost)));

@@ -92,10 +92,18 @@ void ft_case_abandon(struct ft_case *c, enum ft_trial_end end, const char *detai
 /* How the run ended that kept the case from a verdict: the twin's end when it was the twin that failed. */
 enum ft_trial_end ft_case_end(const struct ft_case *c);
 
+/* From where its runs were forked, as the vmm said; false: it has not yet. */
+struct ft_case_seed {
+	uint64_t icount;
+	uint32_t run;    /* of the guest's journal in which it is noted down; 0: none */
+	uint64_t number; /* among the seeds of that vmm */
+};
+bool ft_case_seed(const struct ft_case *c, struct ft_case_seed *seed);
+
 /* The verdict. Before FT_CASE_JUDGED it is what can be said now (inconclusive while the trial runs). */
 void ft_case_judge(struct ft_case *c, struct ft_judgement *judgement);
 
-/* Sets trials, evidence, evidence_dropped, verdict, rule, rule_sid, rule_rev, rule_text and severity in record
+/* Sets seed, trials, evidence, evidence_dropped, verdict, rule, rule_sid, rule_rev, rule_text and severity in record
  * (src/log/hold.md). 0 or -ENOMEM. */
 int ft_case_record(struct ft_case *c, json_t *record);
 

@@ -7,6 +7,7 @@
 #include "gateway/operate.h"
 #include "gateway/reload.h"
 #include "gateway/journal.h"
+#include "gateway/seed.h"
 #include "gateway/snapshot.h"
 #include "gateway/suggest.h"
 #include "gateway/suppress.h"
@@ -39,11 +40,11 @@ static json_t *own_status(const struct ft_supervisor *s)
 		if (child->kind == FT_CHILD_VMM)
 			json_object_set_new(guests, child->guest, ft_guest_json(s, child));
 	}
-	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:f, s:o, s:o, s:o*}", "sensor",
+	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:f, s:o, s:o, s:o, s:o*}", "sensor",
 			 ft_config_text(s->config, "sensor"), "version", FT_VERSION, "state",
 			 phase_name(s->phase), "config", s->config->file, "feed",
 			 ft_config_text(s->config, "feed.file"), "up_s", (double)(now - s->started) / 1e9,
-			 "guests", guests, "processes", processes, "canary", ft_canaries_json(&s->canaries, now));
+			 "guests", guests, "processes", processes, "seeds", ft_seed_status(s), "canary", ft_canaries_json(&s->canaries, now));
 }
 
 /* what: of the dataplane, whose counters are not part of its status. */
@@ -145,7 +146,7 @@ static const struct {
     {"snapshot-save", ft_snapshot_request_save}, {"snapshot-state", ft_snapshot_request_state},
     {"snapshot-list", ft_snapshot_request_list}, {"snapshot-file", ft_snapshot_request_file},
     {"snapshot-delete", ft_snapshot_request_delete}, {"snapshot-restore", ft_snapshot_request_restore},
-    {"guest-attach", ft_snapshot_request_attach},	 {"journal-files", ft_journal_request_files},
+    {"guest-attach", ft_snapshot_request_attach},	 {"journal-files", ft_journal_request_files}, {"verdict-files", ft_seed_request_files},
     {"guest-console", ft_guest_console}, {"release", ft_operate_release}, {"drop", ft_operate_drop},
     {"mode", ft_operate_mode}, {"shadow", ft_operate_shadow}, {"bypass", ft_operate_bypass},
     {"reload", ft_reload_request}, {"reopen-logs", ft_reopen_request},

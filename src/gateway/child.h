@@ -72,6 +72,13 @@ struct ft_child {
 	uint64_t journal_bytes;   /* of all its checkpoints and segments, as far as they were told of */
 	uint64_t journal_segment_bytes; /* of the one that is being written */
 	uint32_t journal_segment;
+	/* The seed that it is writing, see gateway/seed.h. */
+	uint64_t seed;	      /* its number; 0: none */
+	uint64_t seed_hold;
+	int seed_fd;
+	uint64_t seed_at;     /* when it was asked for the last one, 0: never */
+	uint64_t seeds_kept, seeds_skipped, seeds_failed; /* since the gateway started */
+	uint64_t seeds_untold; /* skipped, and not told of yet */
 	char restore[65];      /* the snapshot to start from next, "": it boots */
 	bool restore_attach;
 	bool isolated; /* restored, and no link between it and the dataplane is made until it is attached */

@@ -9,6 +9,7 @@
 #include "base/printable.h"
 #include "gateway/files.h"
 #include "gateway/journal.h"
+#include "gateway/seed.h"
 #include "gateway/life.h"
 #include "gateway/snapshot.h"
 #include "gateway/warm.h"
@@ -126,6 +127,8 @@ static void handle(struct ft_supervisor *s, struct ft_child *child, const json_t
 	else if (!strcmp(op, "snapshot") && ft_snapshot_told(s, child, message))
 		;
 	else if ((!strcmp(op, "journal") || !strcmp(op, "checkpoint")) && ft_journal_told(s, child, message))
+		;
+	else if ((!strcmp(op, "seed") || !strcmp(op, "seed-kept")) && ft_seed_told(s, child, message))
 		;
 	else if (!strcmp(op, "sink-lost"))
 		handle_sink_lost(s, child, message);

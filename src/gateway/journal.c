@@ -525,12 +525,9 @@ void ft_journal_ended(struct ft_supervisor *s, struct ft_child *vmm)
 	vmm->journal_due = UINT64_MAX;
 }
 
-void ft_journal_request_files(struct ft_supervisor *s, uint64_t connection, json_t *request)
+json_t *ft_journal_files(const struct ft_supervisor *s, const struct ft_child *vmm)
 {
-	struct ft_child *vmm = ft_guest_named(s, connection, request);
 	char path[128];
-	if (!vmm)
-		return;
 	snprintf(path, sizeof(path), "guests.%s.disk", vmm->guest);
 	json_t *peers = json_object();
 	for (unsigned i = 0; i < s->count && !strcmp(ft_config_text(s->config, "journal.by_reference"), "on"); i++) {
@@ -541,9 +538,16 @@ void ft_journal_request_files(struct ft_supervisor *s, uint64_t connection, json
 		if (other->kind == FT_CHILD_VMM && other != vmm && wanted(s, other))
 			json_object_set_new(peers, other->guest, json_string(image ? image : ""));
 	}
-	ft_control_answer(&s->control, connection,
-			  json_pack("{s:O?, s:{s:s, s:o, s:s*, s:I, s:s*, s:s*, s:o}}", "id", json_object_get(request, "id"), "result", "guest", vmm->guest,
-				    "directory", json_sprintf("%s/journal/%s", ft_config_text(s->config, "state"), vmm->guest), "disk",
-				    ft_config_text(s->config, path), "run", (json_int_t)vmm->journal_run, "key",
-				    ft_config_text(s->config, "snapshots.key"), "credential", ft_config_text(s->config, "snapshots.credential"), "peers", peers));
+	return json_pack("{s:s, s:o, s:s*, s:I, s:s*, s:s*, s:o}", "guest", vmm->guest, "directory",
+			 json_sprintf("%s/journal/%s", ft_config_text(s->config, "state"), vmm->guest), "disk", ft_config_text(s->config, path), "run",
+			 (json_int_t)vmm->journal_run, "key", ft_config_text(s->config, "snapshots.key"), "credential",
+			 ft_config_text(s->config, "snapshots.credential"), "peers", peers);
+}
+
+void ft_journal_request_files(struct ft_supervisor *s, uint64_t connection, json_t *request)
+{
+	struct ft_child *vmm = ft_guest_named(s, connection, request);
+	if (vmm)
+		ft_control_answer(&s->control, connection,
+				  json_pack("{s:O?, s:o}", "id", json_object_get(request, "id"), "result", ft_journal_files(s, vmm)));
 }

@@ -24,6 +24,9 @@ json_t *ft_journal_json(const struct ft_supervisor *s, const struct ft_child *vm
 /* Checkpoints that are due. When to call it next. */
 uint64_t ft_journal_serve(struct ft_supervisor *s, uint64_t now);
 
+/* What it takes to replay a guest: where its journal, its disk and its key are, and those of others that it may refer to. New reference. */
+json_t *ft_journal_files(const struct ft_supervisor *s, const struct ft_child *vmm);
+
 /* Request `journal-files` of the control socket: where a guest's journal and disk are. */
 void ft_journal_request_files(struct ft_supervisor *s, uint64_t connection, json_t *request);
 

@@ -325,6 +325,15 @@ const struct ft_key ft_keys[] = {
      "the gap, and the journal begins anew with a checkpoint. hold: it stands still until there is room, and does not start "
      "without a journal."},
 
+    {"seeds", FT_KEY_MAP, NULL, NULL, NULL,
+     "Where no journal covers a verdict that is not clean, the state of the guest that its trial was forked from is kept as a snapshot, in "
+     "seeds below state, so that the verdict can be made again (`foretaste replay --verdict ID`). Encrypted as snapshots are."},
+    {"seeds.quota", FT_KEY_SIZE, "0 MiB..16 TiB", "1 GiB", NULL, "Most space of all of them; the oldest go first. 0 MiB: none is kept."},
+    {"seeds.keep", FT_KEY_DURATION, "1 min..8760 h", "168 h", NULL, "What is older goes, too, with the next one that is kept."},
+    {"seeds.every", FT_KEY_DURATION, "0 s..24 h", "1 min", NULL,
+     "Of one guest at most one in that time: each takes a second or two of a processor, and a sender of bad input must not buy that "
+     "as often as it likes. What is not kept is counted, and the feed says so."},
+
     {"snapshots", FT_KEY_MAP, NULL, NULL, NULL, "Guests as they were, in files (`foretaste snapshot`)."},
     {"snapshots.directory", FT_KEY_STATE, NULL, "snapshots", NULL, "Where they are, below state."},
     {"snapshots.key", FT_KEY_PATH, NULL, NONE, NULL,

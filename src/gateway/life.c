@@ -17,6 +17,8 @@
 #include "gateway/hearing.h"
 #include "gateway/journal.h"
 #include "gateway/operate.h"
+#include "gateway/rulefile.h"
+#include "gateway/seed.h"
 #include "gateway/share.h"
 #include "gateway/snapshot.h"
 #include "gateway/suppress.h"
@@ -112,6 +114,7 @@ static int send_config(struct ft_supervisor *s, struct ft_child *child, struct f
 	case FT_CHILD_DATAPLANE:
 		part = ft_config_dataplane(s->config);
 		ft_operate_patch(s, part);
+		ft_rulefile_keep(s, part);
 		json_object_set(part, "suppressions", ft_suppress_list(s));
 		error = ft_files_first_hold(s->state_fd, &first, err);
 		json_object_set_new(part, "first_hold", json_integer((json_int_t)first));
@@ -409,6 +412,7 @@ void ft_life_died(struct ft_supervisor *s, struct ft_child *child, int status)
 	ft_query_forget(&s->queries, child);
 	ft_snapshot_ended(s, child);
 	ft_journal_ended(s, child);
+	ft_seed_ended(s, child);
 	bool was_ready = child->state == FT_CHILD_READY, was_told = child->state == FT_CHILD_STOPPING;
 	child->state = FT_CHILD_DOWN;
 	child->deadline = child->retry_at = UINT64_MAX;

@@ -9,6 +9,7 @@
 #include "gateway/answer.h"
 #include "gateway/files.h"
 #include "gateway/operate.h"
+#include "gateway/rulefile.h"
 
 #define PATH 256
 
@@ -118,6 +119,7 @@ static void reload(struct ft_supervisor *s, uint64_t connection, json_t *request
 	}
 	json_t *part = ft_config_dataplane(config);
 	ft_operate_patch(s, part);
+	ft_rulefile_keep(s, part);
 	struct ft_query *query = ft_answer_ask(s, connection, request, FT_CHILD_DATAPLANE,
 					       json_pack("{s:s, s:o}", "what", "reload", "config", part));
 	if (!query) {

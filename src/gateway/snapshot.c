@@ -113,6 +113,17 @@ json_t *ft_snapshot_seal_json(const struct ft_snapshot_seal *seal)
 	return json;
 }
 
+json_t *ft_snapshot_new_seal(const struct ft_supervisor *s)
+{
+	struct ft_snapshot_seal seal;
+	if (!s->snapshot_key)
+		return NULL;
+	ft_snapshot_seal(&seal, s->snapshot_key);
+	json_t *json = ft_snapshot_seal_json(&seal);
+	sodium_memzero(&seal, sizeof(seal));
+	return json;
+}
+
 void ft_snapshot_wipe_seal(const json_t *message)
 {
 	const json_t *key = json_object_get(json_object_get(message, "seal"), "key");
@@ -151,12 +162,9 @@ static int send_save(struct ft_supervisor *s, struct ft_child *vmm, int fd)
 	sodium_bin2hex(origin, sizeof(origin), vmm->origin, sizeof(vmm->origin));
 	json_t *message = json_pack("{s:s, s:I, s:s}", "op", "snapshot", "created_ns", (json_int_t)now.tv_sec * 1000000000 + now.tv_nsec,
 				    "origin", origin);
-	if (s->snapshot_key) {
-		struct ft_snapshot_seal seal;
-		ft_snapshot_seal(&seal, s->snapshot_key);
-		json_object_set_new(message, "seal", ft_snapshot_seal_json(&seal));
-		sodium_memzero(&seal, sizeof(seal));
-	}
+	json_t *new_seal = ft_snapshot_new_seal(s);
+	if (new_seal)
+		json_object_set_new(message, "seal", new_seal);
 	int error = ft_child_send(vmm, json_incref(message), &fd, 1);
 	ft_snapshot_wipe_seal(message);
 	json_decref(message);

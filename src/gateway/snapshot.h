@@ -23,6 +23,8 @@ void ft_snapshot_request_attach(struct ft_supervisor *s, uint64_t connection, js
 /* A vmm's word about the snapshot it was to write (borrowed). false: it was to write none. */
 bool ft_snapshot_told(struct ft_supervisor *s, struct ft_child *vmm, const json_t *message);
 
+/* A new file's seal as part of a message; NULL: files are not encrypted. The caller wipes it (ft_snapshot_wipe_seal) when it is sent. */
+json_t *ft_snapshot_new_seal(const struct ft_supervisor *s);
 /* "seal" of a message; it is wiped when that has been sent. */
 json_t *ft_snapshot_seal_json(const struct ft_snapshot_seal *seal);
 /* Overwrites the key in a message that has been sent, or in one of its parts. */

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -14,6 +15,7 @@
 #include <sodium.h>
 
 #include "base/channel.h"
+#include "clone/book.h"
 #include "guest/settings.h"
 #include "vmm/dev/devices.h"
 #include "vmm/dev/generation.h"
@@ -263,6 +265,92 @@ static void look_at_saver(struct ft_live *live)
 	ft_mend_again(&live->mend);
 }
 
+/* ---- Seeds that are kept ---------------------------------------------------------------------------------------- */
+
+/* The supervisor's answer to "seed": the file, or none. */
+static void keep_seed(struct ft_live *live, const json_t *message, int file)
+{
+	uint64_t number = (uint64_t)json_integer_value(json_object_get(message, "number"));
+	struct ft_seed_order order = {.created_ns = (uint64_t)json_integer_value(json_object_get(message, "created_ns"))};
+	struct ft_snapshot_seal seal;
+	int sealed = file < 0 ? 0 : ft_settings_seal(json_object_get(message, "seal"), &seal, NULL);
+	if (sealed > 0) {
+		order.sealed = 1;
+		memcpy(order.salt, seal.salt, sizeof(order.salt));
+		memcpy(order.key, seal.key, sizeof(order.key));
+	}
+	if (file >= 0 && sealed >= 0) {
+		ft_slots_keep(live->slots, number, &order, file);
+	} else {
+		if (file >= 0)
+			close(file);
+		ft_slots_no_keep(live->slots, number);
+	}
+	sodium_memzero(&seal, sizeof(seal));
+	sodium_memzero(&order, sizeof(order));
+}
+
+int ft_live_ask_seed(void *context, uint64_t number, uint64_t hold)
+{
+	struct ft_live *live = context;
+	json_t *message = json_pack("{s:s, s:I, s:I}", "op", "seed", "number", (json_int_t)number, "hold", (json_int_t)(hold & INT64_MAX));
+	int error = message ? ft_channel_send(live->channel, message, NULL, 0) : -ENOMEM;
+	json_decref(message);
+	return error;
+}
+
+void ft_live_told_seed(void *context, uint64_t number, const struct ft_seed_kept *kept)
+{
+	struct ft_live *live = context;
+	char mac[65];
+	if (!kept || kept->error) {
+		say(live, json_pack("{s:s, s:I, s:s}", "op", "seed-kept", "number", (json_int_t)number, "error",
+				    kept && *kept->text ? kept->text : "its process died"));
+		return;
+	}
+	sodium_bin2hex(mac, sizeof(mac), kept->mac, sizeof(kept->mac));
+	say(live, json_pack("{s:s, s:I, s:I, s:I, s:s}", "op", "seed-kept", "number", (json_int_t)number, "bytes", (json_int_t)kept->bytes,
+			    "took_ns", (json_int_t)kept->took_ns, "mac", mac));
+}
+
+static int write_seed(const struct ft_live *live, const struct ft_seed_plan *plan, const struct ft_seed_order *order, int file,
+		      struct ft_snapshot_told *told, struct ft_error *err)
+{
+	struct ft_machine *m = live->m;
+	struct ft_snapshot_about about = {.created_ns = order->created_ns};
+	struct ft_transcript_machine made = {.mtu = live->mtu, .clock = (uint32_t)m->clock.mode, .run = live->recorder.run};
+	struct ft_snapshot_seal seal;
+	uint8_t *book = NULL, *trial = NULL;
+	memcpy(made.mac, live->mac, sizeof(made.mac));
+	memcpy(about.origin, &made, sizeof(about.origin));
+	memcpy(seal.salt, order->salt, sizeof(seal.salt));
+	memcpy(seal.key, order->key, sizeof(seal.key));
+	snprintf(about.guest, sizeof(about.guest), "%s", live->guest);
+	int error = 0;
+	if (ft_book_save(&live->witness->observer, &book, &about.book.length) ||
+	    ft_transcript_pack(plan->request, plan->outside, plan->number, &trial, &about.trial.length))
+		error = ft_error_set(err, -ENOMEM, "no memory to keep a seed");
+	about.book.bytes = book;
+	about.trial.bytes = trial;
+	m->hooks.mask = 0;
+	m->backend = (struct ft_backend){0};
+	if (!error)
+		error = ft_snapshot_save(m, &about, file, order->sealed ? &seal : NULL, told, err);
+	free(book);
+	free(trial);
+	return error;
+}
+
+void ft_live_write_seed(void *context, const struct ft_seed_plan *plan, const struct ft_seed_order *order, int file, struct ft_seed_kept *kept)
+{
+	struct ft_snapshot_told told = {0};
+	struct ft_error err = {0};
+	kept->error = write_seed(context, plan, order, file, &told, &err);
+	kept->bytes = told.bytes;
+	memcpy(kept->mac, told.mac, sizeof(kept->mac));
+	snprintf(kept->text, sizeof(kept->text), "%.159s", err.text);
+}
+
 /* ---- The disk's overlay ---------------------------------------------------------------------------------------- */
 
 static void look_at_disk(struct ft_live *live, uint64_t now, bool idle)
@@ -311,10 +399,13 @@ static bool take_message(struct ft_live *live)
 	if (snapshot)
 		begin_saving(live, message, fds[0]);
 	json_int_t number = json_integer_value(json_object_get(message, "number"));
+	bool seed = op && !strcmp(op, "seed") && count <= 1;
+	if (seed)
+		keep_seed(live, message, count ? fds[0] : -1);
 	bool checkpoint = op && !strcmp(op, "checkpoint") && count == 2 && number > 0 && number <= UINT32_MAX;
 	if (checkpoint)
 		order_checkpoint(live, message, fds[0], fds[1]);
-	for (int i = 0; i < count && !link && !reopen && !snapshot && !checkpoint; i++)
+	for (int i = 0; i < count && !link && !reopen && !snapshot && !checkpoint && !seed; i++)
 		close(fds[i]);
 	if (op && !strcmp(op, "stop"))
 		live->stop = true;
@@ -322,7 +413,7 @@ static bool take_message(struct ft_live *live)
 		answer_status(live, message);
 	else if (op && !strcmp(op, "attach"))
 		live->isolated = false;
-	else if (!link && !reopen && !snapshot && !checkpoint)
+	else if (!link && !reopen && !snapshot && !checkpoint && !seed)
 		ft_live_log(live, "warning", "guest %s: unknown or wrong message \"%.40s\"", live->guest,
 			    op ? op : "");
 	json_decref(message);
@@ -516,7 +607,7 @@ static bool link_waits(struct ft_live *live)
 
 static void sleep_until(struct ft_live *live, uint64_t until)
 {
-	struct pollfd fds[4 + FT_SLOTS_MAX] = {{.fd = live->channel, .events = POLLIN}};
+	struct pollfd fds[4 + FT_SLOTS_ALL] = {{.fd = live->channel, .events = POLLIN}};
 	nfds_t count = 1, done = 0;
 	bool asleep = true;
 	if (live->linked) {

@@ -35,6 +35,8 @@ struct ft_live {
 	bool restored; /* it goes on from a snapshot */
 	int disk;      /* what the machine reads its disk from, -1: none */
 	struct ft_snapshot_load load; /* of a restored guest: RAM that is not here yet; load.m NULL: all is */
+	uint8_t mac[6]; /* of its card, and what that says of frames' length: how the machine was made */
+	uint16_t mtu;
 	struct ft_saver saver;
 	struct ft_recorder recorder;
 	struct ft_output output; /* what waits for the journal */
@@ -65,6 +67,11 @@ void ft_live_open(struct ft_live *live, int console_fd);
 /* Waits for the first link (an isolated guest gets none until it is attached), then runs the guest until something ends it. */
 enum ft_live_end ft_live_run(struct ft_live *live);
 void ft_live_close(struct ft_live *live);
+
+/* Of its slots' configuration (clone/slots.h), context the live. */
+int ft_live_ask_seed(void *context, uint64_t number, uint64_t hold);
+void ft_live_told_seed(void *context, uint64_t number, const struct ft_seed_kept *kept);
+void ft_live_write_seed(void *context, const struct ft_seed_plan *plan, const struct ft_seed_order *order, int file, struct ft_seed_kept *kept);
 
 /* One line for the supervisor's log. */
 void ft_live_log(struct ft_live *live, const char *level, const char *format, ...)

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/channel.h"
+#include "clone/book.h"
 #include "guest/confinement.h"
 #include "guest/live.h"
 #include "guest/settings.h"
@@ -186,6 +187,24 @@ static int open_journal(struct ft_live *live, const struct ft_settings *settings
 	return error || !settings->journal_commits ? error : ft_output_open(&live->output, err);
 }
 
+static uint32_t note_seed(void *context, const struct ft_request *request, uint64_t number)
+{
+	struct ft_live *live = context;
+	return ft_recorder_seed(&live->recorder, request, &live->slots->config.outside, number);
+}
+
+/* A guest that goes on from a snapshot: who its processes are was known when that was saved. Without it their names are missing until
+ * they start something. */
+static void recall(struct ft_live *live)
+{
+	uint8_t *book;
+	size_t length;
+	if (!live->load.m || ft_snapshot_note(&live->load, FT_SNAPSHOT_BOOK, &book, &length, NULL))
+		return;
+	ft_book_load(&live->witness->observer, book, length, NULL);
+	free(book);
+}
+
 /* From the configuration to a machine that is ready for its first instruction. Everything that needs a file, or a
  * syscall that the filter refuses, happens here. */
 static int prepare(struct ft_live *live, struct ft_settings *settings, json_t *message, int *fds, int count,
@@ -217,13 +236,21 @@ static int prepare(struct ft_live *live, struct ft_settings *settings, json_t *m
 	live->isolated = !settings->attached;
 	live->restored = settings->restores;
 	live->guest = settings->guest;
+	memcpy(live->mac, settings->machine.mac, sizeof(live->mac));
+	live->mtu = settings->machine.mtu;
 	live->channel = FT_CHANNEL_FD;
 	live->report->fd = -1;
 	ft_live_open(live, fds[FT_GUEST_FD_CONSOLE]);
 	ft_witness_live(live->witness, live->m, live->report, 0);
+	recall(live);
 	struct ft_slots_config config = {.max = settings->clones,
 					 .outside = settings->outside,
 					 .witness = live->witness,
+					 .note = note_seed,
+					 .keep = ft_live_ask_seed,
+					 .kept = ft_live_told_seed,
+					 .write = ft_live_write_seed,
+					 .context = live,
 					 .disk =
 					     live->m->devices->has_disk ? live->m->devices->blk.disk.fd : -1,
 					 .overlay =
@@ -233,7 +260,7 @@ static int prepare(struct ft_live *live, struct ft_settings *settings, json_t *m
 	live->disk = config.disk;
 	int error = ft_slots_open(live->slots, &config, err);
 	if (!error)
-		error = ft_saver_open(&live->saver, err);
+		error = ft_saver_open(&live->saver, &live->witness->observer, err);
 	if (!error)
 		error = ft_guest_filter(&filter, settings->kvm, settings->clone_kvm, err);
 	if (!error)

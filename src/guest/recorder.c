@@ -273,6 +273,23 @@ int ft_recorder_checkpoint(struct ft_recorder *r, struct ft_machine *m, uint32_t
 	return 0;
 }
 
+static void put_piece(void *context, uint32_t kind, const void *data, size_t length)
+{
+	struct ft_recorder *r = context;
+	put(r, &(struct ft_record){.kind = FT_RECORD_TRIAL, .icount = r->m->icount, .value = kind, .data = data, .length = (uint32_t)length});
+}
+
+uint32_t ft_recorder_seed(struct ft_recorder *r, const struct ft_request *request, const struct ft_outside_config *outside, uint64_t number)
+{
+	size_t pieces, size = ft_transcript_size(request, &pieces);
+	/* A request must not be what makes a gap in the guest's own journal. */
+	if (!r->recording || ft_journal_ring_room(&r->ring) < size + pieces * FT_RECORD_CONTROL_MAX + SPARE / 2)
+		return 0;
+	check(r, false);
+	ft_transcript_tell(request, outside, number, put_piece, r);
+	return r->recording ? r->run : 0;
+}
+
 void ft_recorder_before(struct ft_recorder *r)
 {
 	r->inside = r->recording;

@@ -13,6 +13,7 @@
 #include <sys/types.h>
 
 #include "base/link.h"
+#include "clone/transcript.h"
 #include "journal/ring.h"
 #include "journal/segment.h"
 #include "vmm/machine.h"
@@ -65,6 +66,10 @@ void ft_recorder_close(struct ft_recorder *r, enum ft_reset end);
  * seal: of both, or NULL. The machine forgets what its engine remembers, as the one that is restored will have. */
 int ft_recorder_checkpoint(struct ft_recorder *r, struct ft_machine *m, uint32_t number, int segment,
 			   const struct ft_snapshot_seal *seal, struct ft_error *err);
+
+/* A seed of this request is about to be forked, the number-th: put into the journal, with a hash of the machine as it is. The run; 0:
+ * there is no journal now, or no room for a request of this size. */
+uint32_t ft_recorder_seed(struct ft_recorder *r, const struct ft_request *request, const struct ft_outside_config *outside, uint64_t number);
 
 /* Around each ft_machine_run. wake: as it was filled. */
 void ft_recorder_before(struct ft_recorder *r);

@@ -4,12 +4,14 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "clone/book.h"
 #include "clone/hygiene.h"
 #include "vmm/dev/devices.h"
 
@@ -35,9 +37,9 @@ static uint64_t monotonic_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-int ft_saver_open(struct ft_saver *saver, struct ft_error *err)
+int ft_saver_open(struct ft_saver *saver, const struct ft_observer *observer, struct ft_error *err)
 {
-	*saver = (struct ft_saver){.result = -1};
+	*saver = (struct ft_saver){.observer = observer, .result = -1};
 	return ft_confine_compile(rules, sizeof(rules) / sizeof(*rules), &saver->filter, err);
 }
 
@@ -72,7 +74,13 @@ static int save(const struct ft_saver *saver, struct ft_machine *m, const struct
 		ft_disk_seal(&m->devices->blk.disk);
 	m->hooks.mask = 0;
 	m->backend = (struct ft_backend){0};
-	end.error = ft_snapshot_save(m, about, file, seal, &end.told, &err);
+	struct ft_snapshot_about all = *about;
+	uint8_t *book = NULL;
+	if (saver->observer && ft_book_save(saver->observer, &book, &all.book.length))
+		ft_error_set(&err, -ENOMEM, "no memory to save what is known of the guest's processes");
+	all.book.bytes = book;
+	end.error = err.code ? err.code : ft_snapshot_save(m, &all, file, seal, &end.told, &err);
+	free(book);
 	snprintf(end.text, sizeof(end.text), "%s", err.text);
 	return write(result, &end, sizeof(end)) == sizeof(end) ? 0 : 3;
 }

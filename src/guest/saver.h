@@ -4,6 +4,7 @@
 #define FT_GUEST_SAVER_H
 
 #include "base/confine.h"
+#include "clone/observe.h"
 #include "snapshot/machine.h"
 
 /* What a save came to. */
@@ -16,6 +17,7 @@ struct ft_saver_end {
 
 struct ft_saver {
 	struct ft_confine_filter filter;
+	const struct ft_observer *observer; /* of the machine that is saved, borrowed; NULL: there is none. What it knows is saved, too */
 	pid_t pid; /* 0: nothing is being saved */
 	uint64_t number; /* of its fork: clone/slots.h */
 	int result; /* readable when it is over; -1 */
@@ -23,7 +25,7 @@ struct ft_saver {
 };
 
 /* Before confinement. */
-int ft_saver_open(struct ft_saver *saver, struct ft_error *err);
+int ft_saver_open(struct ft_saver *saver, const struct ft_observer *observer, struct ft_error *err);
 /* Kills what is under way. */
 void ft_saver_close(struct ft_saver *saver);
 

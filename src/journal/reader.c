@@ -36,6 +36,24 @@ static int unseal_ring(struct ft_journal_ring *ring, const uint8_t *operators, s
 	return error;
 }
 
+/* The ring first, then the segments: what leaves the one meanwhile is in the others, and nothing is missing between them. */
+static int copy_ring(struct ft_journal *j, const struct ft_journal_files *files, struct ft_error *err)
+{
+	int error = ft_journal_ring_open(&j->ring, files->ring, false, err);
+	if (!error)
+		error = unseal_ring(&j->ring, files->key, err);
+	if (error)
+		return error;
+	j->progress = __atomic_load_n(&j->ring.page->icount, __ATOMIC_ACQUIRE);
+	j->left_from = __atomic_load_n(&j->ring.page->tail, __ATOMIC_ACQUIRE);
+	j->left = malloc(FT_JOURNAL_RING_SIZE);
+	long n = j->left ? ft_journal_ring_peek(&j->ring, j->left_from, j->left, FT_JOURNAL_RING_SIZE) : no_memory(err);
+	/* Whoever needs nothing of it hears nothing of that. */
+	j->left_error = n < 0 ? (int)n : 0;
+	j->left_length = n < 0 ? 0 : (size_t)n;
+	return n == -ENOMEM ? -ENOMEM : 0;
+}
+
 int ft_journal_open(struct ft_journal *j, const struct ft_journal_files *files, struct ft_error *err)
 {
 	*j = (struct ft_journal){0};
@@ -45,6 +63,8 @@ int ft_journal_open(struct ft_journal *j, const struct ft_journal_files *files, 
 	j->control = malloc(FT_SEGMENT_CHUNK);
 	j->payload = malloc(FT_SEGMENT_CHUNK);
 	int error = j->segments && j->control && j->payload ? 0 : no_memory(err);
+	if (!error && files->ring >= 0)
+		error = copy_ring(j, files, err);
 	for (; !error && j->count < files->count; j->count++) {
 		error = ft_segment_open(&j->segments[j->count], files->segments[j->count], files->key, err);
 		if (error)
@@ -52,12 +72,6 @@ int ft_journal_open(struct ft_journal *j, const struct ft_journal_files *files, 
 	}
 	if (!error)
 		error = check_order(j, err);
-	if (!error && files->ring >= 0)
-		error = ft_journal_ring_open(&j->ring, files->ring, false, err);
-	if (!error && j->ring.page)
-		error = unseal_ring(&j->ring, files->key, err);
-	if (!error && j->ring.page)
-		j->progress = __atomic_load_n(&j->ring.page->icount, __ATOMIC_ACQUIRE);
 	if (!error)
 		memcpy(j->hash, j->segments[0].hash, sizeof(j->hash));
 	if (error)
@@ -74,6 +88,7 @@ void ft_journal_close(struct ft_journal *j)
 	free(j->control);
 	free(j->payload);
 	free(j->carried);
+	free(j->left);
 	free(j->records);
 	*j = (struct ft_journal){0};
 }
@@ -180,22 +195,21 @@ static int read_ring(struct ft_journal *j, struct ft_error *err)
 	if (j->ring_read || !j->ring.page)
 		return -ENODATA;
 	j->ring_read = true;
-	uint64_t tail = __atomic_load_n(&j->ring.page->tail, __ATOMIC_ACQUIRE);
-	if (tail > j->position)
+	if (j->left_from > j->position)
 		return ft_error_set(err, -EBADMSG, "journal: chunks at the end of segment %u are missing: %llu bytes of records were in them",
-				    j->segments[j->segment].header.number, (unsigned long long)(tail - j->position));
-	uint8_t *bytes = malloc(FT_JOURNAL_RING_SIZE);
-	long n = bytes ? ft_journal_ring_peek(&j->ring, j->position, bytes, FT_JOURNAL_RING_SIZE) : no_memory(err);
-	int error = n == -EBADMSG ? ft_error_set(err, -EBADMSG, "journal: the ring's positions cannot be") : n < 0 ? (int)n : 0;
-	free(j->payload);
-	j->payload = bytes;
-	if (error)
-		return error;
+				    j->segments[j->segment].header.number, (unsigned long long)(j->left_from - j->position));
+	if (j->left_error)
+		return j->left_error == -EBADMSG ? ft_error_set(err, -EBADMSG, "journal: the ring's positions cannot be") : j->left_error;
+	/* What chunks have taken over since, and more than that. */
+	if (j->position - j->left_from > j->left_length)
+		return -ENODATA;
+	const uint8_t *bytes = j->left + (j->position - j->left_from);
+	size_t n = j->left_length - (size_t)(j->position - j->left_from);
 	struct ft_record_cursor cursor = {bytes, bytes + n};
 	/* A checkpoint whose segment never got its first chunk. */
 	if (n && (*bytes & 15) == FT_RECORD_CHECKPOINT)
 		j->state = (struct ft_record_state){0};
-	error = decode_all(j, &cursor, &cursor, err);
+	int error = decode_all(j, &cursor, &cursor, err);
 	j->in_ring = (uint64_t)(cursor.at - bytes);
 	if (!error && cursor.at != cursor.end)
 		error = ft_error_set(err, -EBADMSG, "journal: the end of the ring is no record");

@@ -32,6 +32,10 @@ struct ft_journal {
 	size_t first, end, room; /* records[first..end) are not taken yet */
 	uint8_t *control, *payload, *carried;
 	uint64_t position; /* in the ring, behind what the chunks have */
+	uint8_t *left;	   /* what was in the ring, of a guest that may go on, before the segments were looked at: from left_from on */
+	uint64_t left_from;
+	size_t left_length;
+	int left_error; /* why there is nothing, -errno */
 	bool ring_read;
 	struct ft_error failed; /* there is nothing behind it */
 	/* What came out: */

@@ -43,13 +43,13 @@ static bool is_input(unsigned kind)
 
 bool ft_record_has_payload(const struct ft_record *record)
 {
-	return is_input(record->kind) && record->kind != FT_INPUT_CLOCK;
+	return (is_input(record->kind) && record->kind != FT_INPUT_CLOCK) || record->kind == FT_RECORD_TRIAL;
 }
 
 /* Of inputs, the clock's alone have a value that says something. */
 static bool has_value(unsigned kind)
 {
-	return kind == FT_RECORD_END || kind == FT_RECORD_CHECKPOINT || kind == FT_RECORD_PEER;
+	return kind == FT_RECORD_END || kind == FT_RECORD_CHECKPOINT || kind == FT_RECORD_PEER || kind == FT_RECORD_TRIAL;
 }
 
 /* Bytes that stand among the control bytes. */
@@ -265,7 +265,7 @@ const char *ft_record_name(unsigned kind)
 	    [FT_RECORD_PEER] = "peer",		   [FT_RECORD_FRAME_FROM] = "frame of a peer",
 	    [FT_RECORD_CHECK] = "check",	   [FT_RECORD_CHECK_WRITTEN] = "check of RAM and disk",
 	    [FT_RECORD_STOP] = "stop",		   [FT_RECORD_END] = "end",
-	    [FT_RECORD_CHECKPOINT] = "checkpoint",
+	    [FT_RECORD_CHECKPOINT] = "checkpoint",     [FT_RECORD_TRIAL] = "trial",
 	};
 	return kind < FT_RECORD_KINDS && names[kind] ? names[kind] : is_input(kind) ? "input" : "unknown";
 }

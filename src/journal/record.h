@@ -30,6 +30,8 @@ enum ft_record_kind {
 	FT_RECORD_STOP,            /* the machine stopped here and went on without an input */
 	FT_RECORD_END,             /* value: enum ft_reset; the guest was reset, or (0) the machine was ended in order */
 	FT_RECORD_CHECKPOINT,      /* value: its number. First in its segment; icount is absolute here */
+	FT_RECORD_TRIAL,           /* value: kind of a piece of a trial's request (clone/transcript.h); data: the piece. Its seed was
+				      forked where the last piece is */
 	FT_RECORD_KINDS
 };
 

@@ -186,6 +186,12 @@ void ft_notary_hold(struct ft_notary *n, const json_t *record)
 		json_object_set_new(digest, "bytes", json_integer((json_int_t)strlen(whole)));
 		json_object_set_new(digest, "sha256", json_string(hex));
 		json_object_set_new(digest, "trials", json_integer((json_int_t)json_array_size(json_object_get(record, "trials"))));
+		/* What a replay of the verdict has to come to again. */
+		json_t *runs = json_array();
+		for (size_t i = 0; i < json_array_size(json_object_get(record, "trials")); i++)
+			json_array_append(runs, json_object_get(json_array_get(json_object_get(record, "trials"), i), "sha256"));
+		json_object_set_new(digest, "runs", runs);
+		copy(digest, record, (const char *[]){"seed", "rules_sha256", NULL});
 		note(n, FT_ENTRY_EVIDENCE, ended, digest);
 		free(whole);
 	}
@@ -268,7 +274,7 @@ void ft_notary_event(struct ft_notary *n, const char *type, uint64_t time_ns, co
 	static const char *const operators[] = {"guest-start", "guest-stop", "guest-restart", "reload", "reload-failed", "reopen-logs",
 						"reopen-failed", "suppress", "suppress-end", "mode", "bypass-on", "bypass-off",
 						"release", "drop", NULL};
-	static const char *const errors[] = {"error", "restart", "cpu-unbounded", "self-test-failed", "disk-failed", NULL};
+	static const char *const errors[] = {"error", "restart", "cpu-unbounded", "self-test-failed", "disk-failed", "seed-failed", NULL};
 	enum ft_entry_type entry = strcmp(type, "correlation") ? FT_ENTRY_EVENT : FT_ENTRY_FINDING;
 	for (const char *const *word = operators; *word; word++)
 		entry = strcmp(type, *word) ? entry : FT_ENTRY_OPERATOR;

@@ -90,6 +90,8 @@ static const struct field trial[] = {
     {"wall_ns", NUMBER, false, ANY_NUMBER, NULL, NULL},
     {"pause_ns", NUMBER, false, ANY_NUMBER, NULL, NULL},
     {"pages_written", NUMBER, false, ANY_NUMBER, NULL, NULL},
+    {"events", NUMBER, false, ANY_NUMBER, NULL, NULL},
+    {"sha256", DIGEST, false, 0, NULL, NULL},
     {"detail", TEXT, false, 256, NULL, NULL},
     {0},
 };
@@ -107,6 +109,13 @@ static const struct field group[] = {
     {0},
 };
 
+static const struct field seed[] = {
+    {"run", NUMBER, true, UINT32_MAX, NULL, NULL},
+    {"number", NUMBER, true, ANY_NUMBER, NULL, NULL},
+    {"instructions", NUMBER, true, ANY_NUMBER, NULL, NULL},
+    {0},
+};
+
 static const struct field hold[] = {
     {"hold", NUMBER, true, ANY_NUMBER, NULL, NULL},
     {"guest", TEXT, true, 64, NULL, NULL},
@@ -117,6 +126,8 @@ static const struct field hold[] = {
     {"flow", MAP, true, 0, NULL, flow},
     {"input", MAP, false, 0, NULL, input},
     {"trigger", MAP, true, 0, NULL, trigger},
+    {"seed", MAP, false, 0, NULL, seed},
+    {"rules_sha256", DIGEST, false, 0, NULL, NULL},
     {"trials", MAPS, false, 8, NULL, trial},
     {"evidence", EVIDENCE, false, 256, NULL, NULL},
     {"evidence_dropped", NUMBER, false, ANY_NUMBER, NULL, NULL},

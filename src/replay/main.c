@@ -2,7 +2,6 @@
  * and nothing else. `foretaste replay` becomes this program. */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <sodium.h>
@@ -15,51 +14,32 @@
 #include <unistd.h>
 
 #include "base/confine.h"
-#include "base/units.h"
+#include "clone/book.h"
+#include "replay/compare.h"
+#include "replay/directory.h"
+#include "replay/options.h"
+#include "replay/past.h"
 #include "replay/peers.h"
 #include "replay/trace.h"
 #include "snapshot/key.h"
 
 #define EX_DIVERGED 1
-#define NOBODY	    65534u /* Debian's nobody, when root starts it */
-#define STEPS_MAX   100000u
-
-static const char usage[] =
-    "Usage: foretaste-replay DIR [--disk IMAGE] [--run N] [--from CHECKPOINT] [--to COUNT|TIME] [--trace WHAT,...]\n"
-    "                        [--step N] [--go-live DURATION [--seed N]] [--key FILE] [--json]\n"
-    "\n"
-    "Replays a guest from its journal (the directory journal/GUEST below state) and compares its state with what was recorded.\n"
-    "  --disk IMAGE   the base image of the guest's disk, if it had one\n"
-    "  --run N        a life of the guest's process; without it the newest\n"
-    "  --from N       begins at that checkpoint; without it at the newest that --to allows\n"
-    "  --to           an instruction count, or a time as 2026-11-28T03:20:00Z; without it the end of the journal\n"
-    "  --trace        syscalls, network, disk, console, inputs: prints these as they happened\n"
-    "  --step N       then N instructions one by one, with the registers\n"
-    "  --go-live      then the guest goes on by itself for that long in its own time, its network ending here\n"
-    "  --seed N       of the random numbers that it gets then\n"
-    "  --peer NAME=IMAGE  the base image of another guest's disk (or nothing), whose journal lies beside this one and is referred to by it\n"
-    "  --key FILE     the key that it is encrypted with (snapshots.key); --credential NAME: one of systemd's\n"
-    "  --uid N        the uid and gid that root becomes; without it 65534\n"
-    "Exit status: 0 everything was as recorded, 1 it was not, others as in sysexits.h.\n";
-
-struct options {
-	const char *directory, *disk, *trace, *key, *credential;
-	struct ft_replay_place place;
-	struct ft_replay_limits to;
-	uint64_t wall_ns; /* --to a time; 0: none */
-	uint64_t steps, go_live_ns, seed;
-	uid_t uid;
-	bool json, goes_live;
-	const char *peers[FT_REPLAY_PEERS];
-	unsigned peer_count;
-};
 
 struct session {
-	struct options o;
+	struct ft_replay_options o;
 	struct ft_journal journal;
 	struct ft_replay replay;
 	struct ft_trace trace;
 	struct ft_replay_peers peers;
+	struct ft_past verdict; /* record NULL: it is about none */
+	struct ft_witness witness; /* on the machine, where a verdict is made again */
+	struct ft_report nobody;   /* whom that tells */
+	struct ft_replay other; /* the machine of --against */
+	struct ft_witness other_witness;
+	int against;		   /* its file, -1: there is none */
+	struct ft_snapshot_seal seal, other_seal; /* of checkpoint or kept seed, and of that one; wiped when they are restored */
+	bool found;		   /* the machine stands where the verdict's input was taken */
+	struct ft_error trouble;   /* with a request in the journal */
 	crypto_generichash_state frames_hash; /* of all frames that the guest sent: lengths and bytes */
 	uint64_t frames_out, console_bytes;
 };
@@ -90,117 +70,6 @@ static const struct ft_confine_rule rules[] = {
     {"exit_group", "the end"},
 };
 
-/* ---- Options ------------------------------------------------------------------------------------------------------- */
-
-static bool number(const char *text, uint64_t *value)
-{
-	char *end;
-	errno = 0;
-	*value = strtoull(text, &end, 10);
-	return *text >= '0' && *text <= '9' && !*end && !errno;
-}
-
-/* 2026-11-28T03:20:00Z, with or without a fraction. */
-static bool time_of(const char *text, uint64_t *wall_ns)
-{
-	struct tm tm = {0};
-	int n = 0;
-	double second = 0;
-	if (sscanf(text, "%4d-%2d-%2dT%2d:%2d:%lfZ%n", &tm.tm_year, &tm.tm_mon, &tm.tm_mday, &tm.tm_hour, &tm.tm_min, &second, &n) != 6 ||
-	    text[n] || second < 0 || second >= 61 || tm.tm_year < 1970 || tm.tm_mon < 1 || tm.tm_mon > 12)
-		return false;
-	tm.tm_year -= 1900;
-	tm.tm_mon--;
-	time_t minute = timegm(&tm);
-	*wall_ns = (uint64_t)minute * 1000000000u + (uint64_t)(second * 1e9);
-	return minute >= 0;
-}
-
-static int read_options(struct options *o, int argc, char **argv)
-{
-	enum { DISK = 256, RUN, FROM, TO, TRACE, STEP, GO_LIVE, SEED, UID, PEER, KEY, CREDENTIAL, JSON, HELP };
-	static const struct option options[] = {
-	    {"disk", required_argument, NULL, DISK}, {"run", required_argument, NULL, RUN},	  {"from", required_argument, NULL, FROM},
-	    {"to", required_argument, NULL, TO},     {"trace", required_argument, NULL, TRACE},	  {"step", required_argument, NULL, STEP},
-	    {"seed", required_argument, NULL, SEED}, {"go-live", required_argument, NULL, GO_LIVE}, {"uid", required_argument, NULL, UID},
-	    {"peer", required_argument, NULL, PEER},
-	    {"key", required_argument, NULL, KEY},   {"credential", required_argument, NULL, CREDENTIAL},
-	    {"json", no_argument, NULL, JSON},	     {"help", no_argument, NULL, HELP},		  {NULL, 0, NULL, 0}};
-	struct ft_error err = {0};
-	uint64_t value;
-	*o = (struct options){.place = {.icount = UINT64_MAX, .wall_ns = UINT64_MAX},
-			      .to = {.icount = UINT64_MAX, .vtime_ns = UINT64_MAX},
-			      .uid = NOBODY,
-			      .seed = 1};
-	for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
-		bool good = true;
-		switch (c) {
-		case DISK:
-			o->disk = optarg;
-			break;
-		case RUN:
-			good = number(optarg, &value) && value && value <= UINT32_MAX;
-			o->place.run = (uint32_t)value;
-			break;
-		case FROM:
-			good = number(optarg, &value) && value && value <= UINT32_MAX;
-			o->place.checkpoint = (uint32_t)value;
-			break;
-		case TO:
-			if (number(optarg, &o->to.icount))
-				o->place.icount = o->to.icount;
-			else
-				good = time_of(optarg, &o->wall_ns);
-			if (o->wall_ns)
-				o->place.wall_ns = o->wall_ns;
-			break;
-		case TRACE:
-			o->trace = optarg;
-			break;
-		case STEP:
-			good = number(optarg, &o->steps) && o->steps <= STEPS_MAX;
-			break;
-		case GO_LIVE:
-			good = !ft_units_duration(optarg, &o->go_live_ns, &err);
-			o->goes_live = true;
-			break;
-		case SEED:
-			good = number(optarg, &o->seed);
-			break;
-		case UID:
-			good = number(optarg, &value) && value && value < UINT32_MAX;
-			o->uid = (uid_t)value;
-			break;
-		case PEER:
-			good = strchr(optarg, '=') && optarg[0] != '.' && !memchr(optarg, '/', strcspn(optarg, "=")) && o->peer_count < FT_REPLAY_PEERS;
-			if (good)
-				o->peers[o->peer_count++] = optarg;
-			break;
-		case KEY:
-			o->key = optarg;
-			break;
-		case CREDENTIAL:
-			o->credential = optarg;
-			break;
-		case JSON:
-			o->json = true;
-			break;
-		case HELP:
-		case 'h':
-			fputs(usage, stdout);
-			exit(EX_OK);
-		default:
-			return -EINVAL;
-		}
-		if (!good) {
-			fprintf(stderr, "foretaste-replay: \"%.64s\" cannot be\n", optarg);
-			return -EINVAL;
-		}
-	}
-	o->directory = optind + 1 == argc ? argv[optind] : NULL;
-	return o->directory ? 0 : -EINVAL;
-}
-
 /* ---- What comes out -------------------------------------------------------------------------------------------------- */
 
 static void on_net_tx(void *context, const void *frame, size_t length)
@@ -222,6 +91,20 @@ static void on_console(void *context, const char *bytes, size_t length)
 static void on_record(void *context, const struct ft_record *record)
 {
 	ft_trace_record(&((struct session *)context)->trace, record);
+}
+
+/* Requests of trials that pass by: is this the one? Others need not be sound. */
+static bool on_trial(void *context, const struct ft_record *record)
+{
+	struct session *s = context;
+	if (s->found)
+		return false;
+	struct ft_error err = {0};
+	int status = ft_transcript_take(&s->verdict.transcript, (uint32_t)record->value, record->data, record->length, &err);
+	if (status < 0)
+		s->trouble = err;
+	s->found = status == 1;
+	return s->found;
 }
 
 static void steps(struct session *s)
@@ -293,6 +176,12 @@ static void report(struct session *s, const struct ft_replay_directory *d, enum 
 		fprintf(stderr, "foretaste-replay: %s\n", err->text);
 }
 
+static int exit_of(int error)
+{
+	return error == -EINVAL ? EX_USAGE : error == -ENOENT ? EX_NOINPUT : error == -EBADMSG || error == -ENOTSUP ? EX_DATAERR
+	       : error == -EACCES || error == -EPERM || error == -EKEYREJECTED ? EX_NOPERM : error == -ENOMEM ? EX_OSERR : EX_SOFTWARE;
+}
+
 /* ---- The whole ------------------------------------------------------------------------------------------------------- */
 
 static double now_s(void)
@@ -302,10 +191,19 @@ static double now_s(void)
 	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
 }
 
-static int confine(const struct options *o, struct ft_error *err)
+static int confine(const struct ft_replay_options *o, struct ft_error *err)
 {
+	static const size_t own = sizeof(rules) / sizeof(*rules);
 	struct ft_confine_filter filter;
-	int error = ft_confine_compile(rules, sizeof(rules) / sizeof(*rules), &filter, err);
+	/* Who makes a verdict again forks as a vmm does. */
+	bool forks = o->verdict && !o->to_verdict;
+	struct ft_confine_rule *all = calloc(own + ft_hygiene_seed_rule_count, sizeof(*all));
+	if (!all)
+		return ft_error_set(err, -ENOMEM, "no memory for the seccomp filter");
+	memcpy(all, rules, sizeof(rules));
+	memcpy(all + own, ft_hygiene_seed_rules, ft_hygiene_seed_rule_count * sizeof(*all));
+	int error = ft_confine_compile(all, own + (forks ? ft_hygiene_seed_rule_count : 0), &filter, err);
+	free(all);
 	if (error)
 		return error;
 	uid_t uid = geteuid() ? geteuid() : o->uid;
@@ -314,6 +212,38 @@ static int confine(const struct options *o, struct ft_error *err)
 	if (!error && (error = ft_confine_install(&filter)))
 		ft_error_set(err, error, "cannot install the seccomp filter: %s", strerror(-error));
 	ft_confine_filter_free(&filter);
+	return error;
+}
+
+/* The files: a journal from the right checkpoint on; of a verdict, the one before its seed was forked. */
+static int open_journal(struct session *s, struct ft_replay_directory *d, int *checkpoint, struct ft_journal_files *files, struct ft_error *err)
+{
+	struct ft_replay_place *place = &s->o.place;
+	if (s->verdict.record) {
+		if (!s->verdict.seed.run)
+			return ft_error_set(err, -ENODATA, "no journal covers this verdict: it can be made again from its kept seed alone (--kept)");
+		place->run = s->verdict.seed.run;
+		/* A checkpoint at the same count may be behind it. */
+		place->icount = s->verdict.seed.icount ? s->verdict.seed.icount - 1 : 0;
+	}
+	int error = ft_replay_directory_open(d, s->o.directory, place, checkpoint, files, err);
+	if (error == -ENOENT && s->verdict.record) {
+		err->code = 0;
+		place->icount = s->verdict.seed.icount;
+		error = ft_replay_directory_open(d, s->o.directory, place, checkpoint, files, err);
+	}
+	return error;
+}
+
+/* The key of a file; where it is encrypted and there is none, whoever opens it says so. */
+static int unseal(struct ft_replay *r, int file, struct ft_snapshot_seal *seal, const uint8_t *key, struct ft_error *err)
+{
+	struct ft_snapshot_header header;
+	int error = ft_snapshot_peek(file, &header, err);
+	if (!error && header.encrypted && key) {
+		error = ft_snapshot_unseal(seal, file, key, err);
+		r->seal = error ? NULL : seal;
+	}
 	return error;
 }
 
@@ -342,71 +272,261 @@ static int open_peers(struct session *s, uint64_t wall_ns, const uint8_t *key, s
 	return 0;
 }
 
-/* The operator's key is here for no longer than this: what is kept are the keys of the files. */
-static int open_journal(struct session *s, struct ft_journal_files *files, int checkpoint, struct ft_snapshot_seal *seal, struct ft_error *err)
+/* Another guest like this one: what is not the same is said by its snapshot. */
+static int make_other(struct session *s, struct ft_machine_config config, int disk, const uint8_t *key, struct ft_error *err)
 {
 	struct ft_snapshot_header header;
-	uint8_t *key = NULL;
-	int error = 0;
-	if (s->o.key || s->o.credential)
-		error = ft_snapshot_key_read(&key, s->o.key ? s->o.key : s->o.credential,
-					     s->o.key ? FT_SNAPSHOT_KEY_FILE : FT_SNAPSHOT_KEY_CREDENTIAL, err);
-	files->key = key;
+	int own = -1;
+	s->against = open(s->o.against, O_RDONLY | O_CLOEXEC);
+	if (s->against < 0 || (s->o.against_disk && (own = open(s->o.against_disk, O_RDONLY | O_CLOEXEC)) < 0))
+		return ft_error_set(err, -errno, "%s: %s", s->against < 0 ? s->o.against : s->o.against_disk, strerror(errno));
+	int error = ft_snapshot_peek(s->against, &header, err);
+	if (!error && (header.memory < FT_RAM_MIN || header.memory > FT_RAM_MAX || header.memory % FT_PAGE_SIZE))
+		error = ft_error_set(err, -EBADMSG, "%s is no snapshot", s->o.against);
 	if (!error)
-		error = ft_journal_open(&s->journal, files, err);
-	if (!error)
-		error = ft_snapshot_peek(checkpoint, &header, err);
-	if (!error && header.encrypted && key) {
-		error = ft_snapshot_unseal(seal, checkpoint, key, err);
-		s->replay.seal = error ? NULL : seal;
-	}
-	if (!error)
-		error = open_peers(s, header.created_ns, key, err);
-	files->key = NULL;
-	ft_snapshot_key_free(key);
+		error = unseal(&s->other, s->against, &s->other_seal, key, err);
+	config.memory = header.memory;
+	config.disk_fd = error || !header.disk_size ? -1 : own >= 0 ? own : disk;
+	if (!error && header.disk_size && config.disk_fd < 0)
+		error = ft_error_set(err, -EINVAL, "that guest had a disk: its base image is needed (--against-disk)");
+	if (!error && !(s->other.m = ft_machine_create(&config, err)))
+		error = err->code;
+	if (own >= 0)
+		close(own);
 	return error;
+}
+
+/* A machine for what the files are of. The operator's key is needed for no longer than this: what is kept are the keys of the files. */
+static int make_machine(struct session *s, struct ft_journal_files *files, int checkpoint, int disk, const uint8_t *key, struct ft_error *err)
+{
+	struct ft_machine_config config = {.engine = &ft_engine_soft, .disk_fd = -1};
+	struct ft_snapshot_header header;
+	int error = ft_snapshot_peek(checkpoint, &header, err);
+	if (!error)
+		error = unseal(&s->replay, checkpoint, &s->seal, key, err);
+	if (!error && s->o.kept)
+		error = ft_replay_create_kept(&s->replay, &config, checkpoint, disk, err);
+	files->key = key;
+	if (!error && !s->o.kept)
+		error = ft_journal_open(&s->journal, files, err);
+	files->key = NULL;
+	if (!error && !s->o.kept)
+		error = open_peers(s, header.created_ns, key, err);
+	if (!error && !s->o.kept)
+		error = ft_replay_create(&s->replay, &config, &s->journal, disk, err);
+	return error || !s->o.against ? error : make_other(s, config, disk, key, err);
+}
+
+static int restore_other(struct session *s, struct ft_error *err)
+{
+	uint8_t *book = NULL;
+	size_t length;
+	if (!s->o.against)
+		return 0;
+	int error = ft_replay_restore(&s->other, s->against, err);
+	if (error) {
+		ft_error_prefix(err, "%s", s->o.against);
+		return error;
+	}
+	error = ft_snapshot_note(&s->other.load, FT_SNAPSHOT_BOOK, &book, &length, err);
+	ft_witness_live(&s->other_witness, s->other.m, &s->nobody, 0);
+	if (!error)
+		error = ft_book_load(&s->other_witness.observer, book, length, err);
+	free(book);
+	return error == -ENOENT ? 0 : error;
+}
+
+/* Who watches from the checkpoint on, and what was known there. */
+static int watch(struct session *s, struct ft_error *err)
+{
+	unsigned kinds = 0;
+	uint8_t *book = NULL;
+	size_t length = 0;
+	if (s->o.trace && ft_trace_kinds(s->o.trace, &kinds))
+		return ft_error_set(err, -EINVAL, "--trace takes syscalls, network, disk, console and inputs, with commas between them");
+	int error = ft_snapshot_note(&s->replay.load, FT_SNAPSHOT_BOOK, &book, &length, err);
+	if (error && error != -ENOENT)
+		return error;
+	ft_report_begin(&s->nobody, -1, FT_ROLE_LIVE, 0);
+	error = 0;
+	if (s->o.verdict && !s->o.to_verdict) {
+		ft_witness_live(&s->witness, s->replay.m, &s->nobody, 0);
+		error = book ? ft_book_load(&s->witness.observer, book, length, err) : 0;
+	} else {
+		ft_trace_begin(&s->trace, &s->replay, kinds, stdout, book, length);
+	}
+	free(book);
+	return error;
+}
+
+/* The request that a kept seed has with it. */
+static int take_request(struct session *s, struct ft_error *err)
+{
+	uint8_t *bytes;
+	size_t length;
+	int error = ft_snapshot_note(&s->replay.load, FT_SNAPSHOT_TRIAL, &bytes, &length, err);
+	if (error)
+		return error == -ENOENT ? ft_error_set(err, -EINVAL, "this is a guest's snapshot, not a seed's: it has no request") : error;
+	int status = ft_transcript_take_all(&s->verdict.transcript, bytes, length, err);
+	free(bytes);
+	s->found = status == 1;
+	return status < 0 ? status : s->found ? 0 : ft_error_set(err, -EINVAL, "this is another verdict's seed");
 }
 
 /* From the names to a machine at its checkpoint. */
 static int prepare(struct session *s, struct ft_replay_directory *d, struct ft_error *err)
 {
-	struct ft_machine_config config = {.engine = &ft_engine_soft, .disk_fd = -1};
-	struct ft_journal_files files;
-	struct ft_snapshot_seal seal;
-	int checkpoint, disk = -1;
-	unsigned kinds = 0;
-	if (s->o.trace && ft_trace_kinds(s->o.trace, &kinds))
-		return ft_error_set(err, -EINVAL, "--trace takes syscalls, network, disk, console and inputs, with commas between them");
-	int error = ft_replay_directory_open(d, s->o.directory, &s->o.place, &checkpoint, &files, err);
+	struct ft_journal_files files = {.ring = -1};
+	uint8_t *key = NULL;
+	int checkpoint = -1, disk = -1, error = 0;
+	if (s->o.verdict)
+		error = ft_past_open(&s->verdict, s->o.verdict, s->o.to_verdict ? NULL : s->o.rules, err);
+	if (!error && !s->o.kept)
+		error = open_journal(s, d, &checkpoint, &files, err);
+	else if (!error && (checkpoint = open(s->o.kept, O_RDONLY | O_CLOEXEC)) < 0)
+		error = ft_error_set(err, -errno, "%s: %s", s->o.kept, strerror(errno));
 	if (error)
 		return error;
-	if (s->o.disk && (disk = open(s->o.disk, O_RDONLY | O_CLOEXEC)) < 0)
+	if (s->o.key || s->o.credential)
+		error = ft_snapshot_key_read(&key, s->o.key ? s->o.key : s->o.credential,
+					     s->o.key ? FT_SNAPSHOT_KEY_FILE : FT_SNAPSHOT_KEY_CREDENTIAL, err);
+	if (!error && s->o.disk && (disk = open(s->o.disk, O_RDONLY | O_CLOEXEC)) < 0)
 		error = ft_error_set(err, -errno, "%s: %s", s->o.disk, strerror(errno));
 	if (!error)
-		error = open_journal(s, &files, checkpoint, &seal, err);
-	if (!error)
-		error = ft_replay_create(&s->replay, &config, &s->journal, disk, err);
+		error = make_machine(s, &files, checkpoint, disk, key, err);
+	ft_snapshot_key_free(key);
 	if (!error)
 		error = confine(&s->o, err);
+	if (!error && s->o.verdict)
+		error = ft_past_prepare(&s->verdict, err);
 	if (!error)
 		error = ft_replay_restore(&s->replay, checkpoint, err);
-	sodium_memzero(&seal, sizeof(seal));
-	s->replay.seal = NULL;
+	if (!error)
+		error = watch(s, err);
+	if (!error)
+		error = restore_other(s, err);
+	if (!error && s->o.kept)
+		error = take_request(s, err);
+	sodium_memzero(&s->seal, sizeof(s->seal));
+	sodium_memzero(&s->other_seal, sizeof(s->other_seal));
+	s->replay.seal = s->other.seal = NULL;
 	if (disk >= 0)
 		close(disk);
 	ft_replay_directory_close(d, checkpoint, &files);
 	if (error)
 		return error;
-	ft_trace_begin(&s->trace, &s->replay, kinds, stdout);
 	if (s->o.wall_ns)
 		s->o.to.vtime_ns = s->o.wall_ns > s->replay.m->clock.epoch_ns ? s->o.wall_ns - s->replay.m->clock.epoch_ns : 0;
 	return 0;
 }
 
-static int exit_of(int error)
+/* ---- A verdict again ------------------------------------------------------------------------------------------------- */
+
+/* The other guest's: verdict, evidence, and what of it one of the two has alone. NULL: none was asked for, or it took no input (why). */
+static json_t *try_elsewhere(struct session *s, const char **why)
 {
-	return error == -EINVAL ? EX_USAGE : error == -ENOENT ? EX_NOINPUT : error == -EBADMSG || error == -ENOTSUP ? EX_DATAERR
-	       : error == -EACCES || error == -EPERM || error == -EKEYREJECTED ? EX_NOPERM : error == -ENOMEM ? EX_OSERR : EX_SOFTWARE;
+	static struct ft_error err;
+	json_t *record = NULL, *gone, *added;
+	*why = NULL;
+	if (!s->o.against)
+		return NULL;
+	if (ft_replay_fill(&s->other, &err) || ft_past_try_elsewhere(&s->verdict, &s->other_witness, &record, &err)) {
+		*why = err.text;
+		return NULL;
+	}
+	ft_compare_evidence(s->verdict.record, record, &gone, &added);
+	json_object_set_new(record, "gone", gone);
+	json_object_set_new(record, "added", added);
+	return record;
+}
+
+static void print_elsewhere(const json_t *elsewhere, const char *why)
+{
+	size_t i;
+	const json_t *text;
+	if (why)
+		printf("there   : no verdict: %s\n", why);
+	if (!elsewhere)
+		return;
+	ft_past_print(stdout, "there   ", elsewhere);
+	json_array_foreach(json_object_get(elsewhere, "gone"), i, text) printf("  not there: %s\n", json_string_value(text));
+	json_array_foreach(json_object_get(elsewhere, "added"), i, text) printf("  only there: %s\n", json_string_value(text));
+}
+
+static void print_again(struct session *s, const json_t *again, bool same, const char *difference, double took)
+{
+	const struct ft_past *v = &s->verdict;
+	const char *why;
+	json_t *elsewhere = try_elsewhere(s, &why);
+	if (s->o.json) {
+		json_t *all = json_pack("{s:b, s:s, s:O, s:O, s:o*, s:s*, s:I, s:I, s:f}", "same", same, "difference", difference, "recorded", v->record,
+					"again", again, "against", elsewhere, "against_why", why, "seed", (json_int_t)v->seed.number, "instructions", (json_int_t)v->seed.icount, "took_s", took);
+		json_dumpf(all, stdout, JSON_COMPACT | JSON_ENSURE_ASCII);
+		putchar('\n');
+		json_decref(all);
+		return;
+	}
+	ft_past_print(stdout, "recorded", v->record);
+	ft_past_print(stdout, "again   ", again);
+	if (same)
+		printf("the same, bit for bit: evidence and verdict, from instruction %" PRIu64 " on, in %.1f s\n", v->seed.icount, took);
+	else
+		printf("NOT THE SAME: %s\n", difference);
+	print_elsewhere(elsewhere, why);
+	json_decref(elsewhere);
+}
+
+/* The machine stands where the seed was forked. */
+static int judge_again(struct session *s, double began, struct ft_error *err)
+{
+	struct ft_past *v = &s->verdict;
+	json_t *again = NULL;
+	char difference[1024];
+	int error = ft_past_request(v, err);
+	if (!error)
+		error = ft_replay_fill(&s->replay, err);
+	if (!error)
+		error = ft_past_try(v, &s->witness, &again, err);
+	if (error) {
+		fprintf(stderr, "foretaste-replay: %s\n", err->text);
+		return exit_of(error);
+	}
+	bool same = ft_compare_records(v->record, again, difference, sizeof(difference));
+	print_again(s, again, same, difference, now_s() - began);
+	json_decref(again);
+	return same ? EX_OK : EX_DIVERGED;
+}
+
+/* Where the journal does not lead to it, why. */
+static int not_found(struct session *s, enum ft_replay_end end, struct ft_error *err)
+{
+	if (!err->code && s->trouble.code)
+		*err = s->trouble;
+	ft_error_set(err, -ENODATA, "the journal ends at instruction %" PRIu64 " without seed %" PRIu64 ", which was forked at %" PRIu64,
+		     s->replay.m->icount, s->verdict.seed.number, s->verdict.seed.icount);
+	fprintf(stderr, "foretaste-replay: %s\n", err->text);
+	return end == FT_REPLAY_DIVERGED ? EX_DIVERGED : exit_of(err->code);
+}
+
+/* As far as it is to go. */
+static enum ft_replay_end go(struct session *s, struct ft_error *err)
+{
+	/* A kept seed stands there already. */
+	return s->o.kept ? FT_REPLAY_LIMIT : ft_replay_run(&s->replay, &s->o.to, err);
+}
+
+static int look(struct session *s, const struct ft_replay_directory *d, enum ft_replay_end end, double began, struct ft_error *err)
+{
+	bool good = end != FT_REPLAY_DIVERGED && end != FT_REPLAY_FAILED;
+	if (good && s->o.steps && !s->o.kept)
+		steps(s);
+	if (good && s->o.goes_live) {
+		struct ft_replay_limits limits = {.icount = UINT64_MAX, .vtime_ns = ft_machine_vtime(s->replay.m) + s->o.go_live_ns};
+		end = ft_replay_go_live(&s->replay, s->o.seed, &limits, err);
+	}
+	ft_trace_end(&s->trace);
+	report(s, d, end, err, now_s() - began);
+	return end == FT_REPLAY_DIVERGED ? EX_DIVERGED : end == FT_REPLAY_FAILED ? exit_of(err->code) : EX_OK;
 }
 
 int main(int argc, char **argv)
@@ -414,9 +534,11 @@ int main(int argc, char **argv)
 	static struct session s;
 	struct ft_replay_directory d = {.fd = -1};
 	struct ft_error err = {0};
-	if (read_options(&s.o, argc, argv)) {
-		fputs(usage, stderr);
-		return EX_USAGE;
+	int asked = ft_replay_options_read(&s.o, argc, argv);
+	if (asked) {
+		if (asked < 0)
+			ft_replay_options_usage(stderr);
+		return asked < 0 ? EX_USAGE : EX_OK;
 	}
 	if (sodium_init() < 0)
 		return EX_OSERR;
@@ -425,23 +547,25 @@ int main(int argc, char **argv)
 	s.replay.net_tx = on_net_tx;
 	s.replay.console = on_console;
 	s.replay.record = on_record;
+	if (s.o.verdict)
+		s.replay.trial = on_trial;
 	if (prepare(&s, &d, &err)) {
 		fprintf(stderr, "foretaste-replay: %s\n", err.text);
 		return exit_of(err.code);
 	}
 	double began = now_s();
-	enum ft_replay_end end = ft_replay_run(&s.replay, &s.o.to, &err);
-	bool good = end != FT_REPLAY_DIVERGED && end != FT_REPLAY_FAILED;
-	if (good && s.o.steps)
-		steps(&s);
-	if (good && s.o.goes_live) {
-		struct ft_replay_limits limits = {.icount = UINT64_MAX, .vtime_ns = ft_machine_vtime(s.replay.m) + s.o.go_live_ns};
-		end = ft_replay_go_live(&s.replay, s.o.seed, &limits, &err);
-	}
-	ft_trace_end(&s.trace);
-	report(&s, &d, end, &err, now_s() - began);
+	enum ft_replay_end end = go(&s, &err);
+	int code;
+	if (s.o.verdict && !s.found)
+		code = not_found(&s, end, &err);
+	else if (s.o.verdict && !s.o.to_verdict)
+		code = judge_again(&s, began, &err);
+	else
+		code = look(&s, &d, end, began, &err);
 	ft_replay_peers_close(&s.peers);
 	ft_replay_close(&s.replay);
+	ft_replay_close(&s.other);
+	ft_past_close(&s.verdict);
 	ft_journal_close(&s.journal);
-	return end == FT_REPLAY_DIVERGED ? EX_DIVERGED : end == FT_REPLAY_FAILED ? exit_of(err.code) : EX_OK;
+	return code;
 }

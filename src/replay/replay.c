@@ -6,8 +6,10 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "clone/transcript.h"
 #include "vmm/dev/devices.h"
 #include "vmm/dev/generation.h"
+#include "vmm/dev/virtio_net.h"
 
 /* ---- What is around the machine ------------------------------------------------------------------------------------ */
 
@@ -82,19 +84,63 @@ int ft_replay_create(struct ft_replay *r, struct ft_machine_config *config, stru
 	return r->m ? 0 : err->code;
 }
 
+int ft_replay_create_kept(struct ft_replay *r, struct ft_machine_config *config, int snapshot, int disk, struct ft_error *err)
+{
+	struct ft_snapshot_header h;
+	struct ft_transcript_machine made;
+	int error = ft_snapshot_peek(snapshot, &h, err);
+	if (error)
+		return error;
+	_Static_assert(sizeof(made) == sizeof(h.origin), "it has its place");
+	memcpy(&made, h.origin, sizeof(made));
+	if (made.clock > FT_CLOCK_FREE || h.memory < FT_RAM_MIN || h.memory > FT_RAM_MAX || h.memory % FT_PAGE_SIZE ||
+	    (made.mtu && (made.mtu < 68 || made.mtu > FT_NET_MTU_MAX)))
+		return ft_error_set(err, -EBADMSG, "this is no snapshot of a seed");
+	if (h.disk_size && disk < 0)
+		return ft_error_set(err, -EINVAL, "the guest had a disk: its base image is needed");
+	config->memory = h.memory;
+	config->clock = (enum ft_clock_mode)made.clock;
+	config->mtu = made.mtu;
+	config->disk_fd = h.disk_size ? disk : -1;
+	memcpy(config->mac, made.mac, sizeof(config->mac));
+	r->m = ft_machine_create(config, err);
+	return r->m ? 0 : err->code;
+}
+
+int ft_replay_fill(struct ft_replay *r, struct ft_error *err)
+{
+	if (!r->load.m)
+		return 0;
+	ft_memory_fetch_all(&r->m->ram);
+	if (r->m->error.code) {
+		*err = r->m->error;
+		return err->code;
+	}
+	ft_snapshot_loaded(&r->load);
+	return 0;
+}
+
+static int begin(struct ft_replay *r)
+{
+	r->m->backend = (struct ft_backend){.context = r, .net_tx = net_tx, .console = console, .entropy = entropy};
+	r->checked = r->slice_end = r->m->icount;
+	no_marks(r->m);
+	return 0;
+}
+
 int ft_replay_restore(struct ft_replay *r, int checkpoint, struct ft_error *err)
 {
-	const struct ft_segment_header *h = ft_journal_header(r->journal);
+	const struct ft_segment_header *h = r->journal ? ft_journal_header(r->journal) : NULL;
 	struct ft_snapshot_header saved;
 	int error = ft_snapshot_peek(checkpoint, &saved, err);
 	if (error)
 		return error;
-	if (strncmp(saved.guest, h->guest, sizeof(saved.guest)))
+	if (h && strncmp(saved.guest, h->guest, sizeof(saved.guest)))
 		return ft_error_set(err, -EINVAL, "the checkpoint and the journal are not of one guest");
 	error = ft_snapshot_restore(&r->load, r->m, checkpoint, r->seal, err);
-	const struct ft_record *first = error ? NULL : ft_journal_peek(r->journal, 0, err);
-	if (error)
-		return error;
+	if (error || !h)
+		return error ? error : begin(r);
+	const struct ft_record *first = ft_journal_peek(r->journal, 0, err);
 	if (!first)
 		return err->code ? err->code : ft_error_set(err, -EBADMSG, "the journal is empty");
 	if (first->kind != FT_RECORD_CHECKPOINT || first->icount != r->m->icount)
@@ -103,10 +149,7 @@ int ft_replay_restore(struct ft_replay *r, int checkpoint, struct ft_error *err)
 	r->segment = (uint32_t)first->value;
 	r->sent = 0;
 	ft_journal_take(r->journal);
-	r->m->backend = (struct ft_backend){.context = r, .net_tx = net_tx, .console = console, .entropy = entropy};
-	r->checked = r->slice_end = r->m->icount;
-	no_marks(r->m);
-	return 0;
+	return begin(r);
 }
 
 void ft_replay_close(struct ft_replay *r)
@@ -181,21 +224,21 @@ static enum ft_replay_end reach(struct ft_replay *r, const struct ft_record *rec
 		case FT_STOP_RESET:
 			if (end && m->icount == icount)
 				return FT_REPLAY_RESET;
-			diverged(r, "the guest is reset", &place);
+			diverged(r, "state of cpu (the guest is reset)", &place);
 			return FT_REPLAY_DIVERGED;
 		case FT_STOP_ERROR:
 			ft_error_set(r->err, -EIO, "the engine stopped at instruction %llu: %s", (unsigned long long)m->icount, m->error.text);
 			return FT_REPLAY_FAILED;
 		}
 		if (m->icount > icount || (halted && m->icount != icount)) {
-			diverged(r, halted ? "the guest rests elsewhere" : "the guest does not rest", &place);
+			diverged(r, halted ? "state of cpu (the guest rests elsewhere)" : "state of cpu (the guest does not rest)", &place);
 			return FT_REPLAY_DIVERGED;
 		}
 		if (halted && !halt)
 			break;
 	}
 	if (m->icount != icount) {
-		diverged(r, "an input came elsewhere", &place);
+		diverged(r, "state of cpu (an input came elsewhere)", &place);
 		return FT_REPLAY_DIVERGED;
 	}
 	return FT_REPLAY_OVER;
@@ -276,6 +319,8 @@ static enum ft_replay_end apply(struct ft_replay *r, const struct ft_record *rec
 		ft_machine_forget(r->m);
 		no_marks(r->m);
 		return FT_REPLAY_OVER;
+	case FT_RECORD_TRIAL:
+		return r->trial && r->trial(r->context, record) ? FT_REPLAY_LIMIT : FT_REPLAY_OVER;
 	case FT_RECORD_END:
 		r->over = true;
 		return FT_REPLAY_OVER;
@@ -340,7 +385,7 @@ enum ft_replay_end ft_replay_run(struct ft_replay *r, const struct ft_replay_lim
 		if (!record)
 			return FT_REPLAY_FAILED;
 		if (record->where == FT_WHERE_INSIDE) {
-			diverged(r, "the guest did not ask for what it got", record);
+			diverged(r, "state of rng (the guest did not ask for what it got)", record);
 			return FT_REPLAY_DIVERGED;
 		}
 		/* What it was given behind that may come from whoever waits for it. */
@@ -348,10 +393,12 @@ enum ft_replay_end ft_replay_run(struct ft_replay *r, const struct ft_replay_lim
 		if (r->reached)
 			return FT_REPLAY_LIMIT;
 		end = apply(r, record);
-		if (end != FT_REPLAY_OVER)
+		if (end != FT_REPLAY_OVER && end != FT_REPLAY_LIMIT)
 			return end;
 		r->slice_end = r->m->icount;
 		ft_journal_take(r->journal);
+		if (end == FT_REPLAY_LIMIT)
+			return end;
 	}
 }
 

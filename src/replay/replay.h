@@ -29,6 +29,8 @@ struct ft_replay {
 	/* A frame that the journal has by reference; *bytes until the machine has it. NULL: there is none. */
 	int (*fetch)(void *context, const struct ft_record_peer *peer, uint64_t number, const uint8_t **bytes, size_t *length, struct ft_error *err);
 	void *fetch_context;
+	/* A piece of a trial's request. True: this is as far as it is to go; the record is done with. May be NULL. */
+	bool (*trial)(void *context, const struct ft_record *record);
 	void (*before)(void *context); /* around each run of the machine; may be NULL, both */
 	void (*after)(void *context, enum ft_stop stop, uint64_t wake);
 	const struct ft_snapshot_seal *seal; /* of the checkpoint; NULL: it is not encrypted, or there is no key */
@@ -54,9 +56,13 @@ struct ft_replay {
  * are the caller's and may be closed afterwards. journal: its first segment is the checkpoint's. config: engine and options, the rest is
  * filled here. */
 int ft_replay_create(struct ft_replay *r, struct ft_machine_config *config, struct ft_journal *journal, int disk, struct ft_error *err);
+/* The same for what a snapshot alone says of its machine: a kept seed (its `origin`, clone/transcript.h), where journal stays NULL. */
+int ft_replay_create_kept(struct ft_replay *r, struct ft_machine_config *config, int snapshot, int disk, struct ft_error *err);
 /* Puts it into the state of the checkpoint: the caller should be confined. Refused by name: another base image, another CPU
  * model, another guest's checkpoint or another one than the journal's. */
 int ft_replay_restore(struct ft_replay *r, int checkpoint, struct ft_error *err);
+/* All of RAM comes now; the checkpoint's file is let go of. -EIO: a part of it cannot be had. */
+int ft_replay_fill(struct ft_replay *r, struct ft_error *err);
 void ft_replay_close(struct ft_replay *r);
 
 enum ft_replay_end ft_replay_run(struct ft_replay *r, const struct ft_replay_limits *limits, struct ft_error *err);

@@ -6,6 +6,7 @@
 
 #include "base/event.h"
 #include "base/printable.h"
+#include "clone/book.h"
 
 static const struct {
 	const char *name;
@@ -88,7 +89,7 @@ static void take(void *context, const void *record, size_t length)
 	putc('\n', t->to);
 }
 
-void ft_trace_begin(struct ft_trace *t, struct ft_replay *r, unsigned which, FILE *to)
+void ft_trace_begin(struct ft_trace *t, struct ft_replay *r, unsigned which, FILE *to, const uint8_t *book, size_t book_length)
 {
 	*t = (struct ft_trace){.kinds = which, .to = to, .m = r->m};
 	if (!(which & ~(unsigned)(FT_TRACE_NETWORK | FT_TRACE_INPUTS)))
@@ -97,6 +98,9 @@ void ft_trace_begin(struct ft_trace *t, struct ft_replay *r, unsigned which, FIL
 	t->report.take = take;
 	t->report.context = t;
 	ft_witness_live(&t->witness, r->m, &t->report, 0);
+	/* Without it names are missing, and nothing else. */
+	if (book)
+		ft_book_load(&t->witness.observer, book, book_length, NULL);
 	ft_observe_become_clone(&t->witness.observer, &t->report);
 	r->m->hooks.mask |= FT_HOOK_FAULT | FT_HOOK_EXEC_PAGE | FT_HOOK_DISK;
 	r->m->engine_ops->observe(r->m->engine);

@@ -22,8 +22,9 @@ struct ft_trace {
 	uint64_t lines;
 };
 
-/* From here on; the machine is at the checkpoint, or further on. Nothing of it may move while the machine runs. */
-void ft_trace_begin(struct ft_trace *trace, struct ft_replay *r, unsigned kinds, FILE *to);
+/* From here on; the machine is at the checkpoint. Nothing of it may move while the machine runs. book: what was known of its processes
+ * there (clone/book.h), NULL: nothing. */
+void ft_trace_begin(struct ft_trace *trace, struct ft_replay *r, unsigned kinds, FILE *to, const uint8_t *book, size_t book_length);
 /* Tells what is only known when no more is to come. */
 void ft_trace_end(struct ft_trace *trace);
 

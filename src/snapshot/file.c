@@ -298,14 +298,14 @@ static int check_header(const struct ft_snapshot_header *h, struct ft_error *err
 	return 0;
 }
 
-/* State, RAM, disk; each in the order of what it is: so nothing is there twice. */
+/* State, RAM, disk, notes; each in the order of what it is: so nothing is there twice. */
 static int check_place(const struct ft_snapshot *s, const struct ft_snapshot_entry *e, const struct ft_snapshot_entry *before,
 		       struct ft_error *err)
 {
 	bool first = !before || before->kind != e->kind;
-	if (e->kind < FT_SNAPSHOT_STATE || e->kind > FT_SNAPSHOT_DISK || (before && before->kind > e->kind))
+	if (e->kind < FT_SNAPSHOT_STATE || e->kind > FT_SNAPSHOT_TRIAL || (before && before->kind > e->kind))
 		return bad(err, "entry.kind", e->kind);
-	if (e->kind == FT_SNAPSHOT_STATE && (e->at || !first))
+	if ((e->kind == FT_SNAPSHOT_STATE || e->kind > FT_SNAPSHOT_DISK) && (e->at || !first))
 		return bad(err, "entry.at", e->at);
 	if (e->kind == FT_SNAPSHOT_RAM && (e->at % FT_SNAPSHOT_CHUNK || e->at >= s->header.memory || (!first && e->at <= before->at)))
 		return bad(err, "entry.at", e->at);

@@ -23,6 +23,8 @@ enum ft_snapshot_kind {
 	FT_SNAPSHOT_STATE = 1, /* at 0: vmm/state/state.md */
 	FT_SNAPSHOT_RAM = 2,   /* at: guest physical address; 64 bytes of a bitmap of its pages that are not zero, and these */
 	FT_SNAPSHOT_DISK = 3,  /* at: running number; u32 count, u32 0, u64 block numbers ascending, the blocks */
+	FT_SNAPSHOT_BOOK = 4,  /* at 0, if any: what was known of the guest's processes, clone/book.h */
+	FT_SNAPSHOT_TRIAL = 5  /* at 0, if any: of a seed, the request of its trial, clone/transcript.h */
 };
 
 struct ft_snapshot_header {

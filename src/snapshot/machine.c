@@ -84,7 +84,16 @@ static int save_disk(struct ft_snapshot_writer *w, struct ft_disk *disk, uint8_t
 	return error;
 }
 
-static int save_all(struct ft_snapshot_writer *w, struct ft_machine *m, struct ft_error *err)
+static int save_note(struct ft_snapshot_writer *w, enum ft_snapshot_kind kind, const struct ft_snapshot_note *note, struct ft_error *err)
+{
+	if (!note->bytes)
+		return 0;
+	if (!note->length || note->length > FT_SNAPSHOT_CONTENT_MAX)
+		return ft_error_set(err, -E2BIG, "a note of %zu bytes does not go into a snapshot", note->length);
+	return ft_snapshot_put(w, kind, 0, note->bytes, (uint32_t)note->length, err);
+}
+
+static int save_all(struct ft_snapshot_writer *w, struct ft_machine *m, const struct ft_snapshot_about *about, struct ft_error *err)
 {
 	uint8_t *state = NULL, *room = malloc(sizeof(struct disk_chunk) + BITMAP);
 	size_t length = 0;
@@ -95,6 +104,10 @@ static int save_all(struct ft_snapshot_writer *w, struct ft_machine *m, struct f
 		error = save_ram(w, m, room, err);
 	if (!error && m->devices->has_disk)
 		error = save_disk(w, &m->devices->blk.disk, room, err);
+	if (!error)
+		error = save_note(w, FT_SNAPSHOT_BOOK, &about->book, err);
+	if (!error)
+		error = save_note(w, FT_SNAPSHOT_TRIAL, &about->trial, err);
 	free(state);
 	free(room);
 	return error;
@@ -123,7 +136,7 @@ int ft_snapshot_save(struct ft_machine *m, const struct ft_snapshot_about *about
 	error = ft_snapshot_begin(&w, fd, &header, seal, err);
 	if (error)
 		return error;
-	error = save_all(&w, m, err);
+	error = save_all(&w, m, about, err);
 	if (!error)
 		error = ft_snapshot_end(&w, told->mac, err);
 	told->bytes = w.offset;
@@ -226,7 +239,7 @@ static int take_entries(struct ft_snapshot_load *load, uint8_t **state, uint32_t
 			*state = malloc(e->length);
 			*length = e->length;
 			error = *state ? ft_snapshot_get(&load->file, e, *state, err) : ft_error_set(err, -ENOMEM, "no memory for a state");
-		} else {
+		} else if (e->kind == FT_SNAPSHOT_DISK) {
 			if (e->length > sizeof(struct disk_chunk) || !m->devices->has_disk)
 				return bad(err, "a chunk of the disk's length", e->length);
 			error = ft_snapshot_get(&load->file, e, load->room, err);
@@ -266,6 +279,25 @@ int ft_snapshot_restore(struct ft_snapshot_load *load, struct ft_machine *m, int
 	else
 		m->ram.source = &load->source;
 	return error;
+}
+
+int ft_snapshot_note(struct ft_snapshot_load *load, enum ft_snapshot_kind kind, uint8_t **bytes, size_t *length, struct ft_error *err)
+{
+	for (uint64_t i = 0; i < load->file.count; i++) {
+		const struct ft_snapshot_entry *e = &load->file.entries[i];
+		if (e->kind != (uint32_t)kind)
+			continue;
+		uint8_t *to = malloc(e->length);
+		int error = to ? ft_snapshot_get(&load->file, e, to, err) : ft_error_set(err, -ENOMEM, "no memory for a snapshot's note");
+		if (error) {
+			free(to);
+			return error;
+		}
+		*bytes = to;
+		*length = e->length;
+		return 0;
+	}
+	return -ENOENT;
 }
 
 bool ft_snapshot_fill(struct ft_snapshot_load *load)
@@ -314,6 +346,9 @@ int ft_snapshot_verify(struct ft_snapshot *file, struct ft_error *err)
 			break;
 		case FT_SNAPSHOT_DISK:
 			error = take_blocks(room, e->length, file->header.disk_size, NULL, NULL, &last, err);
+			break;
+		case FT_SNAPSHOT_BOOK: /* whoever uses one looks */
+		case FT_SNAPSHOT_TRIAL:
 			break;
 		}
 	}

@@ -16,6 +16,10 @@ struct ft_snapshot_about {
 	char guest[64];
 	uint64_t created_ns; /* UNIX time */
 	uint8_t origin[16];  /* see struct ft_snapshot_header */
+	struct ft_snapshot_note {
+		const uint8_t *bytes; /* NULL: there is none; at most FT_SNAPSHOT_CONTENT_MAX */
+		size_t length;
+	} book, trial; /* FT_SNAPSHOT_BOOK, FT_SNAPSHOT_TRIAL: borrowed */
 };
 
 /* Writes m, which stands still meanwhile (a fork of the live vmm, at a stop point), to fd. Everything it needs is memory,
@@ -36,6 +40,10 @@ struct ft_snapshot_load {
 /* Puts the snapshot into m, which was created with the guest's configuration and not booted. Its state and its disk are there
  * afterwards; RAM comes when it is touched, and by ft_snapshot_fill. load stays where it is until ft_snapshot_loaded. Refused like a state (vmm/state/image.h), and -EINVAL for another base image. */
 int ft_snapshot_restore(struct ft_snapshot_load *load, struct ft_machine *m, int fd, const struct ft_snapshot_seal *seal, struct ft_error *err);
+
+/* A note that the file has, FT_SNAPSHOT_BOOK or FT_SNAPSHOT_TRIAL: *bytes is the caller's to free. -ENOENT: it has none. Before
+ * ft_snapshot_loaded. */
+int ft_snapshot_note(struct ft_snapshot_load *load, enum ft_snapshot_kind kind, uint8_t **bytes, size_t *length, struct ft_error *err);
 
 /* One part that is not here yet; false when all are. */
 bool ft_snapshot_fill(struct ft_snapshot_load *load);

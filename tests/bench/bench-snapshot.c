@@ -178,7 +178,7 @@ int main(int argc, char **argv)
 	snprintf(path, sizeof(path), "%s/root.ext4", directory);
 	int disk = open(path, O_RDONLY | O_CLOEXEC), file = -1, plain = temporary();
 	struct ft_machine *m = guest(disk, &err);
-	if (!m || ft_saver_open(&saver, &err)) {
+	if (!m || ft_saver_open(&saver, NULL, &err)) {
 		fprintf(stderr, "bench-snapshot: %s\n", err.text);
 		return 1;
 	}

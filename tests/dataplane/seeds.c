@@ -90,6 +90,9 @@ static void command(uint32_t kind, const uint8_t *bytes, size_t length)
 		seed->run = run.flows;
 		seed->runs += !seed->twin;
 		seed->twins += seed->twin;
+	} else if (kind == FT_TRIAL_KEEP) {
+		/* One flow, whose verdict is there. */
+		assert_true(seed->go && !seed->running && seed->flow_count == 1);
 	} else if (kind == FT_TRIAL_FINISH) {
 		seed->finished = true;
 		seed->running = false;

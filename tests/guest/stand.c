@@ -71,6 +71,12 @@ bool stand_message(struct stand *s, int timeout_ms)
 	else if (!strcmp(op, "snapshot")) {
 		json_decref(s->saved);
 		s->saved = json_incref(message);
+	} else if (!strcmp(op, "seed")) {
+		s->seed_wanted = (uint64_t)json_integer_value(json_object_get(message, "number"));
+		s->seed_hold = (uint64_t)json_integer_value(json_object_get(message, "hold"));
+	} else if (!strcmp(op, "seed-kept")) {
+		json_decref(s->seed_kept);
+		s->seed_kept = json_incref(message);
 	} else if (!strcmp(op, "checkpoint")) {
 		json_decref(s->checkpoint);
 		s->checkpoint = json_incref(message);
@@ -249,6 +255,7 @@ void stand_end(struct stand *s)
 		close(s->console);
 	free(s->log);
 	json_decref(s->saved);
+	json_decref(s->seed_kept);
 	json_decref(s->checkpoint);
 	free(s->journal_error);
 	s->saved = s->checkpoint = NULL;
@@ -389,6 +396,22 @@ void stand_collect(struct stand *s, uint64_t number, struct stand_trial *t, bool
 		   void (*meanwhile)(void *), void *context)
 {
 	collect(s, number, t, twin ? &t->twin_end : &t->end, meanwhile, context);
+}
+
+void stand_keep(struct stand *s, uint64_t number, uint64_t hold)
+{
+	struct ft_trial_keep keep = {.trial = number, .hold = hold};
+	command(s, FT_TRIAL_KEEP, &keep, sizeof(keep), NULL, 0);
+	ft_ring_kick(&s->link.cmd);
+}
+
+void stand_keep_in(struct stand *s, int file)
+{
+	json_t *message = json_pack("{s:s, s:I, s:I}", "op", "seed", "number", (json_int_t)s->seed_wanted, "created_ns", (json_int_t)1);
+	if (ft_channel_send(s->channel, message, &file, file >= 0))
+		give_up("a seed's file cannot be sent");
+	json_decref(message);
+	s->seed_wanted = 0;
 }
 
 void stand_finish(struct stand *s, uint64_t number, struct stand_trial *t)

@@ -39,6 +39,8 @@ struct stand {
 	uint64_t journal_lost;
 	bool kvm, clone_kvm; /* on engine kvm; its clones, too: as FORETASTE_ENGINE and FORETASTE_CLONE_ENGINE say, or set before it is configured */
 	const char *overlay; /* path of the file of the disk's overlay, set before it is configured; NULL: what the guest writes is in memory */
+	uint64_t seed_wanted, seed_hold; /* the seed that it wants to keep, 0: none; and for which hold */
+	json_t *seed_kept; /* what it said about the last one; owned */
 	json_t *saved; /* what it said about its last snapshot; owned */
 	int status; /* after stand_end */
 };
@@ -109,6 +111,9 @@ void stand_collect_two(struct stand *s, uint64_t number_a, struct stand_trial *a
  * What its kind of run told before is forgotten, its events are not. */
 void stand_run(struct stand *s, uint64_t number, struct stand_trial *trial, uint32_t flows, uint64_t until_vtime_ns);
 void stand_finish(struct stand *s, uint64_t number, struct stand_trial *trial);
+/* Before that: its seed is to be kept. Then seed_wanted is set, and somebody gives it a file, which is borrowed; -1: none. */
+void stand_keep(struct stand *s, uint64_t number, uint64_t hold);
+void stand_keep_in(struct stand *s, int file);
 void stand_trial_free(struct stand_trial *trial);
 
 /* First event since the last trial of this role and type whose first string contains text (NULL: any). */
