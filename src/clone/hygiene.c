@@ -70,7 +70,6 @@ const size_t ft_hygiene_seed_rule_count = sizeof(ft_hygiene_seed_rules) / sizeof
 	{"rt_sigtimedwait", "engine kvm: the signal of that timer is taken back"},                           \
 	{"getrusage", "engine kvm: pages that a clone has touched"},
 
-static const struct ft_confine_rule kvm_run_rules[] = {KVM_RUN_RULES};
 const struct ft_confine_rule ft_hygiene_kvm_rules[] = {
     KVM_RUN_RULES FT_KVM_REQUESTS_MAKE(REQUEST)
     {"fcntl", "engine kvm: a descriptor of /dev/kvm of its own", .arg = 2, .equals = F_DUPFD_CLOEXEC},
@@ -78,7 +77,8 @@ const struct ft_confine_rule ft_hygiene_kvm_rules[] = {
     {"timer_delete", "engine kvm: that of another thread"},
     {"rt_sigaction", "engine kvm: the timer's signal has a handler", .arg = 1, .equals = 34 /* SIGRTMIN */},
 };
-const size_t ft_hygiene_kvm_run_rule_count = sizeof(kvm_run_rules) / sizeof(*kvm_run_rules);
+/* The first ones. */
+const size_t ft_hygiene_kvm_run_rule_count = sizeof((struct ft_confine_rule[]){KVM_RUN_RULES}) / sizeof(struct ft_confine_rule);
 const size_t ft_hygiene_kvm_rule_count = sizeof(ft_hygiene_kvm_rules) / sizeof(*ft_hygiene_kvm_rules);
 
 static int compile(const struct ft_confine_rule *rules, size_t count, size_t kvm, struct ft_confine_filter *filter, struct ft_error *err)
