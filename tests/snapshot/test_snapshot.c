@@ -535,8 +535,9 @@ static void chunks_ascend(void **state)
 	    {{1, 2, 2}, {0, 0, 0x200000}, 0},	      {{1, 2, 2}, {0, 0x200000, 0}, -EBADMSG}, {{1, 2, 2}, {0, 0x200000, 0x200000}, -EBADMSG},
 	    {{1, 1, 2}, {0, 0, 0}, -EBADMSG},	      {{1, 2, 1}, {0, 0, 0}, -EBADMSG},	       {{1, 3, 3}, {0, 0, 1}, 0},
 	    {{1, 3, 3}, {0, 1, 2}, -EBADMSG},	      {{1, 3, 3}, {0, 0, 2}, -EBADMSG},	       {{1, 3, 2}, {0, 0, 0}, -EBADMSG},
-	    {{1, 2, 2}, {0, 0, MEMORY}, -EBADMSG},    {{1, 2, 2}, {0, 0, 4096}, -EBADMSG},     {{1, 2, 4}, {0, 0, 0}, -EBADMSG},
-	    {{1, 2, 3}, {4096, 0, 0}, -EBADMSG},
+	    {{1, 2, 2}, {0, 0, MEMORY}, -EBADMSG},    {{1, 2, 2}, {0, 0, 4096}, -EBADMSG},     {{1, 2, 6}, {0, 0, 0}, -EBADMSG},
+	    {{1, 2, 3}, {4096, 0, 0}, -EBADMSG},      {{1, 4, 5}, {0, 0, 0}, 0},	       {{1, 4, 4}, {0, 0, 0}, -EBADMSG},
+	    {{1, 4, 2}, {0, 0, 0}, -EBADMSG},	      {{1, 2, 4}, {0, 0, 4096}, -EBADMSG},     {{1, 5, 4}, {0, 0, 0}, -EBADMSG},
 	};
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
 		struct ft_snapshot_writer w;
