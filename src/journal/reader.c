@@ -124,7 +124,9 @@ static int carry(struct ft_journal *j, struct ft_error *err)
 	return 0;
 }
 
-static int decode_all(struct ft_journal *j, struct ft_record_cursor *control, struct ft_record_cursor *payload, struct ft_error *err)
+/* ring: a checkpoint, with which the next segment begins, may come anywhere. */
+static int decode_all(struct ft_journal *j, struct ft_record_cursor *control, struct ft_record_cursor *payload, bool ring,
+		      struct ft_error *err)
 {
 	for (;;) {
 		if (j->end == j->room) {
@@ -135,6 +137,8 @@ static int decode_all(struct ft_journal *j, struct ft_record_cursor *control, st
 			j->records = records;
 			j->room = room;
 		}
+		if (ring && control->at < control->end && (*control->at & 15) == FT_RECORD_CHECKPOINT)
+			j->state = (struct ft_record_state){0};
 		int error = ft_record_decode(&j->state, control, payload, &j->records[j->end], err);
 		if (error)
 			return error == -EAGAIN ? 0 : error;
@@ -174,7 +178,7 @@ static int read_chunk(struct ft_journal *j, struct ft_error *err)
 			return error;
 		struct ft_record_cursor control = {j->control, j->control + chunk.control},
 					payload = {j->payload, j->payload + chunk.payload};
-		error = decode_all(j, &control, &payload, err);
+		error = decode_all(j, &control, &payload, false, err);
 		if (!error && (control.at != control.end || payload.at != payload.end || j->state.last != chunk.icount))
 			error = ft_error_set(err, -EBADMSG, "journal: chunk %u of segment %u has records that are none", chunk.sequence,
 					     s->header.number);
@@ -206,10 +210,7 @@ static int read_ring(struct ft_journal *j, struct ft_error *err)
 	const uint8_t *bytes = j->left + (j->position - j->left_from);
 	size_t n = j->left_length - (size_t)(j->position - j->left_from);
 	struct ft_record_cursor cursor = {bytes, bytes + n};
-	/* A checkpoint whose segment never got its first chunk. */
-	if (n && (*bytes & 15) == FT_RECORD_CHECKPOINT)
-		j->state = (struct ft_record_state){0};
-	int error = decode_all(j, &cursor, &cursor, err);
+	int error = decode_all(j, &cursor, &cursor, true, err);
 	j->in_ring = (uint64_t)(cursor.at - bytes);
 	if (!error && cursor.at != cursor.end)
 		error = ft_error_set(err, -EBADMSG, "journal: the end of the ring is no record");

@@ -418,6 +418,26 @@ static void the_ring_has_the_rest(void **state)
 	close_way(&w);
 }
 
+/* Read while the machine runs: behind the rest of a segment there may be the next checkpoint, whose segment has nothing yet. */
+static void the_ring_has_the_next_checkpoint(void **state)
+{
+	struct way w;
+	struct ft_journal j;
+	struct ft_record_state s = {0}, next = {0};
+	open_way(&w);
+	make_script(&one, RECORDS, 11, 1);
+	make_script(&two, RECORDS / 2, 22, 2);
+	give_segment(&w, 1);
+	put_script(&w, &one, 0, 1000, &s);
+	assert_int_equal(scribble(&w), 0);
+	put_script(&w, &one, 1000, one.count, &s);
+	put_script(&w, &two, 0, two.count, &next);
+	expect_scripts(&w, (const struct script *[]){&one, &two}, 2, &j);
+	assert_true(j.in_ring > 0);
+	ft_journal_close(&j);
+	close_way(&w);
+}
+
 /* Chunks that could not be written come when there is room again; a part of one is never in the way. */
 static void a_full_disk_loses_nothing(void **state)
 {
@@ -773,6 +793,7 @@ int main(void)
 	    cmocka_unit_test(checks_name_what_differs),
 	    cmocka_unit_test(everything_comes_through),
 	    cmocka_unit_test(the_ring_has_the_rest),
+	    cmocka_unit_test(the_ring_has_the_next_checkpoint),
 	    cmocka_unit_test(a_full_disk_loses_nothing),
 	    cmocka_unit_test(an_order_without_a_checkpoint_is_passed_over),
 	    cmocka_unit_test(what_is_wanted_is_written_at_once),
