@@ -122,6 +122,7 @@ def goes_on():
         for word in ("its writes fail with I/O errors", "it takes writes again", "the journal of guest web cannot be written", "is written again",
                      "has a gap from instruction"):
             until(lambda word=word: stand.told(word), "the feed says \"%s\"" % word)
+        until(lambda: stand.told("checkpoint 2 of guest web (run 1) is saved"), "the journal has a checkpoint behind the gap")
         require(len(stand.told("was not saved")) <= 2, "tries that failed are told one by one: %s" % stand.told("was not saved"))
         require(stand.cli("status")["processes"]["ledger"]["status"]["feed"]["lost"] == 0, "lines of the feed were lost")
         killed_and_back(stand, written)
@@ -140,6 +141,8 @@ def stands_still():
         stand.fill()
         stand.flood(lambda: stand.metric("journal_stands_still") == 1)
         require(stand.metric("journal_gaps_total") == 0, "a gap, where the guest was to stand still")
+        # Long enough to be worth telling; the feed has no room for it yet.
+        until(lambda: stand.metric("journal_stood_still_seconds_total") > 1, "it stands still for a while")
         stand.make_room()
         until(lambda: stand.metric("journal_stands_still") == 0, "the guest goes on")
         require(stand.write("after"), "the guest writes again")
