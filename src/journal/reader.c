@@ -54,17 +54,19 @@ static int copy_ring(struct ft_journal *j, const struct ft_journal_files *files,
 	return n == -ENOMEM ? -ENOMEM : 0;
 }
 
-int ft_journal_open(struct ft_journal *j, const struct ft_journal_files *files, struct ft_error *err)
+int ft_journal_open(struct ft_journal *j, struct ft_journal_files *files, struct ft_error *err)
 {
 	*j = (struct ft_journal){0};
 	if (!files->count || files->count > FT_JOURNAL_SEGMENTS)
 		return ft_error_set(err, -EINVAL, "journal: %u segments", files->count);
+	int error = files->ring >= 0 ? copy_ring(j, files, err) : 0;
+	if (!error && files->ring >= 0 && files->more)
+		files->more(files->context, files);
 	j->segments = calloc(files->count, sizeof(*j->segments));
 	j->control = malloc(FT_SEGMENT_CHUNK);
 	j->payload = malloc(FT_SEGMENT_CHUNK);
-	int error = j->segments && j->control && j->payload ? 0 : no_memory(err);
-	if (!error && files->ring >= 0)
-		error = copy_ring(j, files, err);
+	if (!error && (!j->segments || !j->control || !j->payload))
+		error = no_memory(err);
 	for (; !error && j->count < files->count; j->count++) {
 		error = ft_segment_open(&j->segments[j->count], files->segments[j->count], files->key, err);
 		if (error)

@@ -21,6 +21,10 @@ struct ft_journal_files {
 	unsigned count;
 	int ring; /* -1: none */
 	const uint8_t *key; /* the operator's (snapshot/key.h), where they are encrypted; NULL: none. Not needed after ft_journal_open */
+	/* Called when the ring has been copied: adds segments that were begun since the list was made, for what had left the ring by
+	 * then may be in them. NULL: nobody writes. */
+	void (*more)(void *context, struct ft_journal_files *files);
+	void *context;
 };
 
 struct ft_journal {
@@ -47,7 +51,8 @@ struct ft_journal {
 	uint8_t hash[FT_SEGMENT_HASH]; /* of the last chunk read */
 };
 
-int ft_journal_open(struct ft_journal *j, const struct ft_journal_files *files, struct ft_error *err);
+/* files: as above; more of its segments may be open afterwards, the caller's as the others. */
+int ft_journal_open(struct ft_journal *j, struct ft_journal_files *files, struct ft_error *err);
 void ft_journal_close(struct ft_journal *j);
 const struct ft_segment_header *ft_journal_header(const struct ft_journal *j);
 

@@ -29,12 +29,12 @@ static int ascending(const void *a, const void *b)
 
 /* The segments of the run from the checkpoint's on. Numbers may be missing, of checkpoints that came to nothing; what a segment goes
  * on from is checked when it is read. */
-static unsigned list_segments(const struct ft_replay_directory *d, DIR *list, uint32_t numbers[FT_JOURNAL_SEGMENTS])
+static unsigned list_segments(const struct ft_replay_directory *d, DIR *list, uint32_t first, uint32_t numbers[FT_JOURNAL_SEGMENTS])
 {
 	unsigned count = 0, run, number;
 	rewinddir(list);
 	for (struct dirent *e; count < FT_JOURNAL_SEGMENTS && (e = readdir(list));)
-		if (is(e->d_name, FT_JOURNAL_SEGMENT, &run, &number) && run == d->run && number >= d->checkpoint)
+		if (is(e->d_name, FT_JOURNAL_SEGMENT, &run, &number) && run == d->run && number >= first)
 			numbers[count++] = number;
 	qsort(numbers, count, sizeof(*numbers), ascending);
 	return count;
@@ -43,6 +43,34 @@ static unsigned list_segments(const struct ft_replay_directory *d, DIR *list, ui
 static int open_file(const struct ft_replay_directory *d, const char *name)
 {
 	return openat(d->fd, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+}
+
+static void open_segments(struct ft_replay_directory *d, const uint32_t *numbers, unsigned count, struct ft_journal_files *files)
+{
+	char name[64];
+	for (unsigned i = 0; i < count && files->count < FT_JOURNAL_SEGMENTS; i++) {
+		snprintf(name, sizeof(name), FT_JOURNAL_SEGMENT, d->run, numbers[i]);
+		int fd = open_file(d, name);
+		/* Made, and nothing came into it: what there is of it is in the ring. */
+		if (fd >= 0 && lseek(fd, 0, SEEK_END) < (off_t)sizeof(struct ft_segment_header) && numbers[i] != d->checkpoint) {
+			close(fd);
+		} else if (fd >= 0) {
+			files->segments[files->count++] = fd;
+			d->last = numbers[i];
+		}
+	}
+}
+
+/* The guest goes on while its journal is read: segments that it has begun since. */
+static void open_more(void *context, struct ft_journal_files *files)
+{
+	struct ft_replay_directory *d = context;
+	uint32_t numbers[FT_JOURNAL_SEGMENTS];
+	DIR *list = fdopendir(dup(d->fd));
+	if (!list)
+		return;
+	open_segments(d, numbers, list_segments(d, list, d->last + 1, numbers), files);
+	closedir(list);
 }
 
 /* Is this one better than what has been chosen so far? The newest that begins early enough. */
@@ -91,7 +119,7 @@ int ft_replay_directory_open(struct ft_replay_directory *d, const char *path, co
 		if (is(e->d_name, FT_JOURNAL_CHECKPOINT, &run, &number))
 			any |= consider(d, e->d_name, run, number, place);
 	uint32_t numbers[FT_JOURNAL_SEGMENTS];
-	unsigned count = any ? list_segments(d, list, numbers) : 0;
+	unsigned count = any ? list_segments(d, list, d->checkpoint, numbers) : 0;
 	closedir(list);
 	if (!any) {
 		ft_replay_directory_close(d, -1, files);
@@ -99,15 +127,9 @@ int ft_replay_directory_open(struct ft_replay_directory *d, const char *path, co
 	}
 	snprintf(name, sizeof(name), FT_JOURNAL_CHECKPOINT, d->run, d->checkpoint);
 	*checkpoint = open_file(d, name);
-	for (unsigned i = 0; i < count; i++) {
-		snprintf(name, sizeof(name), FT_JOURNAL_SEGMENT, d->run, numbers[i]);
-		int fd = open_file(d, name);
-		/* Made, and nothing came into it: what there is of it is in the ring. */
-		if (fd >= 0 && lseek(fd, 0, SEEK_END) < (off_t)sizeof(struct ft_segment_header) && numbers[i] != d->checkpoint)
-			close(fd);
-		else if (fd >= 0)
-			files->segments[files->count++] = fd;
-	}
+	open_segments(d, numbers, count, files);
+	files->more = open_more;
+	files->context = d;
 	snprintf(name, sizeof(name), FT_JOURNAL_RING, d->run);
 	/* The ring goes on where the last segment ends. */
 	if (count < FT_JOURNAL_SEGMENTS)

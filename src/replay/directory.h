@@ -9,6 +9,7 @@ struct ft_replay_directory {
 	uint32_t run;        /* the one that was asked for, or the newest */
 	uint32_t checkpoint; /* the one that was chosen */
 	uint64_t icount;     /* of it, as its file says */
+	uint32_t last;       /* number of the last segment that was opened */
 };
 
 struct ft_replay_place {

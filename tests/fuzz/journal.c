@@ -69,7 +69,7 @@ static void records(const uint8_t *bytes, size_t length, bool begun)
 }
 
 /* All that a replay would see. */
-static uint64_t read_all(const struct ft_journal_files *files, int *error)
+static uint64_t read_all(struct ft_journal_files *files, int *error)
 {
 	struct ft_journal j;
 	struct ft_error err = {0};

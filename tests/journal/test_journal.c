@@ -438,6 +438,33 @@ static void the_ring_has_the_next_checkpoint(void **state)
 	close_way(&w);
 }
 
+static void the_second_too(void *context, struct ft_journal_files *files)
+{
+	files->segments[files->count++] = *(int *)context;
+}
+
+/* A segment that was begun after the list was made has what had left the ring when that was looked at. */
+static void a_segment_that_was_begun_since_is_read(void **state)
+{
+	struct way w;
+	struct ft_journal j;
+	struct ft_error err = {0};
+	fill_way(&w);
+	assert_int_equal(scribble(&w), 0);
+	int second = w.files.segments[1];
+	w.files.count = 1;
+	assert_int_equal(ft_journal_open(&j, &w.files, &err), 0);
+	while (ft_journal_peek(&j, 0, &err))
+		ft_journal_take(&j);
+	assert_int_equal(err.code, -EBADMSG);
+	ft_journal_close(&j);
+	w.files.more = the_second_too;
+	w.files.context = &second;
+	expect_scripts(&w, (const struct script *[]){&one, &two}, 2, &j);
+	ft_journal_close(&j);
+	close_way(&w);
+}
+
 /* Chunks that could not be written come when there is room again; a part of one is never in the way. */
 static void a_full_disk_loses_nothing(void **state)
 {
@@ -793,7 +820,7 @@ int main(void)
 	    cmocka_unit_test(checks_name_what_differs),
 	    cmocka_unit_test(everything_comes_through),
 	    cmocka_unit_test(the_ring_has_the_rest),
-	    cmocka_unit_test(the_ring_has_the_next_checkpoint),
+	    cmocka_unit_test(the_ring_has_the_next_checkpoint), cmocka_unit_test(a_segment_that_was_begun_since_is_read),
 	    cmocka_unit_test(a_full_disk_loses_nothing),
 	    cmocka_unit_test(an_order_without_a_checkpoint_is_passed_over),
 	    cmocka_unit_test(what_is_wanted_is_written_at_once),
