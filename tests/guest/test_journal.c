@@ -19,6 +19,7 @@
 #include "base/channel.h"
 #include "journal/reader.h"
 #include "peer.h"
+#include "replayed.h"
 
 #define MEMORY	 256
 #define HEADER	 208 /* bytes of a segment */
@@ -191,29 +192,8 @@ static void forget(struct recording *r)
 
 /* ---- Replaying ----------------------------------------------------------------------------------------------------- */
 
-struct replayed {
-	int status;
-	char *out, *err; /* owned */
-	json_t *report;	 /* owned, NULL: none came */
-};
-
-static char *slurp(FILE *file)
-{
-	rewind(file);
-	char *text = NULL;
-	size_t room = 0;
-	if (getdelim(&text, &room, 0, file) < 0) {
-		free(text);
-		text = strdup("");
-	}
-	fclose(file);
-	return text;
-}
-
 static struct replayed play(const struct recording *r, const char *disk, const char *const *more)
 {
-	struct replayed p = {0};
-	FILE *out = tmpfile(), *err = tmpfile();
 	char image[700];
 	const char *arguments[24] = {replay, r->directory, "--json", "--disk", image};
 	snprintf(image, sizeof(image), "%s", disk ? disk : "");
@@ -221,26 +201,7 @@ static struct replayed play(const struct recording *r, const char *disk, const c
 		snprintf(image, sizeof(image), "%s/root.ext4", images);
 	for (int i = 5; more && *more; i++)
 		arguments[i] = *more++;
-	pid_t child = fork();
-	if (child == 0) {
-		dup2(fileno(out), 1);
-		dup2(fileno(err), 2);
-		execv(replay, (char **)arguments);
-		_exit(127);
-	}
-	waitpid(child, &p.status, 0);
-	p.out = slurp(out);
-	p.err = slurp(err);
-	char *last = strstr(p.out, "{\"end\"");
-	p.report = last ? json_loads(last, 0, NULL) : NULL;
-	return p;
-}
-
-static void done(struct replayed *p)
-{
-	free(p->out);
-	free(p->err);
-	json_decref(p->report);
+	return replayed_run(arguments, "{\"end\"");
 }
 
 static uint64_t number(const struct replayed *p, const char *key)
@@ -256,8 +217,8 @@ static const char *text(const struct replayed *p, const char *key)
 
 static void expect_same(const struct recording *r, const struct replayed *p, uint64_t checks)
 {
-	fprintf(stderr, "replay: status 0x%x %s%s; recorded %llu frames\n", (unsigned)p->status, p->out, p->err, (unsigned long long)r->frames);
-	assert_true(WIFEXITED(p->status) && WEXITSTATUS(p->status) == 0);
+	fprintf(stderr, "replay: status %d %s%s; recorded %llu frames\n", p->status, p->out, p->err, (unsigned long long)r->frames);
+	assert_true(p->status == 0);
 	assert_true(number(p, "checks") >= checks);
 	uint64_t frames = number(p, "frames_out");
 	assert_true(frames && frames <= r->frames && r->frames - frames <= LATE);
@@ -301,7 +262,7 @@ static void killed_at_random(void **state)
 	/* The same end from the later checkpoint: fewer instructions, the same state. */
 	struct replayed b = play(&r, NULL, NULL);
 	fprintf(stderr, "replay: %s%s", b.out, b.err);
-	assert_int_equal(WEXITSTATUS(b.status), 0);
+	assert_int_equal(b.status, 0);
 	assert_int_equal(number(&b, "checkpoint"), 2);
 	assert_true(number(&b, "from") > 0);
 	assert_string_equal(text(&a, "state"), text(&b, "state"));
@@ -314,9 +275,9 @@ static void killed_at_random(void **state)
 	fprintf(stderr, "replay: %s%s", c.out, c.err);
 	assert_string_equal(text(&c, "end"), "reached");
 	assert_int_equal(number(&c, "instructions"), number(&b, "from") + 1234567);
-	done(&a);
-	done(&b);
-	done(&c);
+	replayed_free(&a);
+	replayed_free(&b);
+	replayed_free(&c);
 	forget(&r);
 }
 
@@ -338,7 +299,7 @@ static void stopped(void **state)
 	assert_int_equal(number(&p, "frames_out"), r.frames);
 	assert_int_equal(number(&p, "checked"), number(&p, "instructions"));
 	assert_int_equal(number(&p, "in_ring"), 0);
-	done(&p);
+	replayed_free(&p);
 	forget(&r);
 }
 
@@ -353,20 +314,20 @@ static void exploited(void **state)
 	kill_it(&r);
 	const char *trace[] = {"--trace", "syscalls,network", NULL};
 	struct replayed p = play(&r, NULL, trace);
-	fprintf(stderr, "replay: status 0x%x, %zu bytes of trace, ...%s%s", (unsigned)p.status, strlen(p.out), strstr(p.out, "{\"end\""), p.err);
-	assert_int_equal(WEXITSTATUS(p.status), 0);
+	fprintf(stderr, "replay: status %d, %zu bytes of trace, ...%s%s", p.status, strlen(p.out), strstr(p.out, "{\"end\""), p.err);
+	assert_int_equal(p.status, 0);
 	assert_true(number(&p, "in_ring") > 0);
 	char *exec = strstr(p.out, "/touch\"");
 	assert_non_null(exec);
 	assert_non_null(strstr(p.out, "/var/www/touched/replayed"));
 	assert_non_null(strstr(p.out, "net.rx"));
 	assert_true(number(&p, "checks") >= 20);
-	done(&p);
+	replayed_free(&p);
 	/* Without it there is nothing of the kind. */
 	const char *before[] = {"--trace", "syscalls", "--to", "1000000000", NULL};
 	p = play(&r, NULL, before);
 	assert_null(strstr(p.out, "/var/www/touched/replayed"));
-	done(&p);
+	replayed_free(&p);
 	forget(&r);
 }
 
@@ -398,14 +359,14 @@ static void exploited_and_gone(void **state)
 	fprintf(stderr, "killed within %lld us\n", ((long long)after.tv_sec - before.tv_sec) * 1000000 + (after.tv_nsec - before.tv_nsec) / 1000);
 	const char *trace[] = {"--trace", "syscalls", NULL};
 	struct replayed again = play(&r, NULL, trace);
-	fprintf(stderr, "replay: status 0x%x, ...%s%s", (unsigned)again.status, strstr(again.out, "{\"end\""), again.err);
-	assert_int_equal(WEXITSTATUS(again.status), 0);
+	fprintf(stderr, "replay: status %d, ...%s%s", again.status, strstr(again.out, "{\"end\""), again.err);
+	assert_int_equal(again.status, 0);
 	assert_non_null(strstr(again.out, "/var/www/touched/gone"));
 	/* What it had sent is sent again, and nothing else. */
 	uint64_t frames = number(&again, "frames_out");
 	assert_true(frames && frames <= r.frames);
 	assert_string_equal(text(&again, "frames_hash"), r.after[frames - 1]);
-	done(&again);
+	replayed_free(&again);
 	peer_close(&p);
 	forget(&r);
 }
@@ -485,16 +446,16 @@ static void full_goes_on(void **state)
 	kill_it(&r);
 	const char *first[] = {"--from", "1", NULL};
 	struct replayed p = play(&r, NULL, first);
-	fprintf(stderr, "over a gap: status %d: %s", WEXITSTATUS(p.status), p.err);
-	assert_true(WIFEXITED(p.status) && WEXITSTATUS(p.status) > 1);
+	fprintf(stderr, "over a gap: status %d: %s", p.status, p.err);
+	assert_true(p.status > 1);
 	assert_non_null(strstr(p.err, "the journal has a gap"));
-	done(&p);
+	replayed_free(&p);
 	p = play(&r, NULL, NULL);
 	fprintf(stderr, "behind it: %s%s", p.out, p.err);
-	assert_int_equal(WEXITSTATUS(p.status), 0);
+	assert_int_equal(p.status, 0);
 	assert_int_equal(number(&p, "checkpoint"), 2);
 	assert_true(number(&p, "frames_out") > 5);
-	done(&p);
+	replayed_free(&p);
 	forget(&r);
 }
 
@@ -521,7 +482,7 @@ static void full_holds(void **state)
 	kill_it(&r);
 	struct replayed p = play(&r, NULL, NULL);
 	expect_same(&r, &p, 20);
-	done(&p);
+	replayed_free(&p);
 	forget(&r);
 }
 
@@ -587,25 +548,25 @@ static void encrypted(void **state)
 	const char *good[] = {"--from", "1", "--key", right, NULL}, *bad[] = {"--key", wrong, NULL};
 	struct replayed p = play(&r, NULL, good);
 	expect_same(&r, &p, 10);
-	done(&p);
+	replayed_free(&p);
 	p = play(&r, NULL, NULL);
-	assert_int_equal(WEXITSTATUS(p.status), 77); /* EX_NOPERM */
+	assert_int_equal(p.status, 77); /* EX_NOPERM */
 	assert_non_null(strstr(p.err, "encrypted, and no key was given"));
-	done(&p);
+	replayed_free(&p);
 	p = play(&r, NULL, bad);
-	assert_int_equal(WEXITSTATUS(p.status), 77);
+	assert_int_equal(p.status, 77);
 	assert_non_null(strstr(p.err, "encrypted with another key"));
-	done(&p);
+	replayed_free(&p);
 	change(&r, "000001-000001.journal", HEADER + 80 + 3, 0);
 	p = play(&r, NULL, good);
-	assert_int_equal(WEXITSTATUS(p.status), 65); /* EX_DATAERR */
+	assert_int_equal(p.status, 65); /* EX_DATAERR */
 	assert_non_null(strstr(p.err, "chunk 0 of segment 1 was changed"));
-	done(&p);
+	replayed_free(&p);
 	change(&r, "000001-000001.journal", HEADER + 80 + 3, 0);
 	change(&r, "000001-000001.checkpoint", 300, 0);
 	p = play(&r, NULL, good);
-	assert_int_equal(WEXITSTATUS(p.status), 65);
-	done(&p);
+	assert_int_equal(p.status, 65);
+	replayed_free(&p);
 	unlink(right);
 	unlink(wrong);
 	forget(&r);
@@ -674,12 +635,12 @@ static void what_left_can_be_replayed(void **state)
 	snprintf(ring, sizeof(ring), "%s/" FT_JOURNAL_RING, r.directory, 1u);
 	assert_int_equal(unlink(ring), 0);
 	struct replayed p = play(&r, NULL, NULL);
-	fprintf(stderr, "without the ring: status 0x%x %s%s; %llu frames had left\n", (unsigned)p.status, p.out, p.err, (unsigned long long)r.frames);
-	assert_int_equal(WEXITSTATUS(p.status), 0);
+	fprintf(stderr, "without the ring: status %d %s%s; %llu frames had left\n", p.status, p.out, p.err, (unsigned long long)r.frames);
+	assert_int_equal(p.status, 0);
 	assert_true(r.frames > 24 && number(&p, "frames_out") >= r.frames);
 	if (number(&p, "frames_out") == r.frames)
 		assert_string_equal(text(&p, "frames_hash"), r.after[r.frames - 1]);
-	done(&p);
+	replayed_free(&p);
 	forget(&r);
 }
 
@@ -738,10 +699,10 @@ static void tampered(void **state)
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
 		change(&r, cases[i].file, cases[i].at, 0);
 		struct replayed p = play(&r, NULL, from1);
-		fprintf(stderr, "changed %s at %lld: status %d: %s", cases[i].file, (long long)cases[i].at, WEXITSTATUS(p.status), p.err);
-		assert_true(WIFEXITED(p.status) && WEXITSTATUS(p.status) > 1);
+		fprintf(stderr, "changed %s at %lld: status %d: %s", cases[i].file, (long long)cases[i].at, p.status, p.err);
+		assert_true(p.status > 1);
 		assert_non_null(strstr(p.err, cases[i].says));
-		done(&p);
+		replayed_free(&p);
 		change(&r, cases[i].file, cases[i].at, 0);
 	}
 	/* Another base image. */
@@ -752,22 +713,22 @@ static void tampered(void **state)
 	assert_int_equal(pwrite(fd, "changed", 7, 1024 + 120), 7);
 	close(fd);
 	struct replayed p = play(&r, other, NULL);
-	assert_true(WEXITSTATUS(p.status) > 1);
+	assert_true(p.status > 1);
 	assert_non_null(strstr(p.err, "another base image"));
-	done(&p);
+	replayed_free(&p);
 	unlink(other);
 	/* The end cut off: inside of a segment that another follows, and at the very end, where the ring knows. */
 	change(&r, "000001-000002.journal", 0, -1);
 	p = play(&r, NULL, NULL);
 	fprintf(stderr, "cut: %s%s", p.out, p.err);
-	assert_true(WEXITSTATUS(p.status) > 1);
+	assert_true(p.status > 1);
 	assert_non_null(strstr(p.err, "chunks at the end of segment 2 are missing"));
-	done(&p);
+	replayed_free(&p);
 	change(&r, "000001-000001.journal", 0, -1);
 	p = play(&r, NULL, from1);
-	assert_true(WEXITSTATUS(p.status) > 1);
+	assert_true(p.status > 1);
 	assert_non_null(strstr(p.err, "segment 1 ends before what segment 2 goes on from"));
-	done(&p);
+	replayed_free(&p);
 	forget(&r);
 }
 

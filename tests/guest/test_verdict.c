@@ -20,6 +20,7 @@
 #include "detect/case.h"
 #include "journal/reader.h"
 #include "peer.h"
+#include "replayed.h"
 
 #define MEMORY 256
 #define GROUP  3u
@@ -261,56 +262,16 @@ static const char *verdict_of(const json_t *record)
 
 /* ---- Replaying ----------------------------------------------------------------------------------------------------- */
 
-struct replayed {
-	int code;
-	char *out, *err; /* owned */
-	json_t *report;	 /* owned, NULL: none came */
-};
-
-static char *slurp(FILE *file)
-{
-	rewind(file);
-	char *text = NULL;
-	size_t room = 0;
-	if (getdelim(&text, &room, 0, file) < 0) {
-		free(text);
-		text = strdup("");
-	}
-	fclose(file);
-	return text;
-}
-
 static struct replayed play(const char *const *more)
 {
-	struct replayed p = {0};
-	FILE *out = tmpfile(), *err = tmpfile();
 	char image[700];
-	int status;
 	const char *arguments[32] = {replay, "--json", "--disk", image};
 	snprintf(image, sizeof(image), "%s/root.ext4", images);
 	for (int i = 4; *more; i++)
 		arguments[i] = *more++;
-	pid_t child = fork();
-	if (child == 0) {
-		dup2(fileno(out), 1);
-		dup2(fileno(err), 2);
-		execv(replay, (char **)arguments);
-		_exit(127);
-	}
-	waitpid(child, &status, 0);
-	p.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-	p.out = slurp(out);
-	p.err = slurp(err);
-	p.report = json_loads(p.out, 0, NULL);
-	fprintf(stderr, "replay: exit %d %.300s%s\n", p.code, p.out, p.err);
+	struct replayed p = replayed_run(arguments, "");
+	fprintf(stderr, "replay: exit %d %.300s%s\n", p.status, p.out, p.err);
 	return p;
-}
-
-static void done(struct replayed *p)
-{
-	free(p->out);
-	free(p->err);
-	json_decref(p->report);
 }
 
 /* The verdict with this number, out of the journal or of a kept seed. */
@@ -326,7 +287,7 @@ static struct replayed again(json_int_t number, const char *kept, const char *op
 static void expect_same(const json_t *record, const char *kept)
 {
 	struct replayed p = again(json_integer_value(json_object_get(record, "hold")), kept, NULL, NULL);
-	assert_int_equal(p.code, 0);
+	assert_int_equal(p.status, 0);
 	assert_true(json_is_true(json_object_get(p.report, "same")));
 	const json_t *now = json_object_get(p.report, "again");
 	assert_string_equal(verdict_of(record), verdict_of(now));
@@ -340,7 +301,7 @@ static void expect_same(const json_t *record, const char *kept)
 		assert_string_equal(json_string_value(json_object_get(a, "state_hash")), json_string_value(json_object_get(b, "state_hash")));
 		assert_true(json_integer_value(json_object_get(a, "events")) > 10);
 	}
-	done(&p);
+	replayed_free(&p);
 }
 
 /* Something is in its evidence. */
@@ -408,43 +369,43 @@ static void out_of_the_journal(void **state)
 	expect_same(clean, NULL);
 	expect_same(group, NULL);
 	struct replayed p = again(1, NULL, "--to", "verdict");
-	assert_int_equal(p.code, 0);
+	assert_int_equal(p.status, 0);
 	json_int_t at = json_integer_value(json_object_get(json_object_get(bad, "seed"), "instructions"));
 	assert_int_equal(json_integer_value(json_object_get(p.report, "instructions")), at);
-	done(&p);
+	replayed_free(&p);
 
 	/* Other rules than those that judged it. */
 	const char *other[] = {"--verdict", path_of("1.json"), "--rules", path_of("2.json"), directory, NULL};
 	p = play(other);
-	assert_true(p.code > 1);
+	assert_true(p.status > 1);
 	assert_non_null(strstr(p.err, "are not those that judged it"));
-	done(&p);
+	replayed_free(&p);
 	/* A record that says something else: what differs is named. */
 	json_t *lie = json_deep_copy(bad), *run = json_array_get(json_object_get(lie, "trials"), 0);
 	json_object_set_new(run, "state_hash", json_string("0x0123456789abcdef"));
 	json_dump_file(lie, path_of("1.json"), JSON_COMPACT);
 	p = again(1, NULL, NULL, NULL);
-	assert_int_equal(p.code, 1);
+	assert_int_equal(p.status, 1);
 	assert_non_null(strstr(json_string_value(json_object_get(p.report, "difference")), "run 1, state_hash"));
-	done(&p);
+	replayed_free(&p);
 	json_dump_file(bad, path_of("1.json"), JSON_COMPACT);
 	/* The verdict's input is another one's. */
 	json_object_set_new(json_object_get(lie, "input"), "bytes", json_integer(1));
 	json_dump_file(lie, path_of("1.json"), JSON_COMPACT);
 	p = again(1, NULL, NULL, NULL);
-	assert_true(p.code > 1);
+	assert_true(p.status > 1);
 	assert_non_null(strstr(p.err, "about other input than this verdict"));
-	done(&p);
+	replayed_free(&p);
 	json_dump_file(bad, path_of("1.json"), JSON_COMPACT);
 	json_decref(lie);
 
 	/* What the live guest was given before is not what it was: the replay does not get to the seed. */
 	change_input("GET /requests");
 	p = again(1, NULL, NULL, NULL);
-	assert_int_equal(p.code, 1);
+	assert_int_equal(p.status, 1);
 	assert_non_null(strstr(p.err, "differs from what was recorded between instruction"));
 	assert_non_null(strstr(p.err, "state of "));
-	done(&p);
+	replayed_free(&p);
 	json_decref(bad);
 	json_decref(clean);
 	json_decref(group);
@@ -502,14 +463,14 @@ static void from_a_kept_seed(void **state)
 	json_decref(other);
 	json_decref(none);
 	struct replayed p = again(1, "other.seed", NULL, NULL);
-	assert_true(p.code > 1);
+	assert_true(p.status > 1);
 	assert_non_null(strstr(p.err, "another verdict's seed"));
-	done(&p);
+	replayed_free(&p);
 	/* No journal has it. */
 	p = again(1, NULL, NULL, NULL);
-	assert_true(p.code > 1);
+	assert_true(p.status > 1);
 	assert_non_null(strstr(p.err, "no journal covers this verdict"));
-	done(&p);
+	replayed_free(&p);
 
 	/* A patched guest. */
 	char images_there[300], disk_there[320];
@@ -522,7 +483,7 @@ static void from_a_kept_seed(void **state)
 	const char *words[] = {"--verdict", path_of("1.json"), "--rules", rules_file, "--kept", path_of("bad.seed"), "--against",
 			       path_of("patched.snapshot"), "--against-disk", disk_there, NULL};
 	p = play(words);
-	assert_int_equal(p.code, 0);
+	assert_int_equal(p.status, 0);
 	assert_true(json_is_true(json_object_get(p.report, "same")));
 	const json_t *there = json_object_get(p.report, "against");
 	assert_string_equal(verdict_of(there), "clean");
@@ -536,15 +497,15 @@ static void from_a_kept_seed(void **state)
 	const json_t *text;
 	json_array_foreach((json_t *)json_object_get(there, "gone"), i, text) touch |= strstr(json_string_value(text), "touch") != NULL;
 	assert_true(touch);
-	done(&p);
+	replayed_free(&p);
 
 	/* A changed one. */
 	change("bad.seed", 5000);
 	p = again(1, "bad.seed", NULL, NULL);
-	assert_true(p.code > 1);
+	assert_true(p.status > 1);
 	assert_non_null(strstr(p.err, "was changed"));
 	assert_non_null(strstr(p.err, "chunk"));
-	done(&p);
+	replayed_free(&p);
 	json_decref(bad);
 }
 
