@@ -659,6 +659,7 @@ static void idle(struct ft_live *live, uint64_t wake)
 	}
 	if (live->running_told)
 		ft_witness_learn(live->witness);
+	live->m->engine_ops->rest(live->m->engine);
 	if (!live->slots->running && ft_memory_gather(&live->m->ram, GATHER))
 		return;
 	if (ft_mend_needed(&live->mend)) {

@@ -111,6 +111,8 @@ struct ft_engine_ops {
 	/* A fork of this process, which itself goes on, shares the guest's memory from here on (until ft_memory_gather);
 	 * before_fork was called before it. Changes nothing but the time that writing to memory takes. */
 	void (*share)(struct ft_engine *engine);
+	/* The guest has nothing to do: what the next fork needs is made ready. Changes nothing but time. */
+	void (*rest)(struct ft_engine *engine);
 
 	/* Everything that is the engine's and not the guest's is dropped (translations, TLB): must change nothing but what is
 	 * said at the top. */

@@ -121,6 +121,7 @@ const struct ft_engine_ops scripted_engine = {
     .observe = nothing,
     .part = nothing,
     .before_fork = nothing,
+    .rest = nothing,
     .share = nothing,
     .flush = nothing,
 };

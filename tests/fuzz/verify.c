@@ -89,7 +89,7 @@ static struct soft_block *translate(const struct user_case *c)
 	m->error = (struct ft_error){0};
 	bare_run(m, c, MOST, &end, data, &exit);
 	MUST(!m->error.text[0]);
-	struct soft_blocks *b = &m->engine->blocks;
+	struct soft_blocks *b = m->engine->blocks;
 	for (uint32_t i = 0; i < b->block_used; i++)
 		if (b->block[i].rip == CASE_CODE && b->block[i].mode == SOFT_MODE_USER &&
 		    !b->block[i].dropped)
@@ -130,7 +130,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (!block)
 		return 0;
 	struct ft_error err = {0};
-	uint8_t *code = m->engine->blocks.code + block->entry - SOFT_RESUME;
+	uint8_t *code = m->engine->blocks->code + block->entry - SOFT_RESUME;
 	while (in.left) {
 		uint16_t place = input16(&in);
 		code[(place & 0xfff) % block->size] ^= (uint8_t)(input8(&in) | (place >> 15));

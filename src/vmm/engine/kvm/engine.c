@@ -537,5 +537,6 @@ const struct ft_engine_ops ft_engine_kvm = {
     .part = nothing,
     .before_fork = before_fork,
     .share = nothing,
+    .rest = nothing,
     .flush = nothing,
 };

@@ -126,7 +126,7 @@ static void drop_in_page(struct soft_cpu *cpu, uint64_t page, uint32_t low, uint
 
 static void jumps_clear(struct soft_cpu *cpu, enum soft_jump_cache cache)
 {
-	struct soft_jumps *j = cpu->blocks->jumps[cache];
+	struct soft_jumps *j = &cpu->blocks->jumps[cache];
 	if (j->filled_count <= SOFT_JUMPS_LISTED) {
 		for (uint32_t i = 0; i < j->filled_count; i++)
 			j->set[j->filled[i]][0].tag = j->set[j->filled[i]][1].tag = 0;
@@ -149,8 +149,6 @@ static void fetch_clear(struct soft_blocks *b, unsigned user)
 static void forget(struct soft_cpu *cpu, unsigned user)
 {
 	jumps_clear(cpu, user ? SOFT_JUMPS_USER : SOFT_JUMPS_KERNEL);
-	if (!user)
-		jumps_clear(cpu, SOFT_JUMPS_YOUNG);
 	fetch_clear(cpu->blocks, user);
 }
 
@@ -163,7 +161,7 @@ void soft_jumps_flush(struct soft_cpu *cpu)
 void soft_jumps_flush_space(struct soft_cpu *cpu)
 {
 	forget(cpu, 1);
-	if (cpu->blocks->jumps[0]->local)
+	if (cpu->blocks->jumps[SOFT_JUMPS_KERNEL].local)
 		forget(cpu, 0);
 }
 
@@ -174,7 +172,7 @@ void soft_jumps_flush_page(struct soft_cpu *cpu, uint64_t va)
 	fetch_clear(cpu->blocks, 0);
 	fetch_clear(cpu->blocks, 1);
 	for (unsigned cache = 0; cache < SOFT_JUMP_CACHES; cache++)
-		if (cpu->blocks->jumps[cache]->first <= high && cpu->blocks->jumps[cache]->last >= low)
+		if (cpu->blocks->jumps[cache].first <= high && cpu->blocks->jumps[cache].last >= low)
 			jumps_clear(cpu, (enum soft_jump_cache)cache);
 }
 
@@ -218,7 +216,7 @@ static bool fetch(struct soft_cpu *cpu, uint64_t rip, struct soft_fetch *to)
 			     cpu->m->ram.page_filled[walked.gpa >> 12];
 		*f = (struct soft_fetch){page, walked.gpa, walked.global, mixed};
 		if (!walked.global)
-			cpu->blocks->jumps[user]->local = true;
+			cpu->blocks->jumps[user ? SOFT_JUMPS_USER : SOFT_JUMPS_KERNEL].local = true;
 	}
 	*to = *f;
 	return true;
@@ -398,10 +396,8 @@ void soft_block_redirect(struct soft_cpu *cpu, const struct soft_block *from, co
 
 void soft_block_cache_jump(struct soft_cpu *cpu, const struct soft_block *to)
 {
-	enum soft_jump_cache cache = to->mode & SOFT_MODE_USER	  ? SOFT_JUMPS_USER
-				     : cpu->blocks->young.block ? SOFT_JUMPS_YOUNG
-								: SOFT_JUMPS_KERNEL;
-	struct soft_jumps *j = cpu->blocks->jumps[cache];
+	enum soft_jump_cache cache = to->mode & SOFT_MODE_USER ? SOFT_JUMPS_USER : SOFT_JUMPS_KERNEL;
+	struct soft_jumps *j = &cpu->blocks->jumps[cache];
 	uint32_t i = (uint32_t)(to->rip & cpu->jump_mask[cache]);
 	struct soft_jump *way = j->set[i];
 	way[1] = way[0];
@@ -490,10 +486,6 @@ void soft_block_part(struct soft_cpu *cpu)
 	for (uint32_t i = 0; i < SOFT_YOUNG_HASH; i++)
 		b->young.hash[i] = SOFT_NONE;
 	soft_zero(b->young.links, sizeof(b->young.links));
-	/* Sets beyond the mask stay as they are: nothing looks there again. */
-	cpu->jump_mask[SOFT_JUMPS_USER] = SOFT_JUMP_SETS_SMALL - 1;
-	b->jumps[SOFT_JUMPS_USER]->filled_count = SOFT_JUMPS_LISTED + 1;
-	forget(cpu, 1);
 	b->once = b->young.code;
 	b->code_used = b->young.code + SOFT_BLOCK_ROOM;
 	b->block_used = from->block;

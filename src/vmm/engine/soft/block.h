@@ -64,12 +64,10 @@
 #define SOFT_BLOCK_ROOM    (32u << 10) /* no block is larger */
 #define SOFT_CACHE_DEFAULT (64u << 20)
 #define SOFT_CACHE_LEAST   (1u << 20)
-/* One jump cache for each privilege, and one of a clone's own for the kernel: what its parent had stays where it is, shared.
- * The one for user code is emptied with each change of the address space, and a clone uses a part of it. */
-enum soft_jump_cache { SOFT_JUMPS_KERNEL, SOFT_JUMPS_USER, SOFT_JUMPS_YOUNG, SOFT_JUMP_CACHES };
+/* One jump cache for each privilege. The one for user code is emptied with each change of the address space. */
+enum soft_jump_cache { SOFT_JUMPS_KERNEL, SOFT_JUMPS_USER, SOFT_JUMP_CACHES };
 #define SOFT_JUMP_SETS       (1u << 14) /* of the kernel's: with half as many, an idle kernel's wake-up misses five times, not twice */
 #define SOFT_JUMP_SETS_USER  (1u << 13)
-#define SOFT_JUMP_SETS_SMALL (1u << 11) /* of a clone's: each set that is used costs it a page */
 #define SOFT_NONE          UINT32_MAX
 
 enum soft_mode {
@@ -164,7 +162,7 @@ struct soft_jump {
 };
 #define SOFT_JUMPS_LISTED 2048u
 struct soft_jumps {
-	struct soft_jump set[SOFT_JUMP_SETS][2];
+	struct soft_jump (*set)[2];
 	uint16_t filled[SOFT_JUMPS_LISTED]; /* sets, since the last flush, while they fit: makes it cheap */
 	uint32_t filled_count;
 	uint64_t first, last; /* all RIPs that are there lie between */
@@ -192,15 +190,14 @@ struct soft_room {
 #define SOFT_YOUNG_PATIENCE 1000u
 
 struct soft_blocks {
-	uint8_t
-	    *map; /* one mapping: guards, struct soft_cpu, TLBs, jump caches, code; then what describes it */
+	uint8_t *map; /* one mapping: code; then what describes it */
 	uint64_t map_size;
 	uint8_t *code;
 	struct soft_room most[2]; /* what is there; with what is kept for clones behind it */
 	uint32_t code_first, code_used;
 	uint32_t once, once_home; /* room for SOFT_MODE_ONCE; where it is when nothing is apart */
 	uint32_t thunk[SOFT_THUNKS], thunk_end;
-	struct soft_jumps *jumps[SOFT_JUMP_CACHES];
+	struct soft_jumps jumps[SOFT_JUMP_CACHES];
 	struct soft_fetch fetch[2][SOFT_FETCHES];
 
 	struct soft_block *block;

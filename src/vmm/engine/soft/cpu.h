@@ -94,14 +94,14 @@ struct soft_cpu {
 
 	struct ft_machine *m;
 	struct soft_blocks *blocks;
-	struct soft_tlb *tlb[2]; /* [user]; in one mapping with guard pages around each */
+	struct soft_tlb *tlb[2]; /* [user]; in struct soft_hot, as this is */
 	uint32_t tlb_bits;
 	bool always_slow;
 	bool intel; /* the host's processor: where Intel's and AMD's differ, the guest gets what it would do */
 	uint32_t host; /* SOFT_HOST_*: what it has that it cannot hide (hidden.c) */
 	volatile int stop; /* engine ops stop() */
 
-	uint64_t jump_mask[3];      /* by enum soft_jump_cache: of its sets */
+	uint64_t jump_mask[2];      /* by enum soft_jump_cache: of its sets */
 	uint64_t canonical_mask[2]; /* pext masks: bits 47 to 63; of their sum with 1, all but what is canonical */
 
 	/* run.c */

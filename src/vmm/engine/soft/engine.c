@@ -82,33 +82,25 @@ static void lay_tables(struct soft_blocks *b, uint8_t *at)
 	b->told = take(&at, (b->pages + 7) / 8);
 }
 
-/* Everything is private anonymous memory of one mapping, so that fork() copies it: guard, CPU, guard, TLB, guard, TLB, guard,
- * jump caches, guards, code on a huge page's boundary, guard, tables. */
+/* Everything is private anonymous memory, so that fork() copies it: guard, code on a huge page's boundary, guard, tables, guard. */
 static int map(struct ft_engine *engine)
 {
-	struct soft_blocks *b = &engine->blocks;
+	struct soft_blocks *b = engine->blocks;
 	/* Whole huge pages: what is left over would be hundreds of small ones for each fork to copy. */
 	uint64_t tables = up(tables_size(b), HUGE);
-	b->map_size = 4ull * HUGE + b->most[1].code + GUARD + HUGE + tables + GUARD;
+	b->map_size = 2ull * HUGE + b->most[1].code + GUARD + HUGE + tables + GUARD;
 	b->map = mmap(NULL, b->map_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (b->map == MAP_FAILED) {
 		b->map = NULL;
 		return -errno;
 	}
 	uint8_t *at = b->map + GUARD;
-	engine->cpu = (void *)carve(&at, sizeof(struct soft_cpu), PROT_READ | PROT_WRITE);
-	uint8_t *tlb[2] = {carve(&at, sizeof(struct soft_tlb), PROT_READ | PROT_WRITE),
-			   carve(&at, sizeof(struct soft_tlb), PROT_READ | PROT_WRITE)};
-	for (unsigned i = 0; i < SOFT_JUMP_CACHES; i++)
-		b->jumps[i] = (void *)carve(&at, sizeof(struct soft_jumps), PROT_READ | PROT_WRITE);
 	at = (uint8_t *)(uintptr_t)up((uint64_t)(uintptr_t)at, HUGE);
 	b->code = carve(&at, b->most[1].code, PROT_READ | PROT_WRITE | PROT_EXEC);
 	at = (uint8_t *)(uintptr_t)up((uint64_t)(uintptr_t)at, HUGE);
 	uint8_t *rest = carve(&at, tables, PROT_READ | PROT_WRITE);
-	if (!engine->cpu || !tlb[0] || !tlb[1] || !b->jumps[0] || !b->jumps[1] || !b->jumps[2] || !b->code || !rest)
+	if (!b->code || !rest)
 		return -errno;
-	engine->cpu->tlb[0] = (void *)tlb[0];
-	engine->cpu->tlb[1] = (void *)tlb[1];
 	madvise(b->code, b->most[1].code, MADV_HUGEPAGE);
 	madvise(rest, tables, MADV_HUGEPAGE);
 	lay_tables(b, rest);
@@ -164,13 +156,12 @@ static void user_filled(void *engine, uint64_t page)
 static void reset(struct ft_engine *engine, const struct ft_engine_options *options)
 {
 	struct soft_cpu *cpu = engine->cpu;
-	struct soft_blocks *b = &engine->blocks;
+	struct soft_blocks *b = engine->blocks;
 	uint32_t bits = options->tlb_bits ? options->tlb_bits : TLB_BITS;
 	cpu->tlb_bits = bits < TLB_LEAST ? TLB_LEAST : bits > SOFT_TLB_BITS_MAX ? SOFT_TLB_BITS_MAX : bits;
 	cpu->tlb_mask = ((1ull << cpu->tlb_bits) - 1) << 12;
 	cpu->jump_mask[SOFT_JUMPS_KERNEL] = SOFT_JUMP_SETS - 1;
 	cpu->jump_mask[SOFT_JUMPS_USER] = SOFT_JUMP_SETS_USER - 1;
-	cpu->jump_mask[SOFT_JUMPS_YOUNG] = SOFT_JUMP_SETS_SMALL - 1;
 	cpu->bit_mask[0] = 15;
 	cpu->bit_mask[1] = 31;
 	cpu->bit_mask[2] = 63;
@@ -203,10 +194,13 @@ static void destroy(struct ft_engine *engine)
 {
 	if (!engine)
 		return;
-	if (engine->cpu)
-		engine->cpu->m->ram.code_written = engine->cpu->m->ram.moved = engine->cpu->m->ram.user_filled = NULL;
-	if (engine->blocks.map)
-		munmap(engine->blocks.map, engine->blocks.map_size);
+	struct ft_memory *ram = &engine->cpu->m->ram;
+	ram->code_written = ram->moved = ram->user_filled = NULL;
+	if (engine->blocks->map)
+		munmap(engine->blocks->map, engine->blocks->map_size);
+	soft_hot_unmap(engine->hot);
+	soft_hot_unmap(engine->next);
+	soft_hot_unmap(engine->last);
 	free(engine);
 }
 
@@ -221,22 +215,24 @@ static struct ft_engine *create(struct ft_machine *m, const struct ft_engine_opt
 	struct ft_engine *engine = calloc(1, sizeof(*engine));
 	uint64_t code = options->cache_bytes ? options->cache_bytes : SOFT_CACHE_DEFAULT;
 	code = code < SOFT_CACHE_LEAST ? SOFT_CACHE_LEAST : code > CODE_MOST ? CODE_MOST : code;
-	if (!engine) {
+	struct soft_hot *hot = soft_hot_map();
+	if (!engine || !hot) {
 		ft_error_set(err, -ENOMEM, "no memory for the software engine");
+		soft_hot_unmap(hot);
+		free(engine);
 		return NULL;
 	}
-	engine->blocks.pages = m->ram.size / FT_PAGE_SIZE;
-	plan(&engine->blocks, (uint32_t)up(code, FT_PAGE_SIZE));
+	soft_hot_settle(engine, hot);
+	engine->cpu->m = m;
+	engine->blocks->pages = m->ram.size / FT_PAGE_SIZE;
+	plan(engine->blocks, (uint32_t)up(code, FT_PAGE_SIZE));
 	int error = map(engine);
 	if (error) {
 		ft_error_set(err, error, "no memory for the software engine's code cache of %llu bytes: %s",
 			     (unsigned long long)code, strerror(-error));
-		engine->cpu = NULL;
 		destroy(engine);
 		return NULL;
 	}
-	engine->cpu->m = m;
-	engine->cpu->blocks = &engine->blocks;
 	reset(engine, options);
 	m->ram.code_written = code_written;
 	m->ram.moved = moved;
@@ -423,6 +419,9 @@ static void observe(struct ft_engine *engine)
 
 static void part(struct ft_engine *engine)
 {
+	/* The parent's, which a fork does not have, and what it has of where the parent's was. */
+	engine->next = NULL;
+	soft_hot_move(engine);
 	ft_memory_part(&engine->cpu->m->ram);
 	soft_block_part(engine->cpu);
 }
@@ -434,6 +433,7 @@ static void before_fork(struct ft_engine *engine)
 
 static void share(struct ft_engine *engine)
 {
+	soft_hot_move(engine);
 	ft_memory_part(&engine->cpu->m->ram);
 }
 
@@ -459,5 +459,6 @@ const struct ft_engine_ops ft_engine_soft = {
     .part = part,
     .before_fork = before_fork,
     .share = share,
+    .rest = soft_hot_rest,
     .flush = flush,
 };

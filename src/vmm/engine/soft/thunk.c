@@ -133,30 +133,23 @@ static void lookup_set(struct emit *e, enum soft_jump_cache cache)
 static void lookup(struct emit *e, const struct soft_cpu *cpu, unsigned user, const uint8_t *miss)
 {
 	const uint8_t *hot = (const uint8_t *)cpu + SOFT_HOT;
-	/* A clone's own cache is empty in its parent, which does not miss often. */
-	const struct {
-		enum soft_jump_cache cache;
-		unsigned way;
-	} places[] = {{user ? SOFT_JUMPS_USER : SOFT_JUMPS_KERNEL, 0}, {user ? SOFT_JUMPS_USER : SOFT_JUMPS_KERNEL, 1},
-		      {SOFT_JUMPS_YOUNG, 0}, {SOFT_JUMPS_YOUNG, 1}};
-	unsigned count = user ? 2 : 4;
+	enum soft_jump_cache cache = user ? SOFT_JUMPS_USER : SOFT_JUMPS_KERNEL;
+	const struct soft_jump *way = cpu->blocks->jumps[cache].set[0];
 	struct emit_memory sum = {R_RCX, R_R15, 0, 0};
-	uint8_t *hit[4];
-	_Static_assert(sizeof(cpu->blocks->jumps[0]->set[0]) == 32, "what RCX is scaled to");
-	for (unsigned i = 0; i < count; i++) {
-		const struct soft_jump *way = &cpu->blocks->jumps[places[i].cache]->set[0][places[i].way];
-		struct emit_memory tag = {R_RSP, R_RCX, 3, (int32_t)((const uint8_t *)&way->tag - hot)};
-		lookup_set(e, places[i].cache);
+	uint8_t *hit[2];
+	_Static_assert(sizeof(cpu->blocks->jumps[0].set[0]) == 32, "what RCX is scaled to");
+	for (unsigned i = 0; i < 2; i++) {
+		struct emit_memory tag = {R_RSP, R_RCX, 3, (int32_t)((const uint8_t *)&way[i].tag - hot)};
+		lookup_set(e, cache);
 		emit_load(e, R_RCX, tag);
 		emit_lea(e, R_RCX, sum);
 		hit[i] = emit_jrcxz(e);
 	}
 	emit_jump_to(e, miss);
-	for (unsigned i = 0; i < count; i++) {
-		const struct soft_jump *way = &cpu->blocks->jumps[places[i].cache]->set[0][places[i].way];
-		struct emit_memory target = {R_RSP, R_RCX, 3, (int32_t)((const uint8_t *)&way->target - hot)};
+	for (unsigned i = 0; i < 2; i++) {
+		struct emit_memory target = {R_RSP, R_RCX, 3, (int32_t)((const uint8_t *)&way[i].target - hot)};
 		emit_land(e, hit[i]);
-		lookup_set(e, places[i].cache);
+		lookup_set(e, cache);
 		emit_8(e, 0xff); /* jmp [target] */
 		emit_operand(e, 4, &target);
 	}
