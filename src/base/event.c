@@ -21,6 +21,15 @@ static const struct {
 #undef X
 };
 
+size_t ft_event_first(const void *message, size_t left)
+{
+	struct ft_event event;
+	if (left < sizeof(event))
+		return left;
+	memcpy(&event, message, sizeof(event));
+	return event.length >= sizeof(event) && event.length < left ? event.length : left;
+}
+
 int ft_event_check(const void *record, size_t length, struct ft_event *event,
 		   const char *strings[FT_EVENT_STRINGS])
 {

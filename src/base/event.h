@@ -1,8 +1,9 @@
 /* The one event vocabulary: what the host can see of a guest, live or clone. Clones and the live guest produce these
  * records, the dataplane process receives them, src/detect evaluates rules over them, the feed prints them.
  *
- * A record is one datagram: struct ft_event, then its strings (each NUL-terminated, `strings` of them, in the order
- * the table names them). The producer may be under a guest's control: ft_event_check is the door.
+ * A record is struct ft_event, then its strings (each NUL-terminated, `strings` of them, in the order the table names them). A
+ * message of the event socket has one or more of them, one behind the other. The producer may be under a guest's control:
+ * ft_event_check is the door, for each.
  *
  * `text` of connect, listen and net.tx: "ADDRESS:PORT" (of net.tx: the destination; port 0 when the protocol has
  * none), "[IPV6]:PORT" or "unix:PATH" ("unix:@NAME" when abstract): rules compare it with may_connect. IPv4 addresses
@@ -90,6 +91,7 @@ enum ft_trial_end {
 };
 
 #define FT_EVENT_MAX     4096u /* bytes of one record, strings included */
+#define FT_EVENTS_MAX    8192u /* bytes of one message */
 #define FT_EVENT_STRINGS 2u
 #define FT_EVENT_ARGS    6u
 
@@ -108,7 +110,10 @@ struct ft_event {
 	uint64_t a[FT_EVENT_ARGS];
 };
 
-/* Checks one received datagram: type, role, length, string count, every string terminated inside the record.
+/* Where the first record of a message ends that has left bytes: what ft_event_check is to look at. */
+size_t ft_event_first(const void *message, size_t left);
+
+/* Checks one received record: type, role, length, string count, every string terminated inside the record.
  * strings[i] point into record. 0 or -EPROTO. */
 int ft_event_check(const void *record, size_t length, struct ft_event *event,
 		   const char *strings[FT_EVENT_STRINGS]);

@@ -9,26 +9,47 @@ void ft_report_begin(struct ft_report *report, int fd, enum ft_event_role role, 
 	report->limit = report->wait ? FT_REPORT_LIMIT : UINT64_MAX;
 }
 
+static bool send_message(struct ft_report *report, const uint8_t *bytes, size_t length)
+{
+	ssize_t n;
+	do
+		n = send(report->fd, bytes, length, MSG_NOSIGNAL | (report->wait ? 0 : MSG_DONTWAIT));
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		report->dead |= errno != EAGAIN && errno != ENOBUFS;
+	return n >= 0;
+}
+
+void ft_report_gather(struct ft_report *report, uint8_t room[FT_EVENTS_MAX])
+{
+	report->room = room;
+	report->gathered = 0;
+}
+
+void ft_report_flush(struct ft_report *report)
+{
+	if (report->gathered)
+		send_message(report, report->room, report->gathered);
+	report->gathered = 0;
+}
+
 static bool put(struct ft_report *report, struct ft_event *event, const char *string0, const char *string1)
 {
-	uint8_t record[FT_EVENT_MAX];
+	uint8_t record[FT_EVENT_MAX], *at = record;
 	event->role = (uint8_t)report->role;
 	event->trial = report->trial;
 	event->sequence = report->sequence;
-	size_t length = ft_event_build(record, event, string0, string1);
-	ssize_t n;
-	if (report->take) {
+	if (report->room && report->gathered > FT_EVENTS_MAX - FT_EVENT_MAX)
+		ft_report_flush(report);
+	if (report->room)
+		at = report->room + report->gathered;
+	size_t length = ft_event_build(at, event, string0, string1);
+	if (report->take)
 		report->take(report->context, record, length);
-		report->sequence++;
-		return true;
-	}
-	do
-		n = send(report->fd, record, length, MSG_NOSIGNAL | (report->wait ? 0 : MSG_DONTWAIT));
-	while (n < 0 && errno == EINTR);
-	if (n < 0) {
-		report->dead |= errno != EAGAIN && errno != ENOBUFS;
+	else if (report->room)
+		report->gathered += length;
+	else if (!send_message(report, record, length))
 		return false;
-	}
 	report->sequence++;
 	return true;
 }
@@ -65,4 +86,6 @@ void ft_report_send(struct ft_report *report, struct ft_event *event, const char
 	}
 	if (!put(report, event, string0, string1))
 		report->lost++;
+	if (vital(event->type))
+		ft_report_flush(report);
 }

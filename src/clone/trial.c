@@ -18,6 +18,7 @@ struct trial {
 	const struct ft_trial_begin *begin;
 	const struct ft_trial_flow *flows; /* of the run: the first plan->flows of the request */
 	struct ft_report report;
+	uint8_t room[FT_EVENTS_MAX]; /* of the report's */
 	struct ft_timer answers; /* when the outside speaks next */
 	uint8_t key[crypto_stream_chacha20_KEYBYTES];
 	uint64_t nonce;
@@ -110,6 +111,7 @@ static void begin(struct trial *t)
 {
 	struct ft_machine *m = t->m;
 	ft_report_begin(&t->report, t->plan->events, is_trial(t) ? FT_ROLE_TRIAL : FT_ROLE_TWIN, t->begin->trial);
+	ft_report_gather(&t->report, t->room);
 	crypto_generichash(t->key, sizeof(t->key), (const uint8_t *)&t->begin->seed, sizeof(t->begin->seed),
 			   NULL, 0);
 	ft_outside_begin(&t->outside, t->plan->outside, t->flows, t->plan->flows);
@@ -254,6 +256,7 @@ static enum ft_trial_end run(struct trial *t)
 	t->horizon_ns = is_trial(t) ? later(t->from_ns, t->begin->horizon_ns) : t->plan->until_vtime_ns;
 	for (;;) {
 		deliver(t);
+		ft_report_flush(&t->report);
 		if (over_budget(t, &end))
 			return end;
 		struct ft_run_limits limits = {.icount = later(m->icount, FT_TRIAL_SLICE),

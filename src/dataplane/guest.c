@@ -132,10 +132,11 @@ static void take_event(struct ft_gate *gate, struct ft_guest *guest, const uint8
 
 static unsigned take_events(struct ft_gate *gate, struct ft_guest *guest, unsigned budget)
 {
-	uint8_t record[FT_EVENT_MAX + 1];
+	uint8_t message[FT_EVENTS_MAX + 1];
 	unsigned count = 0;
+	/* Whole messages: nothing is left over for the next time. */
 	while (count < budget && guest->up) {
-		ssize_t n = recv(guest->link.events, record, sizeof(record), MSG_DONTWAIT);
+		ssize_t n = recv(guest->link.events, message, sizeof(message), MSG_DONTWAIT);
 		if (n < 0)
 			break;
 		if (n == 0) {
@@ -143,8 +144,10 @@ static unsigned take_events(struct ft_gate *gate, struct ft_guest *guest, unsign
 			ft_gate_link_broken(gate, guest, "its processes are gone");
 			break;
 		}
-		take_event(gate, guest, record, (size_t)n);
-		count++;
+		for (size_t at = 0, length; at < (size_t)n && guest->up; at += length, count++) {
+			length = ft_event_first(message + at, (size_t)n - at);
+			take_event(gate, guest, message + at, length);
+		}
 	}
 	return count;
 }

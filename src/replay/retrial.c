@@ -67,14 +67,17 @@ static void say_ready(struct ft_case *c, const struct ft_retrial_plan *plan)
 /* Events that are here. False: none was. */
 static bool hear(const struct ft_retrial *r, struct ft_case *c)
 {
-	uint8_t record[FT_EVENT_MAX];
+	uint8_t message[FT_EVENTS_MAX];
 	const char *strings[FT_EVENT_STRINGS];
 	struct ft_event event;
-	ssize_t n = recv(r->events[0], record, sizeof(record), MSG_DONTWAIT);
+	ssize_t n = recv(r->events[0], message, sizeof(message), MSG_DONTWAIT);
 	if (n <= 0)
 		return false;
-	if (!ft_event_check(record, (size_t)n, &event, strings))
-		ft_case_add(c, &event, strings);
+	for (size_t at = 0, length; at < (size_t)n; at += length) {
+		length = ft_event_first(message + at, (size_t)n - at);
+		if (!ft_event_check(message + at, length, &event, strings))
+			ft_case_add(c, &event, strings);
+	}
 	return true;
 }
 
@@ -108,7 +111,7 @@ static void judge(const struct ft_retrial *r, struct ft_case *c, pid_t seed)
 	while (!gone && waitpid(seed, NULL, 0) < 0 && errno == EINTR)
 		;
 	/* Nothing of this one is left for the next. */
-	uint8_t rest[FT_EVENT_MAX];
+	uint8_t rest[FT_EVENTS_MAX];
 	while (recv(r->events[0], rest, sizeof(rest), MSG_DONTWAIT) > 0 || recv(r->control[1], rest, sizeof(rest), MSG_DONTWAIT) > 0)
 		;
 }

@@ -122,39 +122,49 @@ static bool release_all(uint32_t count)
 	return good;
 }
 
-/* One record of the vmm's. Of a trial's life only; *ended: a trial ended well. False: it is not as it should be. */
+/* Of a trial's life only; *ended: a trial ended well. False: it is not as it should be. */
+static bool take(struct stand *s, const struct size *size, const struct ft_event *event, unsigned *ended, unsigned *gone,
+		 struct ft_event *end)
+{
+	switch (event->type) {
+	case FT_EVENT_TRIAL_ANSWERED:
+		return event->a[0] == size->flows && event->a[1] == size->flows;
+	case FT_EVENT_TRIAL_END: {
+		struct ft_trial_go go = {.trial = event->trial};
+		struct iovec part = {&go, sizeof(go)};
+		++*ended;
+		*end = *event;
+		if (ft_ring_put(&s->link.cmd, FT_TRIAL_FINISH, &part, 1))
+			return false;
+		ft_ring_kick(&s->link.cmd);
+		return event->a[0] == FT_TRIAL_END_HORIZON && event->a[4];
+	}
+	case FT_EVENT_SEED_GONE:
+		++*gone;
+		return event->a[0] == FT_SEED_FINISHED;
+	default:
+		return event->type != FT_EVENT_LOST;
+	}
+}
+
+/* One message of the vmm's. */
 static bool look(struct stand *s, const struct size *size, unsigned *ended, unsigned *gone, struct ft_event *end)
 {
-	static uint8_t record[FT_EVENT_MAX];
+	static uint8_t message[FT_EVENTS_MAX];
 	struct ft_event event;
 	const char *strings[FT_EVENT_STRINGS];
 	struct pollfd fd = {.fd = s->link.events, .events = POLLIN};
 	if (poll(&fd, 1, STAND_PATIENCE_MS) <= 0)
 		return false;
-	ssize_t n = recv(s->link.events, record, sizeof(record), MSG_DONTWAIT);
-	if (n < 0)
-		return errno == EAGAIN;
-	if (n == 0 || ft_event_check(record, (size_t)n, &event, strings))
-		return false;
-	switch (event.type) {
-	case FT_EVENT_TRIAL_ANSWERED:
-		return event.a[0] == size->flows && event.a[1] == size->flows;
-	case FT_EVENT_TRIAL_END: {
-		struct ft_trial_go go = {.trial = event.trial};
-		struct iovec part = {&go, sizeof(go)};
-		++*ended;
-		*end = event;
-		if (ft_ring_put(&s->link.cmd, FT_TRIAL_FINISH, &part, 1))
+	ssize_t n = recv(s->link.events, message, sizeof(message), MSG_DONTWAIT);
+	if (n <= 0)
+		return n < 0 && errno == EAGAIN;
+	for (size_t at = 0, length; at < (size_t)n; at += length) {
+		length = ft_event_first(message + at, (size_t)n - at);
+		if (ft_event_check(message + at, length, &event, strings) || !take(s, size, &event, ended, gone, end))
 			return false;
-		ft_ring_kick(&s->link.cmd);
-		return event.a[0] == FT_TRIAL_END_HORIZON && event.a[4];
 	}
-	case FT_EVENT_SEED_GONE:
-		++*gone;
-		return event.a[0] == FT_SEED_FINISHED;
-	default:
-		return event.type != FT_EVENT_LOST;
-	}
+	return true;
 }
 
 static bool measure(struct stand *s, struct size *size, int round)

@@ -124,19 +124,26 @@ static uint64_t others; /* records passed over */
 /* The next event of this type; the vmm's loop goes on meanwhile. */
 static void wait_for(enum ft_event_type type, uint64_t trial)
 {
-	static uint8_t record[FT_EVENT_MAX];
+	static uint8_t message[FT_EVENTS_MAX];
+	static size_t at, end; /* what is left of the last one */
 	const char *strings[FT_EVENT_STRINGS];
 	others = 0;
 	for (int waited = 0; waited < PATIENCE_MS;) {
 		bool pending;
 		ft_slots_work(&slots, 0, &pending);
-		ssize_t n = recv(link_dataplane.events, record, sizeof(record), MSG_DONTWAIT);
+		ssize_t n = at < end ? 0 : recv(link_dataplane.events, message, sizeof(message), MSG_DONTWAIT);
 		if (n < 0) {
 			struct pollfd fd = {.fd = link_dataplane.events, .events = POLLIN};
 			waited += poll(&fd, 1, 10) == 0 ? 10 : 0;
 			continue;
 		}
-		assert_int_equal(ft_event_check(record, (size_t)n, &event, strings), 0);
+		if (at == end) {
+			at = 0;
+			end = (size_t)n;
+		}
+		size_t length = ft_event_first(message + at, end - at);
+		assert_int_equal(ft_event_check(message + at, length, &event, strings), 0);
+		at += length;
 		if (event.type == type && event.trial == trial) {
 			snprintf(detail, sizeof(detail), "%s", strings[0]);
 			return;

@@ -346,26 +346,29 @@ static void keep(struct stand_trial *t, const struct ft_event *event, const char
 		t->gone = e;
 }
 
-/* Takes one event, if there is one within a moment; false: none. */
+/* Takes the events of one message, if there is one within a moment; false: none. */
 static bool take(struct stand *s, uint64_t number_a, struct stand_trial *a, uint64_t number_b,
 		 struct stand_trial *b)
 {
-	static uint8_t record[FT_EVENT_MAX];
+	static uint8_t message[FT_EVENTS_MAX];
 	struct ft_event event;
 	const char *strings[FT_EVENT_STRINGS];
-	ssize_t n = recv(s->link.events, record, sizeof(record), MSG_DONTWAIT);
+	ssize_t n = recv(s->link.events, message, sizeof(message), MSG_DONTWAIT);
 	if (n <= 0) {
 		struct pollfd fd = {.fd = s->link.events, .events = POLLIN};
 		if (n == 0)
 			give_up("the vmm is gone");
 		return poll(&fd, 1, 5) != 0;
 	}
-	if (ft_event_check(record, (size_t)n, &event, strings))
-		give_up("a malformed event came");
-	if (event.trial == number_a)
-		keep(a, &event, strings);
-	else if (b && event.trial == number_b)
-		keep(b, &event, strings);
+	for (size_t at = 0, length; at < (size_t)n; at += length) {
+		length = ft_event_first(message + at, (size_t)n - at);
+		if (ft_event_check(message + at, length, &event, strings))
+			give_up("a malformed event came");
+		if (event.trial == number_a)
+			keep(a, &event, strings);
+		else if (b && event.trial == number_b)
+			keep(b, &event, strings);
+	}
 	return true;
 }
 
