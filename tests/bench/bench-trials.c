@@ -1,4 +1,4 @@
-/* bench-trials [--rounds N]: what group testing saves. A guest of 256 MiB serves HTTP behind the product's own vmm process;
+/* bench-trials [--rounds N] [--settle SECONDS]: what group testing saves. A guest of 256 MiB serves HTTP behind the product's own vmm process;
  * requests for a static file on connections of their own are tried in groups of 1, 8 and 64, each group on one clone, two seeds
  * at a time, with the product's default budgets. No dataplane: what is measured is the vmm alone, from the order to the trial's
  * end, and the processes that it forks until they are gone.
@@ -20,6 +20,7 @@
 
 #include "../guest/peer.h"
 #include "images.h"
+#include "settled.h"
 
 #define RAM_MIB   256u
 #define MOST      50 /* rounds */
@@ -214,13 +215,14 @@ static void print(const char *name, int rounds, size_t field)
 
 int main(int argc, char **argv)
 {
-	int rounds = argc == 3 && !strcmp(argv[1], "--rounds") ? atoi(argv[2]) : 5, done = 0;
+	int rounds = argc > 2 && !strcmp(argv[1], "--rounds") ? atoi(argv[2]) : 5, done = 0;
+	int settle = settled_option(argc, argv, argc > 2 && !strcmp(argv[1], "--rounds") ? 3 : 1);
 	char directory[600];
 	struct ft_error err = {0};
 	struct stand s;
 	struct peer idle;
-	if (rounds < 1 || rounds > MOST || (argc != 1 && argc != 3)) {
-		fprintf(stderr, "usage: bench-trials [--rounds N]   (1 to %d)\n", MOST);
+	if (rounds < 1 || rounds > MOST || settle < 0) {
+		fprintf(stderr, "usage: bench-trials [--rounds N] [--settle SECONDS]   (1 to %d)\n", MOST);
 		return 64;
 	}
 	signal(SIGPIPE, SIG_IGN);
@@ -230,8 +232,7 @@ int main(int argc, char **argv)
 	up = up && !stand_spawn(&s, FORETASTE_VMM, NULL);
 	if (up && !stand_configure(&s, directory, images_cmdline(directory), RAM_MIB, SLOTS)) {
 		stand_link(&s);
-		peer_open(&idle, &s, 40000);
-		up = stand_wait_console(&s, "foretaste-guest: services up", peer_meanwhile, &idle);
+		up = settled(&s, &idle, 40000, settle);
 		for (; up && done < rounds; done += up)
 			for (size_t i = 0; up && i < SIZES; i++)
 				up = measure(&s, &sizes[i], done);

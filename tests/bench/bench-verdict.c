@@ -1,4 +1,4 @@
-/* bench-verdict [--trials N]: what a verdict costs beside the work that it judges. A guest of 256 MiB serves HTTP behind
+/* bench-verdict [--trials N] [--settle SECONDS]: what a verdict costs beside the work that it judges. A guest of 256 MiB serves HTTP behind
  * the product's own vmm process; requests for a static file and for a CGI program are tried in turn, each on a clone of
  * its own and on a connection of its own, with the product's default budgets.
  *
@@ -15,6 +15,7 @@
 
 #include "../guest/peer.h"
 #include "images.h"
+#include "settled.h"
 #include "samples.h"
 
 #define RAM_MIB 256u
@@ -112,15 +113,16 @@ static void print(const struct kind *kind)
 
 int main(int argc, char **argv)
 {
-	int count = argc == 3 && !strcmp(argv[1], "--trials") ? atoi(argv[2]) : 30;
+	int count = argc > 2 && !strcmp(argv[1], "--trials") ? atoi(argv[2]) : 30;
+	int settle = settled_option(argc, argv, argc > 2 && !strcmp(argv[1], "--trials") ? 3 : 1);
 	static struct kind kinds[] = {{.name = "static", .path = "/"},
 				      {.name = "cgi", .path = "/cgi-bin/health"}};
 	char directory[600];
 	struct ft_error err = {0};
 	struct stand s;
 	struct peer idle;
-	if (count < 1 || count > MOST || (argc != 1 && argc != 3)) {
-		fprintf(stderr, "usage: bench-verdict [--trials N]   (1 to %d)\n", MOST);
+	if (count < 1 || count > MOST || settle < 0) {
+		fprintf(stderr, "usage: bench-verdict [--trials N] [--settle SECONDS]   (1 to %d)\n", MOST);
 		return 64;
 	}
 	signal(SIGPIPE, SIG_IGN);
@@ -130,8 +132,7 @@ int main(int argc, char **argv)
 	up = up && !stand_spawn(&s, FORETASTE_VMM, NULL);
 	if (up && !stand_configure(&s, directory, images_cmdline(directory), RAM_MIB, 2)) {
 		stand_link(&s);
-		peer_open(&idle, &s, 40000);
-		up = stand_wait_console(&s, "foretaste-guest: services up", peer_meanwhile, &idle);
+		up = settled(&s, &idle, 40000, settle);
 		for (int i = 0; up && i < 2 * count; i++)
 			up = measure(&s, &kinds[i & 1], (uint16_t)(41000 + 2 * i), (uint64_t)i + 1);
 		stand_end(&s);
