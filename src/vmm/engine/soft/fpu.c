@@ -43,7 +43,9 @@ static enum soft_result fxsave(struct soft_cpu *cpu, const struct soft_insn *ins
 {
 	struct fxsave image;
 	const uint32_t mask = MXCSR_MASK;
-	__asm__ volatile("fxsave64 %0" : "=m"(image));
+	/* What a processor leaves as it was (AMD's the pointers, and nobody says that of what is reserved it writes all) is not ours to show. */
+	soft_zero(image.byte, FXSAVE_WRITTEN);
+	__asm__ volatile("fxsave64 %0" : "+m"(image));
 	drop_pointers(&image);
 	soft_copy(image.byte + FXSAVE_MXCSR + 4, &mask, 4);
 	return soft_operand_store(cpu, insn, va, image.byte, FXSAVE_WRITTEN) ? SOFT_NEXT : SOFT_FAULT;
