@@ -6,6 +6,7 @@
 
 #include "gateway/journal.h"
 #include "gateway/life.h"
+#include "gateway/seed.h"
 #include "gateway/suggest.h"
 
 static const json_t *setting(const struct ft_config *config, const char *guest, const char *key)
@@ -69,6 +70,7 @@ json_t *ft_guest_json(const struct ft_supervisor *s, const struct ft_child *vmm)
 	json_t *journal = ft_journal_json(s, vmm);
 	if (journal)
 		json_object_set_new(json, "journal", journal);
+	json_object_set_new(json, "seeds", ft_seed_guest_status(vmm));
 	return json;
 }
 

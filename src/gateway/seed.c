@@ -100,6 +100,7 @@ static void prune(struct ft_supervisor *s, int directory)
 		bytes -= files[removed].bytes;
 	}
 	free(files);
+	s->seeds_removed += removed;
 	if (removed)
 		ft_supervisor_record(s, "seeds-pruned", NULL, NULL,
 				     "%zu of the oldest kept seeds are removed (seeds.quota, seeds.keep): their verdicts cannot be made again", removed);
@@ -250,6 +251,12 @@ void ft_seed_ended(struct ft_supervisor *s, struct ft_child *vmm)
 
 /* ---- What there is -------------------------------------------------------------------------------------------------- */
 
+json_t *ft_seed_guest_status(const struct ft_child *vmm)
+{
+	return json_pack("{s:I, s:I, s:I}", "kept", (json_int_t)vmm->seeds_kept, "skipped", (json_int_t)vmm->seeds_skipped, "failed",
+			 (json_int_t)vmm->seeds_failed);
+}
+
 json_t *ft_seed_status(const struct ft_supervisor *s)
 {
 	uint64_t counts[3] = {0}, bytes = 0;
@@ -266,8 +273,9 @@ json_t *ft_seed_status(const struct ft_supervisor *s)
 		free(all);
 		close(directory);
 	}
-	return json_pack("{s:I, s:I, s:I, s:I, s:I}", "kept", (json_int_t)counts[0], "skipped", (json_int_t)counts[1], "failed",
-			 (json_int_t)counts[2], "files", (json_int_t)files, "bytes", (json_int_t)bytes);
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "kept", (json_int_t)counts[0], "skipped", (json_int_t)counts[1], "failed",
+			 (json_int_t)counts[2], "removed", (json_int_t)s->seeds_removed, "files", (json_int_t)files, "bytes", (json_int_t)bytes,
+			 "quota", (json_int_t)setting(s, "seeds.quota"));
 }
 
 void ft_seed_request_files(struct ft_supervisor *s, uint64_t connection, json_t *request)

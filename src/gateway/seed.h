@@ -12,8 +12,11 @@ bool ft_seed_told(struct ft_supervisor *s, struct ft_child *vmm, const json_t *m
 /* A vmm has ended: what it was writing is thrown away. */
 void ft_seed_ended(struct ft_supervisor *s, struct ft_child *vmm);
 
-/* {"kept", "skipped", "failed", "bytes", "files"} of all guests; new reference. */
+/* Of all guests: {"kept", "skipped", "failed", "removed"} since the gateway started, and what there is, {"files", "bytes", "quota"}; new
+ * reference. */
 json_t *ft_seed_status(const struct ft_supervisor *s);
+/* Of one guest: {"kept", "skipped", "failed"}; new reference. */
+json_t *ft_seed_guest_status(const struct ft_child *vmm);
 
 /* Request `verdict-files` of the control socket: where everything is that it takes to make a verdict again. */
 void ft_seed_request_files(struct ft_supervisor *s, uint64_t connection, json_t *request);

@@ -36,6 +36,7 @@ struct ft_supervisor {
 	enum ft_supervisor_phase phase;
 	unsigned stop_step; /* which kind of child is being stopped */
 	uint64_t started;
+	uint64_t seeds_removed; /* kept ones, since the start: gateway/seed.h */
 	uint8_t *snapshot_key; /* the operator's, snapshot/key.h; NULL: snapshots are not encrypted */
 	json_t *suppressions; /* {"next": number, "list": [entries]}: gateway/suppress.h */
 	json_t *live; /* what operators switched: {"modes": {SERVICE: mode}, "bypass": {SERVICE: true}, "bypass_all": true} */

@@ -272,6 +272,13 @@ static const struct column overlay_columns[] = {
     {"disk_overlay_unwritten_bytes", "unwritten_bytes", "gauge", "Bytes that wait in memory because the file did not take them.", NULL},
     {NULL}};
 
+/* Seeds of trials that were to be kept, for want of a journal (gateway/seed.h). */
+static const struct column seed_columns[] = {
+    {"seeds_kept_total", "kept", "counter", "Seeds of verdicts that were kept as snapshots.", NULL},
+    {"seeds_skipped_total", "skipped", "counter", "Seeds that were not kept, for the one before was younger than seeds.every.", NULL},
+    {"seeds_failed_total", "failed", "counter", "Seeds that were to be kept and could not be: their verdicts cannot be made again.", NULL},
+    {NULL}};
+
 static const struct column service_columns[] = {
     {"service_holds", "holds", "gauge", "Holds of the service that are open.", NULL},
     {"service_clones", "clones", "gauge", "Clones that run for it.", NULL},
@@ -324,6 +331,7 @@ static json_t *journal_of(const json_t *own, const json_t *vmm)
 static void print_guests(FILE *file, const json_t *state)
 {
 	json_t *guests = json_object_get(state, "guests"), *guest, *vmms = json_object(), *journals = json_object(), *overlays = json_object();
+	json_t *seeds = json_object();
 	const char *name;
 	head(file, "guest_up", "gauge", "Whether a guest has reached its userspace.");
 	json_object_foreach(guests, name, guest)
@@ -338,6 +346,8 @@ static void print_guests(FILE *file, const json_t *state)
 			json_object_set(vmms, name, vmm);
 		if (own)
 			json_object_set_new(journals, name, journal_of(own, json_object_get(vmm, "journal")));
+		if (json_object_get(guest, "seeds"))
+			json_object_set(seeds, name, json_object_get(guest, "seeds"));
 		if (json_object_get(vmm, "overlay"))
 			json_object_set(overlays, name, json_object_get(vmm, "overlay"));
 	}
@@ -352,6 +362,7 @@ static void print_guests(FILE *file, const json_t *state)
 	json_object_foreach(journals, name, guest)
 		print_histogram(file, "journal_output_wait_seconds", (struct label[LABELS]){{"guest", name}}, FT_HISTOGRAM_PAUSE,
 				json_object_get(guest, "output_waits"));
+	print_table(file, seed_columns, "guest", seeds);
 	print_table(file, overlay_columns, "guest", overlays);
 	head(file, "disk_history_start_timestamp_seconds", "gauge", "What was overwritten before this is not all there any more; 0: it is.");
 	json_object_foreach(overlays, name, guest)
@@ -362,7 +373,24 @@ static void print_guests(FILE *file, const json_t *state)
 	}
 	json_decref(vmms);
 	json_decref(journals);
+	json_decref(seeds);
 	json_decref(overlays);
+}
+
+/* One directory has those of all guests, and one quota. */
+static void print_kept_seeds(FILE *file, const json_t *seeds)
+{
+	static const struct column columns[] = {
+	    {"kept_seeds", "files", "gauge", "Kept seeds that there are.", NULL},
+	    {"kept_seeds_bytes", "bytes", "gauge", "Room that they take.", NULL},
+	    {"kept_seeds_quota_bytes", "quota", "gauge", "Room that they may take (seeds.quota); 0: none is kept.", NULL},
+	    {"kept_seeds_removed_total", "removed", "counter", "Of these, those that went for want of room or for their age.", NULL},
+	};
+	const struct label none[LABELS] = {{NULL, NULL}};
+	for (size_t i = 0; i < sizeof(columns) / sizeof(*columns); i++) {
+		head(file, columns[i].metric, columns[i].type, columns[i].help);
+		sample(file, columns[i].metric, none, json_object_get(seeds, columns[i].key));
+	}
 }
 
 static void print_services(FILE *file, const json_t *services)
@@ -404,6 +432,7 @@ void ft_exposition_print(FILE *file, const json_t *state)
 	print_processes(file, state);
 	print_packets(file, json_object_get(dataplane, "counters"));
 	print_guests(file, state);
+	print_kept_seeds(file, json_object_get(state, "seeds"));
 	print_services(file, json_object_get(dataplane, "services"));
 	print_table(file, uplink_columns, "uplink", json_object_get(dataplane, "uplinks"));
 	print_feed(file, json_object_get(said(state, "ledger"), "feed"));

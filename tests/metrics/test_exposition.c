@@ -96,6 +96,28 @@ static void journals_and_disks_of_guests(void **state)
 	free(text);
 }
 
+/* What was kept is the guest's, what there is has one directory and one quota. */
+static void seeds_that_are_kept(void **state)
+{
+	char *text = expose("{\"guests\": {\"web\": {\"seeds\": {\"kept\": 3, \"skipped\": 40, \"failed\": 1}}, \"mail\": {\"seeds\": {\"kept\": 0, "
+			    "\"skipped\": 0, \"failed\": 2}}}, \"seeds\": {\"kept\": 3, \"skipped\": 40, \"failed\": 3, \"removed\": 2, \"files\": 7, "
+			    "\"bytes\": 900000000, \"quota\": 1073741824}}");
+	has(text, "# TYPE foretaste_seeds_failed_total counter\n");
+	has(text, "foretaste_seeds_kept_total{guest=\"web\"} 3\nforetaste_seeds_kept_total{guest=\"mail\"} 0\n");
+	has(text, "foretaste_seeds_skipped_total{guest=\"web\"} 40\n");
+	has(text, "foretaste_seeds_failed_total{guest=\"web\"} 1\nforetaste_seeds_failed_total{guest=\"mail\"} 2\n");
+	has(text, "# TYPE foretaste_kept_seeds gauge\nforetaste_kept_seeds 7\n");
+	has(text, "\nforetaste_kept_seeds_bytes 900000000\n");
+	has(text, "\nforetaste_kept_seeds_quota_bytes 1073741824\n");
+	has(text, "# TYPE foretaste_kept_seeds_removed_total counter\nforetaste_kept_seeds_removed_total 2\n");
+	free(text);
+	/* A supervisor that does not say. */
+	text = expose("{\"guests\": {\"web\": {}}}");
+	assert_null(strstr(text, "\nforetaste_kept_seeds "));
+	assert_null(strstr(text, "foretaste_seeds_kept_total{"));
+	free(text);
+}
+
 static void services_have_their_guest_and_what_they_count(void **state)
 {
 	char *text = expose(
@@ -238,6 +260,7 @@ int main(void)
 	    cmocka_unit_test(every_reason_has_a_sample_for_each_guest_and_for_none),
 	    cmocka_unit_test(labels_are_escaped_and_what_is_no_number_is_left_out),
 	    cmocka_unit_test(journals_and_disks_of_guests),
+	    cmocka_unit_test(seeds_that_are_kept),
 	    cmocka_unit_test(services_have_their_guest_and_what_they_count),
 	    cmocka_unit_test(the_feed_and_its_sinks_are_rows_of_one_table),
 	    cmocka_unit_test(histograms_are_cumulative_and_end_at_infinity),

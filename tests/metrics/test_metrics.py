@@ -128,6 +128,10 @@ def values(families):
 
 def prometheus_reads_it():
     with Monitored() as g:
+        os.makedirs(g.path("state/seeds"))
+        for name, size in (("web-7", 300), ("web-1000008", 400), (".web-9.new", 5000)):
+            with open(g.path("state/seeds/" + name), "wb") as f:
+                f.truncate(size)
         g.start()
         g.up()
         mode = os.stat(g.socket)
@@ -140,6 +144,9 @@ def prometheus_reads_it():
         require(found[("foretaste_packets_total", "web", "pass.inspected")] == 9, "packets of the guest")
         require(found[("foretaste_packets_total", "", "drop.runt")] == 1, "packets of none")
         require(found[("foretaste_hold_seconds_count", "web", "http")] == 6, "the histogram")
+        require([found[("foretaste_seeds_%s_total" % what, "web")] for what in ("kept", "skipped", "failed")] == [0, 0, 0], "seeds that were kept")
+        require([found[("foretaste_kept_seeds" + what,)] for what in ("", "_bytes", "_quota_bytes", "_removed_total")] == [2, 700, 1 << 30, 0],
+                "kept seeds that there are: %s" % {key: value for key, value in found.items() if "seeds" in key[0]})
         require(found[("foretaste_guest_up", "web")] == found[("foretaste_process_up", "metrics")] == 1, "what is up")
         with open(os.path.join(SOURCE, "src", "base", "reason.h")) as f:
             reasons = set(re.findall(r'^\s*X\(\w+, "([^"]+)"', f.read(), re.M))
