@@ -69,7 +69,7 @@ static int open_directory(const struct ft_supervisor *s, const char *guest, stru
 struct files {
 	struct pair {
 		uint32_t run, number;
-		uint64_t bytes, changed_s;
+		uint64_t bytes, changed_s, oldest_s; /* the last change of either, and of the one that was changed first */
 	} *pairs; /* a checkpoint and its segment; in order */
 	size_t count;
 	uint64_t bytes;
@@ -90,10 +90,12 @@ static void add(struct files *f, unsigned run, unsigned number, const struct sta
 	if (i == LISTED)
 		return;
 	if (i == f->count)
-		f->pairs[f->count++] = (struct pair){.run = run, .number = number};
+		f->pairs[f->count++] = (struct pair){.run = run, .number = number, .oldest_s = UINT64_MAX};
 	f->pairs[i].bytes += (uint64_t)st->st_size;
 	if ((uint64_t)st->st_mtime > f->pairs[i].changed_s)
 		f->pairs[i].changed_s = (uint64_t)st->st_mtime;
+	if ((uint64_t)st->st_mtime < f->pairs[i].oldest_s)
+		f->pairs[i].oldest_s = (uint64_t)st->st_mtime;
 	f->bytes += (uint64_t)st->st_size;
 }
 
@@ -126,6 +128,37 @@ static int list(int directory, struct files *f)
 	closedir(all);
 	qsort(f->pairs, f->count, sizeof(*f->pairs), in_order);
 	return 0;
+}
+
+int64_t ft_journal_oldest(const struct ft_supervisor *s)
+{
+	uint64_t oldest = INT64_MAX;
+	int fd = openat(s->state_fd, "journal", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? INT64_MAX : 0;
+	DIR *guests = fdopendir(fd);
+	if (!guests)
+		close(fd);
+	for (struct dirent *e; guests && oldest && (e = readdir(guests));) {
+		struct files f;
+		if (*e->d_name == '.')
+			continue;
+		int directory = openat(fd, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (directory < 0 && (errno == ENOTDIR || errno == ELOOP))
+			continue;
+		if (directory < 0 || list(directory, &f)) {
+			oldest = 0;
+		} else {
+			for (size_t i = 0; i < f.count; i++)
+				oldest = f.pairs[i].oldest_s < oldest ? f.pairs[i].oldest_s : oldest;
+			free(f.pairs);
+		}
+		if (directory >= 0)
+			close(directory);
+	}
+	if (guests)
+		closedir(guests);
+	return guests ? (int64_t)oldest : 0;
 }
 
 static void remove_pair(int directory, const struct files *f, size_t i)

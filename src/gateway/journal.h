@@ -24,6 +24,10 @@ json_t *ft_journal_json(const struct ft_supervisor *s, const struct ft_child *vm
 /* Checkpoints that are due. When to call it next. */
 uint64_t ft_journal_serve(struct ft_supervisor *s, uint64_t now);
 
+/* UNIX time of the oldest checkpoint or segment that there is, of any guest, also of those that are none any more; INT64_MAX: there is
+ * none; 0: that cannot be found out. */
+int64_t ft_journal_oldest(const struct ft_supervisor *s);
+
 /* What it takes to replay a guest: where its journal, its disk and its key are, and those of others that it may refer to. New reference. */
 json_t *ft_journal_files(const struct ft_supervisor *s, const struct ft_child *vmm);
 

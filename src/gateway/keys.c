@@ -231,7 +231,9 @@ const struct ft_key ft_keys[] = {
      "Its own connections are refused, accepted with their bytes swallowed, or left without an answer."},
     {"clone.link.delay", FT_KEY_DURATION, "0 s..10 s", "1 ms", NULL, "Virtual time until an answer."},
 
-    {"verdict_rules", FT_KEY_PATH, NULL, "rules/verdict.yaml", NULL, "Rules over what a clone did."},
+    {"verdict_rules", FT_KEY_PATH, NULL, "rules/verdict.yaml", NULL,
+     "Rules over what a clone did. Each set that was in force is kept, in rules below state, as long as a journal or a kept seed from its "
+     "time is there: verdicts are made again by the rules that they came from."},
     {"correlation_rules", FT_KEY_PATH, NULL, "rules/correlation.yaml", NULL,
      "Rules over what the live guest does."},
 

@@ -103,6 +103,14 @@ static struct ft_config *load(const struct ft_supervisor *s, struct ft_error *er
 	return NULL;
 }
 
+/* The rules that were in force still are. */
+static void keep_rules(struct ft_supervisor *s)
+{
+	json_t *part = ft_config_dataplane(s->config);
+	ft_rulefile_keep(s, part);
+	json_decref(part);
+}
+
 static void reload(struct ft_supervisor *s, uint64_t connection, json_t *request, const char *who)
 {
 	struct ft_error err = {0};
@@ -123,6 +131,7 @@ static void reload(struct ft_supervisor *s, uint64_t connection, json_t *request
 	struct ft_query *query = ft_answer_ask(s, connection, request, FT_CHILD_DATAPLANE,
 					       json_pack("{s:s, s:o}", "what", "reload", "config", part));
 	if (!query) {
+		keep_rules(s);
 		failed(s, NOBODY, NULL, 0, "the dataplane process does not take it", who);
 		ft_config_free(config);
 		free(config);
@@ -155,6 +164,7 @@ void ft_reload_acted(struct ft_supervisor *s, const json_t *act, int code, const
 	struct ft_config *config = s->pending;
 	s->pending = NULL;
 	if (code) {
+		keep_rules(s);
 		failed(s, NOBODY, NULL, code, error, who);
 	} else {
 		ft_config_adopt(s->config, config);

@@ -1,5 +1,6 @@
 #include "gateway/rulefile.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sodium.h>
@@ -7,9 +8,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "gateway/journal.h"
+#include "gateway/seed.h"
+
 #define DIRECTORY "rules"
+#define NAME	  (2 * crypto_hash_sha256_BYTES + sizeof(".json")) /* of a file, with its zero */
+#define SLACK	  3600					   /* s, see the header */
 
 /* {"verdict_rules": [...], "normal": {SERVICE: {...}}}: all that a case is judged by. */
 static json_t *rules_of(const json_t *part)
@@ -37,28 +44,109 @@ static int write_all(int fd, const char *text, size_t length)
 	return fsync(fd) ? -errno : 0;
 }
 
-/* Under its name when it is whole and on disk. */
-static int keep(int state, const char *name, const char *text, size_t length)
+static int open_directory(int state)
 {
-	static const char unfinished[] = ".new";
 	if (mkdirat(state, DIRECTORY, 0700) && errno != EEXIST)
 		return -errno;
 	int directory = openat(state, DIRECTORY, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (directory < 0)
-		return -errno;
+	return directory < 0 ? -errno : directory;
+}
+
+/* Under its name when it is whole and on disk. */
+static int keep(int directory, const char *name, const char *text, size_t length)
+{
+	static const char unfinished[] = ".new";
 	struct stat st;
 	int error = 0;
-	if (fstatat(directory, name, &st, AT_SYMLINK_NOFOLLOW) || st.st_size != (off_t)length) {
-		unlinkat(directory, unfinished, 0);
-		int fd = openat(directory, unfinished, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-		error = fd < 0 ? -errno : write_all(fd, text, length);
-		if (fd >= 0)
-			close(fd);
-		if (!error && (renameat(directory, unfinished, directory, name) || fsync(directory)))
-			error = -errno;
-	}
-	close(directory);
+	if (!fstatat(directory, name, &st, AT_SYMLINK_NOFOLLOW) && st.st_size == (off_t)length)
+		return 0;
+	unlinkat(directory, unfinished, 0);
+	int fd = openat(directory, unfinished, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	error = fd < 0 ? -errno : write_all(fd, text, length);
+	if (fd >= 0)
+		close(fd);
+	if (!error && (renameat(directory, unfinished, directory, name) || fsync(directory)))
+		error = -errno;
 	return error;
+}
+
+/* ---- What nothing needs any more -------------------------------------------------------------------------------------- */
+
+struct file {
+	char name[NAME];
+	struct timespec in_force; /* from when on, the last time */
+};
+
+static int in_order(const void *a, const void *b)
+{
+	const struct file *x = a, *y = b;
+	if (x->in_force.tv_sec != y->in_force.tv_sec)
+		return x->in_force.tv_sec < y->in_force.tv_sec ? -1 : 1;
+	return x->in_force.tv_nsec < y->in_force.tv_nsec ? -1 : x->in_force.tv_nsec > y->in_force.tv_nsec;
+}
+
+static bool is_one(const char *name)
+{
+	return strspn(name, "0123456789abcdef") == NAME - sizeof(".json") && !strcmp(name + NAME - sizeof(".json"), ".json");
+}
+
+/* In the order in which they came into force; *files is the caller's to free. */
+static size_t list(int directory, struct file **files)
+{
+	size_t count = 0, room = 0;
+	int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *all = fd < 0 ? NULL : fdopendir(fd);
+	*files = NULL;
+	if (!all && fd >= 0)
+		close(fd);
+	for (struct dirent *e; all && (e = readdir(all));) {
+		struct stat st;
+		if (!is_one(e->d_name) || fstatat(directory, e->d_name, &st, AT_SYMLINK_NOFOLLOW) || !S_ISREG(st.st_mode))
+			continue;
+		if (count == room) {
+			room = room ? 2 * room : 64;
+			struct file *more = realloc(*files, room * sizeof(*more));
+			if (!more)
+				break;
+			*files = more;
+		}
+		memcpy((*files)[count].name, e->d_name, NAME);
+		(*files)[count++].in_force = st.st_mtim;
+	}
+	if (all)
+		closedir(all);
+	if (count)
+		qsort(*files, count, sizeof(**files), in_order);
+	return count;
+}
+
+/* current is in force: unless it was so before, from now on. Not the kernel's time of the last tick: a reload that fails puts two sets of
+ * rules in force within less. */
+static int put_in_force(int directory, const char *current)
+{
+	struct file *files;
+	size_t count = list(directory, &files);
+	bool was = count && !strcmp(files[count - 1].name, current);
+	struct timespec times[2];
+	free(files);
+	clock_gettime(CLOCK_REALTIME, &times[1]);
+	times[0] = times[1];
+	return was || !utimensat(directory, current, times, AT_SYMLINK_NOFOLLOW) ? 0 : -errno;
+}
+
+static void prune(struct ft_supervisor *s, int directory, const char *current)
+{
+	struct file *files;
+	int64_t journals = ft_journal_oldest(s), seeds = ft_seed_oldest(s), oldest = (int64_t)time(NULL);
+	oldest = journals < oldest ? journals : oldest;
+	oldest = seeds < oldest ? seeds : oldest;
+	size_t count = list(directory, &files), removed = 0;
+	for (size_t i = 0; i + 1 < count; i++)
+		if (files[i + 1].in_force.tv_sec < oldest - SLACK && strcmp(files[i].name, current) && !unlinkat(directory, files[i].name, 0))
+			removed++;
+	free(files);
+	if (removed)
+		ft_supervisor_say("info", "%zu former sets of rules are not kept any more: no journal and no kept seed is as old", removed);
 }
 
 void ft_rulefile_keep(struct ft_supervisor *s, json_t *part)
@@ -66,15 +154,21 @@ void ft_rulefile_keep(struct ft_supervisor *s, json_t *part)
 	json_t *rules = rules_of(part);
 	char *text = rules ? json_dumps(rules, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
 	uint8_t hash[crypto_hash_sha256_BYTES];
-	char hex[2 * sizeof(hash) + 1], name[sizeof(hex) + 5];
+	char hex[2 * sizeof(hash) + 1], name[NAME];
 	json_decref(rules);
 	if (!text)
 		return;
 	crypto_hash_sha256(hash, (const uint8_t *)text, strlen(text));
 	sodium_bin2hex(hex, sizeof(hex), hash, sizeof(hash));
 	snprintf(name, sizeof(name), "%s.json", hex);
-	int error = keep(s->state_fd, name, text, strlen(text));
+	int directory = open_directory(s->state_fd), error = directory < 0 ? directory : keep(directory, name, text, strlen(text));
 	free(text);
+	if (!error)
+		error = put_in_force(directory, name);
+	if (!error)
+		prune(s, directory, name);
+	if (directory >= 0)
+		close(directory);
 	if (error)
 		ft_supervisor_say("error", "the rules in force cannot be kept: %s; verdicts by them cannot be made again", strerror(-error));
 	else

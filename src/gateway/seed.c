@@ -251,6 +251,20 @@ void ft_seed_ended(struct ft_supervisor *s, struct ft_child *vmm)
 
 /* ---- What there is -------------------------------------------------------------------------------------------------- */
 
+int64_t ft_seed_oldest(const struct ft_supervisor *s)
+{
+	struct file *files;
+	uint64_t bytes;
+	int directory = openat(s->state_fd, DIRECTORY, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (directory < 0)
+		return errno == ENOENT ? INT64_MAX : 0;
+	size_t count = list(directory, &files, &bytes);
+	int64_t oldest = count ? files[0].changed : INT64_MAX;
+	free(files);
+	close(directory);
+	return oldest;
+}
+
 json_t *ft_seed_guest_status(const struct ft_child *vmm)
 {
 	return json_pack("{s:I, s:I, s:I}", "kept", (json_int_t)vmm->seeds_kept, "skipped", (json_int_t)vmm->seeds_skipped, "failed",

@@ -12,6 +12,9 @@ bool ft_seed_told(struct ft_supervisor *s, struct ft_child *vmm, const json_t *m
 /* A vmm has ended: what it was writing is thrown away. */
 void ft_seed_ended(struct ft_supervisor *s, struct ft_child *vmm);
 
+/* UNIX time of the oldest one that is kept; INT64_MAX: there is none; 0: that cannot be found out. */
+int64_t ft_seed_oldest(const struct ft_supervisor *s);
+
 /* Of all guests: {"kept", "skipped", "failed", "removed"} since the gateway started, and what there is, {"files", "bytes", "quota"}; new
  * reference. */
 json_t *ft_seed_status(const struct ft_supervisor *s);

@@ -986,6 +986,75 @@ def a_reload_that_the_dataplane_does_not_take_changes_nothing():
         require(g.ask(what="reload")["result"], "and another reload can come")
 
 
+def former_rules_are_kept_as_long_as_something_needs_them():
+    day, now = 86400, int(time.time())
+
+    def age(path, days):
+        os.utime(path, (now - days * day,) * 2)
+
+    def make(path, days):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as f:
+            f.write("{}")
+        age(path, days)
+
+    with Gateway() as g:
+        rules = lambda: set(os.listdir(g.path("state/rules")))
+        at = lambda name: os.stat(g.path("state/rules/" + name)).st_mtime_ns
+        former = lambda letter: letter * 64 + ".json"
+        others = {"notes", former("A"), former("a")[1:], former("a") + "x", former("d")[:-5]}
+
+        def again():
+            g.start()
+            g.up()
+            g.stop()
+
+        again()
+        current, = rules()
+        # a to e came into force one after the other, then the current ones. An hour is allowed for.
+        for letter, days in (("a", 10), ("b", 9), ("c", 6 + 0.5 / 24), ("d", 5), ("e", 4)):
+            make(g.path("state/rules/" + former(letter)), days)
+        age(g.path("state/rules/" + current), 3)
+        was = at(current)
+        for name in others:
+            make(g.path("state/rules/" + name), 100)
+        # Of a guest that is none any more. Its segment was written to until today.
+        make(g.path("state/journal/gone/000002-000003.checkpoint"), 6)
+        make(g.path("state/journal/gone/000002-000003.journal"), 0)
+        make(g.path("state/journal/notes"), 50)
+        make(g.path("state/seeds/web-7"), 2)
+        again()
+        require(rules() == others | {current} | set(map(former, "bcde")), "needed by a journal: %s" % sorted(rules()))
+        require(at(current) == was, "they came into force again, though they were")
+        make(g.path("state/seeds/web-5"), 4.5)
+        shutil.rmtree(g.path("state/journal/gone"))
+        again()
+        require(rules() == others | {current} | set(map(former, "de")), "needed by a seed: %s" % sorted(rules()))
+        os.unlink(g.path("state/seeds/web-5"))
+        again()
+        require(rules() == others | {current}, "needed by a younger seed: %s" % sorted(rules()))
+        require("1 former sets of rules are not kept" in g.said() and "2 former sets of rules" in g.said(), g.said())
+        # Rules that are put in force and refused: the ones before are the last ones.
+        g.mode("dataplane", "refuses")
+        g.start()
+        g.up()
+        g.config["services"]["http"]["normal"] = {"may_exec": ["/bin/true"]}
+
+        def reload():
+            with open(g.path("t.yaml"), "w") as f:
+                json.dump(g.config, f)
+            return g.ask(what="reload")
+
+        require(reload()["error"] == "it does not like that", "refused")
+        until(lambda: events(g, "reload-failed"), "it is told")
+        fresh, = rules() - others - {current}
+        require(at(current) > at(fresh), "the refused ones count as the last ones")
+        g.mode("dataplane", "")
+        g.kill("dataplane")
+        require(reload().get("result"), "taken")
+        require(rules() == others | {current, fresh} and at(fresh) > at(current), "they are in force")
+
+
 def logs_are_reopened():
     with Gateway() as g:
         g.start()
@@ -1286,7 +1355,7 @@ TESTS = [
     a_feed_is_followed_through_rotation, guests_are_stopped_and_started_one_by_one, a_guest_that_ended_follows_its_policy,
     a_processor_share_is_in_force_or_declared, many_guests_run, a_console_is_shown_without_its_tricks,
     suppressions_outlive_everything_but_their_time, a_reload_is_all_or_nothing,
-    a_reload_that_the_dataplane_does_not_take_changes_nothing, logs_are_reopened, modes_and_bypass_outlive_a_dataplane_process, what_operators_do_is_told_with_their_names, what_operators_do_is_told_though_they_leave_or_nobody_answers,
+    a_reload_that_the_dataplane_does_not_take_changes_nothing, former_rules_are_kept_as_long_as_something_needs_them, logs_are_reopened, modes_and_bypass_outlive_a_dataplane_process, what_operators_do_is_told_with_their_names, what_operators_do_is_told_though_they_leave_or_nobody_answers,
 ]
 
 
