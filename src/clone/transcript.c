@@ -106,7 +106,7 @@ int ft_transcript_take(struct ft_transcript *t, uint32_t kind, const void *data,
 	}
 }
 
-int ft_transcript_take_all(struct ft_transcript *t, const uint8_t *bytes, size_t length, struct ft_error *err)
+static int take_all(struct ft_transcript *t, const uint8_t *bytes, size_t length, struct ft_error *err)
 {
 	uint32_t head[2];
 	int status = 0;
@@ -126,6 +126,14 @@ int ft_transcript_take_all(struct ft_transcript *t, const uint8_t *bytes, size_t
 	return status < 0 ? status : ended && !length ? status : refuse(err, "it has no end, or more behind it");
 }
 
+int ft_transcript_take_all(struct ft_transcript *t, const uint8_t *bytes, size_t length, struct ft_error *err)
+{
+	int status = take_all(t, bytes, length, err);
+	if (status < 0)
+		ft_transcript_clear(t); /* a request with something behind it is none */
+	return status;
+}
+
 void ft_transcript_clear(struct ft_transcript *t)
 {
 	ft_requests_clear(&t->requests);
@@ -142,6 +150,9 @@ void ft_transcript_cut(struct ft_transcript *t, uint32_t flows)
 		frames += r->flows[i].frames;
 	r->flow_count = r->begin.flows = flows;
 	r->frames = r->begin.frames = frames;
+	r->filled = 0;
+	for (uint32_t i = 0; i < frames; i++)
+		r->filled += r->lengths[i];
 }
 
 struct packing {

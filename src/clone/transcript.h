@@ -42,7 +42,7 @@ typedef void ft_transcript_piece(void *context, uint32_t kind, const void *data,
 /* A whole request, piece by piece. */
 void ft_transcript_tell(const struct ft_request *request, const struct ft_outside_config *outside, uint64_t seed,
 			ft_transcript_piece *piece, void *context);
-/* Bytes of all its pieces, most; and how many pieces. */
+/* Bytes of all its pieces; and how many pieces. */
 size_t ft_transcript_size(const struct ft_request *request, size_t *pieces);
 
 struct ft_transcript {
@@ -57,11 +57,12 @@ struct ft_transcript {
 
 /* The next piece. 1: the request of the wanted seed is whole now, 0: not yet, -EBADMSG: this is no piece of one (err may be NULL). */
 int ft_transcript_take(struct ft_transcript *t, uint32_t kind, const void *data, size_t length, struct ft_error *err);
-/* All pieces out of one block, as ft_transcript_pack made it; 0: it is the request of another seed. */
+/* All pieces out of one block, as ft_transcript_pack made it; 0: it is the request of another seed. Of what is refused
+ * nothing stays. */
 int ft_transcript_take_all(struct ft_transcript *t, const uint8_t *bytes, size_t length, struct ft_error *err);
 void ft_transcript_clear(struct ft_transcript *t);
 
-/* The run is of the first `flows` flows alone: forgets the others. */
+/* The run is of the first `flows` flows alone, at least one: forgets the others. */
 void ft_transcript_cut(struct ft_transcript *t, uint32_t flows);
 
 /* A whole request, each piece with u32 kind and u32 length before it. *bytes is the caller's to free; -ENOMEM. */

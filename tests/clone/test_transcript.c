@@ -73,6 +73,7 @@ static void there_and_back(void **state)
 	expect(&t, FLOWS);
 	ft_transcript_cut(&t, 2);
 	expect(&t, 2);
+	assert_int_equal(t.request->filled, t.request->lengths[0] + t.request->lengths[1] + t.request->lengths[2]);
 	ft_transcript_clear(&t);
 	/* The one that is looked for, behind another. */
 	t.wanted = 6;
@@ -92,7 +93,11 @@ static void what_is_none_is_refused(void **state)
 	uint8_t *packed, *copy;
 	size_t length;
 	assert_int_equal(ft_transcript_pack(&request, &outside, 5, &packed, &length), 0);
-	copy = malloc(length);
+	copy = malloc(length + 1);
+	memcpy(copy, packed, length);
+	copy[length] = 0;
+	assert_int_equal(ft_transcript_take_all(&t, copy, length + 1, NULL), -EBADMSG);
+	assert_null(t.request);
 	for (size_t cut = 0; cut < length; cut++) {
 		/* In memory of exactly that size, for the sanitizers. */
 		uint8_t *some = malloc(cut + !cut);
