@@ -11,7 +11,7 @@
 #define BLOCK 300000u /* bytes that the input can make */
 #define WANTED 3u
 
-static uint8_t block[BLOCK];
+static uint8_t block[BLOCK + 1];
 static size_t filled;
 static struct ft_transcript taken, again;
 static struct ft_request good;
@@ -20,9 +20,9 @@ static const struct ft_outside_config good_outside = {.guest_ip = 1, .tcp = FT_S
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	static uint8_t bytes[300];
-	good = (struct ft_request){.begin = {.trial = 9, .flows = 2, .frames = 3}, .used = true, .bytes = bytes, .room = sizeof(bytes)};
+	good = (struct ft_request){.begin = {.trial = 1, .flows = 2, .frames = 3}, .used = true, .bytes = bytes, .room = sizeof(bytes)};
 	for (uint32_t i = 0; i < 2; i++)
-		good.flows[good.flow_count++] = (struct ft_trial_flow){.trial = 9, .frames = 1 + i, .client_port = (uint16_t)i, .protocol = 17};
+		good.flows[good.flow_count++] = (struct ft_trial_flow){.trial = 1, .frames = 1 + i, .client_port = (uint16_t)i, .protocol = 17};
 	for (uint32_t i = 0; i < 3; i++)
 		good.filled += good.lengths[good.frames++] = 60 + i;
 	for (size_t i = 0; i < good.filled; i++)
@@ -179,8 +179,12 @@ static void take_block(uint32_t flows)
 	int status = take_copy(&taken, block, filled, &err);
 	MUST((status == 1) == (taken.request != NULL) && (status >= 0 || (status == -EBADMSG && *err.text)));
 	MUST(status || taken.wanted);
-	if (status == 1)
-		check_whole(&taken, flows);
+	if (status != 1)
+		return;
+	check_whole(&taken, flows);
+	again.wanted = taken.wanted;
+	block[filled] = 0;
+	MUST(take_copy(&again, block, filled + 1, NULL) == -EBADMSG && !again.request);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
