@@ -37,6 +37,11 @@ struct replayed {
 	bool escaped; /* but for its first four, which are the journal's magic */
 };
 
+struct revoked {
+	uint64_t block;
+	uint32_t sequence;
+};
+
 struct ft_ext4 {
 	struct ft_view *view;
 	ext2_filsys fs;
@@ -44,10 +49,7 @@ struct ft_ext4 {
 	int error; /* of the last read that failed */
 	struct replayed *replayed; /* by block */
 	size_t replayed_count, replayed_room;
-	struct {
-		uint64_t block;
-		uint32_t sequence;
-	} *revoked;
+	struct revoked *revoked; /* by block */
 	size_t revoked_count, revoked_room;
 	bool replaying;
 	unsigned block_size; /* the file system's; known when its journal is read */
@@ -55,10 +57,23 @@ struct ft_ext4 {
 
 /* ---- libext2fs reads blocks ------------------------------------------------------------------------------------------- */
 
+/* Numbers of transactions go round; those of one journal are close to each other. */
+static int in_order(uint64_t block, uint32_t sequence, uint64_t other, uint32_t than)
+{
+	int32_t later = (int32_t)(sequence - than);
+	return block != other ? (block < other ? -1 : 1) : later < 0 ? -1 : later > 0;
+}
+
 static int by_block(const void *a, const void *b)
 {
 	const struct replayed *x = a, *y = b;
-	return x->block != y->block ? (x->block < y->block ? -1 : 1) : x->sequence < y->sequence ? -1 : x->sequence > y->sequence;
+	return in_order(x->block, x->sequence, y->block, y->sequence);
+}
+
+static int by_revoked_block(const void *a, const void *b)
+{
+	const struct revoked *x = a, *y = b;
+	return in_order(x->block, x->sequence, y->block, y->sequence);
 }
 
 static const struct replayed *find_replayed(const struct ft_ext4 *e, uint64_t block)
@@ -223,14 +238,13 @@ static int add_revoked(struct ft_ext4 *e, uint64_t block, uint32_t sequence)
 {
 	if (e->revoked_count == e->revoked_room) {
 		size_t room = e->revoked_room ? 2 * e->revoked_room : 256;
-		void *all = realloc(e->revoked, room * sizeof(*e->revoked));
+		struct revoked *all = realloc(e->revoked, room * sizeof(*e->revoked));
 		if (!all)
 			return -ENOMEM;
 		e->revoked = all;
 		e->revoked_room = room;
 	}
-	e->revoked[e->revoked_count].block = block;
-	e->revoked[e->revoked_count++].sequence = sequence;
+	e->revoked[e->revoked_count++] = (struct revoked){.block = block, .sequence = sequence};
 	return 0;
 }
 
@@ -311,20 +325,33 @@ static int replay(struct journal *j, uint32_t n, uint32_t sequence)
 	return 0;
 }
 
-/* The last one of each block, unless it was revoked since. */
+/* In that transaction or a later one. */
+static bool is_revoked(const struct ft_ext4 *e, const struct replayed *r)
+{
+	size_t low = 0, high = e->revoked_count;
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+		if (in_order(e->revoked[middle].block, e->revoked[middle].sequence, r->block, r->sequence) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < e->revoked_count && e->revoked[low].block == r->block;
+}
+
+/* The last one of each block, unless it was revoked since. The guest decides how many of both there are. */
 static void settle(struct ft_ext4 *e)
 {
 	size_t kept = 0;
 	if (e->replayed_count)
 		qsort(e->replayed, e->replayed_count, sizeof(*e->replayed), by_block);
+	if (e->revoked_count)
+		qsort(e->revoked, e->revoked_count, sizeof(*e->revoked), by_revoked_block);
 	for (size_t i = 0; i < e->replayed_count; i++) {
 		struct replayed r = e->replayed[i];
 		if (i + 1 < e->replayed_count && e->replayed[i + 1].block == r.block)
 			continue;
-		bool revoked = false;
-		for (size_t k = 0; k < e->revoked_count && !revoked; k++)
-			revoked = e->revoked[k].block == r.block && (int32_t)(e->revoked[k].sequence - r.sequence) >= 0;
-		if (!revoked)
+		if (!is_revoked(e, &r))
 			e->replayed[kept++] = r;
 	}
 	e->replayed_count = kept;
