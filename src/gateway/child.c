@@ -147,6 +147,7 @@ int ft_child_spawn(struct ft_child *child, const char *program, struct ft_error 
 	child->output.fd = output[0];
 	child->line_length = 0;
 	child->failed_code = 0;
+	child->killed_why[0] = 0;
 	child->running = child->hung = false;
 	return 0;
 }
@@ -212,9 +213,11 @@ bool ft_child_may_log(struct ft_child *child, unsigned *lost)
 
 /* A process may be ended by who has its uid. Taking that for the moment needs nothing beyond what gives children their
  * uids; CAP_KILL would let us end any process of the machine. */
-void ft_child_kill(struct ft_child *child)
+void ft_child_kill(struct ft_child *child, const char *why)
 {
 	uid_t own = geteuid();
+	if (!*child->killed_why)
+		snprintf(child->killed_why, sizeof(child->killed_why), "%s", why);
 	if (child->pid <= 0 || !kill(child->pid, SIGKILL) || errno != EPERM || seteuid(child->uid))
 		return;
 	kill(child->pid, SIGKILL);

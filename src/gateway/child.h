@@ -95,8 +95,9 @@ struct ft_child {
 	unsigned hangs;      /* in a row */
 	uint64_t hung_at, hung_next; /* when that was last, and before when it is not done again */
 	uint64_t boot_ns;
-	int failed_code; /* what it said when it could not start, 0: nothing */
+	int failed_code; /* what it said when it could not start or go on, 0: nothing */
 	char failed_text[512];
+	char killed_why[256]; /* why we killed it, "": we did not */
 	char line[FT_CHILD_LINE];
 	size_t line_length;
 	uint64_t window_start; /* rate limit of what it may write to our log */
@@ -122,7 +123,8 @@ bool ft_child_output(struct ft_child *child, char *line, size_t size);
 /* Whether one more line of it may go to the log now; *lost: lines that were suppressed before. */
 bool ft_child_may_log(struct ft_child *child, unsigned *lost);
 
-void ft_child_kill(struct ft_child *child);
+/* why: for people, a clause ("it was not ready in time"); the first one counts. */
+void ft_child_kill(struct ft_child *child, const char *why);
 
 /* Closes what we hold of it; its process has been reaped. */
 void ft_child_close(struct ft_child *child);

@@ -164,7 +164,7 @@ static bool receive(struct ft_supervisor *s, struct ft_child *child)
 		return false;
 	if (error == -EPROTO || error == -EMSGSIZE) {
 		ft_supervisor_say("error", "the %s process sent what is no message, it is replaced", child->name);
-		ft_child_kill(child);
+		ft_child_kill(child, "it sent what is no message");
 	}
 	if (error) {
 		hang_up(s, child);

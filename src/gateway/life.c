@@ -191,8 +191,11 @@ void ft_life_start(struct ft_supervisor *s, struct ft_child *child)
 		ft_share_give(s, child);
 		error = send_config(s, child, &err);
 		/* Without a configuration it is of no use; its death is dealt with like any other. */
-		if (error)
-			ft_child_kill(child);
+		if (error) {
+			char why[sizeof(child->killed_why)];
+			snprintf(why, sizeof(why), "it cannot be configured: %.200s", err.text);
+			ft_child_kill(child, why);
+		}
 	}
 	if (!error)
 		return;
@@ -221,7 +224,7 @@ static void make_link(struct ft_supervisor *s, struct ft_child *vmm)
 	struct ft_error err = {0};
 	if (ft_link_create(ours, theirs, &err)) {
 		ft_supervisor_say("error", "%s", err.text);
-		ft_child_kill(vmm);
+		ft_child_kill(vmm, err.text);
 		return;
 	}
 	const struct {
@@ -235,7 +238,7 @@ static void make_link(struct ft_supervisor *s, struct ft_child *vmm)
 		if (error && error != -EPIPE) {
 			ft_supervisor_say("error", "the %s process does not take its link: %s", ends[i].child->name,
 			    strerror(-error));
-			ft_child_kill(ends[i].child);
+			ft_child_kill(ends[i].child, "it does not take its link");
 		}
 	}
 	ft_files_close(ours, FT_LINK_FDS);
@@ -277,7 +280,7 @@ void ft_life_stop(struct ft_child *child)
 	child->state = FT_CHILD_STOPPING;
 	child->deadline = ft_loop_now() + FT_CHILD_STOP_TIMEOUT;
 	if (ft_child_send(child, json_pack("{s:s}", "op", "stop"), NULL, 0))
-		ft_child_kill(child);
+		ft_child_kill(child, "it takes no messages");
 }
 
 uint64_t ft_life_unhang(struct ft_supervisor *s, struct ft_child *vmm, uint64_t now)
@@ -298,7 +301,7 @@ uint64_t ft_life_unhang(struct ft_supervisor *s, struct ft_child *vmm, uint64_t 
 	ft_supervisor_record(s, "guest-hung", vmm->guest, NULL,
 			     "guest %s answers no self-test any more: it is started anew, and not again for %.0f s", vmm->guest,
 			     (double)(vmm->hung_next - now) / 1e9);
-	ft_child_kill(vmm);
+	ft_child_kill(vmm, "its guest answers no self-test any more");
 	return UINT64_MAX;
 }
 
@@ -314,21 +317,24 @@ static const struct {
     {12, "ended: its guest stopped with a triple fault"},
 };
 
-static const char *death_text(const struct ft_child *child, int status, char text[80])
+#define DEATH 900u /* bytes */
+
+/* How this process ended, and why, as far as anybody knows: what it said itself, or why we killed it. */
+static void death_text(const struct ft_child *child, int status, char text[DEATH])
 {
-	snprintf(text, 80, "ended with status %d", WEXITSTATUS(status));
+	int length = snprintf(text, DEATH, "ended with status %d", WEXITSTATUS(status));
 	for (size_t i = 0; i < sizeof(guest_ends) / sizeof(*guest_ends); i++)
 		if (child->kind == FT_CHILD_VMM && WIFEXITED(status) &&
 		    WEXITSTATUS(status) == guest_ends[i].status)
-			snprintf(text, 80, "%s", guest_ends[i].text);
-	if (child->hung)
-		snprintf(text, 80, "was killed: its guest answers no self-test any more");
-	else if (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS)
-		snprintf(text, 80, "was killed by its seccomp filter");
+			length = snprintf(text, DEATH, "%s", guest_ends[i].text);
+	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS)
+		length = snprintf(text, DEATH, "was killed by its seccomp filter");
+	else if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && *child->killed_why)
+		length = snprintf(text, DEATH, "was killed: %s", child->killed_why);
 	else if (WIFSIGNALED(status))
-		snprintf(text, 80, "was killed by signal %d (%s)", WTERMSIG(status),
-			 strsignal(WTERMSIG(status)));
-	return text;
+		length = snprintf(text, DEATH, "was killed by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+	if (child->failed_code)
+		snprintf(text + length, DEATH - (size_t)length, ": %s", child->failed_text);
 }
 
 /* A child that never gets ready is the end of the start; the child's own sentence is the one worth reading. */
@@ -336,6 +342,8 @@ static void died_starting(struct ft_supervisor *s, struct ft_child *child, const
 {
 	if (child->failed_code)
 		ft_supervisor_fail(s, child->failed_code, "%s", child->failed_text);
+	else if (*child->killed_why)
+		ft_supervisor_fail(s, EX_SOFTWARE, "the %s process %s", child->name, how);
 	else
 		ft_supervisor_fail(s, EX_SOFTWARE, "the %s process %s before it was ready", child->name, how);
 }
@@ -388,22 +396,18 @@ static void replace(struct ft_supervisor *s, struct ft_child *child, const char 
 	uint64_t wait = lasted ? 0 : backoff(child);
 	child->retry_at = ft_loop_now() + wait;
 	if (child->kind == FT_CHILD_VMM) {
-		ft_supervisor_record(s, "guest-down", child->guest, NULL,
-				     "guest %s is down: its vmm process %s%s%s", child->guest, how,
-				     child->failed_code ? ": " : "",
-				     child->failed_code ? child->failed_text : "");
+		ft_supervisor_record(s, "guest-down", child->guest, NULL, "guest %s is down: its vmm process %s", child->guest, how);
 		ft_life_guest_down(s, child, how);
 	}
-	ft_supervisor_record(s, "restart", NULL, child->name, "the %s process %s%s%s; a new one starts%s", child->name, how,
-	       child->failed_code ? ": " : "", child->failed_code ? child->failed_text : "",
-	       wait ? " after a pause" : "");
+	ft_supervisor_record(s, "restart", NULL, child->name, "the %s process %s; a new one starts%s", child->name, how,
+			     wait ? " after a pause" : "");
 }
 
 void ft_life_died(struct ft_supervisor *s, struct ft_child *child, int status)
 {
-	char how[80];
-	death_text(child, status, how);
+	char how[DEATH];
 	ft_hearing_last(s, child);
+	death_text(child, status, how);
 	if (child->channel.fd >= 0)
 		ft_loop_remove(&s->loop, &child->channel);
 	if (child->output.fd >= 0)

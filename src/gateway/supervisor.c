@@ -151,7 +151,7 @@ static void signal_came(void *context, uint32_t events)
 	} else if (s->phase == FT_PHASE_STOPPING) {
 		ft_supervisor_say("", "a second signal: killing what is left");
 		for (unsigned i = 0; i < s->count; i++)
-			ft_child_kill(&s->children[i]);
+			ft_child_kill(&s->children[i], "a second signal came");
 	} else {
 		if (s->phase == FT_PHASE_RUNNING)
 			ft_supervisor_record(s, "stop", NULL, NULL, "the gateway stops: %s",
@@ -231,11 +231,13 @@ static uint64_t serve_timers(struct ft_supervisor *s)
 			ft_life_start(s, child);
 		if (child->deadline <= now) {
 			child->deadline = UINT64_MAX;
-			ft_supervisor_say("error", "the %s process %s, it is killed", child->name,
-			    child->channel.fd < 0               ? "has no channel any more and goes on"
-			    : child->state == FT_CHILD_STOPPING ? "did not stop in time"
-								: "was not ready in time");
-			ft_child_kill(child);
+			const char *why = child->channel.fd < 0		      ? "has no channel any more and goes on"
+					  : child->state == FT_CHILD_STOPPING ? "did not stop in time"
+									      : "was not ready in time";
+			char clause[64];
+			ft_supervisor_say("error", "the %s process %s, it is killed", child->name, why);
+			snprintf(clause, sizeof(clause), "it %s", why);
+			ft_child_kill(child, clause);
 		}
 		if (child->deadline < next)
 			next = child->deadline;

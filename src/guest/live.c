@@ -724,6 +724,14 @@ static enum ft_live_end reset(struct ft_live *live)
 	return kinds[kind].end;
 }
 
+/* The last word of this process: the supervisor has it beside the exit status. */
+static void tell_error(struct ft_live *live)
+{
+	char text[32 + sizeof(live->m->error.text)];
+	snprintf(text, sizeof(text), "the engine stopped: %s", live->m->error.text);
+	say(live, json_pack("{s:s, s:i, s:s}", "op", "failed", "code", FT_LIVE_ERROR, "text", text));
+}
+
 void ft_live_open(struct ft_live *live, int console_fd)
 {
 	ft_console_open(&live->console, console_fd);
@@ -831,8 +839,7 @@ static enum ft_live_end run(struct ft_live *live)
 		case FT_STOP_RESET:
 			return reset(live);
 		case FT_STOP_ERROR:
-			ft_live_log(live, "error", "guest %s: the engine stopped: %s", live->guest,
-				    m->error.text);
+			tell_error(live);
 			return FT_LIVE_ERROR;
 		}
 	}

@@ -625,6 +625,55 @@ def a_crash_loop_slows_down():
         g.up()
 
 
+def each_end_is_told_with_its_own_cause():
+    with Gateway() as g:
+        g.config["guests"]["web"]["backoff"] = {"first": "20 ms", "most": "20 ms"}
+        g.start()
+        g.up()
+        downs = lambda: events(g, "guest-down")
+        restarts = lambda: [r["text"] for r in g.records() if r["type"] == "restart" and r["process"] == "vmm web"]
+        kill = lambda: os.kill(g.pid("vmm"), signal.SIGKILL)
+
+        def ends(cause, times, act):
+            """cause: the rest of the sentence, a pattern."""
+            before = len(downs())
+            fits = lambda text: re.search("process %s$" % cause, text)
+            act()
+            until(lambda: sum(map(bool, map(fits, downs()[before:]))) >= times, "%s: %s" % (cause, downs()[before:]))
+            own = [bool(fits(text)) for text in downs()[before:]]
+            # The first may be that of a process which was under way.
+            require(all(own[own.index(True):]), "%s: %s" % (cause, downs()[before:]))
+            until(lambda: any(re.search("process %s; a new one starts" % cause, text) for text in restarts()), "the replacement is told, too")
+            until(lambda: any(re.fullmatch(cause, x["message"]["why"]) for x in g.ops("dataplane", "guest-down")), "the dataplane is told")
+            g.mode("vmm", "")
+            if os.path.exists(g.path("gone")):
+                os.rename(g.path("gone"), g.path("vmlinuz"))
+            g.up()
+
+        def start_as(mode):
+            g.mode("vmm", mode)
+            kill()
+
+        def without_kernel():
+            os.rename(g.path("vmlinuz"), g.path("gone"))
+            kill()
+
+        def last_words():
+            with open(g.path("foretaste-vmm.say.json"), "w") as f:
+                json.dump([{"op": "failed", "code": 70, "text": "the engine stopped\x1b there"}], f)
+            g.status()
+            kill()
+
+        ends(r"was killed by signal 9 \(Killed\)", 1, kill)
+        ends(r"ended with status 66: there is no\\x1b such port", 2, lambda: start_as("fail"))
+        ends(r"was killed: it cannot be configured: \S+/t\.yaml:\d+:\d+: kernel: cannot open \S+: No such file or directory", 2, without_kernel)
+        ends("ended with status 3", 2, lambda: start_as("die"))
+        ends("was killed: it sent what is no message", 2, lambda: start_as("garbage"))
+        ends(r"was killed by signal 9 \(Killed\): the engine stopped\\x1b there", 1, last_words)
+        ends("was killed: it has no channel any more and goes on", 1, lambda: start_as("hangup"))
+        ends(r"was killed by signal 9 \(Killed\)", 1, kill)
+
+
 def the_command_line_shows_it():
     with Gateway() as g:
         g.start()
@@ -1349,7 +1398,7 @@ TESTS = [
     a_killed_supervisor_leaves_nothing_and_its_socket_is_taken_over, what_is_in_use_is_said,
     what_is_missing_or_forbidden_is_said, a_stop_is_in_order_and_complete, it_needs_no_root,
     a_shipper_of_another_user_lets_the_gateway_in_by_a_group, lies_cost_the_liar_alone, chatter_is_bounded,
-    the_silent_are_named, the_control_socket_is_bounded, a_crash_loop_slows_down, the_command_line_shows_it,
+    the_silent_are_named, the_control_socket_is_bounded, a_crash_loop_slows_down, each_end_is_told_with_its_own_cause, the_command_line_shows_it,
     the_feed_goes_to_who_listens_now_or_later, who_does_not_listen_is_tried_again_and_named_once,
     a_reader_that_hangs_up_at_once_is_not_tried_without_end,
     a_feed_is_followed_through_rotation, guests_are_stopped_and_started_one_by_one, a_guest_that_ended_follows_its_policy,
