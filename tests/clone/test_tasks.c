@@ -55,14 +55,14 @@ static uint32_t name(const char *text)
 
 #define INFO(kind, entries) ((uint32_t)(kind) << 24 | (entries))
 
-/* Members that matter are in structures without a name; one offset has the width of a bit field with it (the kind flag). */
+/* Members that matter are in structures without a name; offsets have the widths of bit fields with them (the kind flag). */
 static void build_types(void)
 {
 	types_length = strings_length = 0;
 	name("");
 	words(4, name("int"), INFO(1, 0), 4u, 32u);
 	words(3 + 3, name("mm_struct"), INFO(4, 1), 128u, 0u, 3u, 0u);
-	words(3 + 6, 0u, INFO(4, 2) | 1u << 31, 128u, name("flags"), 1u, 3u | 1u << 24, name("pgd"), 1u, PGD * 8);
+	words(3 + 6, 0u, INFO(4, 2) | 1u << 31, 128u, name("flags"), 1u, 3u | 1u << 24, name("pgd"), 1u, PGD * 8 | 64u << 24);
 	words(3 + 6, name("task_struct"), INFO(4, 2), 256u, name("state"), 1u, 0u, 0u, 5u, 0x10u * 8);
 	words(3 + 12, 0u, INFO(5, 4), 200u, name("tasks"), 1u, (LIST - 0x10) * 8, name("tgid"), 1u, (GROUP - 0x10) * 8, name("comm"), 1u,
 	      (NAME - 0x10) * 8, name("mm"), 1u, (MM - 0x10) * 8);

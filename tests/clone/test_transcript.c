@@ -15,7 +15,8 @@
 #define FLOWS 3u
 
 static struct ft_request request;
-static struct ft_outside_config outside = {.guest_ip = 0x0f02000a, .dns_address = 7, .tcp = FT_SINK_SILENT, .delay_ns = 200000};
+static struct ft_outside_config outside = {.guest_ip = 0x0f02000a, .dns_address = 7, .tcp = FT_SINK_SILENT, .delay_ns = 200000,
+						  .guest_ip6.bytes = {0xfd, 1, [15] = 9}};
 
 static int make(void **state)
 {
@@ -213,6 +214,18 @@ static void a_damaged_book_is_refused(void **state)
 		memcpy(other, empty, sizeof(*other));
 	}
 	assert_true(refused > 200);
+	/* One process, whose name, and whose directory, is one byte longer than there is room for. */
+	for (unsigned longest = 0; longest < 4; longest++) {
+		const uint16_t name = longest & 1 ? FT_PROCESS_NAME : FT_PROCESS_NAME - 1, directory = longest & 2 ? FT_PROCESS_PATH : FT_PROCESS_PATH - 1;
+		uint8_t raw[1024] = {1};
+		memset(raw + 77, 'x', name + directory);
+		memcpy(raw + 32, &(uint32_t){1}, 4);   /* processes */
+		memcpy(raw + 42, &name, 1);
+		memcpy(raw + 43, &directory, 2);
+		memcpy(raw + 45, &(uint64_t){0x1000}, 8); /* its address space */
+		assert_int_equal(ft_book_load(other, raw, 77u + name + directory, NULL), longest ? -EBADMSG : 0);
+		memcpy(other, empty, sizeof(*other));
+	}
 	free(bytes);
 	free(o);
 	free(empty);
