@@ -1,8 +1,11 @@
-/* bench-clone [--clones N] [--engine soft|kvm] [--clone-engine soft|kvm]: how long the live guest stops for a clone, and how soon the clone runs. A guest of 256 MiB
+/* bench-clone [--clones N] [--engine soft|kvm] [--clone-engine soft|kvm] [--journal off|on]: how long the live guest stops for a clone, and how soon the clone runs. A guest of 256 MiB
  * serves HTTP behind the product's own vmm process; between clones it answers a request, and each clone tries one. The
  * floor is what a bare fork of a process with as much memory costs on this machine: one after each clone, so that both
  * find the caches as cold and the machine as busy (fork_floor_us); and, for comparison, in a tight loop at the end, with all
  * that the kernel needs in the cache (fork_tight_us).
+ *
+ * --journal on: by turns with a second guest that is recorded, which has each request and a hash of the machine put into its journal while
+ * it stands still; how much longer that is, in pairs (journal_us).
  *
  * --engine kvm: the guest runs on the host's processor; where there is no /dev/kvm, all of it in a machine that QEMU emulates
  * (tests/kvm/run), against a bare fork in there. */
@@ -18,6 +21,7 @@
 
 #include "../guest/peer.h"
 #include "images.h"
+#include "journal/ring.h"
 #include "samples.h"
 
 #define RAM_MIB   256u
@@ -139,6 +143,47 @@ static void bare_close(const struct bare *bare)
 	waitpid(bare->pid, NULL, 0);
 }
 
+/* ---- The recorded guest ---- */
+
+struct files {
+	int fds[3]; /* ring, segment, checkpoint */
+	char directory[32];
+};
+
+/* Files that have their names only while they are made. */
+static bool make_files(struct files *f)
+{
+	static const char *const names[] = {"ring", "segment", "checkpoint"};
+	snprintf(f->directory, sizeof(f->directory), "/var/tmp/bench-clone-XXXXXX");
+	bool good = mkdtemp(f->directory) != NULL;
+	for (int i = 0; i < 3; i++) {
+		char path[64];
+		snprintf(path, sizeof(path), "%s/%s", f->directory, names[i]);
+		f->fds[i] = good ? open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | (i == 1 ? O_APPEND : 0), 0600) : -1;
+		good = good && f->fds[i] >= 0;
+		unlink(path);
+	}
+	rmdir(f->directory);
+	return good && !ft_journal_ring_make(f->fds[0], NULL, NULL);
+}
+
+static bool begin_recorded(struct stand *s, const char *vmm, const char *directory)
+{
+	static struct peer idle;
+	struct files files;
+	if (!make_files(&files) || stand_spawn(s, vmm, NULL))
+		return false;
+	s->journal_run = 1;
+	memcpy(s->journal, files.fds, sizeof(files.fds));
+	if (stand_configure(s, directory, images_cmdline(directory), RAM_MIB, 2))
+		return false;
+	for (int i = 0; i < 3; i++)
+		close(files.fds[i]);
+	stand_link(s);
+	peer_open(&idle, s, 40000);
+	return stand_wait_console(s, "foretaste-guest: services up", peer_meanwhile, &idle);
+}
+
 /* One clone of a request on a connection of its own. */
 static bool measure_clone(struct stand *s, uint16_t port, uint64_t hold, uint64_t *pause, uint64_t *first)
 {
@@ -169,6 +214,12 @@ static bool measure_clone(struct stand *s, uint16_t port, uint64_t hold, uint64_
 	return good;
 }
 
+static int ascending(const void *a, const void *b)
+{
+	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+	return x < y ? -1 : x > y;
+}
+
 /* The same in a machine that has a /dev/kvm. Returns when that cannot be started. */
 static void run_in_outer(char **argv)
 {
@@ -185,7 +236,7 @@ static void run_in_outer(char **argv)
 int main(int argc, char **argv)
 {
 	int count = 100, done = 0;
-	bool kvm = false, clone_kvm = false, good = true;
+	bool kvm = false, clone_kvm = false, journal = false, good = true;
 	const char *vmm = getenv("FORETASTE_VMM");
 	for (int i = 1; i < argc; i += 2) {
 		const char *value = i + 1 < argc ? argv[i + 1] : "";
@@ -193,9 +244,14 @@ int main(int argc, char **argv)
 			count = atoi(value);
 		else if (!strcmp(argv[i], "--engine") || !strcmp(argv[i], "--clone-engine"))
 			*(argv[i][2] == 'e' ? &kvm : &clone_kvm) = !strcmp(value, "kvm");
+		else if (!strcmp(argv[i], "--journal"))
+			journal = !strcmp(value, "on");
 		else
 			good = false;
 	}
+	static struct stand recorded;
+	static uint64_t recorded_pause[MOST], recorded_first[MOST];
+	static int64_t longer[MOST];
 	static uint64_t pause[MOST], first[MOST], floor_ns[MOST], tight_ns[MOST], small[MOST];
 	char directory[600];
 	struct bare bare;
@@ -203,7 +259,7 @@ int main(int argc, char **argv)
 	struct stand s;
 	struct peer idle;
 	if (!good || count < 1 || count > MOST || (clone_kvm && !kvm)) {
-		fprintf(stderr, "usage: bench-clone [--clones N] [--engine soft|kvm] [--clone-engine soft|kvm]   (1 to %d)\n", MOST);
+		fprintf(stderr, "usage: bench-clone [--clones N] [--engine soft|kvm] [--clone-engine soft|kvm] [--journal off|on]   (1 to %d)\n", MOST);
 		return 64;
 	}
 	if (kvm && access("/dev/kvm", R_OK | W_OK)) {
@@ -227,6 +283,8 @@ int main(int argc, char **argv)
 		peer_open(&idle, &s, 40000);
 		up = stand_wait_console(&s, "foretaste-guest: services up", peer_meanwhile, &idle);
 	}
+	bool two = up && journal;
+	up = up && (!journal || begin_recorded(&recorded, vmm ? vmm : FORETASTE_VMM, directory));
 	fprintf(stderr, "guest %s; %d clones\n", up ? "up" : "did not come up", count);
 	for (int i = 0; up && i < count; i++) {
 		small[done] = small_pages(s.pid) * 1000; /* percentile() divides */
@@ -234,13 +292,22 @@ int main(int argc, char **argv)
 		if (!served || !measure_clone(&s, (uint16_t)(41001 + 2 * i), (uint64_t)i + 1, &pause[done],
 					      &first[done]))
 			break;
+		if (journal) {
+			if (!peer_get(&recorded, (uint16_t)(41000 + 2 * i), "/") ||
+			    !measure_clone(&recorded, (uint16_t)(41001 + 2 * i), (uint64_t)i + 1, &recorded_pause[done], &recorded_first[done]))
+				break;
+			longer[done] = (int64_t)recorded_pause[done] - (int64_t)pause[done];
+		}
 		floor_ns[done++] = bare_fork(&bare);
 		if (i % 10 == 9)
 			fprintf(stderr, "clone %d: pause %.0f us, first instruction after %.0f us\n", i + 1,
 				(double)pause[i] / 1000, (double)first[i] / 1000);
 	}
+	if (two)
+		stand_end(&recorded);
 	if (up)
 		stand_end(&s);
+	qsort(longer, (size_t)done, sizeof(*longer), ascending);
 	for (int i = 0; i < count; i++)
 		tight_ns[i] = bare_fork(&bare);
 	bare_close(&bare);
@@ -249,12 +316,13 @@ int main(int argc, char **argv)
 		huge >= 95 ? "" : " (too few: not a fair floor)");
 	printf("{\"engine\":\"%s\",\"clone_engine\":\"%s\",\"ram_mib\":%u,\"clones\":%d,\"pause_us\":{\"p50\":%.0f,\"p99\":%.0f,\"first\":%.0f,"
 	       "\"last\":%.0f},"
+	       "\"journal_us\":%.1f,"
 	       "\"first_insn_us\":{\"p50\":%.0f,\"p99\":%.0f},\"small_pages\":{\"p50\":%.0f,\"p99\":%.0f},"
 	       "\"fork_floor_us\":{\"p50\":%.0f},\"fork_tight_us\":{\"p50\":%.0f},\"floor_huge_"
 	       "percent\":%u}\n",
 	       kvm ? "kvm" : "soft", clone_kvm ? "kvm" : "soft", RAM_MIB, done, percentile(pause, done, 50), percentile(pause, done, 99),
 	       done ? (double)pause[0] / 1000 : 0, done ? (double)pause[done - 1] / 1000 : 0,
-	       percentile(first, done, 50), percentile(first, done, 99), percentile(small, done, 50),
+	       journal && done ? (double)longer[done / 2] / 1000 : 0, percentile(first, done, 50), percentile(first, done, 99), percentile(small, done, 50),
 	       percentile(small, done, 99), percentile(floor_ns, done, 50), percentile(tight_ns, count, 50),
 	       huge);
 	return done == count && huge >= 95 ? 0 : 1;
