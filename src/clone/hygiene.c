@@ -68,6 +68,7 @@ const size_t ft_hygiene_seed_rule_count = sizeof(ft_hygiene_seed_rules) / sizeof
 	FT_KVM_REQUESTS_RUN(REQUEST)                                                                         \
 	{"timer_settime", "engine kvm: the end of a slice"},                                                 \
 	{"rt_sigtimedwait", "engine kvm: the signal of that timer is taken back"},                           \
+	{"gettid", "engine kvm: is that timer this thread's"},                                               \
 	{"getrusage", "engine kvm: pages that a clone has touched"},
 
 const struct ft_confine_rule ft_hygiene_kvm_rules[] = {

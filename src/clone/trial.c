@@ -253,13 +253,14 @@ static enum ft_trial_end run(struct trial *t)
 	struct ft_machine *m = t->m;
 	enum ft_trial_end end;
 	uint64_t wake_ns = 0; /* not 0: idle is to be skipped up to there */
+	uint64_t slice = m->engine_ops->hosted ? FT_TRIAL_SLICE_HOSTED : FT_TRIAL_SLICE;
 	t->horizon_ns = is_trial(t) ? later(t->from_ns, t->begin->horizon_ns) : t->plan->until_vtime_ns;
 	for (;;) {
 		deliver(t);
 		ft_report_flush(&t->report);
 		if (over_budget(t, &end))
 			return end;
-		struct ft_run_limits limits = {.icount = later(m->icount, FT_TRIAL_SLICE),
+		struct ft_run_limits limits = {.icount = later(m->icount, slice),
 					       .vtime_ns = t->horizon_ns};
 		bool handling = is_trial(t) && !t->result->handled;
 		if (limits.icount > instruction_limit(t))

@@ -15,6 +15,8 @@
 /* Guest instructions between two looks at the budgets: 0.1-1 ms. Part of what makes a run repeatable, as the memory
  * budget is looked at in the same moments. */
 #define FT_TRIAL_SLICE 400000u
+/* The same of a hosted engine, whose instructions are its time: 4 ms. It has to leave the guest to be looked at. */
+#define FT_TRIAL_SLICE_HOSTED 16000000u
 
 struct ft_trial_plan {
 	const struct ft_request *request;

@@ -204,7 +204,8 @@ const struct ft_key ft_keys[] = {
     {"clone", FT_KEY_MAP, NULL, NULL, NULL,
      "Budgets of the throw-away clones, and their sealed-off network."},
     {"clone.handling_instructions", FT_KEY_WHOLE, "1000000..1000000000000", "20000000000", NULL,
-     "Most instructions until the clone has taken the input and rests."},
+     "Most instructions until the clone has taken the input and rests. On engine kvm they are not counted: there one is what "
+     "ns_per_insn says of the clone's time, here and for the horizon."},
     {"clone.horizon", FT_KEY_DURATION, "0 s..24 h", "120 s", NULL,
      "Virtual time that is watched afterwards: input that sleeps first shows itself. Idle time is skipped."},
     {"clone.horizon_instructions", FT_KEY_WHOLE, "0..1000000000000", "20000000000", NULL,

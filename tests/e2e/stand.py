@@ -32,7 +32,7 @@ PREFIX = 24
 # Guests run with the output verifier, but where the product's own speed matters (budgets, CPU shares, hundreds of trials).
 AS_SHIPPED = {"verify": "off"}
 CLONE_NEWNET = 0x40000000
-PATIENCE = 120  # seconds that something may take before the test says it does not happen; never a measure of speed
+PATIENCE = int(os.environ.get("FORETASTE_STAND_PATIENCE", "120"))  # seconds that something may take before the test says it does not happen; never a measure of speed
 
 
 def skip(why):

@@ -24,17 +24,18 @@ def build():
 def copy_into(tree, path, at=None):
     to = tree + (at or path)
     os.makedirs(os.path.dirname(to), exist_ok=True)
-    shutil.copy(os.path.realpath(path), to)
+    shutil.copy2(os.path.realpath(path), to)  # with its time: by that Python knows what it has compiled
 
 
-def libraries(program):
-    listed = subprocess.run(["ldd", program], stdout=subprocess.PIPE, text=True, check=False).stdout
-    return re.findall(r"(/\S+) \(0x", listed)
+def libraries(*programs):
+    listed = subprocess.run(["ldd", *programs], stdout=subprocess.PIPE, text=True, check=False).stdout
+    return sorted(set(re.findall(r"(/\S+) \(0x", listed)))
 
 
 def run(job, programs=(), files=None, disk=None, memory=1500, patience=PATIENCE):
     """Runs the shell script `job` with the programs in /bin and files ({path there: path here}) in their places; disk: a raw image,
-    /dev/vda, whose changes are thrown away. What the console showed, and the job's status (None: it did not end)."""
+    /dev/vda, whose changes are thrown away. What the console showed, and the job's status (None: it did not end).
+    FORETASTE_CONSOLE: a file to follow the console in."""
     base = os.path.join(CACHE, "outer")
     with tempfile.TemporaryDirectory(prefix="foretaste-outer-", dir="/tmp") as work:
         tree = os.path.join(work, "tree")
@@ -57,10 +58,10 @@ def run(job, programs=(), files=None, disk=None, memory=1500, patience=PATIENCE)
         command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "EPYC,+umip", "-smp", "2", "-m", str(memory),
                    "-net", "none", "-display", "none", "-serial", "stdio", "-no-reboot",
                    "-kernel", os.path.join(base, "vmlinuz"), "-initrd", archive,
-                   "-append", "console=ttyS0 quiet no_timer_check"]
+                   "-append", "console=ttyS0 quiet no_timer_check audit=1"]
         if disk:
             command += ["-drive", "file=%s,if=virtio,format=raw,snapshot=on" % disk]
-        shown = os.path.join(work, "console")
+        shown = os.environ.get("FORETASTE_CONSOLE") or os.path.join(work, "console")
         with open(shown, "wb") as out:
             try:
                 subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.DEVNULL, timeout=patience,

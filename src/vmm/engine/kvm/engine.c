@@ -18,6 +18,8 @@
 
 #define TSS_ADDRESS  0xfffbd000u /* three pages that Intel's processors may need, below the firmware that there is not */
 #define LATEST_NS    1000000000u /* a run looks around at least this often */
+#define HALTED_NS    100000u     /* whether the CPU has halted is looked at so long after it was last known to run ... */
+#define HALTED_MOST  4000000u    /* ... then after twice that and so on, up to this */
 #define SETTLE_TRIES 64u
 #define SETTLE_NS    20000u /* and longer each time: an entry may take more than that where it is emulated */
 
@@ -307,6 +309,8 @@ static enum ft_exit leave(struct ft_engine *engine, enum ft_exit exit)
 static enum ft_exit run_until(struct ft_engine *engine, uint64_t until)
 {
 	struct ft_machine *m = engine->m;
+	/* A halted CPU waits in the kernel. Idle time that is skipped should not be waited for: at most as long as the guest was busy before. */
+	uint64_t look_ns = m->clock.mode == FT_CLOCK_FREE ? HALTED_NS : UINT64_MAX;
 	for (;;) {
 		uint64_t next = until < m->deadline ? until : m->deadline;
 		if (m->leave)
@@ -316,6 +320,8 @@ static enum ft_exit run_until(struct ft_engine *engine, uint64_t until)
 		if (m->icount >= next)
 			return leave(engine, FT_EXIT_COUNT);
 		uint64_t ahead = (uint64_t)((next - m->icount) * (__uint128_t)m->clock.ns_per_1024insn >> 10) + 1;
+		if (ahead > look_ns)
+			ahead = look_ns;
 		if (route(engine, &m->error) || offer_pic(engine, &m->error) ||
 		    arm(engine, ft_machine_vtime(m) + ahead, &m->error))
 			return FT_EXIT_ERROR;
@@ -329,6 +335,8 @@ static enum ft_exit run_until(struct ft_engine *engine, uint64_t until)
 				return FT_EXIT_ERROR;
 			if (halted && !__atomic_load_n(&engine->stop, __ATOMIC_SEQ_CST))
 				return leave(engine, FT_EXIT_HALT);
+			if (look_ns <= HALTED_MOST / 2)
+				look_ns *= 2;
 			break;
 		case SHUT_DOWN:
 			return FT_EXIT_SHUTDOWN;
