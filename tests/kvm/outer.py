@@ -57,7 +57,7 @@ def run(job, programs=(), files=None, disk=None, memory=1500, patience=PATIENCE)
         command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "EPYC,+umip", "-smp", "2", "-m", str(memory),
                    "-net", "none", "-display", "none", "-serial", "stdio", "-no-reboot",
                    "-kernel", os.path.join(base, "vmlinuz"), "-initrd", archive,
-                   "-append", "console=ttyS0 quiet no_timer_check"]
+                   "-append", "console=ttyS0 quiet no_timer_check tsc=reliable"]  # QEMU has one TSC for all
         if disk:
             command += ["-drive", "file=%s,if=virtio,format=raw,snapshot=on" % disk]
         shown = os.path.join(work, "console")

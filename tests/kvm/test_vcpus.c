@@ -223,8 +223,9 @@ static void a_fork_goes_on_and_so_does_its_parent(void **state)
 			bool same = hash == ft_machine_hash(m), over = !ft_machine_take_over(m, &err);
 			m->clock.mode = FT_CLOCK_FREE;
 			bool on = over && all_count(m, 2, 200);
-			if (!same || !over || !on)
-				printf("fork: same %d, engine %d (%s), goes on %d\n", same, over, err.text, on);
+			if (!same || !over || !on || box_of(m)->backwards || box_of(m)->wrong)
+				printf("fork: same %d, engine %d (%s), goes on %d, %llu backwards, %llu wrong\n", same, over, err.text, on,
+				       (unsigned long long)box_of(m)->backwards, (unsigned long long)box_of(m)->wrong);
 			fflush(stdout);
 			_exit(!same || !on || box_of(m)->backwards || box_of(m)->wrong);
 		}
