@@ -26,7 +26,7 @@ static struct ft_hygiene hygiene;
 static int prepare(void **state)
 {
 	struct ft_error err = {0};
-	return ft_hygiene_prepare(&hygiene, false, &err);
+	return ft_hygiene_prepare(&hygiene, 0, &err);
 }
 
 static int release(void **state)

@@ -20,5 +20,6 @@ void ft_processor_reset(struct ft_processor *processor, struct ft_machine *m, un
 	cpu->fxsave[1] = 0x03;
 	cpu->fxsave[24] = 0x80; /* MXCSR 0x1f80 */
 	cpu->fxsave[25] = 0x1f;
+	cpu->fxsave[28] = cpu->fxsave[29] = 0xff; /* MXCSR_MASK */
 	ft_lapic_reset(&processor->lapic, m, number);
 }
