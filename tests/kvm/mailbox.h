@@ -10,6 +10,7 @@
 enum mailbox_command {
 	MAILBOX_WORK,  /* count, look at the clock, access a device, interrupt each other */
 	MAILBOX_REST,  /* halt; the first one wakes by its timer now and then */
+	MAILBOX_PATCH, /* the first one changes code that the others run, as kernels do: a breakpoint, a signal to all, the new code */
 	MAILBOX_START, /* the first one starts those that have not been; then WORK */
 	MAILBOX_RESET, /* the last one resets the machine */
 	MAILBOX_FAULT  /* the last one comes to a triple fault */
@@ -22,6 +23,7 @@ struct mailbox {
 	uint64_t wakes;     /* of the first one, by its timer */
 	uint64_t last_tsc;  /* that any of them read, under `lock` */
 	uint64_t backwards; /* times that one was before the last */
+	uint64_t traps;     /* breakpoints that were met while code was being changed */
 	uint64_t wrong;     /* CPUID or the local APIC say another number than the one that was started */
 	uint32_t lock, all; /* all: how many there are, of them CPUID says that there are so many */
 };
