@@ -10,6 +10,7 @@
 enum mailbox_command {
 	MAILBOX_WORK,  /* count, look at the clock, access a device, interrupt each other */
 	MAILBOX_REST,  /* halt; the first one wakes by its timer now and then */
+	MAILBOX_WATCH, /* the first one rests, the others work */
 	MAILBOX_PATCH, /* the first one changes code that the others run, as kernels do: a breakpoint, a signal to all, the new code */
 	MAILBOX_START, /* the first one starts those that have not been; then WORK */
 	MAILBOX_RESET, /* the last one resets the machine */

@@ -195,6 +195,12 @@ static void obey(unsigned id)
 		case MAILBOX_REST:
 			rest(id);
 			break;
+		case MAILBOX_WATCH:
+			if (id)
+				work(id);
+			else
+				rest(id);
+			break;
 		case MAILBOX_PATCH:
 			patch(id);
 			break;

@@ -199,6 +199,13 @@ static void idle_is_when_all_are(void **state)
 	uint64_t wake = 0;
 	unsigned idle = 0;
 	assert_true(all_count(m, 2, 100));
+	box_of(m)->command = MAILBOX_WATCH;
+	for (unsigned n = 0; n < 20; n++) {
+		uint64_t count = box_of(m)->count[1];
+		for (unsigned i = 0; i < LOOKS && box_of(m)->count[1] < count + 20; i++)
+			assert_int_not_equal(slice(m, NULL), FT_STOP_IDLE);
+		assert_true(box_of(m)->count[1] >= count + 20);
+	}
 	box_of(m)->command = MAILBOX_REST;
 	uint64_t woken = box_of(m)->wakes;
 	for (unsigned n = 0; n < LOOKS && box_of(m)->wakes < woken + 10; n++) {
