@@ -86,6 +86,7 @@ const struct ft_confine_rule ft_hygiene_kvm_rules[] = {
     KVM_RUN_RULES KVM_MAKE_RULES
     {"clone3", "engine kvm: a thread for each vCPU; libc falls back to clone, whose flags can be looked at", .error = ENOSYS},
     {"clone", "engine kvm: a thread for each vCPU", .arg = 1, .equals = CLONE_A_THREAD},
+    {"rt_sigaction", "libc, with a process's first thread: its own second real-time signal", .arg = 1, .equals = 33},
     {"mprotect", "engine kvm: the stack of such a thread; never executable", .arg = 3, .mask = PROT_EXEC, .equals = 0},
 };
 /* The first ones. */

@@ -159,8 +159,8 @@ static void a_stop_stops_all(void **state)
 static struct ft_machine *move(struct ft_machine *from, unsigned vcpus)
 {
 	struct ft_error err = {0};
-	uint8_t *bytes, *again;
-	size_t length, length_again;
+	uint8_t *bytes = NULL, *again = NULL;
+	size_t length = 0, length_again = 0;
 	if (ft_state_save(from, &bytes, &length, &err))
 		fail_msg("%s", err.text);
 	struct ft_machine *to = make(vcpus, 0, from->clock.tsc_khz, NULL, 0);

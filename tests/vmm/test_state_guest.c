@@ -258,8 +258,7 @@ static const char *const usual[REQUESTS] = {
 static const char *const on_both[REQUESTS] = {
     "GET / HTTP/1.1\r\nHost: guest\r\n\r\n",
     "GET /cgi-bin/lookup?host=localhost%3Becho+nproc+$(nproc)%3Btaskset+-c+0+sha256sum+/bin/bash HTTP/1.1\r\nHost: guest\r\n\r\n",
-    "GET /cgi-bin/lookup?host=localhost%3Btaskset+-c+1+sha256sum+/bin/bash%3B"
-    "echo+clock+$(cat+/sys/devices/system/clocksource/clocksource0/current_clocksource) HTTP/1.1\r\nHost: guest\r\n\r\n",
+    "GET /cgi-bin/lookup?host=localhost%3Btaskset+-c+1+sha256sum+/bin/bash%3Becho+clock+$(cat+/sys/devices/system/clocksource/clocksource0/current_clocksource) HTTP/1.1\r\nHost: guest\r\n\r\n",
     "GET /cgi-bin/lookup?host=localhost%3Bfor+i+in+0+1%3Bdo+taskset+-c+$i+sha256sum+/bin/bash%26done%3Bwait HTTP/1.1\r\nHost: guest\r\n\r\n",
 };
 
