@@ -12,7 +12,6 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-#include <xxhash.h>
 #include <cmocka.h>
 
 #include "guest_run.h"
@@ -114,11 +113,6 @@ static bool all_count(struct ft_machine *m, unsigned number, uint64_t by)
 	return on == number;
 }
 
-static uint64_t ram_hash(struct ft_machine *m)
-{
-	return XXH3_64bits(m->ram.base, m->ram.size);
-}
-
 static void good(struct ft_machine *m)
 {
 	assert_int_equal(box_of(m)->backwards, 0);
@@ -143,12 +137,11 @@ static void a_stop_stops_all(void **state)
 {
 	struct ft_machine *m = boot(2, 2);
 	assert_true(all_count(m, 2, 100));
-	for (unsigned n = 0; n < 50; n++) {
+	for (unsigned n = 0; n < 20; n++) {
 		slice(m, NULL);
-		uint64_t before = ram_hash(m), machine = ft_machine_hash(m);
+		uint64_t before = ft_machine_hash(m); /* of RAM, too */
 		nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
-		assert_true(ram_hash(m) == before);
-		assert_true(ft_machine_hash(m) == machine);
+		assert_true(ft_machine_hash(m) == before);
 	}
 	assert_true(all_count(m, 2, 100));
 	good(m);
