@@ -71,16 +71,34 @@ const size_t ft_hygiene_seed_rule_count = sizeof(ft_hygiene_seed_rules) / sizeof
 	{"gettid", "engine kvm: is that timer this thread's"},                                               \
 	{"getrusage", "engine kvm: pages that a clone has touched"},
 
+#define KVM_MAKE_RULES                                                                                       \
+	FT_KVM_REQUESTS_MAKE(REQUEST)                                                                        \
+	{"fcntl", "engine kvm: a descriptor of /dev/kvm of its own", .arg = 2, .equals = F_DUPFD_CLOEXEC},          \
+	{"timer_create", "engine kvm: the timer that ends slices"},                                          \
+	{"timer_delete", "engine kvm: that of another thread"},                                              \
+	{"rt_sigaction", "engine kvm: the timer's signal has a handler", .arg = 1, .equals = 34 /* SIGRTMIN */},
+
+/* A thread of this process and nothing else; glibc 2.36, sysdeps/nptl/createthread. */
+#define CLONE_A_THREAD                                                                                       \
+	(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SYSVSEM | CLONE_SIGHAND | CLONE_THREAD | CLONE_SETTLS |   \
+	 CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID)
+
 const struct ft_confine_rule ft_hygiene_kvm_rules[] = {
-    KVM_RUN_RULES FT_KVM_REQUESTS_MAKE(REQUEST)
-    {"fcntl", "engine kvm: a descriptor of /dev/kvm of its own", .arg = 2, .equals = F_DUPFD_CLOEXEC},
-    {"timer_create", "engine kvm: the timer that ends slices"},
-    {"timer_delete", "engine kvm: that of another thread"},
-    {"rt_sigaction", "engine kvm: the timer's signal has a handler", .arg = 1, .equals = 34 /* SIGRTMIN */},
+    KVM_RUN_RULES KVM_MAKE_RULES
+    {"clone3", "engine kvm: a thread for each vCPU; libc falls back to clone, whose flags can be looked at", .error = ENOSYS},
+    {"clone", "engine kvm: a thread for each vCPU", .arg = 1, .equals = CLONE_A_THREAD},
+    {"rt_sigaction", "libc, with a process's first thread: its own second real-time signal", .arg = 1, .equals = 33},
+    {"mprotect", "engine kvm: the stack of such a thread; never executable", .arg = 3, .mask = PROT_EXEC, .equals = 0},
 };
 /* The first ones. */
-const size_t ft_hygiene_kvm_run_rule_count = sizeof((struct ft_confine_rule[]){KVM_RUN_RULES}) / sizeof(struct ft_confine_rule);
-const size_t ft_hygiene_kvm_rule_count = sizeof(ft_hygiene_kvm_rules) / sizeof(*ft_hygiene_kvm_rules);
+#define COUNT(rules) (sizeof((struct ft_confine_rule[]){rules}) / sizeof(struct ft_confine_rule))
+const size_t ft_hygiene_kvm_run_rule_count = COUNT(KVM_RUN_RULES);
+
+size_t ft_hygiene_kvm_make_rule_count(unsigned vcpus)
+{
+	size_t one = COUNT(KVM_RUN_RULES KVM_MAKE_RULES), all = sizeof(ft_hygiene_kvm_rules) / sizeof(*ft_hygiene_kvm_rules);
+	return vcpus > 1 ? all : vcpus ? one : 0;
+}
 
 static int compile(const struct ft_confine_rule *rules, size_t count, size_t kvm, struct ft_confine_filter *filter, struct ft_error *err)
 {
@@ -94,10 +112,10 @@ static int compile(const struct ft_confine_rule *rules, size_t count, size_t kvm
 	return error;
 }
 
-int ft_hygiene_prepare(struct ft_hygiene *hygiene, bool kvm, struct ft_error *err)
+int ft_hygiene_prepare(struct ft_hygiene *hygiene, unsigned kvm, struct ft_error *err)
 {
 	*hygiene = (struct ft_hygiene){0};
-	int error = compile(ft_hygiene_seed_rules, ft_hygiene_seed_rule_count, kvm ? ft_hygiene_kvm_rule_count : 0, &hygiene->seed, err);
+	int error = compile(ft_hygiene_seed_rules, ft_hygiene_seed_rule_count, ft_hygiene_kvm_make_rule_count(kvm), &hygiene->seed, err);
 	if (!error)
 		error = compile(ft_hygiene_trial_rules, ft_hygiene_trial_rule_count, kvm ? ft_hygiene_kvm_run_rule_count : 0,
 				&hygiene->trial, err);

@@ -12,8 +12,8 @@ struct ft_hygiene {
 	struct ft_confine_filter seed, trial;
 };
 
-/* kvm: clones run on engine kvm. */
-int ft_hygiene_prepare(struct ft_hygiene *hygiene, bool kvm, struct ft_error *err);
+/* kvm: how many vCPUs clones have that run on engine kvm; 0: they do not. */
+int ft_hygiene_prepare(struct ft_hygiene *hygiene, unsigned kvm, struct ft_error *err);
 void ft_hygiene_free(struct ft_hygiene *hygiene);
 
 /* In the child, right after fork. keep: the descriptors that stay open, at most FT_HYGIENE_KEEP, -1 entries are
@@ -31,8 +31,10 @@ int ft_hygiene_become(const struct ft_confine_filter *filter, pid_t parent, cons
 extern const struct ft_confine_rule ft_hygiene_seed_rules[], ft_hygiene_trial_rules[];
 extern const size_t ft_hygiene_seed_rule_count, ft_hygiene_trial_rule_count;
 
-/* What engine kvm needs besides: the first ft_hygiene_kvm_run_rule_count of them to run a guest, all to make a virtual machine. */
+/* What engine kvm needs besides: the first ft_hygiene_kvm_run_rule_count of them to run a guest, more of them to make a virtual
+ * machine: with several vCPUs threads, too. 0: for none. */
 extern const struct ft_confine_rule ft_hygiene_kvm_rules[];
-extern const size_t ft_hygiene_kvm_run_rule_count, ft_hygiene_kvm_rule_count;
+extern const size_t ft_hygiene_kvm_run_rule_count;
+size_t ft_hygiene_kvm_make_rule_count(unsigned vcpus);
 
 #endif

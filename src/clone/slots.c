@@ -23,7 +23,7 @@ int ft_slots_open(struct ft_slots *slots, const struct ft_slots_config *config, 
 	slots->events = -1;
 	if (slots->config.max > FT_SLOTS_MAX)
 		slots->config.max = FT_SLOTS_MAX;
-	return ft_hygiene_prepare(&slots->hygiene, config->kvm >= 0, err);
+	return ft_hygiene_prepare(&slots->hygiene, config->kvm >= 0 ? config->witness->m->vcpus : 0, err);
 }
 
 /* ---- Answers -------------------------------------------------------------------------------------------------- */

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "vmm/dev/devices.h"
+
 #define LOOKS 3u
 #define SEGMENT_DPL(segment) ((segment).attributes >> 5 & 3)
 
@@ -114,7 +116,10 @@ void ft_witness_look(struct ft_witness *witness)
 	if (!m->engine_ops->hosted || witness->observer.user_seen)
 		return;
 	m->engine_ops->get(m->engine, &state);
-	witness->observer.user_seen = SEGMENT_DPL(state.segment[FT_SS]) == 3; /* which is the CPL */
+	bool seen = SEGMENT_DPL(state.segment[FT_SS]) == 3; /* which is the CPL */
+	for (unsigned i = 0; i + 1 < m->vcpus; i++)
+		seen |= SEGMENT_DPL(m->devices->others[i].cpu.segment[FT_SS]) == 3;
+	witness->observer.user_seen = seen;
 }
 
 void ft_witness_learn(struct ft_witness *witness)

@@ -19,6 +19,13 @@ static const char *text(const struct ft_config *config, const char *guest, const
 	return value ? value : "";
 }
 
+static long long number(const struct ft_config *config, const char *guest, const char *key)
+{
+	char path[128];
+	snprintf(path, sizeof(path), "guests.%s.%s", guest, key);
+	return json_integer_value(ft_config_get(config, path));
+}
+
 /* What the guest is to do that engine kvm cannot; NULL: nothing. */
 static const char *asks_for_soft(const struct ft_config *config, const char *guest)
 {
@@ -73,8 +80,10 @@ int ft_engine_choose(const struct ft_config *config, const char *guest, struct f
 	}
 	if (fd >= 0)
 		close(fd);
-	if (!automatic)
-		return ft_error_set(err, error, "guest %s cannot run on engine kvm: %s", guest, own.text);
+	long long vcpus = number(config, guest, "vcpus");
+	if (!automatic || vcpus > 1)
+		return ft_error_set(err, error, "guest %s cannot run on engine kvm: %s%s", guest, own.text,
+				    automatic ? ". It has several processors, and engine soft has one" : "");
 	snprintf(choice->why, sizeof(choice->why), "%s", own.text);
 	return 0;
 }

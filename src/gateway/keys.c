@@ -45,7 +45,9 @@ const struct ft_key ft_keys[] = {
      "Kernel command line. What is in it by default behind the root keeps an idle Linux from waking up several times a second, all "
      "of which each clone runs through up to its horizon: a quarter of the instructions is left."},
     {"guests.*.memory", FT_KEY_SIZE, "64 MiB..3 GiB", "256 MiB", NULL, "RAM."},
-    {"guests.*.vcpus", FT_KEY_WHOLE, "1..64", "1", NULL, "Processors. This version gives each guest one."},
+    {"guests.*.vcpus", FT_KEY_WHOLE, "1..16", "1", NULL,
+     "Processors. More than one need engine kvm or auto, and clone.engine kvm: the software CPU is one processor, so such a guest's clones "
+     "cannot run on it, and show their network, disk and console alone. Nor can there be a journal."},
     {"guests.*.engine", FT_KEY_CHOICE, "auto|kvm|soft", "soft", NULL,
      "What executes the guest's instructions. kvm: the host's processor, by /dev/kvm. soft: the software CPU, which sees each "
      "instruction. auto: kvm where the host has one that is worth it (it is tried, for a few milliseconds, before each start) and the "

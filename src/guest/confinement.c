@@ -39,9 +39,9 @@ static const struct ft_confine_rule rules[] = {
     {"ioctl", "libc asks whether stderr is a terminal", .arg = 2, .equals = TCGETS, .error = ENOTTY},
 };
 
-int ft_guest_filter(struct ft_confine_filter *filter, bool kvm, bool clone_kvm, struct ft_error *err)
+int ft_guest_filter(struct ft_confine_filter *filter, bool kvm, unsigned clones, struct ft_error *err)
 {
-	size_t hosted = clone_kvm ? ft_hygiene_kvm_rule_count : kvm ? ft_hygiene_kvm_run_rule_count : 0;
+	size_t hosted = clones ? ft_hygiene_kvm_make_rule_count(clones) : kvm ? ft_hygiene_kvm_run_rule_count : 0;
 	size_t own = sizeof(rules) / sizeof(*rules), count = own + ft_hygiene_seed_rule_count + hosted;
 	struct ft_confine_rule *all = calloc(count, sizeof(*all));
 	if (!all)

@@ -8,8 +8,8 @@
 #include "base/confine.h"
 
 /* Compiles the filter; before ft_guest_confine, while memory and descriptors are still to be had. kvm: the guest runs on engine kvm;
- * clone_kvm: its clones do, too. */
-int ft_guest_filter(struct ft_confine_filter *filter, bool kvm, bool clone_kvm, struct ft_error *err);
+ * clones: how many vCPUs its clones have that do, too; 0: they do not. */
+int ft_guest_filter(struct ft_confine_filter *filter, bool kvm, unsigned clones, struct ft_error *err);
 
 /* Gives up identity and privileges; then installs the filter, for all threads. No way back. In between, a thread may be started: it
  * has no privileges that this one has not. */

@@ -262,11 +262,13 @@ static int prepare(struct ft_live *live, struct ft_settings *settings, json_t *m
 	if (!error)
 		error = ft_saver_open(&live->saver, &live->witness->observer, err);
 	if (!error)
-		error = ft_guest_filter(&filter, settings->kvm, settings->clone_kvm, err);
+		error = ft_guest_filter(&filter, settings->kvm, settings->clone_kvm ? live->m->vcpus : 0, err);
 	if (!error)
 		error = ft_guest_identity(settings->uid, settings->gid, err);
 	if (!error && settings->keeps)
 		error = ft_overlay_start(&live->m->devices->blk.disk.overlay, err);
+	if (!error)
+		error = ft_machine_get_ready(live->m, err);
 	if (!error)
 		error = ft_guest_confine(&filter, err);
 	ft_confine_filter_free(&filter);

@@ -92,10 +92,13 @@ static int read_machine(struct ft_settings *s, const json_t *config, struct ft_e
 		return ft_error_set(err, -EINVAL, "configuration: \"mac\" is no MAC address");
 	for (int i = 0; i < 6; i++)
 		m->mac[i] = (uint8_t)byte[i];
-	if (number_of(config, "vcpus", 1, 1, &vcpus, err) ||
+	if (number_of(config, "vcpus", 1, FT_VCPUS_MOST, &vcpus, err) ||
 	    number_of(config, "mtu", 1280, FT_NET_MTU_MAX, &mtu, err) ||
 	    number_of(config, "memory", FT_RAM_MIN, FT_RAM_MAX, &m->memory, err))
 		return err->code;
+	m->vcpus = (unsigned)vcpus;
+	if (vcpus > 1 && (!s->kvm || !s->clone_kvm))
+		return ft_error_set(err, -EINVAL, "configuration: \"vcpus\" is more than engine soft has, and guest and clones are not both on engine kvm");
 	/* What every driver takes without being told is not told: a card like any other. */
 	m->mtu = mtu == 1500 ? 0 : (uint16_t)mtu;
 	if (!m->memory)

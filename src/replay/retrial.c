@@ -17,7 +17,7 @@ int ft_retrial_open(struct ft_retrial *r, struct ft_error *err)
 	*r = (struct ft_retrial){.events = {-1, -1}, .control = {-1, -1}};
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, r->events) || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, r->control))
 		return ft_error_set(err, -errno, "a clone cannot be talked to: %s", strerror(errno));
-	return ft_hygiene_prepare(&r->hygiene, false, err);
+	return ft_hygiene_prepare(&r->hygiene, 0, err);
 }
 
 void ft_retrial_close(struct ft_retrial *r)

@@ -344,14 +344,17 @@ static void build_fadt(struct table *t, uint64_t facs, uint64_t dsdt)
 		memcpy(f + fields[i].at, &fields[i].value, fields[i].size);
 }
 
-static void build_madt(struct table *t)
+static void build_madt(struct table *t, unsigned vcpus)
 {
 	start_table(t, "APIC", 3);
 	put_number(t, FT_LAPIC_BASE, 4);
 	put_number(t, 1, 4);      /* there are 8259s, too */
-	put_number(t, 0x0800, 2); /* local APIC: processor 0, id 0, enabled */
-	put_number(t, 0, 2);
-	put_number(t, 1, 4);
+	for (unsigned i = 0; i < vcpus; i++) {
+		put_number(t, 0x0800, 2); /* local APIC: processor i, id i, enabled */
+		put_number(t, i, 1);
+		put_number(t, i, 1);
+		put_number(t, 1, 4);
+	}
 	put_number(t, 0x0c01, 2); /* I/O APIC: id 0, GSI from 0 */
 	put_number(t, 0, 2);
 	put_number(t, FT_IOAPIC_BASE, 4);
@@ -395,7 +398,7 @@ int ft_acpi_write(struct ft_machine *m, struct ft_error *err)
 	uint64_t dsdt = finish_table(m, &t, &at);
 	build_fadt(&t, facs, dsdt);
 	uint64_t fadt = finish_table(m, &t, &at);
-	build_madt(&t);
+	build_madt(&t, m->vcpus);
 	uint64_t madt = finish_table(m, &t, &at);
 	start_table(&t, "XSDT", 1);
 	put_number(&t, fadt, 8);

@@ -1,5 +1,5 @@
-/* An engine executes guest instructions for one vCPU of a machine. It knows machine.h and no device; devices know no
- * engine. All calls from the one thread that runs the machine, except `stop`. */
+/* An engine executes guest instructions for the vCPUs of a machine: soft for one, kvm for several. It knows machine.h and no device;
+ * devices know no engine. All calls from the one thread that runs the machine, except `stop`. */
 #ifndef FT_VMM_ENGINE_H
 #define FT_VMM_ENGINE_H
 
@@ -79,17 +79,21 @@ struct ft_engine_ops {
 	 * not depend on it for correctness: the machine state is a normal one). */
 	void (*stop)(struct ft_engine *engine);
 
+	/* The first vCPU. What the others are lies in the machine (vmm/dev/processor.h): `get` brings it there, `set` takes it from there. */
 	void (*get)(struct ft_engine *engine, struct ft_cpu_state *state);
 	/* Remembers nothing of page tables afterwards. */
 	int (*set)(struct ft_engine *engine, const struct ft_cpu_state *state, struct ft_error *err);
+
+	/* NULL: it needs none. Starts the threads that it runs the machine with; once is enough. */
+	int (*get_ready)(struct ft_engine *engine, struct ft_error *err);
 
 	/* NULL: its CPU's time stamp counter has any frequency. Else that of a machine that is about to be restored, which becomes
 	 * m->clock.tsc_khz, or an error. Before the first run. */
 	int (*frequency)(struct ft_engine *engine, uint64_t tsc_khz, struct ft_error *err);
 
-	/* The CPU model that a guest sees whose TSC has this frequency: CPUID's EAX, EBX, ECX, EDX; MSRs that only tell (0, or
+	/* The CPU model that a guest sees whose TSC has this frequency: CPUID's EAX, EBX, ECX, EDX on this vCPU; MSRs that only tell (0, or
 	 * -1: not one of them); bits of CR4 that can be set. */
-	void (*cpuid)(struct ft_engine *engine, uint64_t tsc_khz, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
+	void (*cpuid)(struct ft_engine *engine, unsigned vcpu, uint64_t tsc_khz, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
 	int (*model_msr)(struct ft_engine *engine, uint32_t index, uint64_t *value);
 	uint64_t cr4_known;
 

@@ -48,6 +48,12 @@ struct ft_machine *ft_machine_create(const struct ft_machine_config *config, str
 		ft_machine_destroy(m);
 		return NULL;
 	}
+	m->vcpus = config->vcpus ? config->vcpus : 1;
+	if (m->vcpus > FT_VCPUS_MOST) {
+		ft_error_set(err, -EINVAL, "%u processors: a machine has at most %u", m->vcpus, FT_VCPUS_MOST);
+		ft_machine_destroy(m);
+		return NULL;
+	}
 	if (create_clock(m, config, err) || ft_memory_create(&m->ram, config->memory, err) ||
 	    ft_devices_create(m, config, err)) {
 		ft_machine_destroy(m);
@@ -115,7 +121,13 @@ int ft_machine_take_over(struct ft_machine *m, struct ft_error *err)
 	m->engine_ops = m->standby_ops;
 	m->standby = NULL;
 	m->standby_ops = NULL;
-	return m->engine_ops->set(m->engine, &cpu, err);
+	int error = m->engine_ops->set(m->engine, &cpu, err);
+	return error ? error : ft_machine_get_ready(m, err);
+}
+
+int ft_machine_get_ready(struct ft_machine *m, struct ft_error *err)
+{
+	return m->engine_ops->get_ready ? m->engine_ops->get_ready(m->engine, err) : 0;
 }
 
 void ft_machine_forget(struct ft_machine *m)
@@ -236,6 +248,12 @@ static void hash_cpu(struct ft_machine *m)
 	memset(&cpu, 0, sizeof(cpu));
 	m->engine_ops->get(m->engine, &cpu);
 	XXH3_128bits_update(m->hash, &cpu, sizeof(cpu));
+	for (unsigned i = 0; i + 1 < m->vcpus; i++) {
+		const struct ft_processor *p = &m->devices->others[i];
+		XXH3_128bits_update(m->hash, &p->cpu, sizeof(p->cpu));
+		XXH3_128bits_update(m->hash, &p->tsc_adjust, sizeof(p->tsc_adjust));
+		XXH3_128bits_update(m->hash, &p->waits, sizeof(p->waits));
+	}
 }
 
 /* The time, to its fraction of a nanosecond, and how it goes on; not how it is represented. And what waits for the CPU. */

@@ -1,6 +1,7 @@
 /* One virtual PC. Everything hangs off struct ft_machine; there are no globals, two machines in a process are two
  * machines. One thread touches a machine (the one that calls ft_machine_run); ft_machine_kick alone may be called from
- * elsewhere.
+ * elsewhere. Where it has several processors each has a thread, and while ft_machine_run lasts any of them may be the one: one at a
+ * time, under the engine's lock, devices, hooks and backend included. Outside of it the others stand still.
  *
  * This header is what engines, devices, clones and the process around them share. */
 #ifndef FT_VMM_MACHINE_H
@@ -183,8 +184,11 @@ struct ft_backend {
 #define FT_DEFAULT_NS_PER_1024INSN 256u
 #define FT_DEFAULT_TSC_KHZ         1000000u
 
+#define FT_VCPUS_MOST 16u
+
 struct ft_machine_config {
 	uint64_t memory;
+	unsigned vcpus;           /* 0: one; more than one: engine kvm alone */
 	enum ft_clock_mode clock;
 	uint32_t ns_per_1024insn; /* 0: FT_DEFAULT_NS_PER_1024INSN */
 	uint64_t tsc_khz;         /* 0: FT_DEFAULT_TSC_KHZ */
@@ -209,6 +213,7 @@ struct XXH3_state_s;
 
 struct ft_machine {
 	struct ft_memory ram;
+	unsigned vcpus; /* the first is the engine's `get` and `set`; the others: vmm/dev/processor.h */
 	struct ft_clock clock;
 	struct ft_timer *timers;
 	uint32_t timer_ranks;
@@ -243,6 +248,10 @@ enum ft_reset { FT_RESET_NONE, FT_RESET_REBOOT, FT_RESET_POWEROFF, FT_RESET_TRIP
 
 struct ft_machine *ft_machine_create(const struct ft_machine_config *config, struct ft_error *err);
 void ft_machine_destroy(struct ft_machine *m);
+
+/* Threads that its engine runs it with are started, by a process that is about to confine itself and could not later. Without it they are
+ * by the first run. */
+int ft_machine_get_ready(struct ft_machine *m, struct ft_error *err);
 
 /* Loads kernel, initrd and command line and sets the CPU to the kernel's 64-bit entry. */
 int ft_machine_boot(struct ft_machine *m, const struct ft_machine_config *config, struct ft_error *err);

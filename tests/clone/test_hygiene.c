@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <cmocka.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -26,7 +27,7 @@ static struct ft_hygiene hygiene;
 static int prepare(void **state)
 {
 	struct ft_error err = {0};
-	return ft_hygiene_prepare(&hygiene, false, &err);
+	return ft_hygiene_prepare(&hygiene, 0, &err);
 }
 
 static int release(void **state)
@@ -209,11 +210,61 @@ static void a_clone_runs_a_machine_that_never_ran(void **state)
 	ft_machine_destroy(m);
 }
 
+static void *waits(void *context)
+{
+	pthread_mutex_t *lock = context;
+	pthread_mutex_lock(lock);
+	pthread_mutex_unlock(lock);
+	return NULL;
+}
+
+/* A child that confines itself as a seed whose clones have so many vCPUs on engine kvm, begins a thread, becomes a clone, and waits
+ * for the thread. Its wait status. */
+static int thread_of(unsigned vcpus)
+{
+	struct ft_hygiene own;
+	struct ft_error err = {0};
+	assert_int_equal(ft_hygiene_prepare(&own, vcpus, &err), 0);
+	pid_t self = getpid(), child = fork();
+	if (child == 0) {
+		int keep[1] = {2};
+		pthread_t thread;
+		pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+		if (ft_hygiene_seed(&own, self, keep, 1))
+			_exit(99);
+		pthread_mutex_lock(&lock);
+		if (pthread_create(&thread, NULL, waits, &lock))
+			_exit(98);
+		if (ft_confine_install(&own.trial))
+			_exit(97);
+		pthread_mutex_unlock(&lock);
+		_exit(pthread_join(thread, NULL) ? 96 : 0);
+	}
+	int status = 0;
+	assert_int_equal(waitpid(child, &status, 0), child);
+	ft_hygiene_free(&own);
+	return status;
+}
+
+/* A clone of a guest of several vCPUs has a thread for each, begun before it is a clone; no other has any. */
+static void threads_are_for_several_vcpus(void **state)
+{
+	int status = thread_of(2);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+	for (unsigned vcpus = 0; vcpus < 2; vcpus++) {
+		status = thread_of(vcpus);
+		assert_true(WIFSIGNALED(status));
+		assert_int_equal(WTERMSIG(status), SIGSYS);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(a_clone_computes_and_no_more),
 	    cmocka_unit_test(a_seed_forks_processes_and_nothing_else),
+	    cmocka_unit_test(threads_are_for_several_vcpus),
 	    cmocka_unit_test(a_clone_runs_a_machine_that_never_ran),
 	};
 	return cmocka_run_group_tests(tests, prepare, release);

@@ -212,9 +212,17 @@ static const struct mistake mistakes[] = {
      "underscores"},
     /* contradictions */
     {"memory: 128 MiB", "vcpus: 2",
-     "t.yaml:6:12: vcpus is more than 1, but clones and replays are exact only while one thread touches a "
-     "machine, "
-     "expected 1"},
+     "t.yaml:6:12: vcpus is more than 1, but engine soft has one processor, expected 1, \"engine: kvm\" or \"engine: auto\""},
+    {"memory: 128 MiB", "engine: auto\n    vcpus: 2",
+     "t.yaml:7:12: vcpus is more than 1, but clones on engine soft have one processor, expected 1 or \"clone: {engine: kvm}\", on which they "
+     "show their network, disk and console alone"},
+    {"memory: 128 MiB", "engine: auto\n    vcpus: 2\n    clone: {engine: kvm}\n    journal: on",
+     "t.yaml:7:12: vcpus is more than 1, but a journal counts instructions, and engine soft, which does, has one processor: expected 1 or "
+     "\"journal: off\""},
+    {"memory: 128 MiB", "engine: auto\n    vcpus: 2\n    clone: {engine: kvm}\n    clock: free",
+     "t.yaml:7:12: vcpus is more than 1, but the free clock counts instructions, and engine soft, which does, has one processor: expected 1 or "
+     "\"clock: live\""},
+    {"memory: 128 MiB", "engine: kvm\n    clone: {engine: kvm}\n    vcpus: 17", "t.yaml:8:12: vcpus is 17, expected a whole number from 1 to 16"},
     {"memory: 128 MiB", "engine: kvm\n    journal: on",
      "t.yaml:7:14: journal is on, but engine kvm counts no instructions, so that the run could not be repeated: expected "
      "\"engine: soft\" or \"engine: auto\""},

@@ -11,16 +11,21 @@
 #include "gateway/engine.h"
 #include "vmm/engine/kvm/host.h"
 
-static int choose(const char *first, const char *second, struct ft_engine_choice *choice, struct ft_error *err)
+static int choose_with(const char *const *sets, unsigned count, struct ft_engine_choice *choice, struct ft_error *err)
 {
-	const char *sets[] = {first, second};
 	struct ft_config config;
 	*err = (struct ft_error){0};
-	if (ft_config_load(&config, SOURCE "/config/quickstart.yaml", sets, second ? 2 : 1, err))
+	if (ft_config_load(&config, SOURCE "/config/quickstart.yaml", sets, count, err))
 		fail_msg("%s", err->text);
 	int error = ft_engine_choose(&config, "web", choice, err);
 	ft_config_free(&config);
 	return error;
+}
+
+static int choose(const char *first, const char *second, struct ft_engine_choice *choice, struct ft_error *err)
+{
+	const char *sets[] = {first, second};
+	return choose_with(sets, second ? 2 : 1, choice, err);
 }
 
 static void drop(struct ft_engine_choice *choice)
@@ -78,6 +83,25 @@ static void the_host_decides_and_says_why(void **state)
 	drop(&kvm);
 }
 
+/* Where there is no kvm for a guest of several processors, auto does not make it one of one. */
+static void several_processors_are_not_soft(void **state)
+{
+	static const char *const sets[] = {"guests.web.engine=auto", "guests.web.vcpus=2", "guests.web.clone.engine=kvm"};
+	struct ft_engine_choice automatic, single;
+	struct ft_error err;
+	assert_int_equal(choose("guests.web.engine=auto", NULL, &single, &err), 0);
+	int error = choose_with(sets, 3, &automatic, &err);
+	assert_int_equal(error == 0, single.kvm);
+	if (error)
+		assert_non_null(strstr(err.text, single.why));
+	if (error)
+		assert_non_null(strstr(err.text, "several processors, and engine soft has one"));
+	else
+		assert_true(automatic.kvm);
+	drop(&single);
+	drop(&automatic);
+}
+
 /* A descriptor that is no KVM's: named, not believed. */
 static void what_is_no_kvm_is_none(void **state)
 {
@@ -96,6 +120,7 @@ int main(void)
 	    cmocka_unit_test(what_is_asked_for_is_chosen),
 	    cmocka_unit_test(what_counts_instructions_leads_to_soft),
 	    cmocka_unit_test(the_host_decides_and_says_why),
+	    cmocka_unit_test(several_processors_are_not_soft),
 	    cmocka_unit_test(what_is_no_kvm_is_none),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

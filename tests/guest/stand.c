@@ -28,7 +28,8 @@ int stand_spawn(struct stand *s, const char *program, int (*child_main)(int chan
 	int pair[2];
 	memset(s, 0, sizeof(*s));
 	s->console = s->channel = -1;
-	const char *engine = getenv("FORETASTE_ENGINE"), *clones = getenv("FORETASTE_CLONE_ENGINE");
+	const char *engine = getenv("FORETASTE_ENGINE"), *clones = getenv("FORETASTE_CLONE_ENGINE"), *vcpus = getenv("FORETASTE_VCPUS");
+	s->vcpus = vcpus ? (unsigned)atoi(vcpus) : 1;
 	s->kvm = engine && !strcmp(engine, "kvm");
 	s->clone_kvm = clones && !strcmp(clones, "kvm");
 	s->link = (struct ft_link){.wake_own = -1, .wake_peer = -1, .events = -1};
@@ -127,7 +128,7 @@ static int configure(struct stand *s, const char *directory, const char *cmdline
 	json_t *message = json_pack(
 	    "{s:s, s:i, s:i, s:{s:s, s:I, s:i, s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:{s:i, s:{s:s, s:s}}}}",
 	    "op", "config", "uid", (int)uid, "gid", (int)gid, "config", "guest", "test", "memory",
-	    (json_int_t)memory_mib << 20, "vcpus", 1, "engine", "soft", "clock", "live", "cmdline", cmdline,
+	    (json_int_t)memory_mib << 20, "vcpus", (int)s->vcpus, "engine", "soft", "clock", "live", "cmdline", cmdline,
 	    "mac", "02:46:54:00:00:15", "address", "10.0.2.15", "has_initrd", 1, "has_disk", 1, "clone",
 	    "max", (int)clones, "link", "dns", "refuse", "tcp_sink", "refuse");
 	if (snapshot >= 0)

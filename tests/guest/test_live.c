@@ -44,7 +44,7 @@ static int host(int channel)
 	ft_live_open(&live, -1);
 	ft_witness_live(&witness, live.m, &report, 0);
 	struct ft_slots_config slots_config = {.max = 2, .witness = &witness, .disk = -1, .overlay = -1, .kvm = -1};
-	if (ft_slots_open(&slots, &slots_config, &err) || ft_guest_filter(&filter, false, false, &err) ||
+	if (ft_slots_open(&slots, &slots_config, &err) || ft_guest_filter(&filter, false, 0, &err) ||
 	    ft_guest_identity(uid, gid, &err) || ft_guest_confine(&filter, &err)) {
 		fprintf(stderr, "%s\n", err.text);
 		return 98;

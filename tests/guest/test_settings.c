@@ -112,12 +112,31 @@ static void engine_kvm_has_no_instruction_counts(void **state)
 	assert_true(settings.kvm && !settings.clone_kvm);
 	assert_int_equal(read_it(on_kvm("kvm"), &err), 0);
 	assert_true(settings.kvm && settings.clone_kvm);
+	assert_int_equal(settings.machine.vcpus, 1);
 	json_t *message = on_kvm("soft");
 	json_object_set_new(json_object_get(message, "config"), "clock", json_string("free"));
 	assert_int_equal(read_it(message, &err), -EINVAL);
 	message = on_kvm("soft");
 	json_object_set_new(json_object_get(message, "config"), "journal", json_pack("{s:i, s:i}", "run", 1, "number", 1));
 	assert_int_equal(read_it(message, &err), -EINVAL);
+}
+
+static void several_vcpus_need_engine_kvm_for_all(void **state)
+{
+	static const struct {
+		const char *clones;
+		int vcpus, error;
+	} cases[] = {{"kvm", 2, 0}, {"kvm", 16, 0}, {"kvm", 17, -EINVAL}, {"kvm", 0, -EINVAL}, {"soft", 2, -EINVAL}, {"soft", 1, 0}};
+	struct ft_error err;
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		json_t *message = on_kvm(cases[i].clones);
+		json_object_set_new(json_object_get(message, "config"), "vcpus", json_integer(cases[i].vcpus));
+		assert_int_equal(read_it(message, &err), cases[i].error);
+		if (cases[i].error)
+			assert_non_null(strstr(err.text, "vcpus"));
+		else
+			assert_int_equal(settings.machine.vcpus, cases[i].vcpus);
+	}
 }
 
 static void a_message_without_configuration_is_refused(void **state)
@@ -133,6 +152,7 @@ int main(void)
 	    cmocka_unit_test(a_whole_configuration_is_understood),
 	    cmocka_unit_test(what_is_wrong_is_named),
 	    cmocka_unit_test(engine_kvm_has_no_instruction_counts),
+	    cmocka_unit_test(several_vcpus_need_engine_kvm_for_all),
 	    cmocka_unit_test(a_message_without_configuration_is_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

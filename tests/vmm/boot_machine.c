@@ -139,7 +139,7 @@ int main(int argc, char **argv)
 	static const struct option options[] = {
 	    {"kernel", 1, 0, 'k'}, {"initrd", 1, 0, 'i'}, {"disk", 1, 0, 'd'},    {"cmdline", 1, 0, 'c'},
 	    {"memory", 1, 0, 'm'}, {"clock", 1, 0, 'l'},  {"until", 1, 0, 'u'},   {"vtime", 1, 0, 't'},
-	    {"verify", 0, 0, 'v'}, {"kvm", 0, 0, 'e'},    {"stop-at", 1, 0, 's'}, {0}};
+	    {"verify", 0, 0, 'v'}, {"kvm", 0, 0, 'e'},    {"stop-at", 1, 0, 's'}, {"vcpus", 1, 0, 'p'},  {0}};
 	for (int o; (o = getopt_long(argc, argv, "", options, NULL)) != -1;) {
 		switch (o) {
 		case 'k':
@@ -165,6 +165,9 @@ int main(int argc, char **argv)
 			break;
 		case 't':
 			vtime_ns = strtoull(optarg, NULL, 0) * 1000000000u;
+			break;
+		case 'p':
+			config.vcpus = (unsigned)strtoul(optarg, NULL, 0);
 			break;
 		case 's':
 			r.stop_at = optarg;

@@ -198,12 +198,46 @@ static void acpi_tables_are_linked_and_sum_to_zero(void **state)
 	pc_close(&pc);
 }
 
+/* The MADT has a local APIC for each processor, and of one processor what it always had. */
+static void each_processor_is_told(void **state)
+{
+	for (unsigned vcpus = 1; vcpus <= FT_VCPUS_MOST; vcpus += 5) {
+		struct ft_error err = {0};
+		struct pc pc = {0};
+		struct ft_machine_config config = {.memory = FT_RAM_MIN, .vcpus = vcpus, .clock = FT_CLOCK_FREE, .disk_fd = -1};
+		pc.m = ft_machine_create(&config, &err);
+		assert_non_null(pc.m);
+		uint8_t *image = make_image();
+		assert_int_equal(boot(&pc, image, SETUP + CODE, NULL, 0, "", &err), 0);
+		uint64_t xsdt = peek(&pc, peek(&pc, FT_BOOT_PARAMS + 0x70, 8) + 24, 8), madt = peek(&pc, xsdt + 44, 8);
+		assert_memory_equal(ft_memory_span(&pc.m->ram, ft_gpa_make(madt), &(uint64_t){4}), "APIC", 4);
+		uint64_t length = peek(&pc, madt + 4, 4), at = madt + 44;
+		unsigned found = 0;
+		assert_int_equal(sum(&pc, madt, length), 0);
+		assert_int_equal(length, 44 + 8 * vcpus + 12 + 20 + 6);
+		for (; at < madt + length; at += peek(&pc, at + 1, 1)) {
+			assert_true(peek(&pc, at + 1, 1) >= 6);
+			if (peek(&pc, at, 1))
+				continue;
+			assert_int_equal(peek(&pc, at + 2, 1), found);
+			assert_int_equal(peek(&pc, at + 3, 1), found);
+			assert_int_equal(peek(&pc, at + 4, 4), 1);
+			found++;
+		}
+		assert_int_equal(at, madt + length);
+		assert_int_equal(found, vcpus);
+		free(image);
+		pc_close(&pc);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(puts_everything_in_its_place),
 	    cmocka_unit_test(refuses_images_that_do_not_add_up),
 	    cmocka_unit_test(acpi_tables_are_linked_and_sum_to_zero),
+	    cmocka_unit_test(each_processor_is_told),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

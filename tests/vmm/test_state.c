@@ -15,6 +15,8 @@
 
 #include "bare.h"
 #include "driver.h"
+#include "vmm/dev/devices.h"
+#include "vmm/engine/model.h"
 #include "vmm/state/format.h"
 #include "vmm/state/image.h"
 
@@ -509,6 +511,190 @@ static void frequency(void **state)
 	ft_machine_destroy(b);
 }
 
+/* ---- Several processors -------------------------------------------------------------------------------------------------- */
+
+/* An engine that only holds what a state has: no kernel is needed for that. */
+struct ft_engine {
+	struct ft_machine *m;
+	struct ft_cpu_state cpu;
+};
+
+static struct ft_engine *holder_create(struct ft_machine *m, const struct ft_engine_options *options, struct ft_error *err)
+{
+	struct ft_engine *engine = calloc(1, sizeof(*engine));
+	engine->m = m;
+	return engine;
+}
+
+static void holder_destroy(struct ft_engine *engine)
+{
+	free(engine);
+}
+
+static void holder_get(struct ft_engine *engine, struct ft_cpu_state *state)
+{
+	*state = engine->cpu;
+}
+
+static int holder_set(struct ft_engine *engine, const struct ft_cpu_state *state, struct ft_error *err)
+{
+	engine->cpu = *state;
+	engine->m->icount = state->icount;
+	engine->m->nmi = state->nmi_pending;
+	return 0;
+}
+
+static void holder_cpuid(struct ft_engine *engine, unsigned vcpu, uint64_t tsc_khz, uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
+{
+	ft_model_cpuid((struct ft_model_place){vcpu, engine->m->vcpus}, (uint32_t)tsc_khz, leaf, subleaf, registers);
+}
+
+static int holder_model_msr(struct ft_engine *engine, uint32_t index, uint64_t *value)
+{
+	return ft_model_msr(index, value) ? 0 : -1;
+}
+
+static void holder_flush(struct ft_engine *engine)
+{
+}
+
+static const struct ft_engine_ops holder = {
+    .name = "holder",
+    .create = holder_create,
+    .destroy = holder_destroy,
+    .get = holder_get,
+    .set = holder_set,
+    .cpuid = holder_cpuid,
+    .model_msr = holder_model_msr,
+    .cr4_known = FT_MODEL_CR4,
+    .flush = holder_flush,
+};
+
+static struct ft_machine *machine_of(unsigned vcpus)
+{
+	struct ft_error err = {0};
+	struct ft_machine_config config = {
+	    .memory = FT_RAM_MIN, .vcpus = vcpus, .clock = FT_CLOCK_FREE, .mac = {0x52, 0x54, 0, 1, 2, 3}, .disk_fd = -1, .engine = &holder};
+	struct ft_machine *m = ft_machine_create(&config, &err);
+	if (!m)
+		fail_msg("%s", err.text);
+	return m;
+}
+
+/* Four: one that runs, one as a reset leaves it, one that INIT has come to, one halted in the middle of its work. */
+static struct ft_machine *machine_of_four(void)
+{
+	struct ft_machine *m = machine_of(4);
+	struct ft_error err = {0};
+	struct ft_cpu_state cpu = peculiar();
+	assert_int_equal(m->engine_ops->set(m->engine, &cpu, &err), 0);
+	struct ft_processor *others = m->devices->others;
+	for (unsigned i = 0; i < 3; i++)
+		others[i].cpu.icount = cpu.icount;
+	others[1].waits = FT_PROCESSOR_WAITS_FOR_START;
+	others[2].waits = FT_PROCESSOR_RUNS;
+	others[2].cpu = cpu;
+	others[2].cpu.exception_pending = others[2].cpu.exception_vector = others[2].cpu.exception_has_error = 0;
+	others[2].cpu.exception_error = 0;
+	others[2].cpu.exception_address = 0;
+	others[2].cpu.interrupt_shadow = 0;
+	others[2].cpu.halted = 1;
+	others[2].cpu.gpr[FT_RBX] = 0x1234567;
+	others[2].tsc_adjust = 12345;
+	others[2].lapic.s.spurious = 0x1ff;
+	others[2].lapic.s.tpr = 0x30;
+	others[2].lapic.s.lvt[FT_LVT_TIMER] = 0x400ec;
+	others[2].lapic.s.tsc_deadline = 99999999999;
+	others[2].lapic.s.requests[7] = 1;
+	others[2].lapic.s.in_service[3] = 8;
+	return m;
+}
+
+static void processors(void **state)
+{
+	struct ft_machine *a = machine_of_four(), *b = machine_of(4);
+	move(a, b);
+	for (unsigned i = 0; i < 3; i++) {
+		const struct ft_processor *p = &a->devices->others[i], *q = &b->devices->others[i];
+		assert_memory_equal(&p->cpu, &q->cpu, sizeof(p->cpu));
+		assert_memory_equal(&p->lapic.s, &q->lapic.s, sizeof(p->lapic.s));
+		assert_int_equal(p->tsc_adjust, q->tsc_adjust);
+		assert_int_equal(p->waits, q->waits);
+	}
+	/* Each has a part in what makes machines equal. */
+	for (unsigned i = 0; i < 3; i++) {
+		uint64_t equal = ft_machine_hash(a);
+		b->devices->others[i].cpu.gpr[FT_RDI] ^= 1;
+		assert_true(ft_machine_hash(b) != equal);
+		b->devices->others[i].cpu.gpr[FT_RDI] ^= 1;
+		b->devices->others[i].lapic.s.requests[2] ^= 1;
+		assert_true(ft_machine_hash(b) != equal);
+		b->devices->others[i].lapic.s.requests[2] ^= 1;
+		assert_true(ft_machine_hash(b) == equal);
+	}
+	ft_machine_destroy(a);
+	ft_machine_destroy(b);
+}
+
+/* A message reaches the processor that it is for while no engine has it. */
+static void messages(void **state)
+{
+	struct ft_machine *m = machine_of_four();
+	struct ft_processor *others = m->devices->others;
+	ft_irq_message(m, 0xfee03000, 0x55);
+	assert_int_equal(others[2].lapic.s.requests[2], 1u << 21);
+	ft_irq_message(m, 0xfee02000, 0x56); /* its local APIC is off */
+	ft_irq_message(m, 0xfee0f000, 0x57); /* nobody */
+	ft_irq_message(m, 0xfee03000, 0x400); /* NMI */
+	assert_int_equal(others[1].lapic.s.requests[2], 0);
+	assert_int_equal(others[2].lapic.s.requests[2], 1u << 21);
+	assert_int_equal(others[2].cpu.nmi_pending, 1);
+	m->nmi = false;
+	ft_irq_message(m, 0xfeeff000, 0x58); /* all that are on */
+	assert_int_equal(others[2].lapic.s.requests[2], 1u << 21 | 1u << 24);
+	assert_int_equal(m->devices->lapic.s.requests[2], 1u << 24);
+	/* Logical, lowest priority, both addressed: one of them. */
+	m->devices->lapic.s.ldr = 1u << 24;
+	others[2].lapic.s.ldr = 4u << 24;
+	ft_irq_message(m, 0xfee05004, 0x159);
+	assert_int_equal((m->devices->lapic.s.requests[2] >> 25 & 1) + (others[2].lapic.s.requests[2] >> 25 & 1), 1);
+	ft_irq_message(m, 0xfee04004, 0x5a);
+	assert_int_equal(others[2].lapic.s.requests[2] >> 26 & 1, 1);
+	ft_machine_destroy(m);
+}
+
+/* What CPUID says of the place of each: SDM Vol. 3A 9.9. */
+static void places(void **state)
+{
+	static const struct {
+		unsigned vcpus, bits;
+	} cases[] = {{1, 0}, {2, 1}, {3, 2}, {4, 2}, {5, 3}, {16, 4}};
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		unsigned vcpus = cases[i].vcpus;
+		struct ft_machine *m = machine_of(vcpus);
+		for (unsigned n = 0; n < vcpus; n++) {
+			uint32_t r[4];
+			m->engine_ops->cpuid(m->engine, n, 1000000, 1, 0, r);
+			assert_int_equal(r[1] >> 24, n);
+			assert_int_equal(r[1] >> 16 & 0xff, 1u << cases[i].bits);
+			assert_int_equal(r[3] >> 28 & 1, vcpus > 1);
+			m->engine_ops->cpuid(m->engine, n, 1000000, 4, 2, r);
+			assert_int_equal(r[0] >> 26, (1u << cases[i].bits) - 1);
+			assert_int_equal(r[0] >> 14 & 0xfff, 0);
+			m->engine_ops->cpuid(m->engine, n, 1000000, 0xb, 0, r);
+			assert_int_equal(r[3], n);
+			assert_int_equal(r[0] | r[2] | r[1], vcpus > 1 ? 0x101 : 0);
+			m->engine_ops->cpuid(m->engine, n, 1000000, 0xb, 1, r);
+			assert_int_equal(r[0], cases[i].bits);
+			assert_int_equal(r[1], vcpus > 1 ? vcpus : 0);
+			assert_int_equal(r[2], vcpus > 1 ? 0x201 : 0);
+			m->engine_ops->cpuid(m->engine, n, 1000000, 0xb, 2, r);
+			assert_int_equal(r[1], 0);
+		}
+		ft_machine_destroy(m);
+	}
+}
+
 /* ---- What is refused ----------------------------------------------------------------------------------------------------- */
 
 static uint8_t *section(const struct bytes *b, enum ft_state_tag tag)
@@ -784,9 +970,12 @@ static void wrong_bytes(void **state)
 	}
 	/* Another version says which. */
 	struct bytes later = copy(&good);
-	later.at[8] = 2;
+	later.at[8] = 3;
 	seal(&later);
-	refused(b.m, &later, -ENOTSUP, "header.version is 2");
+	refused(b.m, &later, -ENOTSUP, "header.version is 3");
+	later.at[8] = 2; /* without the section that makes it one */
+	seal(&later);
+	refused(b.m, &later, -EINVAL, "header.version");
 	free(later.at);
 	/* Sections twice, unknown, too short; more behind the end. */
 	struct bytes bad = copy(&good);
@@ -846,6 +1035,83 @@ static void wrong_machine(void **state)
 	ft_machine_destroy(b);
 }
 
+#define OTHER(n, member, value, field) {FT_STATE_PROCESSORS, ((n) - 1) * sizeof(struct ft_state_processor) + offsetof(struct ft_state_processor, member), value, \
+					sizeof(((struct ft_state_processor *)0)->member), "processors[" #n "]." field, -EINVAL}
+
+static void wrong_processors(void **state)
+{
+	static const struct wrong cases[] = {
+	    OTHER(1, number, 2, "number"),
+	    OTHER(3, number, 0, "number"),
+	    OTHER(2, mp.state, 4, "mp.state"),
+	    OTHER(1, regs.rflags, 0, "regs.rflags"),
+	    OTHER(3, sregs.cr4, 0x41006e0, "sregs.cr4"),
+	    OTHER(3, sregs.efer, 0x1d01, "sregs.efer"),
+	    OTHER(1, sregs.apic_base, 0xfee00900, "board.lapic_base"), /* two that are the first */
+	    OTHER(2, sregs.cr8, 1, "sregs.cr8"),
+	    OTHER(1, debugregs.dr7, 0xc000, "debugregs.dr7"),
+	    OTHER(1, msrs[0].index, 0x10, "msrs[0].index"),
+	    OTHER(3, msrs[5].data, 1ull << 47, "msrs[0x176]"),
+	    OTHER(3, xsave.fxsave[8], 1, "xsave.fxsave[8]"),
+	    OTHER(2, events.exception.nr, 32, "events"),
+	    OTHER(1, lapic_timer_start_ns, UINT64_MAX, "board.lapic_timer_start_ns"),
+	    OTHER(3, lapic.regs[0x30], 0x15, "lapic.regs[0x30]"),
+	    OTHER(3, lapic.regs[0x23], 2, "lapic.regs[0x20]"), /* the second's APIC ID */
+	    OTHER(2, lapic.regs[0x23], 0, "lapic.regs[0x20]"), /* the first's */
+	    OTHER(1, lapic.regs[0x10], 1, "lapic.regs[0x10]"),
+	};
+	struct ft_machine *a = machine_of_four(), *b = machine_of_four(), *two = machine_of(2), *soft = machine(&ft_engine_soft);
+	struct ft_error err = {0};
+	struct ft_cpu_state cpu = peculiar();
+	struct bytes good = save(a);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct bytes bad = copy(&good);
+		memcpy(section(&bad, cases[i].tag) + cases[i].at, &cases[i].value, cases[i].size < 8 ? cases[i].size : 8);
+		seal(&bad);
+		refused(b, &bad, cases[i].code, cases[i].field);
+		free(bad.at);
+	}
+	/* Another number of them than this machine has; half of one; the version of a state that has none. */
+	assert_int_equal(soft->engine_ops->set(soft->engine, &cpu, &err), 0);
+	assert_int_equal(two->engine_ops->set(two->engine, &cpu, &err), 0);
+	refused(two, &good, -EINVAL, "processors: the guest was saved with 4, this machine has 2");
+	refused(soft, &good, -EINVAL, "processors: the guest was saved with 4, this machine has 1");
+	struct bytes single = save(soft);
+	refused(two, &single, -EINVAL, "processors: the guest was saved with 1, this machine has 2");
+	struct bytes bad = copy(&good);
+	section(&bad, FT_STATE_PROCESSORS)[-8] ^= 8;
+	seal(&bad);
+	refused(b, &bad, -EINVAL, "processors.length");
+	free(bad.at);
+	bad = copy(&good);
+	bad.at[8] = 1;
+	seal(&bad);
+	refused(b, &bad, -EINVAL, "header.version");
+	free(bad.at);
+	restore(b, &good);
+	free(good.at);
+	free(single.at);
+	ft_machine_destroy(a);
+	ft_machine_destroy(b);
+	ft_machine_destroy(two);
+	ft_machine_destroy(soft);
+}
+
+/* At the engine. */
+static void soft_has_one_processor(void **state)
+{
+	struct ft_error err = {0};
+	struct ft_machine_config config = {.memory = FT_RAM_MIN, .vcpus = 2, .clock = FT_CLOCK_FREE, .disk_fd = -1, .engine = &ft_engine_soft};
+	assert_null(ft_machine_create(&config, &err));
+	assert_int_equal(err.code, -EINVAL);
+	assert_non_null(strstr(err.text, "engine soft has one processor, not 2"));
+	config.vcpus = FT_VCPUS_MOST + 1;
+	config.engine = &holder;
+	err = (struct ft_error){0};
+	assert_null(ft_machine_create(&config, &err));
+	assert_non_null(strstr(err.text, "at most 16"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -853,7 +1119,8 @@ int main(void)
 	    cmocka_unit_test(requests),	     cmocka_unit_test(processor),   cmocka_unit_test(privilege),
 	    cmocka_unit_test(remembered),    cmocka_unit_test(frequency),
 	    cmocka_unit_test(wrong_fields),  cmocka_unit_test(wrong_work),  cmocka_unit_test(wrong_bytes),
-	    cmocka_unit_test(wrong_machine),
+	    cmocka_unit_test(wrong_machine), cmocka_unit_test(processors), cmocka_unit_test(messages), cmocka_unit_test(places),
+	    cmocka_unit_test(wrong_processors), cmocka_unit_test(soft_has_one_processor),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -198,7 +198,7 @@ static void move(struct client *c)
 		fail_msg("%s", err.text);
 	/* Into the kernel, and out of it again. */
 	struct ft_run_limits none = {.icount = to->icount, .vtime_ns = UINT64_MAX};
-	if (c->across && (to->engine_ops->run(to->engine, none.icount) != FT_EXIT_COUNT))
+	if (to->engine_ops->hosted && (to->engine_ops->run(to->engine, none.icount) != FT_EXIT_COUNT))
 		fail_msg("%s", to->error.text);
 	if (ft_state_save(to, &again, &length_again, &err))
 		fail_msg("%s", err.text);
@@ -247,14 +247,23 @@ static void until_quiet(struct client *c, bool moving)
 	assert_false(c->reset);
 }
 
-static void converse(struct client *c, bool moving)
+static const char *const usual[REQUESTS] = {
+    "GET / HTTP/1.1\r\nHost: guest\r\n\r\n",
+    "GET /cgi-bin/lookup?host=localhost%3Bsha256sum+/bin/bash+/usr/sbin/nginx HTTP/1.1\r\nHost: guest\r\n\r\n",
+    "GET /nowhere HTTP/1.1\r\nHost: guest\r\n\r\n",
+    "GET /cgi-bin/lookup?host=localhost%3Bsha512sum+/bin/bash HTTP/1.1\r\nHost: guest\r\n\r\n",
+};
+
+/* Each processor alone, and both at once. */
+static const char *const on_both[REQUESTS] = {
+    "GET / HTTP/1.1\r\nHost: guest\r\n\r\n",
+    "GET /cgi-bin/lookup?host=localhost%3Becho+nproc+$(nproc)%3Btaskset+-c+0+sha256sum+/bin/bash HTTP/1.1\r\nHost: guest\r\n\r\n",
+    "GET /cgi-bin/lookup?host=localhost%3Btaskset+-c+1+sha256sum+/bin/bash%3Becho+clock+$(cat+/sys/devices/system/clocksource/clocksource0/current_clocksource) HTTP/1.1\r\nHost: guest\r\n\r\n",
+    "GET /cgi-bin/lookup?host=localhost%3Bfor+i+in+0+1%3Bdo+taskset+-c+$i+sha256sum+/bin/bash%26done%3Bwait HTTP/1.1\r\nHost: guest\r\n\r\n",
+};
+
+static void converse(struct client *c, const char *const requests[REQUESTS], bool moving)
 {
-	static const char *const requests[REQUESTS] = {
-	    "GET / HTTP/1.1\r\nHost: guest\r\n\r\n",
-	    "GET /cgi-bin/lookup?host=localhost%3Bsha256sum+/bin/bash+/usr/sbin/nginx HTTP/1.1\r\nHost: guest\r\n\r\n",
-	    "GET /nowhere HTTP/1.1\r\nHost: guest\r\n\r\n",
-	    "GET /cgi-bin/lookup?host=localhost%3Bsha512sum+/bin/bash HTTP/1.1\r\nHost: guest\r\n\r\n",
-	};
 	for (unsigned tries = 0; tries < 200 && !c->open; tries++) {
 		c->sequence = 1000 + 7919 * tries;
 		send_tcp(c, 2, "");
@@ -270,13 +279,13 @@ static void converse(struct client *c, bool moving)
 	c->answer[c->answered] = 0;
 }
 
-/* tsc_khz: 0, or that of the host, which engine kvm needs; then a guest that moves goes from engine to engine. */
-static void start(struct client *c, const struct ft_engine_ops *engine, uint64_t tsc_khz)
+/* tsc_khz: 0, or that of the host, which engine kvm needs; then a guest of one processor that moves goes from engine to engine. */
+static void start(struct client *c, const struct ft_engine_ops *engine, uint64_t tsc_khz, unsigned vcpus)
 {
 	char path[600];
 	struct ft_error err = {0};
 	size_t kernel_length, initrd_length;
-	*c = (struct client){.random = 1, .across = tsc_khz != 0};
+	*c = (struct client){.random = 1, .across = tsc_khz && vcpus == 1};
 	c->answer = malloc(ANSWERS + 1);
 	snprintf(path, sizeof(path), "%s/vmlinuz", image);
 	void *kernel = guest_file(path, &kernel_length, &err);
@@ -284,6 +293,7 @@ static void start(struct client *c, const struct ft_engine_ops *engine, uint64_t
 	void *initrd = guest_file(path, &initrd_length, &err);
 	snprintf(path, sizeof(path), "%s/root.ext4", image);
 	c->config = (struct ft_machine_config){.memory = 256u << 20,
+					       .vcpus = vcpus,
 					       .clock = FT_CLOCK_FREE,
 					       .epoch_ns = 1767225600ull * 1000000000u,
 					       .tsc_khz = tsc_khz,
@@ -325,10 +335,10 @@ static void nothing_noticed(void **state)
 	static struct client stays, moves;
 	if (!guest_image("web", image, sizeof(image)))
 		skip();
-	start(&stays, &ft_engine_soft, 0);
-	converse(&stays, false);
-	start(&moves, &ft_engine_soft, 0);
-	converse(&moves, true);
+	start(&stays, &ft_engine_soft, 0, 1);
+	converse(&stays, usual, false);
+	start(&moves, &ft_engine_soft, 0, 1);
+	converse(&moves, usual, true);
 	printf("%u moves, %zu bytes of answers, instruction %llu\n", moves.moves, moves.answered,
 	       (unsigned long long)moves.m->icount);
 	assert_true(moves.moves >= 20);
@@ -374,10 +384,10 @@ static void no_engine_noticed(void **state)
 	uint64_t khz = host_khz();
 	if (!khz || !guest_image("web", image, sizeof(image)))
 		skip();
-	start(&stays, &ft_engine_kvm, khz);
-	converse(&stays, false);
-	start(&moves, &ft_engine_kvm, khz);
-	converse(&moves, true);
+	start(&stays, &ft_engine_kvm, khz, 1);
+	converse(&stays, usual, false);
+	start(&moves, &ft_engine_kvm, khz, 1);
+	converse(&moves, usual, true);
 	drop_dates(stays.answer);
 	drop_dates(moves.answer);
 	printf("%u moves from engine to engine\n", moves.moves);
@@ -389,10 +399,33 @@ static void no_engine_noticed(void **state)
 	end(&moves);
 }
 
+static void no_processor_noticed(void **state)
+{
+	static struct client moves;
+	uint64_t khz = host_khz();
+	if (!khz || !guest_image("web", image, sizeof(image)))
+		skip();
+	start(&moves, &ft_engine_kvm, khz, 2);
+	converse(&moves, on_both, true);
+	printf("%u moves with two processors\n", moves.moves);
+	if (!strstr(moves.answer, "nproc 2\n") || !strstr(moves.answer, "clock tsc\n"))
+		fail_msg("%s", moves.answer);
+	assert_true(moves.moves >= 10);
+	assert_int_equal(count(moves.answer, "HTTP/1.1 200 OK"), 4);
+	/* One hash, four times. */
+	char *hash = strstr(moves.answer, "  /bin/bash") - 64;
+	char line[76] = "";
+	memcpy(line, hash, 75);
+	assert_int_equal(count(moves.answer, line), 4);
+	assert_int_equal(moves.lost, 0);
+	end(&moves);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc > 1) /* only what has "engine" in its name: in a machine where soft is slow */
 		cmocka_set_test_filter(argv[1]);
-	const struct CMUnitTest tests[] = {cmocka_unit_test(nothing_noticed), cmocka_unit_test(no_engine_noticed)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(nothing_noticed), cmocka_unit_test(no_engine_noticed),
+					   cmocka_unit_test(no_processor_noticed)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

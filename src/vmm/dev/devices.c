@@ -4,6 +4,18 @@
 #include <stddef.h>
 #include <stdlib.h>
 
+static int create_others(struct ft_machine *m, struct ft_error *err)
+{
+	if (m->vcpus == 1)
+		return 0;
+	struct ft_processor *others = m->devices->others = calloc(m->vcpus - 1, sizeof(*others));
+	if (!others)
+		return ft_error_set(err, -ENOMEM, "no memory for the processors");
+	for (unsigned i = 1; i < m->vcpus; i++)
+		ft_processor_reset(&others[i - 1], m, i);
+	return 0;
+}
+
 int ft_devices_create(struct ft_machine *m, const struct ft_machine_config *config, struct ft_error *err)
 {
 	struct ft_devices *d = m->devices = calloc(1, sizeof(*d));
@@ -11,7 +23,7 @@ int ft_devices_create(struct ft_machine *m, const struct ft_machine_config *conf
 		return ft_error_set(err, -ENOMEM, "no memory for the devices");
 	d->blk.disk.fd = d->blk.disk.read_fd = -1;
 	int error;
-	if ((error = ft_lapic_create(&d->lapic, m, err)) || (error = ft_ioapic_create(&d->ioapic, m, err)) ||
+	if ((error = create_others(m, err)) || (error = ft_lapic_create(&d->lapic, m, err)) || (error = ft_ioapic_create(&d->ioapic, m, err)) ||
 	    (error = ft_pic_create(&d->pic, m, err)) || (error = ft_pit_create(&d->pit, m, err)) ||
 	    (error = ft_rtc_create(&d->rtc, m, err)) || (error = ft_uart_create(&d->uart, m, err)) ||
 	    (error = ft_i8042_create(&d->i8042, m, err)) || (error = ft_power_create(&d->power, m, err)) ||
@@ -32,6 +44,7 @@ void ft_devices_destroy(struct ft_machine *m)
 	ft_virtio_net_destroy(&m->devices->net);
 	if (m->devices->has_disk)
 		ft_virtio_blk_destroy(&m->devices->blk);
+	free(m->devices->others);
 	free(m->devices);
 	m->devices = NULL;
 }
@@ -59,6 +72,8 @@ void ft_devices_hash_one(const struct ft_machine *m, enum ft_component component
 	switch (component) {
 	case FT_COMPONENT_LAPIC:
 		HASH(d->lapic.s);
+		for (unsigned i = 0; i + 1 < m->vcpus; i++)
+			HASH(d->others[i].lapic.s);
 		break;
 	case FT_COMPONENT_IOAPIC:
 		HASH(d->ioapic.s);

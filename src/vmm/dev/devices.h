@@ -13,6 +13,7 @@
 #include "vmm/dev/pic.h"
 #include "vmm/dev/pit.h"
 #include "vmm/dev/power.h"
+#include "vmm/dev/processor.h"
 #include "vmm/dev/rtc.h"
 #include "vmm/dev/uart.h"
 #include "vmm/dev/virtio_blk.h"
@@ -20,7 +21,8 @@
 #include "vmm/dev/virtio_rng.h"
 
 struct ft_devices {
-	struct ft_lapic lapic;
+	struct ft_lapic lapic; /* of the first processor */
+	struct ft_processor *others; /* number 1 and up: vcpus - 1 of them; NULL: there are none */
 	struct ft_ioapic ioapic;
 	struct ft_pic pic;
 	struct ft_pit pit;

@@ -103,6 +103,17 @@ static bool addressed(const struct ft_lapic *lapic, uint8_t destination, bool lo
 	return own >> 4 == destination >> 4 && (own & destination & 0xf);
 }
 
+static bool other_takes(struct ft_processor *other, uint8_t destination, bool logical, uint8_t vector, unsigned mode, bool level)
+{
+	if (!addressed(&other->lapic, destination, logical))
+		return false;
+	if (mode == MODE_FIXED || mode == MODE_LOWEST)
+		return request(&other->lapic, vector, level);
+	if (mode == MODE_NMI)
+		other->cpu.nmi_pending = 1;
+	return true;
+}
+
 bool ft_lapic_message(struct ft_lapic *lapic, uint8_t destination, bool logical, uint8_t vector,
 		      unsigned mode, bool level)
 {
@@ -112,14 +123,18 @@ bool ft_lapic_message(struct ft_lapic *lapic, uint8_t destination, bool logical,
 	    m->engine_ops->message(m->engine, FT_LAPIC_BASE | (uint64_t)destination << 12 | (uint64_t)logical << 2,
 				   vector | mode << 8 | 1u << 14 | (uint32_t)level << 15, &accepted))
 		return accepted;
-	if (!addressed(lapic, destination, logical))
-		return false;
-	if (mode == MODE_FIXED || mode == MODE_LOWEST)
-		return request(lapic, vector, level);
-	if (mode == MODE_NMI)
-		lapic->m->nmi = true;
-	/* SMI, INIT and start-up have nobody to reach on a machine with one CPU and no SMM. */
-	return true;
+	accepted = false;
+	if (addressed(lapic, destination, logical)) {
+		if (mode == MODE_FIXED || mode == MODE_LOWEST)
+			accepted = request(lapic, vector, level);
+		else if (mode == MODE_NMI)
+			m->nmi = true;
+		/* SMI, INIT and start-up have nobody to reach: there is no SMM, and no other processor runs without an engine. */
+		accepted |= mode != MODE_FIXED && mode != MODE_LOWEST;
+	}
+	for (unsigned i = 0; i + 1 < m->vcpus && !(accepted && mode == MODE_LOWEST); i++)
+		accepted |= other_takes(&m->devices->others[i], destination, logical, vector, mode, level);
+	return accepted;
 }
 
 static void end_of_interrupt(struct ft_lapic *lapic)
@@ -437,6 +452,13 @@ void ft_platform_set_cr8(struct ft_machine *m, uint64_t value)
 {
 	m->devices->lapic.s.tpr = (uint32_t)(value & 0xf) << 4;
 	ft_irq_refresh(m);
+}
+
+void ft_lapic_reset(struct ft_lapic *lapic, struct ft_machine *m, unsigned number)
+{
+	*lapic = (struct ft_lapic){.m = m, .s = {.base = FT_LAPIC_BASE | BASE_ENABLE, .spurious = 0xff, .dfr = 0xffffffff, .id = number << 24}};
+	for (unsigned i = 0; i < FT_LVTS; i++)
+		lapic->s.lvt[i] = LVT_MASKED;
 }
 
 int ft_lapic_create(struct ft_lapic *lapic, struct ft_machine *m, struct ft_error *err)

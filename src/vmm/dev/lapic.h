@@ -1,4 +1,4 @@
-/* Local APIC of the one vCPU (SDM Vol. 3A chapter 11, xAPIC mode) with its timer (one-shot, periodic, TSC deadline), and
+/* Local APIC of a vCPU (SDM Vol. 3A chapter 11, xAPIC mode) with its timer (one-shot, periodic, TSC deadline), and
  * the MSRs that belong to the platform rather than to an engine. */
 #ifndef FT_VMM_DEV_LAPIC_H
 #define FT_VMM_DEV_LAPIC_H
@@ -40,10 +40,14 @@ struct ft_lapic {
 
 int ft_lapic_create(struct ft_lapic *lapic, struct ft_machine *m, struct ft_error *err);
 
-/* An interrupt message (from the I/O APIC, an MSI or an IPI) for the APIC it names. mode: SDM 11.6.1.
+/* An interrupt message (from the I/O APIC, an MSI or an IPI) for the APIC it names, be it this one, the first processor's, or one of the
+ * others'. mode: SDM 11.6.1.
  * false: it was not accepted. */
 bool ft_lapic_message(struct ft_lapic *lapic, uint8_t destination, bool logical, uint8_t vector,
 		      unsigned mode, bool level);
+
+/* That of processor number 1 and up, as after a reset. */
+void ft_lapic_reset(struct ft_lapic *lapic, struct ft_machine *m, unsigned number);
 
 int ft_lapic_pending(const struct ft_lapic *lapic);       /* vector above the processor priority, -1: none */
 void ft_lapic_accept(struct ft_lapic *lapic, int vector); /* the CPU takes it: request becomes service */

@@ -33,6 +33,7 @@
 #define DRIFT_MOST 100000u /* one in so many: 10 ppm */
 
 #define LEAF1_EDX_APIC (1u << 9)
+#define LEAF1_EDX_HTT  (1u << 28)
 #define APIC_ENABLED   (1u << 11) /* IA32_APIC_BASE */
 
 #define LEAF_MAX 0x16u
@@ -100,6 +101,48 @@ static uint32_t within(uint32_t index)
 	return basic || own || extended ? index : LEAF_MAX;
 }
 
+/* ---- Several processors: SDM Vol. 3A 9.9.3 ---- */
+
+/* Bits of an APIC ID that tell the cores of the package apart. */
+static uint32_t core_bits(struct ft_model_place place)
+{
+	uint32_t bits = 0;
+	while (1u << bits < place.vcpus)
+		bits++;
+	return bits;
+}
+
+/* Leaf 0xB: 1 thread a core, then the cores of the package. What is beyond says its number and the APIC ID alone. */
+static struct leaf topology_leaf(struct ft_model_place place, uint32_t sub)
+{
+	struct leaf leaf = {.ecx = sub & 0xff, .edx = place.vcpu};
+	if (sub == 0) {
+		leaf.ebx = 1;
+		leaf.ecx |= 1u << 8;
+	} else if (sub == 1) {
+		leaf.eax = core_bits(place);
+		leaf.ebx = place.vcpus;
+		leaf.ecx |= 2u << 8;
+	}
+	return leaf;
+}
+
+/* What tells the processors apart, and that there are several: nothing of it where there is one. */
+static struct leaf placed(struct leaf leaf, struct ft_model_place place, uint32_t index, uint32_t sub)
+{
+	if (place.vcpus < 2)
+		return leaf;
+	if (index == 1) {
+		leaf.ebx = (leaf.ebx & 0xffff) | (1u << core_bits(place)) << 16 | place.vcpu << 24;
+		leaf.edx |= LEAF1_EDX_HTT;
+	} else if (index == 4 && leaf.eax) { /* each core has caches of its own */
+		leaf.eax |= ((1u << core_bits(place)) - 1) << 26;
+	} else if (index == 0xb) {
+		leaf = topology_leaf(place, sub);
+	}
+	return leaf;
+}
+
 static struct leaf lookup(uint32_t khz, uint32_t index, uint32_t sub)
 {
 	switch (within(index)) {
@@ -139,9 +182,9 @@ static struct leaf lookup(uint32_t khz, uint32_t index, uint32_t sub)
 	return (struct leaf){0};
 }
 
-void ft_model_cpuid(uint32_t tsc_khz, uint32_t index, uint32_t sub, uint32_t registers[4])
+void ft_model_cpuid(struct ft_model_place place, uint32_t tsc_khz, uint32_t index, uint32_t sub, uint32_t registers[4])
 {
-	struct leaf leaf = lookup(tsc_khz, index, sub);
+	struct leaf leaf = placed(lookup(tsc_khz, index, sub), place, index, sub);
 	soft_copy(registers, &leaf, sizeof(leaf));
 }
 

@@ -5,8 +5,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Which processor of how many: cores of one package, without threads, whose APIC IDs are their numbers. */
+struct ft_model_place {
+	uint32_t vcpu, vcpus;
+};
+
 /* EAX, EBX, ECX, EDX; zeros for a leaf that there is not. */
-void ft_model_cpuid(uint32_t tsc_khz, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
+void ft_model_cpuid(struct ft_model_place place, uint32_t tsc_khz, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
 
 /* false: not one of them. */
 bool ft_model_msr(uint32_t index, uint64_t *value);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "vmm/state/format.h"
@@ -50,9 +51,15 @@ static int check_sections(const struct ft_state *s, const struct ft_machine *m, 
 	    FT_STATE_SECTIONS(X)
 #undef X
 	};
+	if (m->engine && s->processor_count + 1 != m->vcpus)
+		return ft_error_set(err, -EINVAL, "machine state: processors: the guest was saved with %u, this machine has %u", s->processor_count + 1,
+				    m->vcpus);
 	for (unsigned tag = 1; tag < FT_STATE_TAGS; tag++) {
 		bool cpu = tag >= FT_STATE_CPUID && tag <= FT_STATE_MP;
-		bool wanted = cpu ? m->engine != NULL : tag == FT_STATE_BLK ? m->devices->has_disk : true;
+		bool wanted = cpu			      ? m->engine != NULL
+			      : tag == FT_STATE_BLK	      ? m->devices->has_disk
+			      : tag == FT_STATE_PROCESSORS ? m->engine && m->vcpus > 1
+							      : true;
 		if (s->present[tag] != wanted)
 			return ft_error_set(err, -EINVAL, "machine state: %s: %s", names[tag],
 					    wanted ? "is missing" : "this machine has none");
@@ -233,7 +240,7 @@ static uint32_t lapic_bits(unsigned at)
 	return 0;
 }
 
-static int check_lapic(const struct ft_state *s, struct ft_error *err)
+static int check_lapic(const struct ft_state *s, unsigned number, struct ft_error *err)
 {
 	const struct ft_state_board *b = &s->board;
 	for (unsigned at = 0; at < sizeof(s->lapic.regs); at += 4)
@@ -243,7 +250,7 @@ static int check_lapic(const struct ft_state *s, struct ft_error *err)
 		REFUSE(reg(&s->lapic, 0x30), "another version", "lapic.regs[0x30]");
 	if ((reg(&s->lapic, 0xe0) & 0x0fffffff) != 0x0fffffff)
 		REFUSE(reg(&s->lapic, 0xe0), "reserved bits are 1", "lapic.regs[0xe0]");
-	if ((b->lapic_base & ~0x800ull) != (FT_LAPIC_BASE | 0x100))
+	if ((b->lapic_base & ~0x800ull) != (FT_LAPIC_BASE | (number ? 0 : 0x100u)))
 		REFUSE(b->lapic_base, "it does not move", "board.lapic_base");
 	if (b->lapic_timer_start_ns > s->clock.vtime_ns)
 		REFUSE(b->lapic_timer_start_ns, "in the future", "board.lapic_timer_start_ns");
@@ -452,6 +459,43 @@ static int check_work(const struct ft_state *s, struct ft_error *err)
 	return 0;
 }
 
+/* ---- The other processors ------------------------------------------------------------------------------------------ */
+
+/* As the first one is; that its fields are meant says the beginning of the text. */
+static int check_processor(const struct ft_state *s, const struct ft_state *one, struct ft_machine *m, unsigned number, struct ft_error *err)
+{
+	static const char prefix[] = "machine state: ";
+	struct ft_error own = {0};
+	int error = ft_state_cpu_check(one, m, number, &own);
+	if (!error)
+		error = check_lapic(one, number, &own);
+	for (unsigned other = 0; !error && other < number; other++) {
+		const struct ft_kvm_lapic *lapic = other ? &s->processors[other - 1].lapic : &s->lapic;
+		if (reg(lapic, 0x20) == reg(&one->lapic, 0x20))
+			error = ft_state_refuse(&own, reg(lapic, 0x20), "another processor has it", "lapic.regs[0x20]");
+	}
+	if (!error)
+		return 0;
+	bool prefixed = !strncmp(own.text, prefix, sizeof(prefix) - 1);
+	return ft_error_set(err, error, "%sprocessors[%u].%s", prefix, number, own.text + (prefixed ? sizeof(prefix) - 1 : 0));
+}
+
+static int check_processors(const struct ft_state *s, struct ft_machine *m, struct ft_error *err)
+{
+	struct ft_state *one = malloc(sizeof(*one));
+	int error = one ? 0 : ft_error_set(err, -ENOMEM, "no memory for the machine's state");
+	for (unsigned i = 1; !error && i <= s->processor_count; i++) {
+		if (s->processors[i - 1].number != i) {
+			error = ft_state_refuse(err, s->processors[i - 1].number, "not in its place", "processors[%u].number", i);
+			break;
+		}
+		ft_state_processor_spread(s, i, one);
+		error = check_processor(s, one, m, i, err);
+	}
+	free(one);
+	return error;
+}
+
 int ft_state_check(const struct ft_state *s, struct ft_machine *m, struct ft_error *err)
 {
 	int error = check_sections(s, m, err);
@@ -460,10 +504,14 @@ int ft_state_check(const struct ft_state *s, struct ft_machine *m, struct ft_err
 	if (!error)
 		error = check_clock(&s->clock, err);
 	if (!error && m->engine)
-		error = ft_state_cpu_check(s, m, err);
+		error = ft_state_model_check(s, m, err);
+	if (!error && m->engine)
+		error = ft_state_cpu_check(s, m, 0, err);
+	if (!error && s->processor_count)
+		error = check_processors(s, m, err);
 	if (error)
 		return error;
-	if (check_pic(s, err) || check_ioapic(&s->ioapic, err) || check_lapic(s, err) || check_pit(s, err) ||
+	if (check_pic(s, err) || check_ioapic(&s->ioapic, err) || check_lapic(s, 0, err) || check_pit(s, err) ||
 	    check_board(&s->board, err) || check_uart(&s->uart, err) || check_functions(s, &m->devices->pci, err) ||
 	    check_virtios(s, m->devices, err) || check_net(s, err) || check_work(s, err))
 		return -EINVAL;

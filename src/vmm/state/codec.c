@@ -16,7 +16,7 @@ _Static_assert(sizeof(struct ft_kvm_xsave) == 576 && sizeof(struct ft_kvm_cpuid)
 _Static_assert(sizeof(struct ft_state_machine) == 64 && sizeof(struct ft_state_clock) == 64, "state.md");
 _Static_assert(sizeof(struct ft_state_board) == 200 && sizeof(struct ft_state_uart) == 4128, "state.md");
 _Static_assert(sizeof(struct ft_state_pci) == 336 && sizeof(struct ft_state_virtio) == 176, "state.md");
-_Static_assert(sizeof(struct ft_state_timers) == 48, "state.md");
+_Static_assert(sizeof(struct ft_state_timers) == 48 && sizeof(struct ft_state_processor) == 2512, "state.md");
 
 /* Where each section's content is in the decoded form. most: how many elements it may have; count: where their number
  * goes, 0 when there is always `most`. The sections that begin with a count of their own have functions. */
@@ -40,7 +40,7 @@ static const struct place places[FT_STATE_TAGS] = {
     [FT_STATE_LAPIC] = ONE(lapic),     [FT_STATE_PIT] = ONE(pit),
     [FT_STATE_BOARD] = ONE(board),     [FT_STATE_UART] = ONE(uart),
     [FT_STATE_PCI] = MANY(pci, pcis),  [FT_STATE_VIRTIO] = MANY(virtio, virtios),
-    [FT_STATE_TIMERS] = ONE(timers),
+    [FT_STATE_TIMERS] = ONE(timers),   [FT_STATE_PROCESSORS] = MANY(processors, processor_count),
 };
 
 static const char *const names[FT_STATE_TAGS] = {
@@ -83,7 +83,8 @@ static struct content content_of(const struct ft_state *s, unsigned tag)
 
 int ft_state_encode(const struct ft_state *s, uint8_t **bytes, size_t *length, struct ft_error *err)
 {
-	struct ft_state_header header = {.magic = FT_STATE_MAGIC, .version = FT_STATE_VERSION};
+	struct ft_state_header header = {.magic = FT_STATE_MAGIC,
+					 .version = s->present[FT_STATE_PROCESSORS] ? FT_STATE_VERSION_PROCESSORS : FT_STATE_VERSION};
 	uint64_t total = sizeof(header);
 	for (unsigned tag = 1; tag < FT_STATE_TAGS; tag++) {
 		if (!s->present[tag])
@@ -123,9 +124,9 @@ static int check_header(const struct ft_state_header *h, const uint8_t *bytes, s
 {
 	if (memcmp(h->magic, FT_STATE_MAGIC, sizeof(h->magic)))
 		return ft_error_set(err, -EBADMSG, "machine state: header.magic: these are not a machine's state");
-	if (h->version != FT_STATE_VERSION)
-		return ft_error_set(err, -ENOTSUP, "machine state: header.version is %u (this program reads version %u)",
-				    h->version, FT_STATE_VERSION);
+	if (h->version != FT_STATE_VERSION && h->version != FT_STATE_VERSION_PROCESSORS)
+		return ft_error_set(err, -ENOTSUP, "machine state: header.version is %u (this program reads versions %u and %u)",
+				    h->version, FT_STATE_VERSION, FT_STATE_VERSION_PROCESSORS);
 	if (h->length != length)
 		return ft_error_set(err, -EBADMSG, "machine state: header.length is %llu (there are %zu bytes)",
 				    (unsigned long long)h->length, length);
@@ -220,5 +221,7 @@ int ft_state_decode(struct ft_state *s, const void *from, size_t length, struct 
 	}
 	if (!error && at != length)
 		return ft_state_refuse(err, header.sections, "fewer than there are", "header.sections");
+	if (!error && s->present[FT_STATE_PROCESSORS] != (header.version == FT_STATE_VERSION_PROCESSORS))
+		return ft_state_refuse(err, header.version, "the version of states that have the section processors", "header.version");
 	return error;
 }

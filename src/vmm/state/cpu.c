@@ -72,7 +72,7 @@ static const struct {
 #undef X
 };
 #define MSR_COUNT (sizeof(msrs) / sizeof(*msrs))
-_Static_assert(MSR_COUNT <= FT_STATE_MSRS_MOST, "they have room");
+_Static_assert(MSR_COUNT == FT_STATE_MSR_COUNT && MSR_COUNT <= FT_STATE_MSRS_MOST, "they have room");
 
 /* ---- Segments ---------------------------------------------------------------------------------------------------- */
 
@@ -104,37 +104,37 @@ static struct ft_segment give_segment(const struct ft_kvm_segment *from)
 
 /* ---- Model ------------------------------------------------------------------------------------------------------- */
 
-static void add_leaf(struct ft_machine *m, uint64_t khz, struct ft_kvm_cpuid *list, uint32_t *count, uint32_t leaf,
+static void add_leaf(struct ft_machine *m, unsigned number, uint64_t khz, struct ft_kvm_cpuid *list, uint32_t *count, uint32_t leaf,
 		     uint32_t sub, uint32_t flags)
 {
 	uint32_t r[4];
 	if (*count == FT_STATE_CPUIDS_MOST)
 		return;
-	m->engine_ops->cpuid(m->engine, khz, leaf, sub, r);
+	m->engine_ops->cpuid(m->engine, number, khz, leaf, sub, r);
 	list[(*count)++] = (struct ft_kvm_cpuid){
 	    .function = leaf, .index = sub, .flags = flags, .eax = r[0], .ebx = r[1], .ecx = r[2], .edx = r[3]};
 }
 
-static void add_leaves(struct ft_machine *m, uint64_t khz, struct ft_kvm_cpuid *list, uint32_t *count, uint32_t first)
+static void add_leaves(struct ft_machine *m, unsigned number, uint64_t khz, struct ft_kvm_cpuid *list, uint32_t *count, uint32_t first)
 {
 	uint32_t r[4];
-	m->engine_ops->cpuid(m->engine, khz, first, 0, r);
+	m->engine_ops->cpuid(m->engine, number, khz, first, 0, r);
 	/* Each range says how far it goes; what a broken model says ends with the list. */
 	for (uint32_t leaf = first; leaf <= r[0] && *count < FT_STATE_CPUIDS_MOST; leaf++) {
-		bool caches = leaf == 4, features = leaf == 7;
-		uint32_t subs = caches ? 4 : features ? 2 : 1;
+		bool caches = leaf == 4, features = leaf == 7, topology = leaf == 0xb && m->vcpus > 1;
+		uint32_t subs = caches ? 4 : features ? 2 : topology ? 3 : 1;
 		for (uint32_t sub = 0; sub < subs; sub++)
-			add_leaf(m, khz, list, count, leaf, sub, caches || features ? FT_KVM_CPUID_INDEXED : 0);
+			add_leaf(m, number, khz, list, count, leaf, sub, subs > 1 ? FT_KVM_CPUID_INDEXED : 0);
 	}
 }
 
-void ft_state_model(struct ft_machine *m, uint64_t tsc_khz, struct ft_kvm_cpuid *list, uint32_t *count)
+void ft_state_model(struct ft_machine *m, unsigned number, uint64_t tsc_khz, struct ft_kvm_cpuid *list, uint32_t *count)
 {
 	*count = 0;
 	memset(list, 0, FT_STATE_CPUIDS_MOST * sizeof(*list));
-	add_leaves(m, tsc_khz, list, count, 0);
-	add_leaves(m, tsc_khz, list, count, 0x40000000);
-	add_leaves(m, tsc_khz, list, count, 0x80000000);
+	add_leaves(m, number, tsc_khz, list, count, 0);
+	add_leaves(m, number, tsc_khz, list, count, 0x40000000);
+	add_leaves(m, number, tsc_khz, list, count, 0x80000000);
 }
 
 static uint64_t model_msr(struct ft_machine *m, uint32_t index)
@@ -199,7 +199,7 @@ static void take_events(struct ft_kvm_events *e, const struct ft_cpu_state *cpu)
 	};
 }
 
-static void take_msrs(struct ft_state *s, struct ft_machine *m, const struct ft_cpu_state *cpu)
+static void take_msrs(struct ft_state *s, struct ft_machine *m, const struct ft_cpu_state *cpu, uint64_t tsc_adjust, uint64_t tsc_deadline)
 {
 	s->msr_count = MSR_COUNT;
 	for (unsigned i = 0; i < MSR_COUNT; i++) {
@@ -208,32 +208,35 @@ static void take_msrs(struct ft_state *s, struct ft_machine *m, const struct ft_
 		if (msrs[i].kind == MODEL)
 			value = model_msr(m, msrs[i].index);
 		else if (msrs[i].index == MSR_TSC_ADJUST)
-			value = m->clock.tsc_adjust;
+			value = tsc_adjust;
 		else if (msrs[i].index == MSR_TSC_DEADLINE)
-			value = m->devices->lapic.s.tsc_deadline;
+			value = tsc_deadline;
 		s->msrs[i] = (struct ft_kvm_msr){.index = msrs[i].index, .data = value};
 	}
 }
 
-void ft_state_cpu_shape(struct ft_state *s, struct ft_machine *m, const struct ft_cpu_state *cpu)
+void ft_state_cpu_shape(struct ft_state *s, struct ft_machine *m, unsigned number, const struct ft_cpu_state *cpu)
 {
-	ft_state_model(m, m->clock.tsc_khz, s->cpuid, &s->cpuids);
+	static const uint32_t waiting[] = {[FT_PROCESSOR_WAITS_FOR_INIT] = FT_KVM_MP_UNINITIALIZED, [FT_PROCESSOR_WAITS_FOR_START] = FT_KVM_MP_INIT_RECEIVED};
+	const struct ft_processor *other = number ? &m->devices->others[number - 1] : NULL;
+	const struct ft_lapic_state *lapic = other ? &other->lapic.s : &m->devices->lapic.s;
 	take_regs(&s->regs, cpu);
-	take_sregs(&s->sregs, cpu, &m->devices->lapic.s);
+	take_sregs(&s->sregs, cpu, lapic);
 	s->debugregs = (struct ft_kvm_debugregs){
 	    .db = {cpu->dr[0], cpu->dr[1], cpu->dr[2], cpu->dr[3]}, .dr6 = cpu->dr[6], .dr7 = cpu->dr[7]};
-	take_msrs(s, m, cpu);
+	take_msrs(s, m, cpu, other ? other->tsc_adjust : m->clock.tsc_adjust, lapic->tsc_deadline);
 	memcpy(s->xsave.fxsave, cpu->fxsave, sizeof(cpu->fxsave));
 	s->xsave.xstate_bv = 3; /* x87 and SSE */
 	take_events(&s->events, cpu);
-	s->mp.state = cpu->halted ? FT_KVM_MP_HALTED : FT_KVM_MP_RUNNABLE;
+	s->mp.state = other && other->waits ? waiting[other->waits] : cpu->halted ? FT_KVM_MP_HALTED : FT_KVM_MP_RUNNABLE;
 }
 
 void ft_state_cpu_take(struct ft_state *s, struct ft_machine *m)
 {
 	struct ft_cpu_state cpu;
 	m->engine_ops->get(m->engine, &cpu);
-	ft_state_cpu_shape(s, m, &cpu);
+	ft_state_model(m, 0, m->clock.tsc_khz, s->cpuid, &s->cpuids);
+	ft_state_cpu_shape(s, m, 0, &cpu);
 	static const uint8_t tags[] = {FT_STATE_CPUID, FT_STATE_REGS,  FT_STATE_SREGS,  FT_STATE_DEBUG,
 				       FT_STATE_MSRS,  FT_STATE_XSAVE, FT_STATE_EVENTS, FT_STATE_MP};
 	for (unsigned i = 0; i < sizeof(tags); i++)
@@ -488,11 +491,11 @@ static int check_fpu(const struct ft_state *s, struct ft_error *err)
 	return 0;
 }
 
-static int check_model(const struct ft_state *s, struct ft_machine *m, struct ft_error *err)
+int ft_state_model_check(const struct ft_state *s, struct ft_machine *m, struct ft_error *err)
 {
 	struct ft_kvm_cpuid own[FT_STATE_CPUIDS_MOST];
 	uint32_t count;
-	ft_state_model(m, s->clock.tsc_khz, own, &count);
+	ft_state_model(m, 0, s->clock.tsc_khz, own, &count);
 	for (uint32_t i = 0; i < count || i < s->cpuids; i++) {
 		const struct ft_kvm_cpuid *a = &s->cpuid[i], *b = &own[i];
 		if (i < count && i < s->cpuids && !memcmp(a, b, sizeof(*a)))
@@ -506,11 +509,9 @@ static int check_model(const struct ft_state *s, struct ft_machine *m, struct ft
 	return 0;
 }
 
-int ft_state_cpu_check(const struct ft_state *s, struct ft_machine *m, struct ft_error *err)
+int ft_state_cpu_check(const struct ft_state *s, struct ft_machine *m, unsigned number, struct ft_error *err)
 {
-	int error = check_model(s, m, err);
-	if (!error)
-		error = check_msrs(s, m, err);
+	int error = check_msrs(s, m, err);
 	if (error)
 		return error;
 	if (s->regs.rflags & ~(uint64_t)FLAGS_KNOWN || !(s->regs.rflags & 2))
@@ -531,7 +532,8 @@ int ft_state_cpu_check(const struct ft_state *s, struct ft_machine *m, struct ft
 			REFUSE(s->debugregs.reserved[i], "not 0", "debugregs.reserved[%u]", i);
 	if (check_events(s, err) || check_fpu(s, err))
 		return -EINVAL;
-	if (s->mp.state != FT_KVM_MP_RUNNABLE && s->mp.state != FT_KVM_MP_HALTED)
-		REFUSE(s->mp.state, "no state of one vCPU", "mp.state");
+	/* The first one waits for nobody. */
+	if (s->mp.state > FT_KVM_MP_HALTED || (!number && ft_state_processor_waits(s->mp.state)))
+		REFUSE(s->mp.state, "no state of this vCPU", "mp.state");
 	return 0;
 }

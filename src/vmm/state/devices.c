@@ -469,7 +469,8 @@ int ft_state_take(struct ft_state *s, struct ft_machine *m, struct ft_error *err
 	for (unsigned i = 0; i < sizeof(tags); i++)
 		s->present[tags[i]] = true;
 	s->present[FT_STATE_BLK] = d->has_disk;
-	return take_net(s, &d->net, err);
+	int error = ft_state_processors_take(s, m, err);
+	return error ? error : take_net(s, &d->net, err);
 }
 
 /* Of the engine only after what it reads: the clock's instruction count. Interrupt lines are not driven again: their levels
@@ -478,16 +479,24 @@ int ft_state_give(const struct ft_state *s, struct ft_machine *m, struct ft_erro
 {
 	struct ft_devices *d = m->devices;
 	struct ft_virtio *virtio[FT_STATE_VIRTIOS_MOST];
+	struct ft_state *one = m->vcpus > 1 ? malloc(sizeof(*one)) : NULL;
+	if (m->vcpus > 1 && !one)
+		return ft_error_set(err, -ENOMEM, "no memory for the machine's state");
 	if (m->engine) {
 		struct ft_cpu_state cpu;
 		ft_state_cpu_give(s, &cpu);
 		int error = m->engine_ops->frequency ? m->engine_ops->frequency(m->engine, s->clock.tsc_khz, err) : 0;
 		if (!error)
 			error = m->engine_ops->set(m->engine, &cpu, err);
-		if (error)
+		if (error) {
+			free(one);
 			return error;
+		}
 		m->engine_ops->flush(m->engine);
 	}
+	if (one)
+		ft_state_processors_give(s, one, m);
+	free(one);
 	give_clock(&s->clock, m);
 	for (unsigned i = 0; i < 2; i++)
 		d->pic.s.chip[i] = give_pic(&s->pic[i]);

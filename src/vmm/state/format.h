@@ -8,7 +8,9 @@
 
 #define FT_STATE_MAGIC    "FTSTATE" /* with its NUL */
 #define FT_STATE_VERSION  1u
+#define FT_STATE_VERSION_PROCESSORS 2u /* has that section: a machine with several */
 #define FT_STATE_CPUIDS_MOST   64u
+#define FT_STATE_MSR_COUNT   15u
 #define FT_STATE_MSRS_MOST    16u
 #define FT_STATE_VIRTIOS_MOST  3u
 #define FT_STATE_LENGTH_MAX (16u << 20) /* more than any state has: 512 waiting jumbo frames are 5 MiB */
@@ -31,7 +33,7 @@ struct ft_state_section_header {
 	X(MSRS, 6, "msrs") X(XSAVE, 7, "xsave") X(EVENTS, 8, "events") X(MP, 9, "mp") X(CLOCK, 10, "clock")              \
 	X(PIC, 11, "pic") X(IOAPIC, 12, "ioapic") X(LAPIC, 13, "lapic") X(PIT, 14, "pit") X(BOARD, 15, "board")          \
 	X(UART, 16, "uart") X(PCI, 17, "pci") X(VIRTIO, 18, "virtio") X(NET, 19, "net") X(RNG, 20, "rng")                \
-	X(BLK, 21, "blk") X(TIMERS, 22, "timers")
+	X(BLK, 21, "blk") X(TIMERS, 22, "timers") X(PROCESSORS, 23, "processors")
 
 enum ft_state_tag {
 #define X(tag, number, name) FT_STATE_##tag = number,
@@ -113,6 +115,20 @@ struct ft_state_timers {
 	uint64_t lapic, pit, rtc_second, rtc_periodic, uart, blk;
 };
 
+/* A processor besides the first: number 1 and up, in that order. What other sections have of the first one. */
+struct ft_state_processor {
+	uint32_t number;
+	struct ft_kvm_mp mp;
+	uint64_t lapic_timer_start_ns;
+	struct ft_kvm_regs regs;
+	struct ft_kvm_sregs sregs;
+	struct ft_kvm_debugregs debugregs;
+	struct ft_kvm_msr msrs[FT_STATE_MSR_COUNT];
+	struct ft_kvm_xsave xsave;
+	struct ft_kvm_events events;
+	struct ft_kvm_lapic lapic;
+};
+
 /* All of it, decoded. */
 struct ft_state {
 	bool present[FT_STATE_TAGS];
@@ -146,6 +162,8 @@ struct ft_state {
 	struct ft_state_waiting blk;
 	struct ft_blk_request blk_requests[FT_VIRTQUEUE_MAX];
 	struct ft_state_timers timers;
+	struct ft_state_processor processors[FT_VCPUS_MOST - 1];
+	uint32_t processor_count; /* of these: one less than there are */
 };
 
 /* codec.c. Bytes from and to the decoded form: lengths and tags, not meanings. */
@@ -161,12 +179,19 @@ void ft_state_lapic_take(struct ft_state *s, const struct ft_lapic *lapic); /* s
 void ft_state_lapic(const struct ft_state *s, struct ft_lapic_state *lapic);
 unsigned ft_state_virtios(struct ft_devices *d, struct ft_virtio *list[FT_STATE_VIRTIOS_MOST]); /* in the order of slots */
 
-/* cpu.c: the KVM shapes of one vCPU. */
+/* cpu.c: the KVM shapes of one vCPU, by its number. */
 void ft_state_cpu_take(struct ft_state *s, struct ft_machine *m);
-void ft_state_cpu_shape(struct ft_state *s, struct ft_machine *m, const struct ft_cpu_state *cpu);
+void ft_state_cpu_shape(struct ft_state *s, struct ft_machine *m, unsigned number, const struct ft_cpu_state *cpu);
 void ft_state_cpu_give(const struct ft_state *s, struct ft_cpu_state *cpu);
-void ft_state_model(struct ft_machine *m, uint64_t tsc_khz, struct ft_kvm_cpuid *cpuid, uint32_t *count);
-int ft_state_cpu_check(const struct ft_state *s, struct ft_machine *m, struct ft_error *err);
+void ft_state_model(struct ft_machine *m, unsigned number, uint64_t tsc_khz, struct ft_kvm_cpuid *cpuid, uint32_t *count);
+int ft_state_model_check(const struct ft_state *s, struct ft_machine *m, struct ft_error *err);
+int ft_state_cpu_check(const struct ft_state *s, struct ft_machine *m, unsigned number, struct ft_error *err);
+
+/* processors.c: those besides the first, each as what `s` would have if it were the first (`one`: memory for that). */
+int ft_state_processors_take(struct ft_state *s, struct ft_machine *m, struct ft_error *err);
+void ft_state_processors_give(const struct ft_state *s, struct ft_state *one, struct ft_machine *m);
+void ft_state_processor_spread(const struct ft_state *s, unsigned number, struct ft_state *one);
+uint8_t ft_state_processor_waits(uint32_t mp_state); /* enum ft_processor_waits */
 
 /* check.c: every field, against what this machine can be. */
 int ft_state_check(const struct ft_state *s, struct ft_machine *m, struct ft_error *err);

@@ -77,7 +77,7 @@ struct ft_kvm_events {
 struct ft_kvm_mp {
 	uint32_t state;
 };
-enum { FT_KVM_MP_RUNNABLE = 0, FT_KVM_MP_HALTED = 3 };
+enum { FT_KVM_MP_RUNNABLE, FT_KVM_MP_UNINITIALIZED, FT_KVM_MP_INIT_RECEIVED, FT_KVM_MP_HALTED };
 
 struct ft_kvm_pic {
 	uint8_t last_irr, irr, imr, isr, priority_add, irq_base, read_reg_select, poll, special_mask, init_state, auto_eoi,

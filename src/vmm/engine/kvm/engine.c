@@ -53,13 +53,13 @@ static void woken(void *context)
 }
 
 /* A signal at the virtual time; at once if that has passed. */
-static int arm(struct ft_engine *engine, uint64_t vtime_ns, struct ft_error *err)
+static int arm(struct ft_kvm_vcpu *vcpu, uint64_t vtime_ns, struct ft_error *err)
 {
-	uint64_t now = ft_kvm_now(engine), ns = vtime_ns > now ? vtime_ns - now : 1;
+	uint64_t now = ft_kvm_now(vcpu->engine), ns = vtime_ns > now ? vtime_ns - now : 1;
 	if (ns > LATEST_NS)
 		ns = LATEST_NS;
 	struct itimerspec when = {.it_value = {.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)}};
-	if (timer_settime(engine->timer, 0, &when, NULL))
+	if (timer_settime(vcpu->timer, 0, &when, NULL))
 		return ft_kvm_failed(err, "timer_settime");
 	return 0;
 }
@@ -69,10 +69,10 @@ static void ignore(int number)
 }
 
 /* The timer and stop() reach the thread that runs now. The signal has a handler all the same: whoever unblocks it must not die of it. */
-static int take_thread(struct ft_engine *engine, struct ft_error *err)
+static int take_thread(struct ft_kvm_vcpu *vcpu, struct ft_error *err)
 {
 	pid_t self = (pid_t)syscall(SYS_gettid);
-	if (engine->thread == self)
+	if (vcpu->thread == self)
 		return 0;
 	struct sigaction action = {.sa_handler = ignore};
 	if (sigaction(ft_kvm_signal(), &action, NULL))
@@ -83,15 +83,15 @@ static int take_thread(struct ft_engine *engine, struct ft_error *err)
 	int error = pthread_sigmask(SIG_BLOCK, &own, NULL);
 	if (error)
 		return ft_error_set(err, -error, "kvm: pthread_sigmask: %s", strerror(error));
-	if (engine->has_timer)
-		timer_delete(engine->timer);
-	engine->has_timer = false;
+	if (vcpu->has_timer)
+		timer_delete(vcpu->timer);
+	vcpu->has_timer = false;
 	struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = ft_kvm_signal()};
 	event._sigev_un._tid = self;
-	if (timer_create(CLOCK_MONOTONIC, &event, &engine->timer))
+	if (timer_create(CLOCK_MONOTONIC, &event, &vcpu->timer))
 		return ft_kvm_failed(err, "timer_create");
-	engine->has_timer = true;
-	__atomic_store_n(&engine->thread, self, __ATOMIC_SEQ_CST);
+	vcpu->has_timer = true;
+	__atomic_store_n(&vcpu->thread, self, __ATOMIC_SEQ_CST);
 	return 0;
 }
 
@@ -140,52 +140,51 @@ static int route(struct ft_engine *engine, struct ft_error *err)
 	return 0;
 }
 
-/* The PIC's interrupt, when the CPU can take one; else we are told when. */
+/* The PIC's interrupt, which is the first vCPU's, when it can take one; else we are told when. */
 static int offer_pic(struct ft_engine *engine, struct ft_error *err)
 {
 	struct ft_pic *pic = &engine->m->devices->pic;
 	bool wants = ft_pic_asserted(pic);
-	if (wants && engine->run->ready_for_interrupt_injection) {
+	struct kvm_run *first = engine->vcpu[0].run;
+	if (wants && first->ready_for_interrupt_injection) {
 		struct kvm_interrupt interrupt = {.irq = (uint32_t)ft_pic_acknowledge(pic)};
-		if (ioctl(engine->vcpu, KVM_INTERRUPT, &interrupt))
+		if (ioctl(engine->vcpu[0].fd, KVM_INTERRUPT, &interrupt))
 			return ft_kvm_failed(err, "KVM_INTERRUPT");
-		engine->run->ready_for_interrupt_injection = 0;
+		first->ready_for_interrupt_injection = 0;
 		wants = ft_pic_asserted(pic);
 	}
-	engine->run->request_interrupt_window = wants;
+	first->request_interrupt_window = wants;
 	return 0;
 }
 
 /* ---- Exits ------------------------------------------------------------------------------------------------------- */
 
-static void access_io(struct ft_engine *engine)
+static void access_io(struct ft_machine *m, struct kvm_run *run)
 {
-	struct kvm_run *run = engine->run;
 	uint8_t *at = (uint8_t *)run + run->io.data_offset;
 	for (uint32_t i = 0; i < run->io.count; i++, at += run->io.size) {
 		uint64_t value = 0;
 		if (run->io.direction == KVM_EXIT_IO_OUT) {
 			memcpy(&value, at, run->io.size);
-			ft_bus_write(engine->m, FT_SPACE_IO, run->io.port, run->io.size, value);
+			ft_bus_write(m, FT_SPACE_IO, run->io.port, run->io.size, value);
 		} else {
-			value = ft_bus_read(engine->m, FT_SPACE_IO, run->io.port, run->io.size);
+			value = ft_bus_read(m, FT_SPACE_IO, run->io.port, run->io.size);
 			memcpy(at, &value, run->io.size);
 		}
 	}
 }
 
 /* What is no 1, 2, 4 or 8 bytes long (an access that was cut at a page's end) goes byte by byte. */
-static void access_memory(struct ft_engine *engine)
+static void access_memory(struct ft_machine *m, struct kvm_run *run)
 {
-	struct kvm_run *run = engine->run;
 	uint32_t length = run->mmio.len <= 8 ? run->mmio.len : 8, step = length & (length - 1) ? 1 : length;
 	for (uint32_t done = 0; done < length; done += step) {
 		uint64_t value = 0;
 		if (run->mmio.is_write) {
 			memcpy(&value, run->mmio.data + done, step);
-			ft_bus_write(engine->m, FT_SPACE_MEMORY, run->mmio.phys_addr + done, step, value);
+			ft_bus_write(m, FT_SPACE_MEMORY, run->mmio.phys_addr + done, step, value);
 		} else {
-			value = ft_bus_read(engine->m, FT_SPACE_MEMORY, run->mmio.phys_addr + done, step);
+			value = ft_bus_read(m, FT_SPACE_MEMORY, run->mmio.phys_addr + done, step);
 			memcpy(run->mmio.data + done, &value, step);
 		}
 	}
@@ -193,18 +192,34 @@ static void access_memory(struct ft_engine *engine)
 
 enum outcome { GO_ON, INTERRUPTED, SHUT_DOWN, BROKEN };
 
+/* Where there are several vCPUs: no thread is in the guest without having let go of the machine. */
+static void lock(struct ft_engine *engine)
+{
+	if (!ft_kvm_alone(engine))
+		pthread_mutex_lock(&engine->lock);
+}
+
+static void unlock(struct ft_engine *engine)
+{
+	if (!ft_kvm_alone(engine))
+		pthread_mutex_unlock(&engine->lock);
+}
+
 static enum outcome broken(struct ft_engine *engine, const char *what, uint64_t detail)
 {
 	ft_error_set(&engine->m->error, -EIO, "kvm: %s (%llu)", what, (unsigned long long)detail);
 	return BROKEN;
 }
 
-static enum outcome enter(struct ft_engine *engine)
+static enum outcome enter(struct ft_kvm_vcpu *vcpu)
 {
-	struct kvm_run *run = engine->run;
-	int result = ioctl(engine->vcpu, KVM_RUN, 0);
+	struct ft_engine *engine = vcpu->engine;
+	struct kvm_run *run = vcpu->run;
+	unlock(engine);
+	int result = ioctl(vcpu->fd, KVM_RUN, 0);
 	int error = errno;
-	engine->unfinished = false;
+	lock(engine);
+	vcpu->unfinished = false;
 	ft_kvm_advance(engine);
 	if (result && error != EINTR && error != EAGAIN) {
 		errno = error;
@@ -215,20 +230,20 @@ static enum outcome enter(struct ft_engine *engine)
 		return INTERRUPTED;
 	switch (run->exit_reason) {
 	case KVM_EXIT_IO:
-		access_io(engine);
-		engine->unfinished = true;
+		access_io(engine->m, run);
+		vcpu->unfinished = true;
 		return GO_ON;
 	case KVM_EXIT_MMIO:
-		access_memory(engine);
-		engine->unfinished = true;
+		access_memory(engine->m, run);
+		vcpu->unfinished = true;
 		return GO_ON;
 	case KVM_EXIT_X86_RDMSR:
 		run->msr.error = !ft_model_msr(run->msr.index, (uint64_t *)&run->msr.data);
-		engine->unfinished = true;
+		vcpu->unfinished = true;
 		return GO_ON;
 	case KVM_EXIT_X86_WRMSR:
 		run->msr.error = !ft_model_set_msr(run->msr.index, run->msr.data);
-		engine->unfinished = true;
+		vcpu->unfinished = true;
 		return GO_ON;
 	case KVM_EXIT_IOAPIC_EOI:
 		ft_ioapic_end(&engine->m->devices->ioapic, run->eoi.vector);
@@ -249,61 +264,216 @@ static enum outcome enter(struct ft_engine *engine)
 }
 
 /* Ends the instruction whose access the last exit was: the vCPU's state is one between two instructions again. */
-static enum outcome finish(struct ft_engine *engine)
+static enum outcome finish(struct ft_kvm_vcpu *vcpu)
 {
 	enum outcome outcome = GO_ON;
-	while (engine->unfinished && outcome == GO_ON) {
-		engine->run->immediate_exit = 1;
-		outcome = enter(engine);
-		engine->run->immediate_exit = 0;
+	while (vcpu->unfinished && outcome == GO_ON) {
+		vcpu->run->immediate_exit = 1;
+		outcome = enter(vcpu);
+		vcpu->run->immediate_exit = 0;
 	}
 	return outcome == INTERRUPTED ? GO_ON : outcome;
 }
 
-/* An idle CPU: the machine's timers learn when the kernel's will end that. A CPU that is still halted may have an interrupt that
- * came together with our signal: it wakes as soon as it is entered again. */
-static int look_whether_halted(struct ft_engine *engine, bool *halted, struct ft_error *err)
+/* To a place where the vCPU's state is a machine's: behind the access that was the last exit, and with no interrupt or exception half
+ * delivered (its stack was not mapped in the host, say), which takes another moment in the guest. GO_ON: it is there. */
+static enum outcome settle(struct ft_kvm_vcpu *vcpu)
 {
-	struct kvm_mp_state mp;
-	uint64_t due;
-	bool requested;
-	*halted = false;
-	if (ioctl(engine->vcpu, KVM_GET_MP_STATE, &mp))
-		return ft_kvm_failed(err, "KVM_GET_MP_STATE");
-	if (mp.mp_state != KVM_MP_STATE_HALTED || ft_pic_asserted(&engine->m->devices->pic))
-		return 0;
-	int error = ft_kvm_apic(engine, &due, &requested, err);
-	if (error || requested)
-		return error;
-	ft_timer_arm(engine->m, &engine->wake, due);
-	*halted = true;
-	return 0;
-}
-
-/* At a place where the vCPU's state is a machine's: behind the access that was the last exit, and with no interrupt or exception half
- * delivered (its stack was not mapped in the host, say), which takes another moment in the guest. */
-static enum ft_exit leave(struct ft_engine *engine, enum ft_exit exit)
-{
+	struct ft_engine *engine = vcpu->engine;
 	for (unsigned tries = 0; tries < SETTLE_TRIES; tries++) {
 		bool between = false;
-		enum outcome outcome = finish(engine);
-		if (outcome == GO_ON && ft_kvm_between(engine, &between, &engine->m->error))
-			return FT_EXIT_ERROR;
+		enum outcome outcome = finish(vcpu);
+		if (outcome == GO_ON && ft_kvm_between(vcpu, &between, &engine->m->error))
+			return BROKEN;
 		if (between)
-			return exit;
-		if (outcome == GO_ON && arm(engine, ft_kvm_now(engine) + SETTLE_NS * (1u + tries * tries), &engine->m->error))
-			return FT_EXIT_ERROR;
+			return GO_ON;
+		if (outcome == GO_ON && arm(vcpu, ft_kvm_now(engine) + SETTLE_NS * (1u + tries * tries), &engine->m->error))
+			return BROKEN;
 		if (outcome == GO_ON)
-			outcome = enter(engine);
+			outcome = enter(vcpu);
 		if (outcome == INTERRUPTED)
 			swallow_signals();
-		if (outcome == SHUT_DOWN)
-			return FT_EXIT_SHUTDOWN;
-		if (outcome == BROKEN)
-			return FT_EXIT_ERROR;
+		if (outcome == SHUT_DOWN || outcome == BROKEN)
+			return outcome;
 	}
 	ft_error_set(&engine->m->error, -EIO, "kvm: an event does not reach the guest");
-	return FT_EXIT_ERROR;
+	return BROKEN;
+}
+
+/* ---- The other vCPUs --------------------------------------------------------------------------------------------- */
+
+/* The first one comes out of the guest and looks around. */
+static void call_first(struct ft_engine *engine)
+{
+	if (arm(&engine->vcpu[0], 0, &engine->m->error))
+		engine->fate = FT_KVM_BROKEN;
+}
+
+/* What this one did to the machine may be the first one's to see to: a timer before those it knows of, a reset, an interrupt of the PIC. */
+static void tell_first(struct ft_engine *engine)
+{
+	const struct ft_machine *m = engine->m;
+	bool pic = ft_pic_asserted(&m->devices->pic) && !engine->vcpu[0].run->request_interrupt_window;
+	if (m->leave || m->deadline < engine->next || pic)
+		call_first(engine);
+}
+
+static void end_of(struct ft_engine *engine, enum outcome outcome)
+{
+	if (outcome != SHUT_DOWN && outcome != BROKEN)
+		return;
+	engine->fate = outcome == SHUT_DOWN ? FT_KVM_SHUT_DOWN : FT_KVM_BROKEN;
+	call_first(engine);
+}
+
+static void go_away(struct ft_kvm_vcpu *vcpu)
+{
+	struct ft_engine *engine = vcpu->engine;
+	enum outcome outcome = GO_ON;
+	while (!engine->stand && !engine->fate && outcome != SHUT_DOWN && outcome != BROKEN) {
+		outcome = enter(vcpu);
+		if (outcome == INTERRUPTED)
+			swallow_signals();
+		if (outcome == GO_ON && route(engine, &engine->m->error))
+			outcome = BROKEN;
+		if (outcome == GO_ON)
+			tell_first(engine);
+	}
+	if (outcome != SHUT_DOWN && outcome != BROKEN)
+		outcome = settle(vcpu);
+	end_of(engine, outcome);
+}
+
+static void *be_other(void *context)
+{
+	struct ft_kvm_vcpu *vcpu = context;
+	struct ft_engine *engine = vcpu->engine;
+	lock(engine);
+	if (take_thread(vcpu, &engine->m->error))
+		engine->fate = FT_KVM_BROKEN;
+	vcpu->away = false;
+	pthread_cond_signal(&engine->stands);
+	for (;;) {
+		while (!vcpu->away && !engine->end)
+			pthread_cond_wait(&engine->go, &engine->lock);
+		if (engine->end)
+			break;
+		go_away(vcpu);
+		vcpu->away = false;
+		pthread_cond_signal(&engine->stands);
+	}
+	unlock(engine);
+	return NULL;
+}
+
+static bool any_away(const struct ft_engine *engine)
+{
+	for (unsigned i = 1; i < engine->vcpus; i++)
+		if (engine->vcpu[i].away)
+			return true;
+	return false;
+}
+
+static void send_others(struct ft_engine *engine)
+{
+	if (ft_kvm_alone(engine) || !engine->stand || engine->fate)
+		return;
+	engine->stand = false;
+	for (unsigned i = 1; i < engine->vcpus; i++)
+		engine->vcpu[i].away = true;
+	pthread_cond_broadcast(&engine->go);
+}
+
+/* All of them stand when it returns. Each signal finds its thread, in the guest or on its way there: it waits where it comes too early. */
+static void stand_others(struct ft_engine *engine)
+{
+	if (ft_kvm_alone(engine) || engine->stand)
+		return;
+	engine->stand = true;
+	for (unsigned i = 1; i < engine->vcpus; i++)
+		if (engine->vcpu[i].away && arm(&engine->vcpu[i], 0, &engine->m->error))
+			engine->fate = FT_KVM_BROKEN;
+	while (any_away(engine))
+		pthread_cond_wait(&engine->stands, &engine->lock);
+}
+
+static int get_ready(struct ft_engine *engine, struct ft_error *err)
+{
+	if (ft_kvm_alone(engine) || engine->process)
+		return 0;
+	engine->process = getpid();
+	engine->stand = true;
+	lock(engine);
+	int error = take_thread(&engine->vcpu[0], err); /* whose blocked signal they inherit */
+	for (unsigned i = 1; !error && i < engine->vcpus; i++) {
+		struct ft_kvm_vcpu *vcpu = &engine->vcpu[i];
+		vcpu->away = true;
+		error = pthread_create(&vcpu->own, NULL, be_other, vcpu);
+		vcpu->has_own = !error;
+		vcpu->away &= !error;
+		if (error)
+			error = ft_error_set(err, -error, "kvm: a vCPU's thread: %s", strerror(error));
+	}
+	while (any_away(engine))
+		pthread_cond_wait(&engine->stands, &engine->lock);
+	unlock(engine);
+	if (!error && engine->fate) {
+		*err = engine->m->error;
+		error = err->code;
+	}
+	return error;
+}
+
+static void end_others(struct ft_engine *engine)
+{
+	if (ft_kvm_alone(engine) || engine->process != getpid())
+		return;
+	lock(engine);
+	engine->end = true;
+	pthread_cond_broadcast(&engine->go);
+	unlock(engine);
+	for (unsigned i = 1; i < engine->vcpus; i++)
+		if (engine->vcpu[i].has_own)
+			pthread_join(engine->vcpu[i].own, NULL);
+}
+
+/* ---- Running ----------------------------------------------------------------------------------------------------- */
+
+/* An idle CPU: when will the kernel's timer end that? A CPU that is still halted may have an interrupt that came together with our
+ * signal: it wakes as soon as it is entered again. One that waits to be started is idle, too. */
+static int look_whether_idle(struct ft_kvm_vcpu *vcpu, bool *idle, uint64_t *due_ns, struct ft_error *err)
+{
+	struct kvm_mp_state mp;
+	bool requested = false;
+	*idle = false;
+	*due_ns = UINT64_MAX;
+	if (ioctl(vcpu->fd, KVM_GET_MP_STATE, &mp))
+		return ft_kvm_failed(err, "KVM_GET_MP_STATE");
+	if (mp.mp_state == KVM_MP_STATE_UNINITIALIZED || mp.mp_state == KVM_MP_STATE_INIT_RECEIVED) {
+		*idle = true;
+		return 0;
+	}
+	if (mp.mp_state != KVM_MP_STATE_HALTED)
+		return 0;
+	int error = ft_kvm_apic(vcpu, due_ns, &requested, err);
+	*idle = !error && !requested;
+	return error;
+}
+
+/* The machine's timers learn when the first of the kernel's will end that. All vCPUs stand. */
+static int look_whether_halted(struct ft_engine *engine, bool *halted, struct ft_error *err)
+{
+	uint64_t due, first = UINT64_MAX;
+	*halted = !ft_pic_asserted(&engine->m->devices->pic);
+	for (unsigned i = 0; *halted && i < engine->vcpus; i++) {
+		int error = look_whether_idle(&engine->vcpu[i], halted, &due, err);
+		if (error)
+			return error;
+		first = due < first ? due : first;
+	}
+	if (*halted)
+		ft_timer_arm(engine->m, &engine->wake, first);
+	return 0;
 }
 
 static enum ft_exit run_until(struct ft_engine *engine, uint64_t until)
@@ -312,29 +482,36 @@ static enum ft_exit run_until(struct ft_engine *engine, uint64_t until)
 	/* A halted CPU waits in the kernel. Idle time that is skipped should not be waited for: at most as long as the guest was busy before. */
 	uint64_t look_ns = m->clock.mode == FT_CLOCK_FREE ? HALTED_NS : UINT64_MAX;
 	for (;;) {
-		uint64_t next = until < m->deadline ? until : m->deadline;
+		engine->next = until < m->deadline ? until : m->deadline;
+		if (engine->fate)
+			return engine->fate == FT_KVM_SHUT_DOWN ? FT_EXIT_SHUTDOWN : FT_EXIT_ERROR;
 		if (m->leave)
-			return leave(engine, FT_EXIT_STOPPED);
+			return FT_EXIT_STOPPED;
 		if (__atomic_exchange_n(&engine->stop, 0, __ATOMIC_SEQ_CST))
-			return leave(engine, FT_EXIT_STOPPED);
-		if (m->icount >= next)
-			return leave(engine, FT_EXIT_COUNT);
-		uint64_t ahead = (uint64_t)((next - m->icount) * (__uint128_t)m->clock.ns_per_1024insn >> 10) + 1;
+			return FT_EXIT_STOPPED;
+		if (m->icount >= engine->next)
+			return FT_EXIT_COUNT;
+		uint64_t ahead = (uint64_t)((engine->next - m->icount) * (__uint128_t)m->clock.ns_per_1024insn >> 10) + 1;
 		if (ahead > look_ns)
 			ahead = look_ns;
 		if (route(engine, &m->error) || offer_pic(engine, &m->error) ||
-		    arm(engine, ft_machine_vtime(m) + ahead, &m->error))
+		    arm(&engine->vcpu[0], ft_machine_vtime(m) + ahead, &m->error))
 			return FT_EXIT_ERROR;
+		send_others(engine);
 		bool halted;
-		switch (enter(engine)) {
+		switch (enter(&engine->vcpu[0])) {
 		case GO_ON:
 			break;
 		case INTERRUPTED:
 			swallow_signals();
+			/* The others are not stopped for a look while the slice lasts, but where idle time is skipped. */
+			if (!ft_kvm_alone(engine) && m->icount < engine->next && look_ns == UINT64_MAX)
+				break;
+			stand_others(engine);
 			if (look_whether_halted(engine, &halted, &m->error))
 				return FT_EXIT_ERROR;
 			if (halted && !__atomic_load_n(&engine->stop, __ATOMIC_SEQ_CST))
-				return leave(engine, FT_EXIT_HALT);
+				return FT_EXIT_HALT;
 			if (look_ns <= HALTED_MOST / 2)
 				look_ns *= 2;
 			break;
@@ -346,10 +523,22 @@ static enum ft_exit run_until(struct ft_engine *engine, uint64_t until)
 	}
 }
 
+/* Leaves the guest, all of it. */
+static enum ft_exit leave(struct ft_engine *engine, enum ft_exit exit)
+{
+	stand_others(engine);
+	if (exit == FT_EXIT_SHUTDOWN || exit == FT_EXIT_ERROR)
+		return exit;
+	enum outcome outcome = settle(&engine->vcpu[0]);
+	if (outcome == GO_ON && engine->fate)
+		outcome = engine->fate == FT_KVM_SHUT_DOWN ? SHUT_DOWN : BROKEN;
+	return outcome == GO_ON ? exit : outcome == SHUT_DOWN ? FT_EXIT_SHUTDOWN : FT_EXIT_ERROR;
+}
+
 static enum ft_exit run(struct ft_engine *engine, uint64_t until)
 {
 	struct ft_machine *m = engine->m;
-	if (take_thread(engine, &m->error))
+	if (take_thread(&engine->vcpu[0], &m->error) || get_ready(engine, &m->error))
 		return FT_EXIT_ERROR;
 	if (engine->ours && ft_kvm_push(engine, &m->error))
 		return FT_EXIT_ERROR;
@@ -362,13 +551,16 @@ static enum ft_exit run(struct ft_engine *engine, uint64_t until)
 	m->devices->lapic.region.enabled = false;
 	memset(m->devices->lapic.s.requests, 0, sizeof(m->devices->lapic.s.requests));
 	ft_irq_refresh(m);
-	return run_until(engine, until);
+	lock(engine);
+	enum ft_exit exit = leave(engine, run_until(engine, until));
+	unlock(engine);
+	return exit;
 }
 
 static void stop(struct ft_engine *engine)
 {
 	__atomic_store_n(&engine->stop, 1, __ATOMIC_SEQ_CST);
-	pid_t thread = __atomic_load_n(&engine->thread, __ATOMIC_SEQ_CST);
+	pid_t thread = __atomic_load_n(&engine->vcpu[0].thread, __ATOMIC_SEQ_CST);
 	if (thread)
 		syscall(SYS_tgkill, getpid(), thread, ft_kvm_signal());
 }
@@ -394,10 +586,9 @@ static int set(struct ft_engine *engine, const struct ft_cpu_state *state, struc
 	return 0;
 }
 
-static void cpuid(struct ft_engine *engine, uint64_t tsc_khz, uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
+static void cpuid(struct ft_engine *engine, unsigned vcpu, uint64_t tsc_khz, uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
 {
-	(void)engine;
-	ft_model_cpuid((uint32_t)tsc_khz, leaf, subleaf, registers);
+	ft_model_cpuid((struct ft_model_place){vcpu, engine->vcpus}, (uint32_t)tsc_khz, leaf, subleaf, registers);
 }
 
 static int model_msr(struct ft_engine *engine, uint32_t index, uint64_t *value)
@@ -429,16 +620,26 @@ static void nothing(struct ft_engine *engine)
 
 /* ---- Making ------------------------------------------------------------------------------------------------------ */
 
+static void close_vcpu(struct ft_kvm_vcpu *vcpu, size_t run_size)
+{
+	if (vcpu->has_timer)
+		timer_delete(vcpu->timer);
+	if (vcpu->run)
+		munmap(vcpu->run, run_size);
+	if (vcpu->fd >= 0)
+		close(vcpu->fd);
+}
+
 static void destroy(struct ft_engine *engine)
 {
 	if (!engine)
 		return;
-	if (engine->has_timer)
-		timer_delete(engine->timer);
-	if (engine->run)
-		munmap(engine->run, engine->run_size);
-	if (engine->vcpu >= 0)
-		close(engine->vcpu);
+	end_others(engine);
+	for (unsigned i = 0; i < engine->vcpus; i++)
+		close_vcpu(&engine->vcpu[i], engine->run_size);
+	pthread_cond_destroy(&engine->stands);
+	pthread_cond_destroy(&engine->go);
+	pthread_mutex_destroy(&engine->lock);
 	if (engine->vm >= 0)
 		close(engine->vm);
 	if (engine->kvm >= 0)
@@ -452,6 +653,21 @@ static int enable(int vm, uint32_t capability, uint64_t argument, const char *na
 {
 	struct kvm_enable_cap cap = {.cap = capability, .args = {argument}};
 	return ioctl(vm, KVM_ENABLE_CAP, &cap) ? ft_kvm_failed(err, name) : 0;
+}
+
+/* Its number is its APIC ID. */
+static int open_vcpu(struct ft_kvm_vcpu *vcpu, size_t run_size, struct ft_error *err)
+{
+	vcpu->fd = ioctl(vcpu->engine->vm, KVM_CREATE_VCPU, (unsigned long)vcpu->number);
+	if (vcpu->fd < 0)
+		return ft_kvm_failed(err, "KVM_CREATE_VCPU");
+	vcpu->run = mmap(NULL, run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
+	if (vcpu->run == MAP_FAILED) {
+		vcpu->run = NULL;
+		return ft_kvm_failed(err, "the vCPU's shared page");
+	}
+	/* A fork would share it with us. */
+	return madvise(vcpu->run, run_size, MADV_DONTFORK) ? ft_kvm_failed(err, "MADV_DONTFORK") : 0;
 }
 
 /* Memory before the rest: each of the others takes milliseconds when it has to wait for the memory slots. */
@@ -472,25 +688,15 @@ static int open_vm(struct ft_engine *engine, bool host_tsc, struct ft_error *err
 		error = enable(engine->vm, KVM_CAP_EXCEPTION_PAYLOAD, 1, "KVM_CAP_EXCEPTION_PAYLOAD", err);
 	if (error)
 		return error;
-	engine->vcpu = ioctl(engine->vm, KVM_CREATE_VCPU, 0);
-	if (engine->vcpu < 0)
-		return ft_kvm_failed(err, "KVM_CREATE_VCPU");
-	error = ft_kvm_hide(engine, err);
-	if (error)
-		return error;
 	int size = ioctl(engine->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
-	if (size < (int)sizeof(*engine->run))
+	if (size < (int)sizeof(struct kvm_run))
 		return ft_error_set(err, -ENOTSUP, "kvm: KVM_GET_VCPU_MMAP_SIZE says %d", size);
 	engine->run_size = (size_t)size;
-	engine->run = mmap(NULL, engine->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, engine->vcpu, 0);
-	if (engine->run == MAP_FAILED) {
-		engine->run = NULL;
-		return ft_kvm_failed(err, "the vCPU's shared page");
-	}
-	/* A fork would share it with us. */
-	if (madvise(engine->run, engine->run_size, MADV_DONTFORK))
-		return ft_kvm_failed(err, "MADV_DONTFORK");
-	return ft_kvm_vcpu_open(engine, host_tsc, err);
+	for (unsigned i = 0; !error && i < engine->vcpus; i++)
+		error = open_vcpu(&engine->vcpu[i], engine->run_size, err);
+	if (!error)
+		error = ft_kvm_hide(engine, err);
+	return error ? error : ft_kvm_vcpus_open(engine, host_tsc, err);
 }
 
 static struct ft_engine *create(struct ft_machine *m, const struct ft_engine_options *options, struct ft_error *err)
@@ -502,7 +708,13 @@ static struct ft_engine *create(struct ft_machine *m, const struct ft_engine_opt
 	}
 	engine->m = m;
 	m->engine = engine; /* the model is asked for on the way */
-	engine->kvm = engine->vm = engine->vcpu = -1;
+	engine->kvm = engine->vm = -1;
+	engine->vcpus = m->vcpus;
+	for (unsigned i = 0; i < engine->vcpus; i++)
+		engine->vcpu[i] = (struct ft_kvm_vcpu){.engine = engine, .number = i, .fd = -1};
+	pthread_mutex_init(&engine->lock, NULL);
+	pthread_cond_init(&engine->go, NULL);
+	pthread_cond_init(&engine->stands, NULL);
 	engine->shapes = calloc(1, sizeof(*engine->shapes));
 	engine->routing = calloc(1, sizeof(*engine->routing) + FT_IOAPIC_PINS * sizeof(engine->routing->entries[0]));
 	ft_timer_register(m, &engine->wake, woken, engine);
@@ -515,7 +727,7 @@ static struct ft_engine *create(struct ft_machine *m, const struct ft_engine_opt
 		error = open_vm(engine, options->host_tsc, err);
 	/* Its thread may have given up the right to make timers by the time it runs. */
 	if (!error)
-		error = take_thread(engine, err);
+		error = take_thread(&engine->vcpu[0], err);
 	if (error) {
 		destroy(engine);
 		m->engine = NULL;
@@ -534,6 +746,7 @@ const struct ft_engine_ops ft_engine_kvm = {
     .run = run,
     .message = message,
     .stop = stop,
+    .get_ready = get_ready,
     .get = get,
     .set = set,
     .frequency = ft_kvm_frequency,

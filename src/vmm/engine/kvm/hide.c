@@ -49,5 +49,7 @@ int ft_kvm_hide(const struct ft_engine *engine, struct ft_error *err)
 	if (!error)
 		error = filter_msrs(engine->vm, err);
 	/* Of the calls only those that CPUID announces, which is none. */
-	return error ? error : enable(engine->vcpu, KVM_CAP_ENFORCE_PV_FEATURE_CPUID, 1, "KVM_CAP_ENFORCE_PV_FEATURE_CPUID", err);
+	for (unsigned i = 0; !error && i < engine->vcpus; i++)
+		error = enable(engine->vcpu[i].fd, KVM_CAP_ENFORCE_PV_FEATURE_CPUID, 1, "KVM_CAP_ENFORCE_PV_FEATURE_CPUID", err);
+	return error;
 }

@@ -1,6 +1,7 @@
 /* The state of the kernel's vCPU: in and out. The order of what is set follows what overwrites what: the local APIC before the MSRs
  * (its deadline timer), events after the registers (SREGS drop an exception that waits). */
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,8 @@ _Static_assert(sizeof(struct ft_kvm_msr) == sizeof(struct kvm_msr_entry), "the n
 #define APIC_COUNT    0x390u
 #define APIC_DIVIDE   0x3e0u
 
+#define SHAPE_BYTES offsetof(struct ft_state, processors) /* of the scratch: one vCPU's */
+
 #define FXSAVE_POINTERS 6u  /* opcode's end and pointers of the last x87 instruction ... */
 #define FXSAVE_MXCSR    24u /* ... up to here */
 #define FXSAVE_END      416u
@@ -43,10 +46,10 @@ struct msrs {
 	struct kvm_msr_entry entry[FT_STATE_MSRS_MOST];
 };
 
-static int get_msr(struct ft_engine *engine, uint32_t index, uint64_t *value, struct ft_error *err)
+static int get_msr(const struct ft_kvm_vcpu *vcpu, uint32_t index, uint64_t *value, struct ft_error *err)
 {
 	struct msrs list = {.header.nmsrs = 1, .entry[0].index = index};
-	int n = ioctl(engine->vcpu, KVM_GET_MSRS, &list);
+	int n = ioctl(vcpu->fd, KVM_GET_MSRS, &list);
 	if (n != 1)
 		return n < 0 ? ft_kvm_failed(err, "KVM_GET_MSRS")
 			     : ft_error_set(err, -ENOTSUP, "kvm: the host does not have MSR 0x%x", index);
@@ -54,11 +57,11 @@ static int get_msr(struct ft_engine *engine, uint32_t index, uint64_t *value, st
 	return 0;
 }
 
-static int set_msrs(struct ft_engine *engine, const struct ft_state *s, struct ft_error *err)
+static int set_msrs(const struct ft_kvm_vcpu *vcpu, const struct ft_state *s, struct ft_error *err)
 {
 	struct msrs list = {.header.nmsrs = s->msr_count};
 	memcpy(list.entry, s->msrs, s->msr_count * sizeof(*s->msrs));
-	int n = ioctl(engine->vcpu, KVM_SET_MSRS, &list);
+	int n = ioctl(vcpu->fd, KVM_SET_MSRS, &list);
 	if (n < 0)
 		return ft_kvm_failed(err, "KVM_SET_MSRS");
 	if ((uint32_t)n != s->msr_count)
@@ -66,13 +69,13 @@ static int set_msrs(struct ft_engine *engine, const struct ft_state *s, struct f
 	return 0;
 }
 
-static int get_msrs(struct ft_engine *engine, struct ft_state *s, struct ft_error *err)
+static int get_msrs(const struct ft_kvm_vcpu *vcpu, struct ft_state *s, struct ft_error *err)
 {
 	/* Which ones they are, and in what order, the state says. */
 	struct msrs list = {.header.nmsrs = s->msr_count};
 	for (uint32_t i = 0; i < s->msr_count; i++)
 		list.entry[i].index = s->msrs[i].index;
-	int n = ioctl(engine->vcpu, KVM_GET_MSRS, &list);
+	int n = ioctl(vcpu->fd, KVM_GET_MSRS, &list);
 	if (n < 0)
 		return ft_kvm_failed(err, "KVM_GET_MSRS");
 	if ((uint32_t)n != s->msr_count)
@@ -92,34 +95,43 @@ static uint64_t msr_of(const struct ft_state *s, uint32_t index)
 
 /* ---- The TSC ------------------------------------------------------------------------------------------------------- */
 
-static int tsc_offset(struct ft_engine *engine, uint64_t offset, struct ft_error *err)
+static int tsc_offset(const struct ft_kvm_vcpu *vcpu, uint64_t offset, struct ft_error *err)
 {
 	struct kvm_device_attr attribute = {
 	    .group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (uint64_t)(uintptr_t)&offset};
-	return SET(engine->vcpu, KVM_SET_DEVICE_ATTR, &attribute);
+	return SET(vcpu->fd, KVM_SET_DEVICE_ATTR, &attribute);
 }
 
-/* By its offset: a write of the MSR is taken for another processor's wish to be synchronous. */
+static uint64_t *adjust_of(struct ft_machine *m, unsigned number)
+{
+	return number ? &m->devices->others[number - 1].tsc_adjust : &m->clock.tsc_adjust;
+}
+
+/* By its offset: a write of the MSR is taken for another processor's wish to be synchronous. The same for all, but for what the guest has
+ * adjusted. */
 static int set_tsc(struct ft_engine *engine, struct ft_error *err)
 {
 	struct ft_machine *m = engine->m;
 	uint64_t guest = 0;
-	int error = tsc_offset(engine, 0, err);
+	int error = tsc_offset(engine->vcpu, 0, err);
 	if (error)
 		return error;
 	uint64_t before = ft_kvm_host_tsc();
-	error = get_msr(engine, MSR_TSC, &guest, err);
+	error = get_msr(engine->vcpu, MSR_TSC, &guest, err);
 	if (error)
 		return error;
 	engine->host_tsc = before + (ft_kvm_host_tsc() - before) / 2;
 	engine->vtime_ns = ft_machine_vtime(m);
-	return tsc_offset(engine, ft_machine_tsc(m) - guest, err);
+	uint64_t offset = ft_machine_tsc(m) - guest - m->clock.tsc_adjust;
+	for (unsigned i = 0; !error && i < engine->vcpus; i++)
+		error = tsc_offset(&engine->vcpu[i], offset + *adjust_of(m, i), err);
+	return error;
 }
 
 static int set_frequency(struct ft_engine *engine, bool host, struct ft_error *err)
 {
 	struct ft_machine *m = engine->m;
-	int khz = ioctl(engine->vcpu, KVM_GET_TSC_KHZ, 0);
+	int khz = ioctl(engine->vcpu[0].fd, KVM_GET_TSC_KHZ, 0);
 	if (khz <= 0)
 		return ft_kvm_failed(err, "KVM_GET_TSC_KHZ");
 	engine->host_khz = (uint32_t)khz;
@@ -131,29 +143,41 @@ static int set_frequency(struct ft_engine *engine, bool host, struct ft_error *e
 		return ft_error_set(err, -ENOTSUP,
 				    "kvm: the guest's TSC has %llu kHz, this processor's %u kHz, and it cannot be scaled",
 				    (unsigned long long)m->clock.tsc_khz, engine->host_khz);
-	return ioctl(engine->vcpu, KVM_SET_TSC_KHZ, m->clock.tsc_khz) ? ft_kvm_failed(err, "KVM_SET_TSC_KHZ") : 0;
+	for (unsigned i = 0; i < engine->vcpus; i++)
+		if (ioctl(engine->vcpu[i].fd, KVM_SET_TSC_KHZ, m->clock.tsc_khz))
+			return ft_kvm_failed(err, "KVM_SET_TSC_KHZ");
+	return 0;
 }
 
 /* ---- What is fixed ------------------------------------------------------------------------------------------------- */
 
-static int set_model(struct ft_engine *engine, struct ft_error *err)
+static int set_model(const struct ft_kvm_vcpu *vcpu, struct ft_error *err)
 {
 	struct {
 		struct kvm_cpuid2 header;
 		struct kvm_cpuid_entry2 entries[FT_STATE_CPUIDS_MOST];
 	} list = {0};
 	struct ft_kvm_cpuid model[FT_STATE_CPUIDS_MOST];
-	ft_state_model(engine->m, engine->m->clock.tsc_khz, model, &list.header.nent);
+	struct ft_machine *m = vcpu->engine->m;
+	ft_state_model(m, vcpu->number, m->clock.tsc_khz, model, &list.header.nent);
 	/* A leaf that says nothing is left out: the kernel would fill in what it knows (of XSAVE, SGX). */
 	uint32_t told = 0;
 	for (uint32_t i = 0; i < list.header.nent; i++)
 		if (model[i].eax | model[i].ebx | model[i].ecx | model[i].edx)
 			memcpy(&list.entries[told++], &model[i], sizeof(model[i]));
 	list.header.nent = told;
-	return SET(engine->vcpu, KVM_SET_CPUID2, &list);
+	return SET(vcpu->fd, KVM_SET_CPUID2, &list);
 }
 
-static int set_signals(struct ft_engine *engine, struct ft_error *err)
+static int set_models(struct ft_engine *engine, struct ft_error *err)
+{
+	int error = 0;
+	for (unsigned i = 0; !error && i < engine->vcpus; i++)
+		error = set_model(&engine->vcpu[i], err);
+	return error;
+}
+
+static int set_signals(const struct ft_kvm_vcpu *vcpu, struct ft_error *err)
 {
 	/* All others as they are for the thread: the kernel's mask has 8 bytes. */
 	struct {
@@ -162,7 +186,7 @@ static int set_signals(struct ft_engine *engine, struct ft_error *err)
 	} mask = {.header.len = 8};
 	uint64_t bits = 0;
 	memcpy(mask.header.sigset, &bits, sizeof(bits));
-	return SET(engine->vcpu, KVM_SET_SIGNAL_MASK, &mask);
+	return SET(vcpu->fd, KVM_SET_SIGNAL_MASK, &mask);
 }
 
 int ft_kvm_frequency(struct ft_engine *engine, uint64_t tsc_khz, struct ft_error *err)
@@ -173,66 +197,99 @@ int ft_kvm_frequency(struct ft_engine *engine, uint64_t tsc_khz, struct ft_error
 	*own = tsc_khz;
 	int error = set_frequency(engine, false, err);
 	if (!error)
-		error = set_model(engine, err);
+		error = set_models(engine, err);
 	if (error)
 		*own = before;
 	return error;
 }
 
-int ft_kvm_vcpu_open(struct ft_engine *engine, bool host_tsc, struct ft_error *err)
+int ft_kvm_vcpus_open(struct ft_engine *engine, bool host_tsc, struct ft_error *err)
 {
 	int error = set_frequency(engine, host_tsc, err);
 	if (!error)
-		error = set_model(engine, err);
-	return error ? error : set_signals(engine, err);
+		error = set_models(engine, err);
+	for (unsigned i = 0; !error && i < engine->vcpus; i++)
+		error = set_signals(&engine->vcpu[i], err);
+	return error;
 }
 
 /* ---- In ------------------------------------------------------------------------------------------------------------ */
 
-static int set_xsave(struct ft_engine *engine, const struct ft_state *s, struct ft_error *err)
+static int set_xsave(const struct ft_kvm_vcpu *vcpu, const struct ft_state *s, struct ft_error *err)
 {
 	struct kvm_xsave xsave = {0};
 	memcpy(xsave.region, &s->xsave, sizeof(s->xsave));
-	return SET(engine->vcpu, KVM_SET_XSAVE, &xsave);
+	return SET(vcpu->fd, KVM_SET_XSAVE, &xsave);
 }
 
+static struct ft_cpu_state *cpu_of(struct ft_engine *engine, unsigned number)
+{
+	return number ? &engine->m->devices->others[number - 1].cpu : &engine->cpu;
+}
+
+static struct ft_lapic *lapic_of(struct ft_machine *m, unsigned number)
+{
+	return number ? &m->devices->others[number - 1].lapic : &m->devices->lapic;
+}
+
+static int push_registers(const struct ft_kvm_vcpu *vcpu, struct ft_state *s, struct ft_error *err)
+{
+	int error = SET(vcpu->fd, KVM_SET_SREGS2, &s->sregs);
+	if (!error)
+		error = SET(vcpu->fd, KVM_SET_REGS, &s->regs);
+	if (!error)
+		error = set_xsave(vcpu, s, err);
+	return error ? error : SET(vcpu->fd, KVM_SET_LAPIC, &s->lapic);
+}
+
+static int push_events(const struct ft_kvm_vcpu *vcpu, struct ft_state *s, struct ft_error *err)
+{
+	int error = set_msrs(vcpu, s, err);
+	if (!error)
+		error = SET(vcpu->fd, KVM_SET_VCPU_EVENTS, &s->events);
+	if (!error)
+		error = SET(vcpu->fd, KVM_SET_DEBUGREGS, &s->debugregs);
+	if (!error)
+		error = SET(vcpu->fd, KVM_SET_MP_STATE, &s->mp);
+	vcpu->run->ready_for_interrupt_injection = 0;
+	return error;
+}
+
+static void shape(struct ft_engine *engine, unsigned number)
+{
+	struct ft_state *s = engine->shapes;
+	memset(s, 0, SHAPE_BYTES);
+	s->clock.vtime_ns = ft_machine_vtime(engine->m);
+	ft_state_cpu_shape(s, engine->m, number, cpu_of(engine, number));
+	ft_state_lapic_take(s, lapic_of(engine->m, number));
+}
+
+/* The time stamp counters lie between: behind the local APICs, before the timers' deadlines. */
 int ft_kvm_push(struct ft_engine *engine, struct ft_error *err)
 {
-	struct ft_machine *m = engine->m;
-	struct ft_state *s = engine->shapes;
-	memset(s, 0, sizeof(*s));
-	s->clock.vtime_ns = ft_machine_vtime(m);
-	ft_state_cpu_shape(s, m, &engine->cpu);
-	ft_state_lapic_take(s, &m->devices->lapic);
-	int error = SET(engine->vcpu, KVM_SET_SREGS2, &s->sregs);
-	if (!error)
-		error = SET(engine->vcpu, KVM_SET_REGS, &s->regs);
-	if (!error)
-		error = set_xsave(engine, s, err);
-	if (!error)
-		error = SET(engine->vcpu, KVM_SET_LAPIC, &s->lapic);
+	int error = 0;
+	for (unsigned i = engine->vcpus; !error && i-- > 0;) {
+		shape(engine, i);
+		error = push_registers(&engine->vcpu[i], engine->shapes, err);
+	}
 	if (!error)
 		error = set_tsc(engine, err);
-	if (!error)
-		error = set_msrs(engine, s, err);
-	if (!error)
-		error = SET(engine->vcpu, KVM_SET_VCPU_EVENTS, &s->events);
-	if (!error)
-		error = SET(engine->vcpu, KVM_SET_DEBUGREGS, &s->debugregs);
-	if (!error)
-		error = SET(engine->vcpu, KVM_SET_MP_STATE, &s->mp);
-	engine->run->ready_for_interrupt_injection = 0;
+	for (unsigned i = 0; !error && i < engine->vcpus; i++) {
+		if (i)
+			shape(engine, i);
+		error = push_events(&engine->vcpu[i], engine->shapes, err);
+	}
 	engine->ours = error != 0;
 	return error;
 }
 
 /* ---- Out ----------------------------------------------------------------------------------------------------------- */
 
-static int get_xsave(struct ft_engine *engine, struct ft_state *s, struct ft_error *err)
+static int get_xsave(const struct ft_kvm_vcpu *vcpu, struct ft_state *s, struct ft_error *err)
 {
 	struct kvm_xsave xsave;
 	const uint32_t mask = MXCSR_MASK;
-	int error = SET(engine->vcpu, KVM_GET_XSAVE, &xsave);
+	int error = SET(vcpu->fd, KVM_GET_XSAVE, &xsave);
 	if (error)
 		return error;
 	/* x87 opcode and pointers are not part of a machine's state, nor what lies behind the registers. */
@@ -246,10 +303,10 @@ static int get_xsave(struct ft_engine *engine, struct ft_state *s, struct ft_err
 
 /* What a machine has between two instructions; the rest of what KVM tells (SMM, INIT, vectors of events that are over) it does not have.
  * *injected: an event is on its way into the guest, so the vCPU is not between two instructions. */
-static int get_events(struct ft_engine *engine, struct ft_state *s, bool *injected, struct ft_error *err)
+static int get_events(const struct ft_kvm_vcpu *vcpu, struct ft_state *s, bool *injected, struct ft_error *err)
 {
 	struct kvm_vcpu_events e;
-	int error = SET(engine->vcpu, KVM_GET_VCPU_EVENTS, &e);
+	int error = SET(vcpu->fd, KVM_GET_VCPU_EVENTS, &e);
 	if (error)
 		return error;
 	*injected = e.exception.injected || e.interrupt.injected || e.nmi.injected;
@@ -267,11 +324,10 @@ static int get_events(struct ft_engine *engine, struct ft_state *s, bool *inject
 	return 0;
 }
 
-static int get_lapic(struct ft_engine *engine, struct ft_state *s, struct ft_error *err)
+static int get_lapic(const struct ft_kvm_vcpu *vcpu, struct ft_state *s, struct ft_error *err)
 {
-	struct ft_machine *m = engine->m;
-	struct ft_lapic *lapic = &m->devices->lapic;
-	int error = SET(engine->vcpu, KVM_GET_LAPIC, &s->lapic);
+	struct ft_lapic *lapic = lapic_of(vcpu->engine->m, vcpu->number);
+	int error = SET(vcpu->fd, KVM_GET_LAPIC, &s->lapic);
 	if (error)
 		return error;
 	s->board.lapic_base = s->sregs.apic_base;
@@ -281,15 +337,15 @@ static int get_lapic(struct ft_engine *engine, struct ft_state *s, struct ft_err
 	return 0;
 }
 
-int ft_kvm_apic(struct ft_engine *engine, uint64_t *due_ns, bool *requested, struct ft_error *err)
+int ft_kvm_apic(struct ft_kvm_vcpu *vcpu, uint64_t *due_ns, bool *requested, struct ft_error *err)
 {
 	struct kvm_lapic_state lapic;
 	uint64_t deadline;
 	*requested = false;
 	/* Of a timer that has fired the interrupt is there before its deadline is gone: asked for in the other order. */
-	int error = get_msr(engine, MSR_TSC_DEADLINE, &deadline, err);
+	int error = get_msr(vcpu, MSR_TSC_DEADLINE, &deadline, err);
 	if (!error)
-		error = SET(engine->vcpu, KVM_GET_LAPIC, &lapic);
+		error = SET(vcpu->fd, KVM_GET_LAPIC, &lapic);
 	for (unsigned at = APIC_REQUESTS; !error && at < APIC_REQUESTS + 0x80; at += 0x10) {
 		uint32_t bits;
 		memcpy(&bits, lapic.regs + at, sizeof(bits));
@@ -297,7 +353,7 @@ int ft_kvm_apic(struct ft_engine *engine, uint64_t *due_ns, bool *requested, str
 	}
 	*due_ns = UINT64_MAX;
 	if (!error && deadline) {
-		*due_ns = ft_clock_tsc_to_ns(engine->m, deadline);
+		*due_ns = ft_clock_tsc_to_ns(vcpu->engine->m, deadline + vcpu->engine->m->clock.tsc_adjust - *adjust_of(vcpu->engine->m, vcpu->number));
 	} else if (!error) {
 		/* One-shot or periodic: the kernel's counts nanoseconds. */
 		uint32_t left, divide;
@@ -305,65 +361,86 @@ int ft_kvm_apic(struct ft_engine *engine, uint64_t *due_ns, bool *requested, str
 		memcpy(&divide, lapic.regs + APIC_DIVIDE, sizeof(divide));
 		unsigned shift = (((divide & 3) | (divide >> 1 & 4)) + 1) & 7;
 		if (left)
-			*due_ns = ft_kvm_now(engine) + ((uint64_t)left << shift);
+			*due_ns = ft_kvm_now(vcpu->engine) + ((uint64_t)left << shift);
 	}
 	return error;
 }
 
 int ft_kvm_follow(struct ft_engine *engine, struct ft_error *err)
 {
-	uint64_t deadline;
+	uint64_t deadline[FT_VCPUS_MOST];
+	int error = 0;
 	if (ft_machine_vtime(engine->m) <= ft_kvm_now(engine))
 		return 0;
-	int error = get_msr(engine, MSR_TSC_DEADLINE, &deadline, err);
-	/* The guest may have moved its TSC since we last looked. */
-	if (!error)
-		error = get_msr(engine, MSR_TSC_ADJUST, &engine->m->clock.tsc_adjust, err);
+	for (unsigned i = 0; !error && i < engine->vcpus; i++) {
+		error = get_msr(&engine->vcpu[i], MSR_TSC_DEADLINE, &deadline[i], err);
+		/* The guest may have moved its TSC since we last looked. */
+		if (!error)
+			error = get_msr(&engine->vcpu[i], MSR_TSC_ADJUST, adjust_of(engine->m, i), err);
+	}
 	if (!error)
 		error = set_tsc(engine, err);
-	struct msrs list = {.header.nmsrs = 1, .entry[0] = {.index = MSR_TSC_DEADLINE, .data = deadline}};
-	if (!error && deadline && ioctl(engine->vcpu, KVM_SET_MSRS, &list) != 1)
-		error = ft_kvm_failed(err, "KVM_SET_MSRS of the timer's deadline");
+	for (unsigned i = 0; !error && i < engine->vcpus; i++) {
+		struct msrs list = {.header.nmsrs = 1, .entry[0] = {.index = MSR_TSC_DEADLINE, .data = deadline[i]}};
+		if (deadline[i] && ioctl(engine->vcpu[i].fd, KVM_SET_MSRS, &list) != 1)
+			error = ft_kvm_failed(err, "KVM_SET_MSRS of the timer's deadline");
+	}
 	return error;
 }
 
-int ft_kvm_between(struct ft_engine *engine, bool *between, struct ft_error *err)
+int ft_kvm_between(struct ft_kvm_vcpu *vcpu, bool *between, struct ft_error *err)
 {
 	bool injected = false;
-	int error = get_events(engine, engine->shapes, &injected, err);
+	int error = get_events(vcpu, vcpu->engine->shapes, &injected, err);
 	*between = !injected;
 	return error;
 }
 
-int ft_kvm_pull(struct ft_engine *engine, struct ft_error *err)
+static int pull(struct ft_kvm_vcpu *vcpu, struct ft_error *err)
 {
 	bool injected = false;
+	struct ft_engine *engine = vcpu->engine;
 	struct ft_machine *m = engine->m;
 	struct ft_state *s = engine->shapes;
-	memset(s, 0, sizeof(*s));
-	ft_state_cpu_shape(s, m, &engine->cpu); /* which MSRs there are */
-	int error = SET(engine->vcpu, KVM_GET_REGS, &s->regs);
+	unsigned number = vcpu->number;
+	memset(s, 0, SHAPE_BYTES);
+	ft_state_cpu_shape(s, m, number, cpu_of(engine, number)); /* which MSRs there are */
+	/* Before all others: it lets an INIT or a start-up IPI that has come take effect. */
+	int error = SET(vcpu->fd, KVM_GET_MP_STATE, &s->mp);
 	if (!error)
-		error = SET(engine->vcpu, KVM_GET_SREGS2, &s->sregs);
+		error = SET(vcpu->fd, KVM_GET_REGS, &s->regs);
 	if (!error)
-		error = SET(engine->vcpu, KVM_GET_DEBUGREGS, &s->debugregs);
+		error = SET(vcpu->fd, KVM_GET_SREGS2, &s->sregs);
 	if (!error)
-		error = get_events(engine, s, &injected, err);
+		error = SET(vcpu->fd, KVM_GET_DEBUGREGS, &s->debugregs);
+	if (!error)
+		error = get_events(vcpu, s, &injected, err);
 	if (!error && injected)
 		error = ft_error_set(err, -EBUSY, "kvm: an event is on its way into the guest");
 	if (!error)
-		error = SET(engine->vcpu, KVM_GET_MP_STATE, &s->mp);
+		error = get_msrs(vcpu, s, err);
 	if (!error)
-		error = get_msrs(engine, s, err);
+		error = get_xsave(vcpu, s, err);
 	if (!error)
-		error = get_xsave(engine, s, err);
-	if (!error)
-		error = get_lapic(engine, s, err);
+		error = get_lapic(vcpu, s, err);
 	if (error)
 		return error;
-	m->clock.tsc_adjust = msr_of(s, MSR_TSC_ADJUST);
+	*adjust_of(m, number) = msr_of(s, MSR_TSC_ADJUST);
 	s->clock.icount = m->icount;
-	ft_state_cpu_give(s, &engine->cpu);
+	ft_state_cpu_give(s, cpu_of(engine, number));
+	if (number)
+		m->devices->others[number - 1].waits = ft_state_processor_waits(s->mp.state);
+	return 0;
+}
+
+int ft_kvm_pull(struct ft_engine *engine, struct ft_error *err)
+{
+	struct ft_machine *m = engine->m;
+	for (unsigned i = 0; i < engine->vcpus; i++) {
+		int error = pull(&engine->vcpu[i], err);
+		if (error)
+			return error;
+	}
 	m->nmi = engine->cpu.nmi_pending;
 	uint64_t due = m->devices->lapic.s.tsc_deadline;
 	ft_timer_arm(m, &m->devices->lapic.timer, due ? ft_clock_tsc_to_ns(m, due) : UINT64_MAX);

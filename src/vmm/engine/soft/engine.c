@@ -207,6 +207,11 @@ static void destroy(struct ft_engine *engine)
 static struct ft_engine *create(struct ft_machine *m, const struct ft_engine_options *options,
 				struct ft_error *err)
 {
+	if (m->vcpus > 1) {
+		ft_error_set(err, -EINVAL, "engine soft has one processor, not %u: what it does is exact only while one thread touches the machine",
+			     m->vcpus);
+		return NULL;
+	}
 	if (!host_has_bmi2()) {
 		ft_error_set(err, -ENOTSUP,
 			     "this processor lacks BMI2 (PEXT, SHRX), which the software engine needs");
@@ -392,10 +397,10 @@ static int set(struct ft_engine *engine, const struct ft_cpu_state *s, struct ft
 	return 0;
 }
 
-static void cpuid(struct ft_engine *engine, uint64_t tsc_khz, uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
+static void cpuid(struct ft_engine *engine, unsigned vcpu, uint64_t tsc_khz, uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
 {
 	(void)engine;
-	ft_model_cpuid((uint32_t)tsc_khz, leaf, subleaf, registers);
+	ft_model_cpuid((struct ft_model_place){vcpu, 1}, (uint32_t)tsc_khz, leaf, subleaf, registers);
 }
 
 _Static_assert(CR4_KNOWN == FT_MODEL_CR4 && SOFT_PHYSICAL_BITS == FT_MODEL_PHYSICAL_BITS, "the model is the same on every engine");
