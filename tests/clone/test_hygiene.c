@@ -7,6 +7,7 @@
 #include <cmocka.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -210,11 +211,17 @@ static void a_clone_runs_a_machine_that_never_ran(void **state)
 	ft_machine_destroy(m);
 }
 
+struct waiting {
+	pthread_mutex_t lock;
+	sem_t began; /* it has done what libc does in a thread before anything else: engine kvm waits for that, too */
+};
+
 static void *waits(void *context)
 {
-	pthread_mutex_t *lock = context;
-	pthread_mutex_lock(lock);
-	pthread_mutex_unlock(lock);
+	struct waiting *w = context;
+	sem_post(&w->began);
+	pthread_mutex_lock(&w->lock);
+	pthread_mutex_unlock(&w->lock);
 	return NULL;
 }
 
@@ -229,15 +236,17 @@ static int thread_of(unsigned vcpus)
 	if (child == 0) {
 		int keep[1] = {2};
 		pthread_t thread;
-		pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+		struct waiting w = {.lock = PTHREAD_MUTEX_INITIALIZER};
 		if (ft_hygiene_seed(&own, self, keep, 1))
 			_exit(99);
-		pthread_mutex_lock(&lock);
-		if (pthread_create(&thread, NULL, waits, &lock))
+		sem_init(&w.began, 0, 0);
+		pthread_mutex_lock(&w.lock);
+		if (pthread_create(&thread, NULL, waits, &w))
 			_exit(98);
+		sem_wait(&w.began);
 		if (ft_confine_install(&own.trial))
 			_exit(97);
-		pthread_mutex_unlock(&lock);
+		pthread_mutex_unlock(&w.lock);
 		_exit(pthread_join(thread, NULL) ? 96 : 0);
 	}
 	int status = 0;
