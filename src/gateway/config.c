@@ -489,7 +489,7 @@ json_t *ft_config_dataplane(const struct ft_config *config)
 json_t *ft_config_vmm(const struct ft_config *config, const char *guest)
 {
 	const json_t *from = json_object_get(ft_config_get(config, "guests"), guest);
-	json_t *all = part(from, (const char *[]){"memory", "vcpus", "engine", "clock", "cmdline", "mac",
+	json_t *all = part(from, (const char *[]){"memory", "vcpus", "engine", "portable", "clock", "cmdline", "mac",
 						  "address", "address6", "mtu", "ns_per_insn", "verify", NULL});
 	json_object_set_new(all, "guest", json_string(guest));
 	json_object_set_new(all, "has_initrd", json_boolean(json_is_string(json_object_get(from, "initrd"))));

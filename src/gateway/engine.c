@@ -36,6 +36,15 @@ static const char *asks_for_soft(const struct ft_config *config, const char *gue
 	return NULL;
 }
 
+/* What it costs that the guest has the host's own processor; NULL: it does not. */
+static const char *price(const struct ft_config *config, const char *guest)
+{
+	return strcmp(text(config, guest, "portable"), "false")
+		   ? NULL
+		   : "has this host's own processor (portable: false): it cannot be saved as a snapshot, nor go on on another host or engine; its clones "
+		     "show their network, disk and console alone, no system calls; and no seeds are kept";
+}
+
 static int open_kvm(struct ft_error *err)
 {
 	int fd = open(DEVICE, O_RDWR | O_CLOEXEC);
@@ -97,6 +106,8 @@ int ft_engine_start(const struct ft_config *config, const char *guest, json_t *p
 		return error;
 	json_object_set_new(part, "engine", json_string(choice.kvm ? "kvm" : "soft"));
 	json_object_set_new(json_object_get(part, "clone"), "engine", json_string(choice.kvm ? text(config, guest, "clone.engine") : "soft"));
+	if (price(config, guest))
+		ft_supervisor_say("info", "guest %s %s", guest, price(config, guest));
 	if (!strcmp(text(config, guest, "engine"), "auto"))
 		ft_supervisor_say("info", "guest %s runs on engine %s: %s", guest, choice.kvm ? "kvm" : "soft", choice.why);
 	return 0;
@@ -115,6 +126,8 @@ void ft_engine_print(const struct ft_config *config, FILE *file)
 			fprintf(file, "# %s\n", err.text);
 		else
 			fprintf(file, "# guest %s runs on engine %s: %s\n", guest, choice.kvm ? "kvm" : "soft", choice.why);
+		if (price(config, guest))
+			fprintf(file, "# guest %s %s\n", guest, price(config, guest));
 		if (choice.fd >= 0)
 			close(choice.fd);
 		any |= choice.kvm;

@@ -143,6 +143,22 @@ static int check_vcpus(const struct ft_config *config, const char *name, const j
 	return why ? place(config, err, why, "guests.%s.vcpus", name) : 0;
 }
 
+/* The host's own processor is to be had on engine kvm alone, and is no other's. */
+static int check_portable(const struct ft_config *config, const char *name, const json_t *guest, struct ft_error *err)
+{
+	const char *why = NULL;
+	if (strcmp(text_of(guest, "portable"), "false"))
+		return 0;
+	if (strcmp(text_of(guest, "engine"), "kvm"))
+		why = "portable is false, but only engine kvm has the host's own processor, expected \"portable: true\" or \"engine: kvm\"";
+	else if (strcmp(text_of(json_object_get(guest, "clone"), "engine"), "kvm"))
+		why = "portable is false, but clones on engine soft do not have the host's own processor, expected \"portable: true\" or \"clone: {engine: "
+		      "kvm}\", on which they show their network, disk and console alone";
+	else if (!strcmp(text_of(guest, "start"), "snapshot"))
+		why = "portable is false, but such a guest cannot be saved, expected \"portable: true\" or \"start: boot\"";
+	return why ? place(config, err, why, "guests.%s.portable", name) : 0;
+}
+
 static int check_guest(const struct ft_config *config, const char *name, const json_t *guest,
 		       struct ft_error *err)
 {
@@ -151,6 +167,8 @@ static int check_guest(const struct ft_config *config, const char *name, const j
 	if (check_vcpus(config, name, guest, err))
 		return err->code;
 	if (check_engine(config, name, guest, err))
+		return err->code;
+	if (check_portable(config, name, guest, err))
 		return err->code;
 	if (*uplink && !json_object_get(uplinks, uplink))
 		return unknown_name(config, "uplink", uplink, "guests.%s.uplink", name, err);

@@ -247,9 +247,9 @@ static int prepare(struct ft_live *live, struct ft_settings *settings, json_t *m
 					 .outside = settings->outside,
 					 .witness = live->witness,
 					 .note = note_seed,
-					 .keep = ft_live_ask_seed,
+					 .keep = live->m->native ? NULL : ft_live_ask_seed,
 					 .kept = ft_live_told_seed,
-					 .write = ft_live_write_seed,
+					 .write = live->m->native ? NULL : ft_live_write_seed,
 					 .context = live,
 					 .disk =
 					     live->m->devices->has_disk ? live->m->devices->blk.disk.fd : -1,

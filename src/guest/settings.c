@@ -109,6 +109,12 @@ static int read_machine(struct ft_settings *s, const json_t *config, struct ft_e
 	else if (speed)
 		return ft_error_set(err, -EINVAL,
 				    "configuration: \"ns_per_insn\" is no number from 1/1024 to 1000");
+	const char *portable = json_string_value(json_object_get(config, "portable"));
+	if (portable && strcmp(portable, "true") && strcmp(portable, "false"))
+		return ft_error_set(err, -EINVAL, "configuration: portable \"%.40s\" is neither true nor false", portable);
+	m->engine_options.native = portable && !strcmp(portable, "false");
+	if (m->engine_options.native && (!s->kvm || !s->clone_kvm))
+		return ft_error_set(err, -EINVAL, "configuration: portable is false, and guest and clones are not both on engine kvm");
 	const char *verify = json_string_value(json_object_get(config, "verify"));
 	if (verify && strcmp(verify, "off") && strcmp(verify, "on"))
 		return ft_error_set(err, -EINVAL, "configuration: verify \"%.40s\" is neither on nor off", verify);
@@ -207,6 +213,8 @@ int ft_settings_read(struct ft_settings *s, const json_t *message, struct ft_err
 		return ft_error_set(err, -EINVAL, "configuration: journal and the free clock count instructions, which engine kvm does not");
 	const json_t *snapshot = json_object_get(config, "snapshot");
 	s->restores = json_is_object(snapshot);
+	if (s->restores && s->machine.engine_options.native)
+		return ft_error_set(err, -EINVAL, "configuration: portable is false, and no such guest starts from a snapshot");
 	s->attached = !s->restores || json_is_true(json_object_get(snapshot, "attach"));
 	int seal = ft_settings_seal(json_object_get(snapshot, "seal"), &s->seal, err);
 	s->sealed = seal > 0;

@@ -49,6 +49,7 @@ struct ft_engine_options {
 	uint64_t cache_bytes;  /* code cache */
 	bool always_slow;      /* every memory access through the slow path */
 	bool host_tsc;         /* kvm: the TSC has the host's frequency instead of the machine's, which needs no scaling */
+	bool native;           /* kvm: the guest has the instructions of the host's own processor, and stays on it */
 	bool verify;           /* run the output verifier on all emitted code; failure: FT_EXIT_ERROR */
 	int kvm;               /* kvm: a descriptor of /dev/kvm, borrowed; 0: it is opened */
 };
@@ -112,6 +113,9 @@ struct ft_engine_ops {
 	/* This process is about to fork, and goes on. What has to be written for that is written now, while the memory is not
 	 * shared yet, and what a hosted engine's CPU has is brought into it (a failure is in m->error). Changes nothing but time. */
 	void (*before_fork)(struct ft_engine *engine);
+	/* NULL: `get` and `set` carry all that its CPU has. Else what they do not, in a fork, from the engine of the same kind that it has
+	 * inherited (before_fork was called there): between `create` and `set`. */
+	int (*inherit)(struct ft_engine *engine, const struct ft_engine *from, struct ft_error *err);
 	/* A fork of this process, which itself goes on, shares the guest's memory from here on (until ft_memory_gather);
 	 * before_fork was called before it. Changes nothing but the time that writing to memory takes. */
 	void (*share)(struct ft_engine *engine);

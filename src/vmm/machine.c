@@ -60,6 +60,12 @@ struct ft_machine *ft_machine_create(const struct ft_machine_config *config, str
 		return NULL;
 	}
 	m->engine_ops = config->engine;
+	m->native = config->engine_options.native;
+	if (m->native && (!m->engine_ops || !m->engine_ops->inherit)) {
+		ft_error_set(err, -EINVAL, "only engine kvm has the host's own processor");
+		ft_machine_destroy(m);
+		return NULL;
+	}
 	/* Device tests build machines without an engine. */
 	if (m->engine_ops && !(m->engine = m->engine_ops->create(m, &config->engine_options, err))) {
 		ft_machine_destroy(m);
@@ -99,6 +105,8 @@ void ft_machine_kick(struct ft_machine *m)
 int ft_machine_stand_by(struct ft_machine *m, const struct ft_engine_ops *ops, const struct ft_engine_options *options,
 			struct ft_error *err)
 {
+	if (m->native && (ops != m->engine_ops || !options->native))
+		return ft_error_set(err, -EINVAL, "a guest that has the host's own processor goes on on the same alone");
 	m->standby_ops = ops;
 	m->standby_options = *options;
 	if (ops->hosted)
@@ -112,6 +120,8 @@ int ft_machine_take_over(struct ft_machine *m, struct ft_error *err)
 	struct ft_cpu_state cpu;
 	if (!m->standby_ops)
 		return 0;
+	const struct ft_engine *before = m->engine;
+	bool alike = m->engine_ops == m->standby_ops;
 	m->engine_ops->get(m->engine, &cpu);
 	if (!m->standby)
 		m->standby = m->standby_ops->create(m, &m->standby_options, err);
@@ -121,7 +131,9 @@ int ft_machine_take_over(struct ft_machine *m, struct ft_error *err)
 	m->engine_ops = m->standby_ops;
 	m->standby = NULL;
 	m->standby_ops = NULL;
-	int error = m->engine_ops->set(m->engine, &cpu, err);
+	int error = alike && m->engine_ops->inherit ? m->engine_ops->inherit(m->engine, before, err) : 0;
+	if (!error)
+		error = m->engine_ops->set(m->engine, &cpu, err);
 	return error ? error : ft_machine_get_ready(m, err);
 }
 

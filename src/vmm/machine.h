@@ -224,6 +224,7 @@ struct ft_machine {
 	const struct ft_engine_ops *engine_ops, *standby_ops;
 	struct ft_engine *engine, *standby; /* ft_machine_stand_by */
 	struct ft_engine_options standby_options;
+	bool native; /* its CPU is the host's own (ft_engine_options): no state of it can be saved, and no other engine goes on with it */
 	struct ft_error error;
 
 	uint64_t icount;       /* exact whenever machine or device code runs */

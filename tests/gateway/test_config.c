@@ -230,6 +230,16 @@ static const struct mistake mistakes[] = {
      "t.yaml:7:12: clock is free, but engine kvm counts no instructions: expected \"engine: soft\" or \"clock: live\""},
     {"memory: 128 MiB", "clone: {engine: kvm}",
      "t.yaml:6:21: clones can run on engine kvm only where their guest does, expected \"engine: kvm\" or \"engine: auto\""},
+    {"memory: 128 MiB", "portable: false",
+     "t.yaml:6:15: portable is false, but only engine kvm has the host's own processor, expected \"portable: true\" or \"engine: kvm\""},
+    {"memory: 128 MiB", "engine: auto\n    portable: false",
+     "t.yaml:7:15: portable is false, but only engine kvm has the host's own processor, expected \"portable: true\" or \"engine: kvm\""},
+    {"memory: 128 MiB", "engine: kvm\n    portable: false",
+     "t.yaml:7:15: portable is false, but clones on engine soft do not have the host's own processor, expected \"portable: true\" or \"clone: "
+     "{engine: kvm}\", on which they show their network, disk and console alone"},
+    {"memory: 128 MiB", "engine: kvm\n    clone: {engine: kvm}\n    portable: false\n    start: snapshot",
+     "t.yaml:8:15: portable is false, but such a guest cannot be saved, expected \"portable: true\" or \"start: boot\""},
+    {"memory: 128 MiB", "portable: off", "t.yaml:6:15: portable is \"off\", expected true or false"},
     {"guest: web", "guest: wbe", "t.yaml:11:12: there is no guest \"wbe\", did you mean \"web\"?"},
     {"rules: [p.yaml]", "rules: []\n    risks: none",
      "t.yaml:10:3: nothing would ever be suspicious: there are no rules and no risks, expected rules, risks, "

@@ -139,6 +139,29 @@ static void several_vcpus_need_engine_kvm_for_all(void **state)
 	}
 }
 
+static void the_host_s_own_processor_needs_engine_kvm_for_all(void **state)
+{
+	struct ft_error err;
+	json_t *message = on_kvm("kvm");
+	json_object_set_new(json_object_get(message, "config"), "portable", json_string("false"));
+	assert_int_equal(read_it(message, &err), 0);
+	assert_true(settings.machine.engine_options.native);
+	message = on_kvm("kvm");
+	json_object_set_new(json_object_get(message, "config"), "portable", json_string("true"));
+	assert_int_equal(read_it(message, &err), 0);
+	assert_false(settings.machine.engine_options.native);
+	message = on_kvm("soft");
+	json_object_set_new(json_object_get(message, "config"), "portable", json_string("false"));
+	assert_int_equal(read_it(message, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "portable"));
+	message = on_kvm("kvm");
+	json_object_set_new(json_object_get(message, "config"), "portable", json_string("false"));
+	json_object_set_new(json_object_get(message, "config"), "snapshot", json_object());
+	assert_int_equal(read_it(message, &err), -EINVAL);
+	refused("portable", json_string("off"), "portable");
+	refused("portable", json_string("false"), "portable"); /* on soft */
+}
+
 static void a_message_without_configuration_is_refused(void **state)
 {
 	struct ft_error err;
@@ -153,6 +176,7 @@ int main(void)
 	    cmocka_unit_test(what_is_wrong_is_named),
 	    cmocka_unit_test(engine_kvm_has_no_instruction_counts),
 	    cmocka_unit_test(several_vcpus_need_engine_kvm_for_all),
+	    cmocka_unit_test(the_host_s_own_processor_needs_engine_kvm_for_all),
 	    cmocka_unit_test(a_message_without_configuration_is_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -25,6 +25,8 @@ struct mailbox {
 	uint64_t last_tsc;  /* that any of them read, under `lock` */
 	uint64_t backwards; /* times that one was before the last */
 	uint64_t traps;     /* breakpoints that were met while code was being changed */
+	uint32_t wide[MAILBOX_CPUS]; /* it has AVX, and keeps something in its registers */
+	uint64_t lost;      /* times that one of these, or what goes with them, was not what it was */
 	uint64_t wrong;     /* CPUID or the local APIC say another number than the one that was started */
 	uint32_t lock, all; /* all: how many there are, of them CPUID says that there are so many */
 };

@@ -130,8 +130,53 @@ static void look_at_oneself(unsigned id)
 	box->wrong += !good;
 }
 
+/* ---- The host's own processor, where the guest has it ---- */
+
+#define CR4_OSXSAVE (1ull << 18)
+#define XCR0_AVX    7u
+#define MISC_FEATURES_ENABLES 0x140u /* bit 0: CPUID faults outside of ring 0. SDM Vol. 4 */
+
+static uint8_t patterns[MAILBOX_CPUS][512] __attribute__((aligned(32)));
+
+#define ALL_YMM(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
+
+static void become_wide(unsigned id)
+{
+	uint32_t r[4];
+	cpuid(1, 0, r);
+	if (!(r[2] >> 28 & 1))
+		return;
+	/* What such a guest must not be told of: VMX, x2APIC; SVM. */
+	box->wrong += r[2] >> 5 & 1 || r[2] >> 21 & 1;
+	cpuid(0x80000001, 0, r);
+	box->wrong += r[2] >> 2 & 1;
+	for (unsigned i = 0; i < sizeof(patterns[id]); i++)
+		patterns[id][i] = (uint8_t)(i * 7 + id * 31 + 1);
+	write_cr4(read_cr(4) | CR4_OSXSAVE);
+	__asm__ volatile("xsetbv" : : "c"(0), "a"(XCR0_AVX), "d"(0));
+#define X(n) "vmovdqa " #n "*32(%0), %%ymm" #n "\n"
+	__asm__ volatile(ALL_YMM(X) : : "r"(patterns[id]) : "memory");
+#undef X
+	write_msr(MISC_FEATURES_ENABLES, 1);
+	box->wide[id] = 1;
+}
+
+static void look_at_registers(unsigned id)
+{
+	uint8_t is[512] __attribute__((aligned(32)));
+	uint32_t low, high;
+	if (!box->wide[id])
+		return;
+#define X(n) "vmovdqu %%ymm" #n ", " #n "*32(%0)\n"
+	__asm__ volatile(ALL_YMM(X) : : "r"(is) : "memory");
+#undef X
+	__asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+	box->lost += !same(is, patterns[id], sizeof(is)) || low != XCR0_AVX || high || read_msr(MISC_FEATURES_ENABLES) != 1;
+}
+
 static void work(unsigned id)
 {
+	look_at_registers(id);
 	uint64_t count = ++box->count[id];
 	look_at_clock();
 	if (count % 64 == id) {
@@ -232,6 +277,7 @@ void other(uint32_t id)
 	__asm__ volatile("lidt %0" : : "m"(idt));
 	apic_write(0xf0, 0x1ff);
 	look_at_oneself(id);
+	become_wide(id);
 	obey(id);
 }
 
@@ -255,6 +301,7 @@ void cases(void)
 	box->all = (uint32_t)(line[1] - '0');
 	box->started = 1;
 	look_at_oneself(0);
+	become_wide(0);
 	start_up_to((unsigned)(line[0] - '0'));
 	obey(0);
 }

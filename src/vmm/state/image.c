@@ -6,8 +6,16 @@
 
 #include "vmm/state/format.h"
 
+static int check_portable(const struct ft_machine *m, const char *what, struct ft_error *err)
+{
+	return m->native ? ft_error_set(err, -ENOTSUP, "the guest has this host's own processor (portable: false): its state cannot be %s", what)
+			 : 0;
+}
+
 int ft_state_save(struct ft_machine *m, uint8_t **bytes, size_t *length, struct ft_error *err)
 {
+	if (check_portable(m, "saved", err))
+		return err->code;
 	if (m->reset)
 		return ft_error_set(err, -EBUSY, "the guest is being reset or switched off: it has no state to save");
 	struct ft_state *s = malloc(sizeof(*s));
@@ -26,6 +34,8 @@ int ft_state_save(struct ft_machine *m, uint8_t **bytes, size_t *length, struct 
 
 int ft_state_restore(struct ft_machine *m, const void *bytes, size_t length, struct ft_error *err)
 {
+	if (check_portable(m, "one that was saved", err))
+		return err->code;
 	struct ft_state *s = malloc(sizeof(*s));
 	if (!s)
 		return ft_error_set(err, -ENOMEM, "no memory for the machine's state");

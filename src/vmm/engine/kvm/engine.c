@@ -593,6 +593,8 @@ static void cpuid(struct ft_engine *engine, unsigned vcpu, uint64_t tsc_khz, uin
 
 static int model_msr(struct ft_engine *engine, uint32_t index, uint64_t *value)
 {
+	if (engine->native)
+		return ft_kvm_native_msr(engine, index, value);
 	return ft_model_msr(index, value) ? 0 : -1;
 }
 
@@ -611,7 +613,10 @@ static void advance(struct ft_engine *engine)
 static void before_fork(struct ft_engine *engine)
 {
 	struct ft_cpu_state cpu;
+	struct ft_error *err = &engine->m->error;
 	get(engine, &cpu);
+	if (engine->native && !engine->ours && !err->code)
+		ft_kvm_native_take(engine, err);
 }
 
 static void nothing(struct ft_engine *engine)
@@ -644,6 +649,7 @@ static void destroy(struct ft_engine *engine)
 		close(engine->vm);
 	if (engine->kvm >= 0)
 		close(engine->kvm);
+	ft_kvm_native_close(engine->native);
 	free(engine->routing);
 	free(engine->shapes);
 	free(engine);
@@ -723,6 +729,8 @@ static struct ft_engine *create(struct ft_machine *m, const struct ft_engine_opt
 		engine->kvm = options->kvm ? fcntl(options->kvm, F_DUPFD_CLOEXEC, 3) : open("/dev/kvm", O_RDWR | O_CLOEXEC);
 		error = engine->kvm < 0 ? ft_kvm_failed(err, "/dev/kvm") : ft_kvm_host_check(engine->kvm, err);
 	}
+	if (!error && options->native)
+		error = ft_kvm_native_open(engine, err);
 	if (!error)
 		error = open_vm(engine, options->host_tsc, err);
 	/* Its thread may have given up the right to make timers by the time it runs. */
@@ -757,6 +765,7 @@ const struct ft_engine_ops ft_engine_kvm = {
     .observe = nothing,
     .part = nothing,
     .before_fork = before_fork,
+    .inherit = ft_kvm_native_inherit,
     .share = nothing,
     .rest = nothing,
     .flush = nothing,

@@ -44,9 +44,10 @@ int ft_kvm_hide(const struct ft_engine *engine, struct ft_error *err)
 	int quirks = ioctl(engine->kvm, KVM_CHECK_EXTENSION, KVM_CAP_DISABLE_QUIRKS2);
 	uint64_t off = (uint64_t)(quirks > 0 ? quirks : 0) & (KVM_X86_QUIRK_FIX_HYPERCALL_INSN | KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS);
 	int error = off ? enable(engine->vm, KVM_CAP_DISABLE_QUIRKS2, off, "KVM_CAP_DISABLE_QUIRKS2", err) : 0;
-	if (!error)
+	/* Of the host's own processor KVM knows which MSRs it has. */
+	if (!error && !engine->native)
 		error = enable(engine->vm, KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_FILTER, "KVM_CAP_X86_USER_SPACE_MSR", err);
-	if (!error)
+	if (!error && !engine->native)
 		error = filter_msrs(engine->vm, err);
 	/* Of the calls only those that CPUID announces, which is none. */
 	for (unsigned i = 0; !error && i < engine->vcpus; i++)

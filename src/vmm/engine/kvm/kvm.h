@@ -19,6 +19,7 @@
 
 #include "vmm/dev/devices.h"
 #include "vmm/engine/kvm/failed.h"
+#include "vmm/engine/kvm/native.h"
 #include "vmm/machine.h"
 #include "vmm/state/format.h"
 
@@ -45,6 +46,7 @@ struct ft_engine {
 	struct ft_kvm_vcpu vcpu[FT_VCPUS_MOST];
 	unsigned vcpus;
 	size_t run_size;
+	struct ft_kvm_native *native; /* NULL: the guest sees the CPU model */
 	struct ft_state *shapes;  /* scratch */
 	struct ft_cpu_state cpu;  /* of the first; this, and the others in the machine, are newer than the vCPUs' if `ours` */
 	bool ours;

@@ -159,6 +159,8 @@ static int set_model(const struct ft_kvm_vcpu *vcpu, struct ft_error *err)
 	} list = {0};
 	struct ft_kvm_cpuid model[FT_STATE_CPUIDS_MOST];
 	struct ft_machine *m = vcpu->engine->m;
+	if (vcpu->engine->native)
+		return ft_kvm_native_set_model(vcpu, err);
 	ft_state_model(m, vcpu->number, m->clock.tsc_khz, model, &list.header.nent);
 	/* A leaf that says nothing is left out: the kernel would fill in what it knows (of XSAVE, SGX). */
 	uint32_t told = 0;
@@ -278,7 +280,11 @@ int ft_kvm_push(struct ft_engine *engine, struct ft_error *err)
 		if (i)
 			shape(engine, i);
 		error = push_events(&engine->vcpu[i], engine->shapes, err);
+		if (!error && engine->native)
+			error = ft_kvm_native_give(&engine->vcpu[i], err);
 	}
+	if (engine->native)
+		ft_kvm_native_given(engine);
 	engine->ours = error != 0;
 	return error;
 }
