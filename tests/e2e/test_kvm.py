@@ -32,7 +32,7 @@ def alert_of(stand, count):
 
 def serves(stand):
     stand.wait_for_guest()
-    guest = stand.cli("guests")[0]
+    guest = stand.cli("guests")["web"]
     require(guest["engine"] == "kvm", "the guest runs on kvm: %s" % guest)
     for _ in range(3):
         require(stand.get("/", timeout=PATIENCE)[0] == 200, "the guest serves")
