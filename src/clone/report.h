@@ -2,7 +2,8 @@
  *
  * The live guest's writer never waits: what the socket cannot take is counted and told as LOST before the next record
  * that fits. A clone's writer waits: it has a wall-clock budget and nobody else to hold up, and it may gather records
- * (ft_report_gather), for each message wakes the dataplane. Allocates nothing; one thread. */
+ * (ft_report_gather), for each message wakes the dataplane. What a process that dies had gathered is not told; a trial flushes before
+ * each slice, and one that dies is never clean. Allocates nothing; one thread. */
 #ifndef FT_CLONE_REPORT_H
 #define FT_CLONE_REPORT_H
 

@@ -1,7 +1,6 @@
 /* Where the engine's CPU, TLBs and jump caches are: a huge page that changes its place at forks. A small page that both sides of a fork
  * write is copied by a fault in each, some 50 us on a host that shadows page tables; a hundred of them are written within the first
  * milliseconds. All of it is copied in 0.1 ms, and 0.2 ms more where its new place is no memory yet. */
-#include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
 
