@@ -137,6 +137,7 @@ static const struct ft_confine_rule sanitizer_rules[] = {
     {"madvise", "sanitizer: shadow memory"},
     {"mprotect", "sanitizer: shadow memory"},
     {"sigaltstack", "sanitizer: thread end"},
+    {"sched_getaffinity", "sanitizer: thread begin, where its stack is"},
     {"getpid", "sanitizer: report"},
     {"gettid", "sanitizer: report"},
     {"write", "sanitizer: report"},
