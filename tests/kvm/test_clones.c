@@ -142,7 +142,7 @@ static void try_clone(uint64_t number, const char *live_hash)
 	struct ft_trial_begin begin = stand_budgets(number);
 	/* On kvm a clone's time is the host's, and its instructions are what its time makes of them: here both its processors are
 	 * emulated. */
-	begin.horizon_ns = s.clone_kvm ? 120000000000 : 1000000000;
+	begin.horizon_ns = s.clone_kvm ? 40000000000 : 1000000000;
 	begin.handling_instructions = begin.horizon_instructions = 1000000000000;
 	begin.wall_ns = 600000000000;
 	struct ft_trial_flow flow = peer_flow(&p, p.sequence, (uint32_t)n, 0);

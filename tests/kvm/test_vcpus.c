@@ -346,8 +346,6 @@ int main(int argc, char **argv)
 	guest = argv[1];
 	if (argc > 2)
 		cmocka_set_test_filter(argv[2]);
-	else
-		cmocka_set_skip_filter("code_*"); /* only where the processors are real, or one thread's (outer.py) */
 	if (access("/dev/kvm", R_OK | W_OK))
 		return 77;
 	const struct CMUnitTest tests[] = {
