@@ -21,7 +21,7 @@ struct world {
 	bool wild; /* rings or descriptors are where the fuzzer did not see them put */
 	bool large; /* a queue has as many places as there can be: its entries are not where the driver looks for them */
 	bool loose; /* what is available is not what was offered */
-	unsigned offered[2][DRIVER_QUEUE_SIZE + 1];
+	unsigned offered[2][DRIVER_QUEUE_SIZE + 1], outstanding[2];
 	size_t fed; /* the most that came from outside at once */
 	uint8_t named[FT_RAM_MIN / FT_PAGE_SIZE]; /* pages that the device may write */
 };
@@ -80,6 +80,8 @@ static void describe(struct world *w, struct input *in)
 static void offer(struct world *w, unsigned queue, uint16_t head)
 {
 	w->offered[queue][head]++;
+	/* More than there are places: what was used first is written over before it is looked at. */
+	w->loose |= ++w->outstanding[queue] > DRIVER_QUEUE_SIZE;
 	driver_offer(&w->d, queue, head);
 	driver_notify(&w->d, queue);
 }
@@ -141,6 +143,7 @@ static void look(struct world *w, unsigned queue)
 	uint32_t head;
 	int64_t written;
 	for (unsigned i = 0; i < DRIVER_QUEUE_SIZE && (written = driver_used(&w->d, queue, &head)) >= 0; i++) {
+		w->outstanding[queue] -= w->outstanding[queue] ? 1 : 0;
 		if (w->wild || w->large)
 			continue;
 		MUST(head < DRIVER_QUEUE_SIZE && written <= most_written(w, queue));
@@ -197,6 +200,7 @@ static void act(struct world *w, struct input *in)
 		if (what < 32) {
 			driver_start(d, what & 1 ? 1u << 29 : 0); /* EVENT_IDX */
 			memset(w->offered, 0, sizeof(w->offered));
+			memset(w->outstanding, 0, sizeof(w->outstanding));
 			w->loose = w->large = false;
 		} else if (what < 64) {
 			uint64_t at = address(in) & ~15ull;

@@ -1,7 +1,7 @@
 /* A guest that means harm in ring 0 (guest/storms.c): it ends as a processor would, or comes through, on every engine; another
  * machine in this process is as it was, and nothing of those that have ended is left.
  *
- *   test_storms [--kvm] GUEST */
+ *   test_storms [--kvm] GUEST [STORM] */
 #include <dirent.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,17 +18,21 @@
 #define RESETS 10u
 #define TEXT   0x3800000u /* guest/guest.h */
 
-static const char *guest;
+static const char *guest, *only;
 static const struct ft_engine_ops *engine = &ft_engine_soft;
 
 enum end { TRIPLE_FAULT, REBOOT, POWER_OFF, GOES_ON, THROUGH, ANY };
 
+/* of_device: its page tables are a device's. Where a processor finds no handler and ends, KVM takes each walk of them for an access that it
+ * has to emulate: that gives the guest up on Intel's processors (KVM_INTERNAL_ERROR_DELIVERY_EV), and on AMD's it puts a page fault in the
+ * place of the one whose delivery was the access, for ever (seen in its trace, Linux 6.1). Whoever runs the guest can stop it. */
 static const struct {
 	const char *name;
 	enum end end;
+	bool of_device;
 } storms[] = {
     {"no_table", TRIPLE_FAULT},	 {"table_nowhere", TRIPLE_FAULT}, {"pages_of_nothing", TRIPLE_FAULT},
-    {"pages_nowhere", TRIPLE_FAULT}, {"pages_of_the_apic", TRIPLE_FAULT}, {"pages_of_themselves", TRIPLE_FAULT},
+    {"pages_nowhere", TRIPLE_FAULT, true}, {"pages_of_the_apic", TRIPLE_FAULT, true}, {"pages_of_themselves", TRIPLE_FAULT},
     {"no_stack", TRIPLE_FAULT},	 {"no_segments", TRIPLE_FAULT},	  {"fault_in_fault", TRIPLE_FAULT},
     {"by_keyboard", REBOOT},	 {"by_reset_register", REBOOT},	  {"never", GOES_ON},
     {"round_and_round", GOES_ON}, {"ports", THROUGH},		  {"configuration", THROUGH},
@@ -36,10 +40,10 @@ static const struct {
     {"registers", THROUGH},	 {"devices", ANY},
 };
 
-static void run(const char *name, unsigned seed, uint64_t budget, struct guest_result *result)
+/* False: the engine gave up. */
+static bool try(const char *name, unsigned seed, uint64_t budget, struct guest_result *result, struct ft_error *err)
 {
 	char line[64];
-	struct ft_error err = {0};
 	snprintf(line, sizeof(line), "%s %u", name, seed);
 	struct guest_setup setup = {.kernel = guest,
 				    .cmdline = line,
@@ -49,20 +53,39 @@ static void run(const char *name, unsigned seed, uint64_t budget, struct guest_r
 				    .text_at = TEXT,
 				    .options = {.verify = true}};
 	memset(result, 0, sizeof(*result));
-	if (guest_run(&setup, result, &err))
-		fail_msg("%s: %s", name, err.text);
-	/* Where its tables are a device's, KVM does not emulate a processor that reads them to its end: it gives the guest up. */
-	bool ending = engine == &ft_engine_kvm && strstr(err.text, "cannot go on with the guest");
-	if (result->stop == FT_STOP_ERROR && ending)
-		*result = (struct guest_result){.stop = FT_STOP_RESET, .reset = FT_RESET_TRIPLE_FAULT, .console = result->console};
-	if (result->stop == FT_STOP_ERROR)
+	if (guest_run(&setup, result, err))
+		fail_msg("%s: %s", name, err->text);
+	return result->stop != FT_STOP_ERROR;
+}
+
+static void run(const char *name, unsigned seed, uint64_t budget, struct guest_result *result)
+{
+	struct ft_error err = {0};
+	if (!try(name, seed, budget, result, &err))
 		fail_msg("%s, seed %u: the engine gave up: %s", name, seed, err.text);
+}
+
+static void has_no_end(const char *name)
+{
+	struct guest_result r;
+	struct ft_error err = {0};
+	if (try(name, 1, 2000000000, &r, &err))
+		assert_int_equal(r.stop, FT_STOP_COUNT);
+	else
+		assert_non_null(strstr(err.text, "cannot go on with the guest"));
+	free(r.console);
 }
 
 static void ends_as_a_processor_would(void **state)
 {
 	for (unsigned i = 0; i < sizeof(storms) / sizeof(*storms); i++) {
 		enum end end = storms[i].end;
+		if (only && strcmp(only, storms[i].name))
+			continue;
+		if (engine == &ft_engine_kvm && storms[i].of_device) {
+			has_no_end(storms[i].name);
+			continue;
+		}
 		for (unsigned seed = 1; seed <= (end >= THROUGH ? SEEDS : 1); seed++) {
 			struct guest_result r;
 			run(storms[i].name, seed, end == GOES_ON ? 400000000ull : 1000000000000ull, &r);
@@ -132,9 +155,15 @@ static void another_machine_is_as_it_was(void **state)
 
 int main(int argc, char **argv)
 {
-	if (argc > 1 && !strcmp(argv[1], "--kvm"))
+	if (argc > 1 && !strcmp(argv[1], "--kvm")) {
 		engine = &ft_engine_kvm;
-	guest = argv[argc - 1];
+		argv++;
+		argc--;
+	}
+	if (argc < 2)
+		return 64;
+	guest = argv[1];
+	only = argv[2];
 	const struct CMUnitTest tests[] = {cmocka_unit_test(ends_as_a_processor_would), cmocka_unit_test(a_loop_of_resets_leaves_nothing),
 					   cmocka_unit_test(another_machine_is_as_it_was)};
 	return cmocka_run_group_tests(tests, make_bystander, NULL);

@@ -4,6 +4,7 @@
 
 #define COMMAND_LINE 0x20000ull
 #define SERVED       2000u
+#define ROOM         16u /* pages of a stack */
 
 static uint64_t seed;
 
@@ -100,15 +101,21 @@ static void round_and_round(void)
 	__asm__ volatile("cli; 1: jmp 1b");
 }
 
-/* A handler that faults in the same way, with room for a while. */
+/* A handler that faults in the same way, on a stack with room for a while, and behind it nothing. */
 static void fault_in_fault(void)
 {
 	gate(UD)[0] &= ~(7ull << 32);
+	gate(DF)[0] &= ~(7ull << 32);
+	gate(PF)[0] &= ~(7ull << 32);
 	uint64_t at = 0x2000000;
 	copy((void *)at, "\x0f\x0b", 2);
 	gate(UD)[0] = (gate(UD)[0] & ~0xffff00000000ffffull) | (at & 0xffff) | (at >> 16 & 0xffff) << 48;
 	gate(UD)[1] = 0;
-	__asm__ volatile("mov %0, %%rsp; ud2" : : "r"(0x2100000ull));
+	for (unsigned i = 0; i <= ROOM; i++) {
+		*page_entry(PAGES + i) = i ? (at + i * 4096) | 3 : 0;
+		flush_page(WINDOW + (PAGES + i) * 4096);
+	}
+	__asm__ volatile("mov %0, %%rsp; ud2" : : "r"(WINDOW + (PAGES + ROOM + 1) * 4096));
 }
 
 /* ---- Storms ---- */

@@ -20,6 +20,8 @@
 #define LATEST_NS    1000000000u /* a run looks around at least this often */
 #define HALTED_NS    100000u     /* whether the CPU has halted is looked at so long after it was last known to run ... */
 #define HALTED_MOST  4000000u    /* ... then after twice that and so on, up to this */
+#define LEAST_NS     20000u      /* once in the guest, it has this much time before a timer of a device's is looked at ... */
+#define HURRIED_MOST 7u          /* ... and twice that each time that was all it had, so often: an entry may take as long */
 #define SETTLE_TRIES 64u
 #define SETTLE_NS    20000u /* and longer each time: an entry may take more than that where it is emulated */
 
@@ -481,7 +483,8 @@ static enum ft_exit run_until(struct ft_engine *engine, uint64_t until)
 	struct ft_machine *m = engine->m;
 	/* A halted CPU waits in the kernel. Idle time that is skipped should not be waited for: at most as long as the guest was busy before. */
 	uint64_t look_ns = m->clock.mode == FT_CLOCK_FREE ? HALTED_NS : UINT64_MAX;
-	for (;;) {
+	/* A device's timer may be due again before the guest is entered (a guest can ask the PIT for that): it must get on all the same. */
+	for (bool entered = false;; entered = true) {
 		engine->next = until < m->deadline ? until : m->deadline;
 		if (engine->fate)
 			return engine->fate == FT_KVM_SHUT_DOWN ? FT_EXIT_SHUTDOWN : FT_EXIT_ERROR;
@@ -489,11 +492,15 @@ static enum ft_exit run_until(struct ft_engine *engine, uint64_t until)
 			return FT_EXIT_STOPPED;
 		if (__atomic_exchange_n(&engine->stop, 0, __ATOMIC_SEQ_CST))
 			return FT_EXIT_STOPPED;
-		if (m->icount >= engine->next)
+		if (m->icount >= until || (entered && m->icount >= engine->next))
 			return FT_EXIT_COUNT;
-		uint64_t ahead = (uint64_t)((engine->next - m->icount) * (__uint128_t)m->clock.ns_per_1024insn >> 10) + 1;
+		uint64_t left = engine->next > m->icount ? engine->next - m->icount : 0, least = LEAST_NS << engine->hurried;
+		uint64_t ahead = (uint64_t)(left * (__uint128_t)m->clock.ns_per_1024insn >> 10) + 1;
 		if (ahead > look_ns)
 			ahead = look_ns;
+		bool hurries = ahead < least;
+		if (hurries)
+			ahead = least;
 		if (route(engine, &m->error) || offer_pic(engine, &m->error) ||
 		    arm(&engine->vcpu[0], ft_machine_vtime(m) + ahead, &m->error))
 			return FT_EXIT_ERROR;
@@ -504,6 +511,10 @@ static enum ft_exit run_until(struct ft_engine *engine, uint64_t until)
 			break;
 		case INTERRUPTED:
 			swallow_signals();
+			if (!hurries)
+				engine->hurried = 0;
+			else if (engine->hurried < HURRIED_MOST)
+				engine->hurried++;
 			/* The others are not stopped for a look while the slice lasts, but where idle time is skipped. */
 			if (!ft_kvm_alone(engine) && m->icount < engine->next && look_ns == UINT64_MAX)
 				break;

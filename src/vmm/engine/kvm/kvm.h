@@ -59,6 +59,7 @@ struct ft_engine {
 	pid_t process;            /* that has these threads: a fork of it has not */
 	enum ft_kvm_fate fate;    /* what one of the others came to */
 	uint64_t next;            /* m->icount at which the first has to look around */
+	unsigned hurried;         /* how often in a row that was too soon for the guest to have done anything, perhaps */
 	struct ft_timer wake;     /* when the kernel's APIC timers are due, while all are halted */
 	uint64_t routes[FT_IOAPIC_PINS]; /* redirection entries as the kernel knows them */
 	struct kvm_irq_routing *routing;
