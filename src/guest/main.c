@@ -302,6 +302,8 @@ int main(int argc, char **argv)
 		return fail(&err);
 	json_decref(message);
 	message = json_pack("{s:s, s:[]}", "op", "ready", "said");
+	if (*live.m->model_note)
+		json_array_append_new(json_object_get(message, "said"), json_string(live.m->model_note));
 	ft_channel_send(FT_CHANNEL_FD, message, NULL, 0);
 	json_decref(message);
 	enum ft_live_end end = ft_live_run(&live);

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "vmm/engine/model.h"
 #include "vmm/state.h"
 
 struct ft_machine;
@@ -88,14 +89,15 @@ struct ft_engine_ops {
 	/* NULL: it needs none. Starts the threads that it runs the machine with; once is enough. */
 	int (*get_ready)(struct ft_engine *engine, struct ft_error *err);
 
-	/* NULL: its CPU's time stamp counter has any frequency. Else that of a machine that is about to be restored, which becomes
-	 * m->clock.tsc_khz, or an error. Before the first run. */
-	int (*frequency)(struct ft_engine *engine, uint64_t tsc_khz, struct ft_error *err);
+	/* NULL: it can be any processor. Else the machine that is about to be restored has this CPU model, and a time stamp counter of this
+	 * frequency, which become m->model and m->clock.tsc_khz; or an error, and nothing has changed. Before the first run. */
+	int (*become)(struct ft_engine *engine, const struct ft_model *model, uint64_t tsc_khz, struct ft_error *err);
 
-	/* The CPU model that a guest sees whose TSC has this frequency: CPUID's EAX, EBX, ECX, EDX on this vCPU; MSRs that only tell (0, or
-	 * -1: not one of them); bits of CR4 that can be set. */
-	void (*cpuid)(struct ft_engine *engine, unsigned vcpu, uint64_t tsc_khz, uint32_t leaf, uint32_t subleaf, uint32_t registers[4]);
-	int (*model_msr)(struct ft_engine *engine, uint32_t index, uint64_t *value);
+	/* What a guest of this CPU model sees whose TSC has this frequency: CPUID's EAX, EBX, ECX, EDX on this vCPU; MSRs that only tell (0,
+	 * or -1: not one of them); bits of CR4 that can be set. */
+	void (*cpuid)(struct ft_engine *engine, const struct ft_model *model, unsigned vcpu, uint64_t tsc_khz, uint32_t leaf, uint32_t subleaf,
+		      uint32_t registers[4]);
+	int (*model_msr)(struct ft_engine *engine, const struct ft_model *model, uint32_t index, uint64_t *value);
 	uint64_t cr4_known;
 
 	/* Reads guest virtual memory through an address space with user rights (no A/D bits set, no faults raised): bytes read

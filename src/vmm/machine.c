@@ -35,6 +35,12 @@ static int create_clock(struct ft_machine *m, const struct ft_machine_config *co
 	return 0;
 }
 
+static bool possible(const struct ft_model *model)
+{
+	struct ft_model known = *model;
+	return ft_model_known(&known) && ft_model_same(&known, model);
+}
+
 struct ft_machine *ft_machine_create(const struct ft_machine_config *config, struct ft_error *err)
 {
 	struct ft_machine *m = calloc(1, sizeof(*m));
@@ -61,6 +67,15 @@ struct ft_machine *ft_machine_create(const struct ft_machine_config *config, str
 	}
 	m->engine_ops = config->engine;
 	m->native = config->engine_options.native;
+	if (config->model && !possible(config->model)) {
+		ft_error_set(err, -EINVAL, "no such CPU model");
+		ft_machine_destroy(m);
+		return NULL;
+	}
+	if (config->model)
+		m->model = *config->model;
+	else if (!m->engine_ops || !m->engine_ops->hosted || m->native) /* a host's engine finds out what its own is */
+		m->model = FT_MODEL_SOFTWARE;
 	if (m->native && (!m->engine_ops || !m->engine_ops->inherit)) {
 		ft_error_set(err, -EINVAL, "only engine kvm has the host's own processor");
 		ft_machine_destroy(m);
@@ -259,10 +274,14 @@ static void hash_cpu(struct ft_machine *m)
 		return;
 	memset(&cpu, 0, sizeof(cpu));
 	m->engine_ops->get(m->engine, &cpu);
-	XXH3_128bits_update(m->hash, &cpu, sizeof(cpu));
+	bool software = ft_model_same(&m->model, &FT_MODEL_SOFTWARE);
+	size_t length = software ? offsetof(struct ft_cpu_state, spec_ctrl) : sizeof(cpu);
+	if (!software)
+		XXH3_128bits_update(m->hash, &m->model, sizeof(m->model));
+	XXH3_128bits_update(m->hash, &cpu, length);
 	for (unsigned i = 0; i + 1 < m->vcpus; i++) {
 		const struct ft_processor *p = &m->devices->others[i];
-		XXH3_128bits_update(m->hash, &p->cpu, sizeof(p->cpu));
+		XXH3_128bits_update(m->hash, &p->cpu, length);
 		XXH3_128bits_update(m->hash, &p->tsc_adjust, sizeof(p->tsc_adjust));
 		XXH3_128bits_update(m->hash, &p->waits, sizeof(p->waits));
 	}

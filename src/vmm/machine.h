@@ -199,6 +199,7 @@ struct ft_machine_config {
 	int disk_fd;              /* read-only base image, or -1; the machine dups it */
 	const struct ft_engine_ops *engine;
 	struct ft_engine_options engine_options;
+	const struct ft_model *model; /* NULL: the software CPU's; with engine kvm: the host's. Borrowed */
 	/* Boot: contents borrowed during ft_machine_boot only. */
 	const void *kernel;
 	size_t kernel_length;
@@ -214,6 +215,8 @@ struct XXH3_state_s;
 struct ft_machine {
 	struct ft_memory ram;
 	unsigned vcpus; /* the first is the engine's `get` and `set`; the others: vmm/dev/processor.h */
+	struct ft_model model;
+	char model_note[256]; /* what is to be known of how it fits the host, in a sentence; "": nothing */
 	struct ft_clock clock;
 	struct ft_timer *timers;
 	uint32_t timer_ranks;

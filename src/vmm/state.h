@@ -39,6 +39,7 @@ struct ft_cpu_state {
 	uint32_t exception_error;
 	uint64_t exception_address; /* of a pending #PF, which CR2 does not hold yet; of a pending #DB the bits for DR6 */
 	uint64_t icount; /* instructions since the machine's start */
+	uint64_t spec_ctrl; /* of models that have it, else 0. Last: hashes of machines without it do not have it */
 };
 
 #endif

@@ -189,7 +189,7 @@ static void a_small_host_has_the_clock_too(void **state)
 	host.entries[0] = (struct kvm_cpuid_entry2){.eax = 0xb, .ebx = 0x756e6547, .ecx = 0x6c65746e, .edx = 0x49656e69};
 	host.entries[1] = (struct kvm_cpuid_entry2){.function = 1, .eax = 0x306a9, .ecx = 1, .edx = 1};
 	compose(&host, 0, 1, &guest);
-	ft_model_cpuid((struct ft_model_place){0, 1}, TSC_KHZ, 0x15, 0, model);
+	ft_model_cpuid(&FT_MODEL_SOFTWARE, (struct ft_model_place){0, 1}, TSC_KHZ, 0x15, 0, model);
 	assert_int_equal(leaf(&guest, 0, 0)->eax, 0x16);
 	assert_int_equal(leaf(&guest, 0x15, 0)->eax, model[0]);
 	assert_int_equal(leaf(&guest, 0x15, 0)->ebx, model[1]);

@@ -401,6 +401,13 @@ static struct ft_cpu_state peculiar(void)
 	return s;
 }
 
+static struct bytes save_after(struct ft_machine *m, const struct ft_cpu_state *set)
+{
+	struct ft_error err = {0};
+	assert_int_equal(m->engine_ops->set(m->engine, set, &err), 0);
+	return save(m);
+}
+
 static void processor(void **state)
 {
 	struct ft_machine *a = machine(&ft_engine_soft), *b = machine(&ft_engine_soft);
@@ -544,14 +551,15 @@ static int holder_set(struct ft_engine *engine, const struct ft_cpu_state *state
 	return 0;
 }
 
-static void holder_cpuid(struct ft_engine *engine, unsigned vcpu, uint64_t tsc_khz, uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
+static void holder_cpuid(struct ft_engine *engine, const struct ft_model *model, unsigned vcpu, uint64_t tsc_khz, uint32_t leaf, uint32_t subleaf,
+			 uint32_t registers[4])
 {
-	ft_model_cpuid((struct ft_model_place){vcpu, engine->m->vcpus}, (uint32_t)tsc_khz, leaf, subleaf, registers);
+	ft_model_cpuid(model, (struct ft_model_place){vcpu, engine->m->vcpus}, (uint32_t)tsc_khz, leaf, subleaf, registers);
 }
 
-static int holder_model_msr(struct ft_engine *engine, uint32_t index, uint64_t *value)
+static int holder_model_msr(struct ft_engine *engine, const struct ft_model *model, uint32_t index, uint64_t *value)
 {
-	return ft_model_msr(index, value) ? 0 : -1;
+	return ft_model_msr(model, index, value) ? 0 : -1;
 }
 
 static void holder_flush(struct ft_engine *engine)
@@ -674,25 +682,87 @@ static void places(void **state)
 		struct ft_machine *m = machine_of(vcpus);
 		for (unsigned n = 0; n < vcpus; n++) {
 			uint32_t r[4];
-			m->engine_ops->cpuid(m->engine, n, 1000000, 1, 0, r);
+			m->engine_ops->cpuid(m->engine, &m->model, n, 1000000, 1, 0, r);
 			assert_int_equal(r[1] >> 24, n);
 			assert_int_equal(r[1] >> 16 & 0xff, 1u << cases[i].bits);
 			assert_int_equal(r[3] >> 28 & 1, vcpus > 1);
-			m->engine_ops->cpuid(m->engine, n, 1000000, 4, 2, r);
+			m->engine_ops->cpuid(m->engine, &m->model, n, 1000000, 4, 2, r);
 			assert_int_equal(r[0] >> 26, (1u << cases[i].bits) - 1);
 			assert_int_equal(r[0] >> 14 & 0xfff, 0);
-			m->engine_ops->cpuid(m->engine, n, 1000000, 0xb, 0, r);
+			m->engine_ops->cpuid(m->engine, &m->model, n, 1000000, 0xb, 0, r);
 			assert_int_equal(r[3], n);
 			assert_int_equal(r[0] | r[2] | r[1], vcpus > 1 ? 0x101 : 0);
-			m->engine_ops->cpuid(m->engine, n, 1000000, 0xb, 1, r);
+			m->engine_ops->cpuid(m->engine, &m->model, n, 1000000, 0xb, 1, r);
 			assert_int_equal(r[0], cases[i].bits);
 			assert_int_equal(r[1], vcpus > 1 ? vcpus : 0);
 			assert_int_equal(r[2], vcpus > 1 ? 0x201 : 0);
-			m->engine_ops->cpuid(m->engine, n, 1000000, 0xb, 2, r);
+			m->engine_ops->cpuid(m->engine, &m->model, n, 1000000, 0xb, 2, r);
 			assert_int_equal(r[1], 0);
 		}
 		ft_machine_destroy(m);
 	}
+}
+
+/* ---- CPU models ------------------------------------------------------------------------------------------------------------ */
+
+/* A host's of before all mitigations in hardware, and one of AMD's. */
+static const struct ft_model intel = {.vendor = FT_MODEL_INTEL, .signature = 0x000306c3, .leaf7_edx = 1u << 10 | 1u << 26 | 1u << 27 | 1u << 31},
+			     amd = {.vendor = FT_MODEL_AMD, .signature = 0x00800f12, .ext8_ebx = 1u << 12 | 1u << 14 | 1u << 15 | 1u << 24, .ext21_eax = 1u << 2};
+
+/* It goes with the state, in whatever machine that is restored; and is a part of what makes machines equal. */
+static void models(void **state)
+{
+	const struct ft_model *const all[] = {&intel, &amd};
+	for (unsigned i = 0; i < 2; i++) {
+		struct ft_machine *a = machine(&ft_engine_soft), *b = machine(&ft_engine_soft);
+		struct ft_cpu_state set = peculiar(), got;
+		struct ft_error err = {0};
+		struct bytes software = save_after(b, &set);
+		uint64_t equal = ft_machine_hash(b);
+		a->model = *all[i];
+		set.spec_ctrl = 5;
+		assert_int_equal(a->engine_ops->set(a->engine, &set, &err), 0);
+		move(a, b);
+		assert_memory_equal(&b->model, all[i], sizeof(b->model));
+		b->engine_ops->get(b->engine, &got);
+		assert_int_equal(got.spec_ctrl, 5);
+		assert_true(ft_machine_hash(b) != equal);
+		got.spec_ctrl = 1;
+		equal = ft_machine_hash(b);
+		assert_int_equal(b->engine_ops->set(b->engine, &got, &err), 0);
+		assert_true(ft_machine_hash(b) != equal);
+		/* And back: what it has of another model's register is gone. */
+		restore(b, &software);
+		assert_true(ft_model_same(&b->model, &FT_MODEL_SOFTWARE));
+		b->engine_ops->get(b->engine, &got);
+		assert_int_equal(got.spec_ctrl, 0);
+		free(software.at);
+		ft_machine_destroy(a);
+		ft_machine_destroy(b);
+	}
+}
+
+/* Of several processors each has its own; what has none is written as it always was. */
+static void models_of_processors(void **state)
+{
+	struct ft_machine *a = machine_of_four(), *b = machine_of(4);
+	struct bytes bytes = save(a);
+	assert_int_equal(bytes.at[8], 2);
+	free(bytes.at);
+	const struct ft_model *const all[] = {&intel, &amd};
+	for (unsigned i = 0; i < 2; i++) {
+		a->model = *all[i];
+		for (unsigned n = 0; n < 3; n++)
+			a->devices->others[n].cpu.spec_ctrl = n + 1;
+		bytes = save(a);
+		assert_int_equal(bytes.at[8], 3);
+		free(bytes.at);
+		move(a, b);
+		for (unsigned n = 0; n < 3; n++)
+			assert_int_equal(b->devices->others[n].cpu.spec_ctrl, n + 1);
+	}
+	ft_machine_destroy(a);
+	ft_machine_destroy(b);
 }
 
 /* ---- What is refused ----------------------------------------------------------------------------------------------------- */
@@ -797,7 +867,7 @@ static const struct wrong wrongs[] = {
     WRONG(DEBUG, ft_kvm_debugregs, dr7, 0xc000, "debugregs.dr7"),
     WRONG(MSRS, ft_kvm_msr, index, 0x10, "msrs[0].index"),
     WRONG(MSRS, ft_kvm_msr, data, 5, "msrs[0x3b]"),
-    {FT_STATE_MSRS, 16 * 2 + 8, 0, 8, "msrs[0x10a]", -ENOTSUP},
+    {FT_STATE_MSRS, 16 * 2 + 8, 1ull << 7, 8, "msrs[0x10a]", -ENOTSUP}, /* TSX_CTRL */
     {FT_STATE_MSRS, 16 * 4 + 8, 1ull << 47, 8, "msrs[0x175]", -EINVAL},
     {FT_STATE_MSRS, 16 * 6 + 8, 2, 8, "msrs[0x1a0]", -EINVAL},
     {FT_STATE_MSRS, 16 * 7 + 8, 2, 8, "msrs.pat", -EINVAL},
@@ -970,12 +1040,14 @@ static void wrong_bytes(void **state)
 	}
 	/* Another version says which. */
 	struct bytes later = copy(&good);
-	later.at[8] = 3;
+	later.at[8] = 4;
 	seal(&later);
-	refused(b.m, &later, -ENOTSUP, "header.version is 3");
-	later.at[8] = 2; /* without the section that makes it one */
-	seal(&later);
-	refused(b.m, &later, -EINVAL, "header.version");
+	refused(b.m, &later, -ENOTSUP, "header.version is 4");
+	for (uint8_t version = 2; version < 4; version++) { /* without the sections that make them such */
+		later.at[8] = version;
+		seal(&later);
+		refused(b.m, &later, -EINVAL, "header.version");
+	}
 	free(later.at);
 	/* Sections twice, unknown, too short; more behind the end. */
 	struct bytes bad = copy(&good);
@@ -1112,6 +1184,100 @@ static void soft_has_one_processor(void **state)
 	assert_non_null(strstr(err.text, "at most 16"));
 }
 
+static struct ft_kvm_cpuid *leaf_of(const struct bytes *b, uint32_t function, uint32_t index)
+{
+	struct ft_kvm_cpuid *leaf = (struct ft_kvm_cpuid *)section(b, FT_STATE_CPUID);
+	while (leaf->function != function || leaf->index != index)
+		leaf++;
+	return leaf;
+}
+
+/* CPUID must be all of one model, and of one that there may be. */
+static void wrong_models(void **state)
+{
+	const struct ft_model *const all[] = {&FT_MODEL_SOFTWARE, &intel, &amd};
+	for (unsigned i = 0; i < 3; i++) {
+		struct ft_machine *a = machine(&ft_engine_soft), *b = machine(&ft_engine_soft);
+		struct ft_cpu_state set = peculiar();
+		struct ft_error err = {0};
+		bool is_amd = i == 2;
+		a->model = *all[i];
+		struct bytes good = save_after(a, &set), other = save_after(b, &set), bad;
+#define REFUSED(what, code, field)                                                                           \
+	do {                                                                                                  \
+		bad = copy(&good);                                                                            \
+		what;                                                                                         \
+		seal(&bad);                                                                                   \
+		refused(b, &bad, code, field);                                                                \
+		free(bad.at);                                                                                 \
+	} while (0)
+		REFUSED(leaf_of(&bad, 0, 0)->ecx ^= 1, -ENOTSUP, "cpuid[0x0.0]");
+		REFUSED(leaf_of(&bad, 1, 0)->eax ^= 1u << 14, -ENOTSUP, "cpuid[0x1.0]");
+		REFUSED(leaf_of(&bad, 1, 0)->ecx ^= 1u << 28, -ENOTSUP, "cpuid[0x1.0]"); /* AVX */
+		REFUSED(leaf_of(&bad, 7, 0)->edx ^= 1u << 11, -ENOTSUP, "cpuid[0x7.0]");
+		REFUSED(leaf_of(&bad, 7, 0)->eax = 2, -ENOTSUP, "cpuid[0x7.0]");
+		REFUSED(leaf_of(&bad, 0x80000008, 0)->ebx ^= 1u << (is_amd ? 25 : 12), -ENOTSUP, "cpuid[0x80000008.0]");
+		REFUSED(leaf_of(&bad, 0x80000000, 0)->eax ^= 1, -ENOTSUP, "cpuid[0x80000000.0]");
+		REFUSED(leaf_of(&bad, 2, 0)->function = 0, -ENOTSUP, "cpuid[0x0.0]");
+		if (is_amd) {
+			REFUSED(leaf_of(&bad, 7, 0)->edx ^= 1u << 26, -ENOTSUP, "cpuid[0x7.0]");
+			REFUSED(leaf_of(&bad, 0x80000021, 0)->eax ^= 1u << 8, -ENOTSUP, "cpuid[0x80000021.0]"); /* automatic IBRS */
+			REFUSED(leaf_of(&bad, 0x80000021, 0)->eax = 0, -ENOTSUP, "cpuid[0x80000000.0]");
+		}
+		struct ft_kvm_msr *msrs = (struct ft_kvm_msr *)section(&good, FT_STATE_MSRS);
+		size_t at = (uint8_t *)(msrs + 2) - good.at;
+		assert_int_equal(msrs[2].index, 0x10a);
+#define MSR(n) ((struct ft_kvm_msr *)(bad.at + at))[(n) - 2]
+		REFUSED(MSR(2).data ^= 1ull << (i ? 0 : 7), -ENOTSUP, "msrs[0x10a]"); /* of a model that has no such register, but for the first */
+		REFUSED(MSR(1).data ^= 1, -ENOTSUP, "msrs[0x8b]");
+		if (i) {
+			assert_int_equal(msrs[15].index, 0x48);
+			REFUSED(MSR(15).data = 1u << 3, -EINVAL, "msrs[0x48]");
+			REFUSED(MSR(15).data = 1ull << 63, -EINVAL, "msrs[0x48]");
+			REFUSED(MSR(15).index = 0x49, -EINVAL, "msrs[15].index");
+			/* The section of the software CPU's model before the MSRs of one that has more. */
+			bad = copy(&good);
+			memcpy(leaf_of(&bad, 7, 0), leaf_of(&other, 7, 0), sizeof(struct ft_kvm_cpuid));
+			seal(&bad);
+			assert_true(ft_state_restore(b, bad.at, bad.length, &err) < 0);
+			free(bad.at);
+		}
+		/* One bit anywhere: refused, or it makes another model, and then that is saved again. */
+		size_t first = (size_t)(section(&good, FT_STATE_CPUID) - good.at), last = (size_t)(section(&good, FT_STATE_REGS) - good.at) - 16;
+		unsigned taken = 0;
+		for (size_t bit = 8 * first; bit < 8 * last; bit++) {
+			bad = copy(&good);
+			bad.at[bit / 8] ^= (uint8_t)(1u << bit % 8);
+			seal(&bad);
+			if (!ft_state_restore(b, bad.at, bad.length, &err)) {
+				struct bytes again = save(b);
+				assert_int_equal(again.length, bad.length);
+				assert_memory_equal(again.at, bad.at, bad.length);
+				free(again.at);
+				taken++;
+			}
+			free(bad.at);
+		}
+		/* Signatures and means of protection; the software CPU goes by its own name. */
+		assert_true(i ? taken > 20 && taken < 60 : taken == 4);
+		free(good.at);
+		free(other.at);
+		ft_machine_destroy(a);
+		ft_machine_destroy(b);
+	}
+	struct ft_machine *a = machine_of_four(), *b = machine_of(4);
+	a->model = intel;
+	struct bytes good = save(a), bad;
+	for (unsigned n = 0; n < 3; n++) {
+		REFUSED(((struct ft_kvm_msr *)section(&bad, FT_STATE_SPECULATION))[n].data = 8, -EINVAL, "processors[");
+		REFUSED(((struct ft_kvm_msr *)section(&bad, FT_STATE_SPECULATION))[n].index = 0x10, -EINVAL, "msrs[15].index");
+		REFUSED(((struct ft_kvm_msr *)section(&bad, FT_STATE_SPECULATION))[n].reserved = 1, -EINVAL, "msrs[15].reserved");
+	}
+	free(good.at);
+	ft_machine_destroy(a);
+	ft_machine_destroy(b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1121,6 +1287,7 @@ int main(void)
 	    cmocka_unit_test(wrong_fields),  cmocka_unit_test(wrong_work),  cmocka_unit_test(wrong_bytes),
 	    cmocka_unit_test(wrong_machine), cmocka_unit_test(processors), cmocka_unit_test(messages), cmocka_unit_test(places),
 	    cmocka_unit_test(wrong_processors), cmocka_unit_test(soft_has_one_processor),
+	    cmocka_unit_test(models), cmocka_unit_test(models_of_processors), cmocka_unit_test(wrong_models),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -44,7 +44,7 @@ static int check_bits(const struct limit *limits, size_t count, struct ft_error 
 
 /* ---- What there must be ------------------------------------------------------------------------------------------ */
 
-static int check_sections(const struct ft_state *s, const struct ft_machine *m, struct ft_error *err)
+static int check_sections(const struct ft_state *s, const struct ft_machine *m, const struct ft_model *model, struct ft_error *err)
 {
 	static const char *const names[FT_STATE_TAGS] = {
 #define X(tag, number, name) [FT_STATE_##tag] = name,
@@ -59,11 +59,14 @@ static int check_sections(const struct ft_state *s, const struct ft_machine *m, 
 		bool wanted = cpu			      ? m->engine != NULL
 			      : tag == FT_STATE_BLK	      ? m->devices->has_disk
 			      : tag == FT_STATE_PROCESSORS ? m->engine && m->vcpus > 1
+			      : tag == FT_STATE_SPECULATION ? m->engine && m->vcpus > 1 && ft_model_spec_ctrl(model)
 							      : true;
 		if (s->present[tag] != wanted)
 			return ft_error_set(err, -EINVAL, "machine state: %s: %s", names[tag],
 					    wanted ? "is missing" : "this machine has none");
 	}
+	if (s->present[FT_STATE_SPECULATION] && s->speculations != s->processor_count)
+		REFUSE(s->speculations, "one for each of the other processors", "speculation.count");
 	return 0;
 }
 
@@ -462,11 +465,12 @@ static int check_work(const struct ft_state *s, struct ft_error *err)
 /* ---- The other processors ------------------------------------------------------------------------------------------ */
 
 /* As the first one is; that its fields are meant says the beginning of the text. */
-static int check_processor(const struct ft_state *s, const struct ft_state *one, struct ft_machine *m, unsigned number, struct ft_error *err)
+static int check_processor(const struct ft_state *s, const struct ft_state *one, struct ft_machine *m, const struct ft_model *model, unsigned number,
+			   struct ft_error *err)
 {
 	static const char prefix[] = "machine state: ";
 	struct ft_error own = {0};
-	int error = ft_state_cpu_check(one, m, number, &own);
+	int error = ft_state_cpu_check(one, m, model, number, &own);
 	if (!error)
 		error = check_lapic(one, number, &own);
 	for (unsigned other = 0; !error && other < number; other++) {
@@ -480,7 +484,7 @@ static int check_processor(const struct ft_state *s, const struct ft_state *one,
 	return ft_error_set(err, error, "%sprocessors[%u].%s", prefix, number, own.text + (prefixed ? sizeof(prefix) - 1 : 0));
 }
 
-static int check_processors(const struct ft_state *s, struct ft_machine *m, struct ft_error *err)
+static int check_processors(const struct ft_state *s, struct ft_machine *m, const struct ft_model *model, struct ft_error *err)
 {
 	struct ft_state *one = malloc(sizeof(*one));
 	int error = one ? 0 : ft_error_set(err, -ENOMEM, "no memory for the machine's state");
@@ -490,7 +494,7 @@ static int check_processors(const struct ft_state *s, struct ft_machine *m, stru
 			break;
 		}
 		ft_state_processor_spread(s, i, one);
-		error = check_processor(s, one, m, i, err);
+		error = check_processor(s, one, m, model, i, err);
 	}
 	free(one);
 	return error;
@@ -498,17 +502,19 @@ static int check_processors(const struct ft_state *s, struct ft_machine *m, stru
 
 int ft_state_check(const struct ft_state *s, struct ft_machine *m, struct ft_error *err)
 {
-	int error = check_sections(s, m, err);
+	struct ft_model model;
+	ft_state_model_find(s, &model);
+	int error = check_sections(s, m, &model, err);
 	if (!error)
 		error = check_machine(s, m, err);
 	if (!error)
 		error = check_clock(&s->clock, err);
 	if (!error && m->engine)
-		error = ft_state_model_check(s, m, err);
+		error = ft_state_model_check(s, m, &model, err);
 	if (!error && m->engine)
-		error = ft_state_cpu_check(s, m, 0, err);
+		error = ft_state_cpu_check(s, m, &model, 0, err);
 	if (!error && s->processor_count)
-		error = check_processors(s, m, err);
+		error = check_processors(s, m, &model, err);
 	if (error)
 		return error;
 	if (check_pic(s, err) || check_ioapic(&s->ioapic, err) || check_lapic(s, 0, err) || check_pit(s, err) ||

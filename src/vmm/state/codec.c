@@ -41,6 +41,7 @@ static const struct place places[FT_STATE_TAGS] = {
     [FT_STATE_BOARD] = ONE(board),     [FT_STATE_UART] = ONE(uart),
     [FT_STATE_PCI] = MANY(pci, pcis),  [FT_STATE_VIRTIO] = MANY(virtio, virtios),
     [FT_STATE_TIMERS] = ONE(timers),   [FT_STATE_PROCESSORS] = MANY(processors, processor_count),
+    [FT_STATE_SPECULATION] = MANY(speculation, speculations),
 };
 
 static const char *const names[FT_STATE_TAGS] = {
@@ -81,10 +82,17 @@ static struct content content_of(const struct ft_state *s, unsigned tag)
 	return (struct content){{base + p->at, NULL}, {count * p->size, 0}};
 }
 
+static uint32_t version_of(const struct ft_state *s)
+{
+	return s->present[FT_STATE_SPECULATION]  ? FT_STATE_VERSION_SPECULATION
+	       : s->present[FT_STATE_PROCESSORS] ? FT_STATE_VERSION_PROCESSORS
+						 : FT_STATE_VERSION;
+}
+
 int ft_state_encode(const struct ft_state *s, uint8_t **bytes, size_t *length, struct ft_error *err)
 {
 	struct ft_state_header header = {.magic = FT_STATE_MAGIC,
-					 .version = s->present[FT_STATE_PROCESSORS] ? FT_STATE_VERSION_PROCESSORS : FT_STATE_VERSION};
+					 .version = version_of(s)};
 	uint64_t total = sizeof(header);
 	for (unsigned tag = 1; tag < FT_STATE_TAGS; tag++) {
 		if (!s->present[tag])
@@ -124,9 +132,9 @@ static int check_header(const struct ft_state_header *h, const uint8_t *bytes, s
 {
 	if (memcmp(h->magic, FT_STATE_MAGIC, sizeof(h->magic)))
 		return ft_error_set(err, -EBADMSG, "machine state: header.magic: these are not a machine's state");
-	if (h->version != FT_STATE_VERSION && h->version != FT_STATE_VERSION_PROCESSORS)
-		return ft_error_set(err, -ENOTSUP, "machine state: header.version is %u (this program reads versions %u and %u)",
-				    h->version, FT_STATE_VERSION, FT_STATE_VERSION_PROCESSORS);
+	if (h->version < FT_STATE_VERSION || h->version > FT_STATE_VERSION_SPECULATION)
+		return ft_error_set(err, -ENOTSUP, "machine state: header.version is %u (this program reads versions %u to %u)", h->version,
+				    FT_STATE_VERSION, FT_STATE_VERSION_SPECULATION);
 	if (h->length != length)
 		return ft_error_set(err, -EBADMSG, "machine state: header.length is %llu (there are %zu bytes)",
 				    (unsigned long long)h->length, length);
@@ -221,7 +229,7 @@ int ft_state_decode(struct ft_state *s, const void *from, size_t length, struct 
 	}
 	if (!error && at != length)
 		return ft_state_refuse(err, header.sections, "fewer than there are", "header.sections");
-	if (!error && s->present[FT_STATE_PROCESSORS] != (header.version == FT_STATE_VERSION_PROCESSORS))
-		return ft_state_refuse(err, header.version, "the version of states that have the section processors", "header.version");
+	if (!error && header.version != version_of(s))
+		return ft_state_refuse(err, header.version, "the sections are another version's", "header.version");
 	return error;
 }

@@ -25,6 +25,7 @@
 
 enum {
 	MSR_TSC_ADJUST = 0x3b,
+	MSR_SPEC_CTRL = 0x48,
 	MSR_UCODE_REV = 0x8b,
 	MSR_ARCH_CAPABILITIES = 0x10a,
 	MSR_SYSENTER_CS = 0x174,
@@ -41,10 +42,10 @@ enum {
 #define MSR_KERNEL_GS_BASE 0xc0000102u
 #define MSR_TSC_AUX        0xc0000103u
 
-enum msr_kind { PLAIN, CANONICAL, LOW, MODEL, PLATFORM };
+enum msr_kind { PLAIN, CANONICAL, LOW, MODEL, PLATFORM, SPECULATION };
 
 /* X(index, kind, member of struct ft_cpu_state): in the order in which they are saved. MODEL: what the guest can only read;
- * PLATFORM: of the clock or the local APIC. */
+ * PLATFORM: of the clock or the local APIC; SPECULATION: only of models that have it, and so the last. */
 #define MSRS(X)                                                                                              \
 	X(MSR_TSC_ADJUST, PLATFORM, icount)                                                                  \
 	X(MSR_UCODE_REV, MODEL, icount)                                                                      \
@@ -60,7 +61,8 @@ enum msr_kind { PLAIN, CANONICAL, LOW, MODEL, PLATFORM };
 	X(MSR_CSTAR, CANONICAL, cstar)                                                                       \
 	X(MSR_FMASK, LOW, fmask)                                                                             \
 	X(MSR_KERNEL_GS_BASE, CANONICAL, kernel_gs_base)                                                     \
-	X(MSR_TSC_AUX, LOW, tsc_aux)
+	X(MSR_TSC_AUX, LOW, tsc_aux)                                                                         \
+	X(MSR_SPEC_CTRL, SPECULATION, spec_ctrl)
 
 static const struct {
 	uint32_t index;
@@ -72,7 +74,12 @@ static const struct {
 #undef X
 };
 #define MSR_COUNT (sizeof(msrs) / sizeof(*msrs))
-_Static_assert(MSR_COUNT == FT_STATE_MSR_COUNT && MSR_COUNT <= FT_STATE_MSRS_MOST, "they have room");
+_Static_assert(MSR_COUNT == FT_STATE_MSR_COUNT + 1 && MSR_COUNT <= FT_STATE_MSRS_MOST, "they have room");
+
+static uint32_t msr_count(const struct ft_model *model)
+{
+	return ft_model_spec_ctrl(model) ? MSR_COUNT : FT_STATE_MSR_COUNT;
+}
 
 /* ---- Segments ---------------------------------------------------------------------------------------------------- */
 
@@ -100,48 +107,6 @@ static struct ft_segment give_segment(const struct ft_kvm_segment *from)
 		     (unsigned)from->g << 15;
 	return (struct ft_segment){
 	    .base = from->base, .limit = from->limit, .selector = from->selector, .attributes = (uint16_t)a};
-}
-
-/* ---- Model ------------------------------------------------------------------------------------------------------- */
-
-static void add_leaf(struct ft_machine *m, unsigned number, uint64_t khz, struct ft_kvm_cpuid *list, uint32_t *count, uint32_t leaf,
-		     uint32_t sub, uint32_t flags)
-{
-	uint32_t r[4];
-	if (*count == FT_STATE_CPUIDS_MOST)
-		return;
-	m->engine_ops->cpuid(m->engine, number, khz, leaf, sub, r);
-	list[(*count)++] = (struct ft_kvm_cpuid){
-	    .function = leaf, .index = sub, .flags = flags, .eax = r[0], .ebx = r[1], .ecx = r[2], .edx = r[3]};
-}
-
-static void add_leaves(struct ft_machine *m, unsigned number, uint64_t khz, struct ft_kvm_cpuid *list, uint32_t *count, uint32_t first)
-{
-	uint32_t r[4];
-	m->engine_ops->cpuid(m->engine, number, khz, first, 0, r);
-	/* Each range says how far it goes; what a broken model says ends with the list. */
-	for (uint32_t leaf = first; leaf <= r[0] && *count < FT_STATE_CPUIDS_MOST; leaf++) {
-		bool caches = leaf == 4, features = leaf == 7, topology = leaf == 0xb && m->vcpus > 1;
-		uint32_t subs = caches ? 4 : features ? 2 : topology ? 3 : 1;
-		for (uint32_t sub = 0; sub < subs; sub++)
-			add_leaf(m, number, khz, list, count, leaf, sub, subs > 1 ? FT_KVM_CPUID_INDEXED : 0);
-	}
-}
-
-void ft_state_model(struct ft_machine *m, unsigned number, uint64_t tsc_khz, struct ft_kvm_cpuid *list, uint32_t *count)
-{
-	*count = 0;
-	memset(list, 0, FT_STATE_CPUIDS_MOST * sizeof(*list));
-	add_leaves(m, number, tsc_khz, list, count, 0);
-	add_leaves(m, number, tsc_khz, list, count, 0x40000000);
-	add_leaves(m, number, tsc_khz, list, count, 0x80000000);
-}
-
-static uint64_t model_msr(struct ft_machine *m, uint32_t index)
-{
-	uint64_t value = 0;
-	m->engine_ops->model_msr(m->engine, index, &value);
-	return value;
 }
 
 /* ---- Taking ------------------------------------------------------------------------------------------------------- */
@@ -201,12 +166,12 @@ static void take_events(struct ft_kvm_events *e, const struct ft_cpu_state *cpu)
 
 static void take_msrs(struct ft_state *s, struct ft_machine *m, const struct ft_cpu_state *cpu, uint64_t tsc_adjust, uint64_t tsc_deadline)
 {
-	s->msr_count = MSR_COUNT;
-	for (unsigned i = 0; i < MSR_COUNT; i++) {
+	s->msr_count = msr_count(&m->model);
+	for (unsigned i = 0; i < s->msr_count; i++) {
 		uint64_t value;
 		memcpy(&value, (const uint8_t *)cpu + msrs[i].at, sizeof(value));
 		if (msrs[i].kind == MODEL)
-			value = model_msr(m, msrs[i].index);
+			value = ft_state_model_msr(m, &m->model, msrs[i].index);
 		else if (msrs[i].index == MSR_TSC_ADJUST)
 			value = tsc_adjust;
 		else if (msrs[i].index == MSR_TSC_DEADLINE)
@@ -235,7 +200,7 @@ void ft_state_cpu_take(struct ft_state *s, struct ft_machine *m)
 {
 	struct ft_cpu_state cpu;
 	m->engine_ops->get(m->engine, &cpu);
-	ft_state_model(m, 0, m->clock.tsc_khz, s->cpuid, &s->cpuids);
+	ft_state_model(m, &m->model, 0, m->clock.tsc_khz, s->cpuid, &s->cpuids);
 	ft_state_cpu_shape(s, m, 0, &cpu);
 	static const uint8_t tags[] = {FT_STATE_CPUID, FT_STATE_REGS,  FT_STATE_SREGS,  FT_STATE_DEBUG,
 				       FT_STATE_MSRS,  FT_STATE_XSAVE, FT_STATE_EVENTS, FT_STATE_MP};
@@ -292,7 +257,7 @@ void ft_state_cpu_give(const struct ft_state *s, struct ft_cpu_state *cpu)
 	cpu->dr[6] = s->debugregs.dr6;
 	cpu->dr[7] = s->debugregs.dr7;
 	memcpy(cpu->fxsave, s->xsave.fxsave, sizeof(cpu->fxsave));
-	for (unsigned i = 0; i < MSR_COUNT; i++)
+	for (unsigned i = 0; i < s->msr_count; i++)
 		if (msrs[i].kind != MODEL && msrs[i].kind != PLATFORM)
 			memcpy((uint8_t *)cpu + msrs[i].at, &s->msrs[i].data, sizeof(s->msrs[i].data));
 }
@@ -398,22 +363,24 @@ static int check_pat(uint64_t pat, struct ft_error *err)
 	return 0;
 }
 
-static int check_msrs(const struct ft_state *s, struct ft_machine *m, struct ft_error *err)
+static int check_msrs(const struct ft_state *s, struct ft_machine *m, const struct ft_model *model, struct ft_error *err)
 {
-	if (s->msr_count != MSR_COUNT)
-		REFUSE(s->msr_count, "this version has others", "msrs.count");
-	for (unsigned i = 0; i < MSR_COUNT; i++) {
+	if (s->msr_count != msr_count(model))
+		REFUSE(s->msr_count, "this version and CPU model have others", "msrs.count");
+	for (unsigned i = 0; i < s->msr_count; i++) {
 		const struct ft_kvm_msr *msr = &s->msrs[i];
 		if (msr->index != msrs[i].index)
 			REFUSE(msr->index, "another one belongs here", "msrs[%u].index", i);
 		if (msr->reserved)
 			REFUSE(msr->reserved, "not 0", "msrs[%u].reserved", i);
-		if (msrs[i].kind == MODEL && msr->data != model_msr(m, msr->index)) {
-			ft_state_refuse(err, msr->data, "another CPU model", "msrs[0x%x]", msr->index);
+		if (msrs[i].kind == MODEL && msr->data != ft_state_model_msr(m, model, msr->index)) {
+			ft_state_refuse(err, msr->data, "another CPU model than CPUID's", "msrs[0x%x]", msr->index);
 			if (err)
 				err->code = -ENOTSUP;
 			return -ENOTSUP;
 		}
+		if (msrs[i].kind == SPECULATION && msr->data & ~ft_model_spec_ctrl(model))
+			REFUSE(msr->data, "the CPU model has no such bits", "msrs[0x%x]", msr->index);
 		if (msrs[i].kind == CANONICAL && !canonical(msr->data))
 			REFUSE(msr->data, "not canonical", "msrs[0x%x]", msr->index);
 		if (msrs[i].kind == LOW && msr->data >> 32)
@@ -491,27 +458,9 @@ static int check_fpu(const struct ft_state *s, struct ft_error *err)
 	return 0;
 }
 
-int ft_state_model_check(const struct ft_state *s, struct ft_machine *m, struct ft_error *err)
+int ft_state_cpu_check(const struct ft_state *s, struct ft_machine *m, const struct ft_model *model, unsigned number, struct ft_error *err)
 {
-	struct ft_kvm_cpuid own[FT_STATE_CPUIDS_MOST];
-	uint32_t count;
-	ft_state_model(m, 0, s->clock.tsc_khz, own, &count);
-	for (uint32_t i = 0; i < count || i < s->cpuids; i++) {
-		const struct ft_kvm_cpuid *a = &s->cpuid[i], *b = &own[i];
-		if (i < count && i < s->cpuids && !memcmp(a, b, sizeof(*a)))
-			continue;
-		return ft_error_set(err, -ENOTSUP,
-				    "machine state: cpuid[0x%x.%u]: the guest was saved on another CPU model than this "
-				    "engine's (%08x %08x %08x %08x, here %08x %08x %08x %08x)",
-				    i < s->cpuids ? a->function : b->function, i < s->cpuids ? a->index : b->index, a->eax,
-				    a->ebx, a->ecx, a->edx, b->eax, b->ebx, b->ecx, b->edx);
-	}
-	return 0;
-}
-
-int ft_state_cpu_check(const struct ft_state *s, struct ft_machine *m, unsigned number, struct ft_error *err)
-{
-	int error = check_msrs(s, m, err);
+	int error = check_msrs(s, m, model, err);
 	if (error)
 		return error;
 	if (s->regs.rflags & ~(uint64_t)FLAGS_KNOWN || !(s->regs.rflags & 2))

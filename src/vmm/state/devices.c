@@ -485,13 +485,16 @@ int ft_state_give(const struct ft_state *s, struct ft_machine *m, struct ft_erro
 	if (m->engine) {
 		struct ft_cpu_state cpu;
 		ft_state_cpu_give(s, &cpu);
-		int error = m->engine_ops->frequency ? m->engine_ops->frequency(m->engine, s->clock.tsc_khz, err) : 0;
+		struct ft_model model;
+		ft_state_model_find(s, &model);
+		int error = m->engine_ops->become ? m->engine_ops->become(m->engine, &model, s->clock.tsc_khz, err) : 0;
 		if (!error)
 			error = m->engine_ops->set(m->engine, &cpu, err);
 		if (error) {
 			free(one);
 			return error;
 		}
+		m->model = model;
 		m->engine_ops->flush(m->engine);
 	}
 	if (one)

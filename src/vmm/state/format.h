@@ -9,8 +9,9 @@
 #define FT_STATE_MAGIC    "FTSTATE" /* with its NUL */
 #define FT_STATE_VERSION  1u
 #define FT_STATE_VERSION_PROCESSORS 2u /* has that section: a machine with several */
+#define FT_STATE_VERSION_SPECULATION 3u /* and that one: their CPU model has SPEC_CTRL */
 #define FT_STATE_CPUIDS_MOST   64u
-#define FT_STATE_MSR_COUNT   15u
+#define FT_STATE_MSR_COUNT   15u /* and SPEC_CTRL, where the CPU model has it */
 #define FT_STATE_MSRS_MOST    16u
 #define FT_STATE_VIRTIOS_MOST  3u
 #define FT_STATE_LENGTH_MAX (16u << 20) /* more than any state has: 512 waiting jumbo frames are 5 MiB */
@@ -33,7 +34,8 @@ struct ft_state_section_header {
 	X(MSRS, 6, "msrs") X(XSAVE, 7, "xsave") X(EVENTS, 8, "events") X(MP, 9, "mp") X(CLOCK, 10, "clock")              \
 	X(PIC, 11, "pic") X(IOAPIC, 12, "ioapic") X(LAPIC, 13, "lapic") X(PIT, 14, "pit") X(BOARD, 15, "board")          \
 	X(UART, 16, "uart") X(PCI, 17, "pci") X(VIRTIO, 18, "virtio") X(NET, 19, "net") X(RNG, 20, "rng")                \
-	X(BLK, 21, "blk") X(TIMERS, 22, "timers") X(PROCESSORS, 23, "processors")
+	X(BLK, 21, "blk") X(TIMERS, 22, "timers") X(PROCESSORS, 23, "processors")       \
+	X(SPECULATION, 24, "speculation")
 
 enum ft_state_tag {
 #define X(tag, number, name) FT_STATE_##tag = number,
@@ -164,6 +166,8 @@ struct ft_state {
 	struct ft_state_timers timers;
 	struct ft_state_processor processors[FT_VCPUS_MOST - 1];
 	uint32_t processor_count; /* of these: one less than there are */
+	struct ft_kvm_msr speculation[FT_VCPUS_MOST - 1]; /* theirs, where the CPU model has it */
+	uint32_t speculations;
 };
 
 /* codec.c. Bytes from and to the decoded form: lengths and tags, not meanings. */
@@ -183,9 +187,14 @@ unsigned ft_state_virtios(struct ft_devices *d, struct ft_virtio *list[FT_STATE_
 void ft_state_cpu_take(struct ft_state *s, struct ft_machine *m);
 void ft_state_cpu_shape(struct ft_state *s, struct ft_machine *m, unsigned number, const struct ft_cpu_state *cpu);
 void ft_state_cpu_give(const struct ft_state *s, struct ft_cpu_state *cpu);
-void ft_state_model(struct ft_machine *m, unsigned number, uint64_t tsc_khz, struct ft_kvm_cpuid *cpuid, uint32_t *count);
-int ft_state_model_check(const struct ft_state *s, struct ft_machine *m, struct ft_error *err);
-int ft_state_cpu_check(const struct ft_state *s, struct ft_machine *m, unsigned number, struct ft_error *err);
+int ft_state_cpu_check(const struct ft_state *s, struct ft_machine *m, const struct ft_model *model, unsigned number, struct ft_error *err);
+
+/* model.c: what a guest of that model sees; what model a state shows (false: none), and that it shows nothing else. */
+void ft_state_model(struct ft_machine *m, const struct ft_model *model, unsigned number, uint64_t tsc_khz, struct ft_kvm_cpuid *cpuid,
+		    uint32_t *count);
+uint64_t ft_state_model_msr(struct ft_machine *m, const struct ft_model *model, uint32_t index); /* 0: it does not tell */
+bool ft_state_model_find(const struct ft_state *s, struct ft_model *model);
+int ft_state_model_check(const struct ft_state *s, struct ft_machine *m, struct ft_model *model, struct ft_error *err);
 
 /* processors.c: those besides the first, each as what `s` would have if it were the first (`one`: memory for that). */
 int ft_state_processors_take(struct ft_state *s, struct ft_machine *m, struct ft_error *err);

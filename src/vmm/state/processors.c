@@ -28,6 +28,8 @@ int ft_state_processors_take(struct ft_state *s, struct ft_machine *m, struct ft
 		return ft_error_set(err, -ENOMEM, "no memory for the machine's state");
 	s->processor_count = m->vcpus - 1;
 	s->present[FT_STATE_PROCESSORS] = true;
+	s->present[FT_STATE_SPECULATION] = ft_model_spec_ctrl(&m->model) != 0;
+	s->speculations = s->present[FT_STATE_SPECULATION] ? s->processor_count : 0;
 	for (unsigned i = 1; i < m->vcpus; i++) {
 		struct ft_state_processor *to = &s->processors[i - 1];
 		const struct ft_processor *from = &m->devices->others[i - 1];
@@ -41,6 +43,8 @@ int ft_state_processors_take(struct ft_state *s, struct ft_machine *m, struct ft
 		ALIKE(X)
 #undef X
 		memcpy(to->msrs, one->msrs, sizeof(to->msrs));
+		if (s->speculations)
+			s->speculation[i - 1] = one->msrs[FT_STATE_MSR_COUNT];
 	}
 	free(one);
 	return 0;
@@ -58,6 +62,8 @@ void ft_state_processor_spread(const struct ft_state *s, unsigned number, struct
 #undef X
 	memcpy(one->msrs, from->msrs, sizeof(from->msrs));
 	one->msr_count = FT_STATE_MSR_COUNT;
+	if (s->speculations)
+		one->msrs[one->msr_count++] = s->speculation[number - 1];
 	one->board.lapic_base = from->sregs.apic_base;
 	one->board.lapic_tsc_deadline = msr_of(from, MSR_TSC_DEADLINE);
 	one->board.lapic_timer_start_ns = from->lapic_timer_start_ns;

@@ -240,11 +240,11 @@ static enum outcome enter(struct ft_kvm_vcpu *vcpu)
 		vcpu->unfinished = true;
 		return GO_ON;
 	case KVM_EXIT_X86_RDMSR:
-		run->msr.error = !ft_model_msr(run->msr.index, (uint64_t *)&run->msr.data);
+		run->msr.error = !ft_model_msr(&engine->m->model, run->msr.index, (uint64_t *)&run->msr.data);
 		vcpu->unfinished = true;
 		return GO_ON;
 	case KVM_EXIT_X86_WRMSR:
-		run->msr.error = !ft_model_set_msr(run->msr.index, run->msr.data);
+		run->msr.error = !ft_model_set_msr(&engine->m->model, run->msr.index, run->msr.data);
 		vcpu->unfinished = true;
 		return GO_ON;
 	case KVM_EXIT_IOAPIC_EOI:
@@ -597,16 +597,17 @@ static int set(struct ft_engine *engine, const struct ft_cpu_state *state, struc
 	return 0;
 }
 
-static void cpuid(struct ft_engine *engine, unsigned vcpu, uint64_t tsc_khz, uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
+static void cpuid(struct ft_engine *engine, const struct ft_model *model, unsigned vcpu, uint64_t tsc_khz, uint32_t leaf, uint32_t subleaf,
+		  uint32_t registers[4])
 {
-	ft_model_cpuid((struct ft_model_place){vcpu, engine->vcpus}, (uint32_t)tsc_khz, leaf, subleaf, registers);
+	ft_model_cpuid(model, (struct ft_model_place){vcpu, engine->vcpus}, (uint32_t)tsc_khz, leaf, subleaf, registers);
 }
 
-static int model_msr(struct ft_engine *engine, uint32_t index, uint64_t *value)
+static int model_msr(struct ft_engine *engine, const struct ft_model *model, uint32_t index, uint64_t *value)
 {
 	if (engine->native)
 		return ft_kvm_native_msr(engine, index, value);
-	return ft_model_msr(index, value) ? 0 : -1;
+	return ft_model_msr(model, index, value) ? 0 : -1;
 }
 
 static size_t peek_in(struct ft_engine *engine, uint64_t cr3, uint64_t va, void *to, size_t length)
@@ -743,6 +744,8 @@ static struct ft_engine *create(struct ft_machine *m, const struct ft_engine_opt
 	if (!error && options->native)
 		error = ft_kvm_native_open(engine, err);
 	if (!error)
+		error = ft_kvm_model_open(engine, err);
+	if (!error)
 		error = open_vm(engine, options->host_tsc, err);
 	/* Its thread may have given up the right to make timers by the time it runs. */
 	if (!error)
@@ -768,7 +771,7 @@ const struct ft_engine_ops ft_engine_kvm = {
     .get_ready = get_ready,
     .get = get,
     .set = set,
-    .frequency = ft_kvm_frequency,
+    .become = ft_kvm_become,
     .cpuid = cpuid,
     .model_msr = model_msr,
     .cr4_known = FT_MODEL_CR4,

@@ -18,8 +18,16 @@
 	X(0xc0000080, 5)  /* EFER, STAR, LSTAR, CSTAR, FMASK */                                               \
 	X(0xc0000100, 4)  /* FS_BASE, GS_BASE, KERNEL_GS_BASE, TSC_AUX */
 
-static int filter_msrs(int vm, struct ft_error *err)
+/* Those of the model's that have to be the processor's own. One that the model does not have is not left to KVM, which may have been told
+ * to ignore what it does not know (ignore_msrs). */
+#define SPECULATION(X)                                                                                        \
+	X(0x48, ft_model_spec_ctrl)                                                                           \
+	X(0x49, ft_model_pred_cmd)                                                                            \
+	X(0x10b, ft_model_flush_cmd)
+
+int ft_kvm_filter(const struct ft_engine *engine, struct ft_error *err)
 {
+	const struct ft_model *model = &engine->m->model;
 	static uint8_t all[] = {0xff};
 	struct kvm_msr_filter filter = {.flags = KVM_MSR_FILTER_DEFAULT_DENY};
 	unsigned n = 0;
@@ -28,7 +36,13 @@ static int filter_msrs(int vm, struct ft_error *err)
 	    .flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE, .nmsrs = number, .base = first, .bitmap = all};
 	KERNELS(X)
 #undef X
-	return ioctl(vm, KVM_X86_SET_MSR_FILTER, &filter) ? ft_kvm_failed(err, "KVM_X86_SET_MSR_FILTER") : 0;
+#define X(first, bits)                                                                                               \
+	if (bits(model))                                                                                              \
+		filter.ranges[n++] = (struct kvm_msr_filter_range){                                                   \
+		    .flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE, .nmsrs = 1, .base = first, .bitmap = all};
+	SPECULATION(X)
+#undef X
+	return ioctl(engine->vm, KVM_X86_SET_MSR_FILTER, &filter) ? ft_kvm_failed(err, "KVM_X86_SET_MSR_FILTER") : 0;
 }
 
 static int enable(int fd, uint32_t capability, uint64_t argument, const char *name, struct ft_error *err)
@@ -48,7 +62,7 @@ int ft_kvm_hide(const struct ft_engine *engine, struct ft_error *err)
 	if (!error && !engine->native)
 		error = enable(engine->vm, KVM_CAP_X86_USER_SPACE_MSR, KVM_MSR_EXIT_REASON_FILTER, "KVM_CAP_X86_USER_SPACE_MSR", err);
 	if (!error && !engine->native)
-		error = filter_msrs(engine->vm, err);
+		error = ft_kvm_filter(engine, err);
 	/* Of the calls only those that CPUID announces, which is none. */
 	for (unsigned i = 0; !error && i < engine->vcpus; i++)
 		error = enable(engine->vcpu[i].fd, KVM_CAP_ENFORCE_PV_FEATURE_CPUID, 1, "KVM_CAP_ENFORCE_PV_FEATURE_CPUID", err);

@@ -47,6 +47,7 @@ struct ft_engine {
 	unsigned vcpus;
 	size_t run_size;
 	struct ft_kvm_native *native; /* NULL: the guest sees the CPU model */
+	struct ft_model host;         /* what it would be on this host; zeros: of no vendor that we know */
 	struct ft_state *shapes;  /* scratch */
 	struct ft_cpu_state cpu;  /* of the first; this, and the others in the machine, are newer than the vCPUs' if `ours` */
 	bool ours;
@@ -81,13 +82,25 @@ static inline bool ft_kvm_alone(const struct ft_engine *engine)
 	return engine->vcpus == 1;
 }
 
-/* hide.c. What KVM shows beyond the CPU model; once. */
+/* model.c. The CPU model of a guest that begins on this host's KVM: of the leaves that it supports (not yet what we know of them);
+ * zeros: the processor is of no vendor that we know. */
+void ft_kvm_model_read(const struct kvm_cpuid2 *host, struct ft_model *model);
+int ft_kvm_model_of_host(int kvm, struct ft_model *model, struct ft_error *err);
+/* May a guest go on on this host? note: what is to be known of it all the same, or "". */
+int ft_kvm_model_fits(const struct ft_model *host, const struct ft_model *guest, char *note, size_t size, struct ft_error *err);
+/* The machine gets its model, unless it has one. Before the vCPUs are set up. */
+int ft_kvm_model_open(struct ft_engine *engine, struct ft_error *err);
+/* The machine's model and its TSC's frequency become these; before the first run. */
+int ft_kvm_become(struct ft_engine *engine, const struct ft_model *model, uint64_t tsc_khz, struct ft_error *err);
+
+/* hide.c. What KVM shows beyond the CPU model; once. Its MSRs are those of the machine's model: the filter again when that changes. */
 int ft_kvm_hide(const struct ft_engine *engine, struct ft_error *err);
+int ft_kvm_filter(const struct ft_engine *engine, struct ft_error *err);
 
 /* vcpu.c. What is fixed for the vCPUs' lives (CPU model, signal mask); once. */
 int ft_kvm_vcpus_open(struct ft_engine *engine, bool host_tsc, struct ft_error *err);
-/* The machine's TSC gets this frequency; before the first run. */
-int ft_kvm_frequency(struct ft_engine *engine, uint64_t tsc_khz, struct ft_error *err);
+/* They get the machine's CPU model and the frequency of its TSC; before the first run. */
+int ft_kvm_vcpus_become(struct ft_engine *engine, struct ft_error *err);
 /* All vCPUs: engine->cpu, the machine's others, its local APICs and clock to the kernel; and back. */
 int ft_kvm_push(struct ft_engine *engine, struct ft_error *err);
 int ft_kvm_pull(struct ft_engine *engine, struct ft_error *err);

@@ -108,7 +108,7 @@ static void add(struct kvm_cpuid2 *guest, const struct kvm_cpuid_entry2 *e)
 static struct kvm_cpuid_entry2 of_model(struct ft_model_place place, uint32_t tsc_khz, uint32_t leaf, uint32_t sub, bool indexed)
 {
 	uint32_t r[4];
-	ft_model_cpuid(place, tsc_khz, leaf, sub, r);
+	ft_model_cpuid(&FT_MODEL_SOFTWARE, place, tsc_khz, leaf, sub, r);
 	return (struct kvm_cpuid_entry2){.function = leaf,
 					 .index = sub,
 					 .flags = indexed ? KVM_CPUID_FLAG_SIGNIFCANT_INDEX : 0,
@@ -124,7 +124,7 @@ static void place_it(struct kvm_cpuid_entry2 *e, struct ft_model_place place, ui
 	uint32_t of[4], bits = 0;
 	while (1u << bits < place.vcpus)
 		bits++;
-	ft_model_cpuid(place, tsc_khz, 1, 0, of);
+	ft_model_cpuid(&FT_MODEL_SOFTWARE, place, tsc_khz, 1, 0, of);
 	switch (e->function) {
 	case 1:
 		e->ebx |= of[EBX] & 0xffff0000u;

@@ -161,7 +161,7 @@ static int set_model(const struct ft_kvm_vcpu *vcpu, struct ft_error *err)
 	struct ft_machine *m = vcpu->engine->m;
 	if (vcpu->engine->native)
 		return ft_kvm_native_set_model(vcpu, err);
-	ft_state_model(m, vcpu->number, m->clock.tsc_khz, model, &list.header.nent);
+	ft_state_model(m, &m->model, vcpu->number, m->clock.tsc_khz, model, &list.header.nent);
 	/* A leaf that says nothing is left out: the kernel would fill in what it knows (of XSAVE, SGX). */
 	uint32_t told = 0;
 	for (uint32_t i = 0; i < list.header.nent; i++)
@@ -191,18 +191,10 @@ static int set_signals(const struct ft_kvm_vcpu *vcpu, struct ft_error *err)
 	return SET(vcpu->fd, KVM_SET_SIGNAL_MASK, &mask);
 }
 
-int ft_kvm_frequency(struct ft_engine *engine, uint64_t tsc_khz, struct ft_error *err)
+int ft_kvm_vcpus_become(struct ft_engine *engine, struct ft_error *err)
 {
-	uint64_t *own = &engine->m->clock.tsc_khz, before = *own;
-	if (tsc_khz == before)
-		return 0;
-	*own = tsc_khz;
 	int error = set_frequency(engine, false, err);
-	if (!error)
-		error = set_models(engine, err);
-	if (error)
-		*own = before;
-	return error;
+	return error ? error : set_models(engine, err);
 }
 
 int ft_kvm_vcpus_open(struct ft_engine *engine, bool host_tsc, struct ft_error *err)

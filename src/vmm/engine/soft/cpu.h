@@ -74,7 +74,7 @@ struct soft_cpu {
 	uint64_t cr0, cr2, cr3, cr4, efer;
 	uint64_t dr[8];
 	uint64_t star, lstar, cstar, fmask, kernel_gs_base, tsc_aux;
-	uint64_t sysenter_cs, sysenter_esp, sysenter_eip, pat, misc_enable;
+	uint64_t sysenter_cs, sysenter_esp, sysenter_eip, pat, misc_enable, spec_ctrl;
 	uint8_t cpl;
 	bool code64;            /* CS.L and EFER.LMA: the translator runs; else interpret.c does (boot trampoline) */
 	uint64_t shadow_icount; /* no interrupt at this icount (behind STI, MOV SS); UINT64_MAX: none */

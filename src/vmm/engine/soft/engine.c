@@ -319,6 +319,7 @@ static void get(struct ft_engine *engine, struct ft_cpu_state *s)
 	s->sysenter_eip = cpu->sysenter_eip;
 	s->pat = cpu->pat;
 	s->misc_enable = cpu->misc_enable;
+	s->spec_ctrl = cpu->spec_ctrl;
 	/* Last x87 opcode and pointers are the host's, and so is MXCSR_MASK: the guest's FXSAVE says MXCSR_BITS. */
 	const uint32_t mask = MXCSR_BITS;
 	memcpy(s->fxsave, cpu->fx, 416);
@@ -375,6 +376,7 @@ static int set(struct ft_engine *engine, const struct ft_cpu_state *s, struct ft
 	cpu->sysenter_eip = s->sysenter_eip;
 	cpu->pat = s->pat;
 	cpu->misc_enable = s->misc_enable;
+	cpu->spec_ctrl = s->spec_ctrl;
 	memcpy(cpu->fx, s->fxsave, sizeof(cpu->fx));
 	memset(cpu->fx + 6, 0, 18);
 	/* A conforming segment runs at the privilege that it was called from: the selector's RPL (SDM 5.8.1). */
@@ -397,17 +399,18 @@ static int set(struct ft_engine *engine, const struct ft_cpu_state *s, struct ft
 	return 0;
 }
 
-static void cpuid(struct ft_engine *engine, unsigned vcpu, uint64_t tsc_khz, uint32_t leaf, uint32_t subleaf, uint32_t registers[4])
+static void cpuid(struct ft_engine *engine, const struct ft_model *model, unsigned vcpu, uint64_t tsc_khz, uint32_t leaf, uint32_t subleaf,
+		  uint32_t registers[4])
 {
 	(void)engine;
-	ft_model_cpuid((struct ft_model_place){vcpu, 1}, (uint32_t)tsc_khz, leaf, subleaf, registers);
+	ft_model_cpuid(model, (struct ft_model_place){vcpu, 1}, (uint32_t)tsc_khz, leaf, subleaf, registers);
 }
 
 _Static_assert(CR4_KNOWN == FT_MODEL_CR4 && SOFT_PHYSICAL_BITS == FT_MODEL_PHYSICAL_BITS, "the model is the same on every engine");
 
-static int model_msr(struct ft_engine *engine, uint32_t index, uint64_t *value)
+static int model_msr(struct ft_engine *engine, const struct ft_model *model, uint32_t index, uint64_t *value)
 {
-	return ft_model_msr(index, value) ? 0 : -1;
+	return ft_model_msr(model, index, value) ? 0 : -1;
 }
 
 /* ---- For observers ------------------------------------------------------------------------------------------------- */

@@ -4,18 +4,13 @@
 #include "vmm/engine/soft/system.h"
 
 enum {
-	MSR_PLATFORM_ID = 0x17,
-	MSR_FEATURE_CONTROL = 0x3a,
-	MSR_UCODE_REV = 0x8b,
-	MSR_PLATFORM_INFO = 0xce,
-	MSR_ARCH_CAPABILITIES = 0x10a,
+	MSR_SPEC_CTRL = 0x48,
+	MSR_PRED_CMD = 0x49,
+	MSR_FLUSH_CMD = 0x10b,
 	MSR_SYSENTER_CS = 0x174,
 	MSR_SYSENTER_ESP = 0x175,
 	MSR_SYSENTER_EIP = 0x176,
-	MSR_MCG_CAP = 0x179,
-	MSR_MCG_STATUS = 0x17a,
 	MSR_MISC_ENABLE = 0x1a0,
-	MSR_DEBUGCTL = 0x1d9,
 	MSR_PAT = 0x277,
 };
 
@@ -30,15 +25,6 @@ enum {
 	MSR_KERNEL_GS_BASE,
 	MSR_TSC_AUX,
 };
-
-/* IA32_ARCH_CAPABILITIES: not affected by what is known up to now (RDCL, L1D flush, SSB, MDS, page size change, TAA, the
- * MMIO stale data family, PBRSB, GDS, RFDS, ITS). Nothing of this CPU speculates; its host's own mitigations are the
- * host's. */
-#define ARCH_CAPABILITIES                                                                                    \
-	(1ull << 0 | 1ull << 3 | 1ull << 4 | 1ull << 5 | 1ull << 6 | 1ull << 8 | 1ull << 13 | 1ull << 14 |   \
-	 1ull << 15 | 1ull << 24 | 1ull << 26 | 1ull << 27 | 1ull << 62)
-
-#define UCODE_REVISION       (1ull << 32)
 
 /* Registers that are plain storage. canonical: the value must be an address. */
 static uint64_t *stored(struct soft_cpu *cpu, uint32_t index, bool *canonical)
@@ -70,41 +56,6 @@ static uint64_t *stored(struct soft_cpu *cpu, uint32_t index, bool *canonical)
 	return NULL;
 }
 
-bool ft_model_msr(uint32_t index, uint64_t *value)
-{
-	switch (index) {
-	case MSR_UCODE_REV:
-		*value = UCODE_REVISION;
-		return true;
-	case MSR_ARCH_CAPABILITIES:
-		*value = ARCH_CAPABILITIES;
-		return true;
-	case MSR_FEATURE_CONTROL:
-		*value = 1; /* locked, nothing enabled */
-		return true;
-	case MSR_PLATFORM_ID:
-	case MSR_PLATFORM_INFO:
-	case MSR_MCG_CAP:
-	case MSR_MCG_STATUS:
-	case MSR_DEBUGCTL:
-		*value = 0;
-		return true;
-	}
-	return false;
-}
-
-bool ft_model_set_msr(uint32_t index, uint64_t value)
-{
-	switch (index) {
-	case MSR_UCODE_REV: /* written before CPUID makes the revision appear */
-	case MSR_MCG_STATUS:
-		return value == 0;
-	case MSR_DEBUGCTL: /* no branch records and no branch stepping: reads as zero */
-		return true;
-	}
-	return false;
-}
-
 static bool read_msr(struct soft_cpu *cpu, uint32_t index, uint64_t *value)
 {
 	bool canonical;
@@ -129,8 +80,11 @@ static bool read_msr(struct soft_cpu *cpu, uint32_t index, uint64_t *value)
 	case MSR_MISC_ENABLE:
 		*value = cpu->misc_enable;
 		return true;
+	case MSR_SPEC_CTRL:
+		*value = cpu->spec_ctrl;
+		return ft_model_spec_ctrl(&cpu->m->model);
 	}
-	return ft_model_msr(index, value) || soft_platform_rdmsr(cpu, index, value) == 0;
+	return ft_model_msr(&cpu->m->model, index, value) || soft_platform_rdmsr(cpu, index, value) == 0;
 }
 
 static bool set_efer(struct soft_cpu *cpu, uint64_t value)
@@ -157,6 +111,12 @@ static bool pat_valid(uint64_t value)
 	return true;
 }
 
+/* What they ask of a processor that speculates is done where nothing is remembered of who ran before. */
+static bool command(uint64_t value, uint64_t bits)
+{
+	return bits && !(value & ~bits);
+}
+
 static bool write_msr(struct soft_cpu *cpu, uint32_t index, uint64_t value)
 {
 	bool canonical;
@@ -164,7 +124,9 @@ static bool write_msr(struct soft_cpu *cpu, uint32_t index, uint64_t value)
 	if (storage) {
 		if (canonical && !soft_canonical(value))
 			return false;
-		*storage = value;
+		/* An AMD's, which has no use for them in long mode, have 32 bits in its VMCB. */
+		bool low = (index == MSR_SYSENTER_ESP || index == MSR_SYSENTER_EIP) && ft_model_amd(&cpu->m->model);
+		*storage = low ? (uint32_t)value : value;
 		return true;
 	}
 	switch (index) {
@@ -190,8 +152,17 @@ static bool write_msr(struct soft_cpu *cpu, uint32_t index, uint64_t value)
 			return false;
 		cpu->misc_enable = value;
 		return true;
+	case MSR_SPEC_CTRL:
+		if (!command(value, ft_model_spec_ctrl(&cpu->m->model)))
+			return false;
+		cpu->spec_ctrl = value;
+		return true;
+	case MSR_PRED_CMD:
+		return command(value, ft_model_pred_cmd(&cpu->m->model));
+	case MSR_FLUSH_CMD:
+		return command(value, ft_model_flush_cmd(&cpu->m->model));
 	}
-	return ft_model_set_msr(index, value) || soft_platform_wrmsr(cpu, index, value) == 0;
+	return ft_model_set_msr(&cpu->m->model, index, value) || soft_platform_wrmsr(cpu, index, value) == 0;
 }
 
 enum soft_result soft_rdmsr(struct soft_cpu *cpu)
