@@ -9,6 +9,7 @@
 
 #include "clone/calls.h"
 #include "clone/tell.h"
+#include "vmm/engine/walk.h"
 #include "vmm/memory.h"
 #include "base/trial.h"
 #include "clone/packet.h"
@@ -24,7 +25,31 @@ void ft_observe_begin(struct ft_observer *o, const struct ft_observe_source *sou
 	memset(o, 0, sizeof(*o));
 	o->source = *source;
 	o->report = report;
-	o->cr3 = cr3;
+	ft_observe_at(o, cr3);
+}
+
+/* ---- Address spaces ---- */
+
+static uint64_t space(const struct ft_observer *o, uint64_t cr3)
+{
+	return cr3 & ~(o->isolation == FT_OBSERVE_ISOLATED ? FT_WALK_PAIR : (uint64_t)FT_PAGE_SIZE - 1);
+}
+
+void ft_observe_at(struct ft_observer *o, uint64_t cr3)
+{
+	if (o->isolation == FT_OBSERVE_UNKNOWN && o->source.isolated && o->source.isolated(o->source.context, cr3))
+		o->isolation = FT_OBSERVE_ISOLATED;
+	o->cr3 = space(o, cr3);
+}
+
+/* User code runs. Where tables are isolated it can be seen now, if not before. */
+static void in_user(struct ft_observer *o)
+{
+	if (o->isolation != FT_OBSERVE_UNKNOWN)
+		return;
+	ft_observe_at(o, o->cr3);
+	if (o->isolation == FT_OBSERVE_UNKNOWN)
+		o->isolation = FT_OBSERVE_SHARED;
 }
 
 void ft_observe_become_clone(struct ft_observer *o, struct ft_report *report)
@@ -158,6 +183,7 @@ void ft_observe_syscall(struct ft_observer *o, uint64_t nr, const uint64_t args[
 	o->user_seen = true;
 	if (!o->clone && (kind == FT_CALL_OTHER || kind > FT_CALL_NAME))
 		return;
+	in_user(o);
 	if (kind == FT_CALL_EXIT) {
 		exit_process(o, args[0]);
 		return;
@@ -465,6 +491,7 @@ static void runs_on(struct ft_observer *o, uint64_t rip)
 
 void ft_observe_sysret(struct ft_observer *o, uint64_t rax, uint64_t rip, uint64_t rsp)
 {
+	in_user(o);
 	struct ft_observe_call *call = o->calls_used ? find_call(o, o->cr3, rsp) : NULL;
 	/* Back at the instruction that faulted: it runs on. Looked at first, because a child whose first instruction is not
 	 * in memory yet comes by here twice with the stack and the result of a fork, and so of its sibling's fork, too. */
@@ -480,9 +507,8 @@ void ft_observe_sysret(struct ft_observer *o, uint64_t rax, uint64_t rip, uint64
 
 void ft_observe_cr3(struct ft_observer *o, uint64_t old, uint64_t new)
 {
-	const uint64_t page = ~0xfffull;
-	old &= page;
-	new &= page;
+	old = space(o, old);
+	new = space(o, new);
 	o->cr3 = new;
 	if (old == new)
 		return;
@@ -507,6 +533,7 @@ void ft_observe_fault(struct ft_observer *o, unsigned vector, uint32_t error, ui
 {
 	if (!o->clone)
 		return;
+	in_user(o);
 	struct ft_process *p = ft_process_get(&o->processes, o->cr3);
 	p->faulted = true;
 	p->fault_vector = (uint8_t)vector;
@@ -527,6 +554,7 @@ void ft_observe_exec_page(struct ft_observer *o, uint64_t rip, uint64_t gpa, uin
 	if (!o->clone || !((page_flags & FT_PAGE_USER_WRITTEN) || (pte_flags & PTE_WRITABLE)) ||
 	    o->pages_told >= FT_OBSERVE_PAGES)
 		return;
+	in_user(o);
 	o->pages_told++;
 	uint64_t flags = page_flags | (pte_flags & PTE_WRITABLE ? 0x100u : 0u);
 	ft_tell_as(o, ft_tell_process(o), o->cr3, FT_EVENT_CODE_WRITTEN, (uint64_t[]){rip, gpa, flags}, 3,

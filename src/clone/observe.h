@@ -31,7 +31,12 @@ struct ft_observe_source {
 	/* Guest virtual memory with user rights in address space cr3: bytes read before the first that cannot be. */
 	size_t (*peek)(void *context, uint64_t cr3, uint64_t va, void *to, size_t length);
 	void (*now)(void *context, uint64_t *icount, uint64_t *vtime_ns);
+	/* Has the kernel page tables of its own beside those of this address space (vmm/engine/walk.h)? NULL: it has not. */
+	bool (*isolated)(void *context, uint64_t cr3);
 };
+
+/* Whether the guest's kernel does so is known once user code has been seen, and stays. */
+enum ft_observe_isolation { FT_OBSERVE_UNKNOWN, FT_OBSERVE_SHARED, FT_OBSERVE_ISOLATED };
 
 /* A system call between its entry and its return. Returns are matched by address space and stack pointer. */
 struct ft_observe_call {
@@ -59,7 +64,8 @@ struct ft_observer {
 	bool clone; /* tell everything */
 	const struct ft_trial_flow *held; /* clone: the flows whose input is tried, borrowed for the run */
 	uint32_t held_count;
-	uint64_t cr3;
+	uint64_t cr3; /* where tables are isolated the kernel's, whoever runs */
+	enum ft_observe_isolation isolation;
 	bool user_seen; /* some user code has made a system call: the guest's userland is there */
 	struct ft_processes processes;
 	struct ft_observe_call calls[FT_OBSERVE_CALLS];
@@ -77,6 +83,9 @@ struct ft_observer {
 
 void ft_observe_begin(struct ft_observer *o, const struct ft_observe_source *source, struct ft_report *report,
 		      uint64_t cr3);
+
+/* The CPU is in this address space, by its register. */
+void ft_observe_at(struct ft_observer *o, uint64_t cr3);
 
 /* From here on everything is told, to another writer. In a clone, before its first instruction. */
 void ft_observe_become_clone(struct ft_observer *o, struct ft_report *report);

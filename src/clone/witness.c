@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "vmm/dev/devices.h"
+#include "vmm/engine/walk.h"
 
 #define LOOKS 3u
 #define SEGMENT_DPL(segment) ((segment).attributes >> 5 & 3)
@@ -11,6 +12,18 @@ static size_t peek(void *context, uint64_t cr3, uint64_t va, void *to, size_t le
 {
 	struct ft_machine *m = context;
 	return m->engine_ops->peek_in(m->engine, cr3, va, to, length);
+}
+
+static bool isolated(void *context, uint64_t cr3)
+{
+	const struct ft_machine *m = context;
+	return ft_walk_isolated(&m->ram, cr3);
+}
+
+/* Of this processor, with all of the kernel in it. */
+static uint64_t kernel_space(const struct ft_machine *m, const struct ft_cpu_state *state)
+{
+	return ft_walk_isolated(&m->ram, state->cr3) ? state->cr3 & ~FT_WALK_PAIR : state->cr3;
 }
 
 static void now(void *context, uint64_t *icount, uint64_t *vtime_ns)
@@ -86,11 +99,11 @@ static void on_key(void *context, uint8_t scancode)
 void ft_witness_live(struct ft_witness *witness, struct ft_machine *m, struct ft_report *report,
 		     uint64_t wall_ns)
 {
-	struct ft_observe_source source = {.context = m, .peek = peek, .now = now};
+	struct ft_observe_source source = {.context = m, .peek = peek, .now = now, .isolated = isolated};
 	struct ft_cpu_state state;
 	m->engine_ops->get(m->engine, &state);
 	witness->m = m;
-	ft_observe_begin(&witness->observer, &source, report, state.cr3 & ~0xfffull);
+	ft_observe_begin(&witness->observer, &source, report, state.cr3);
 	ft_pulse_begin(&witness->pulse, &witness->observer, wall_ns);
 	m->hooks = (struct ft_hooks){
 	    .mask = LIVE,
@@ -130,7 +143,7 @@ void ft_witness_learn(struct ft_witness *witness)
 		return;
 	witness->looked++;
 	m->engine_ops->get(m->engine, &state);
-	ft_tasks_find(&witness->tasks, &m->ram, state.cr3, state.lstar);
+	ft_tasks_find(&witness->tasks, &m->ram, kernel_space(m, &state), state.lstar);
 }
 
 void ft_witness_meet(struct ft_witness *witness)
@@ -140,7 +153,7 @@ void ft_witness_meet(struct ft_witness *witness)
 	if (!witness->tasks.found)
 		return;
 	m->engine_ops->get(m->engine, &state);
-	ft_tasks_read(&witness->tasks, &m->ram, state.cr3, &witness->observer.processes);
+	ft_tasks_read(&witness->tasks, &m->ram, kernel_space(m, &state), &witness->observer.processes);
 }
 
 void ft_witness_clone(struct ft_witness *witness, struct ft_report *report)
@@ -149,7 +162,7 @@ void ft_witness_clone(struct ft_witness *witness, struct ft_report *report)
 	witness->m->engine_ops->get(witness->m->engine, &state);
 	ft_observe_become_clone(&witness->observer, report);
 	/* Known already, unless it was a hosted engine's. */
-	witness->observer.cr3 = state.cr3 & ~0xfffull;
+	ft_observe_at(&witness->observer, state.cr3);
 	witness->m->engine_ops->part(witness->m->engine);
 	witness->m->hooks.mask = CLONE;
 	ft_memory_mark(&witness->m->ram);

@@ -1265,7 +1265,7 @@ static void wrong_models(void **state)
 		ft_machine_destroy(a);
 		ft_machine_destroy(b);
 	}
-	struct ft_machine *a = machine_of_four(), *b = machine_of(4);
+	struct ft_machine *a = machine_of_four(), *b = machine_of_four();
 	a->model = intel;
 	struct bytes good = save(a), bad;
 	for (unsigned n = 0; n < 3; n++) {

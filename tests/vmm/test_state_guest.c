@@ -44,6 +44,8 @@ struct client {
 	uint64_t heard_ns; /* virtual time at which something came last */
 	unsigned moves;
 	bool across; /* from engine to engine with each */
+	char *log;   /* of the console */
+	size_t logged;
 	uint64_t random;
 };
 
@@ -151,6 +153,13 @@ static void net_tx(void *context, const void *frame, size_t length)
 	}
 	memcpy(c->frame[c->frames], frame, length);
 	c->length[c->frames++] = length;
+}
+
+static void console(void *context, const char *bytes, size_t length)
+{
+	struct client *c = context;
+	for (size_t i = 0; i < length && c->logged < ANSWERS; i++)
+		c->log[c->logged++] = bytes[i];
 }
 
 static void entropy(void *context, size_t wanted)
@@ -280,13 +289,14 @@ static void converse(struct client *c, const char *const requests[REQUESTS], boo
 }
 
 /* tsc_khz: 0, or that of the host, which engine kvm needs; then a guest of one processor that moves goes from engine to engine. */
-static void start(struct client *c, const struct ft_engine_ops *engine, uint64_t tsc_khz, unsigned vcpus)
+static void start_model(struct client *c, const struct ft_engine_ops *engine, const struct ft_model *model, uint64_t tsc_khz, unsigned vcpus)
 {
 	char path[600];
 	struct ft_error err = {0};
 	size_t kernel_length, initrd_length;
-	*c = (struct client){.random = 1, .across = tsc_khz && vcpus == 1};
+	*c = (struct client){.random = 1, .across = engine->hosted && vcpus == 1};
 	c->answer = malloc(ANSWERS + 1);
+	c->log = calloc(1, ANSWERS + 1);
 	snprintf(path, sizeof(path), "%s/vmlinuz", image);
 	void *kernel = guest_file(path, &kernel_length, &err);
 	snprintf(path, sizeof(path), "%s/initrd.img", image);
@@ -299,6 +309,7 @@ static void start(struct client *c, const struct ft_engine_ops *engine, uint64_t
 					       .tsc_khz = tsc_khz,
 					       .disk_fd = open(path, O_RDONLY | O_CLOEXEC),
 					       .engine = engine,
+					       .model = model,
 					       .kernel = kernel,
 					       .kernel_length = kernel_length,
 					       .initrd = initrd,
@@ -308,9 +319,14 @@ static void start(struct client *c, const struct ft_engine_ops *engine, uint64_t
 	c->m = ft_machine_create(&c->config, &err);
 	if (!c->m || ft_machine_boot(c->m, &c->config, &err))
 		fail_msg("%s", err.text);
-	c->m->backend = (struct ft_backend){.context = c, .net_tx = net_tx, .entropy = entropy};
+	c->m->backend = (struct ft_backend){.context = c, .net_tx = net_tx, .console = console, .entropy = entropy};
 	free(kernel);
 	free(initrd);
+}
+
+static void start(struct client *c, const struct ft_engine_ops *engine, uint64_t tsc_khz, unsigned vcpus)
+{
+	start_model(c, engine, NULL, tsc_khz, vcpus);
 }
 
 static void end(struct client *c)
@@ -318,6 +334,7 @@ static void end(struct client *c)
 	ft_machine_destroy(c->m);
 	close(c->config.disk_fd);
 	free(c->answer);
+	free(c->log);
 }
 
 static unsigned count(const char *text, const char *what)
@@ -421,11 +438,74 @@ static void no_processor_noticed(void **state)
 	end(&moves);
 }
 
+/* What a kernel finds out about its processor, in its own words. */
+static const char *const on_model[REQUESTS] = {
+    "GET / HTTP/1.1\r\nHost: guest\r\n\r\n",
+    "GET /cgi-bin/lookup?host=localhost%3Bgrep+.+/sys/devices/system/cpu/vulnerabilities/* HTTP/1.1\r\nHost: guest\r\n\r\n",
+    "GET /cgi-bin/lookup?host=localhost%3Bcat+/proc/cpuinfo+/sys/devices/system/clocksource/clocksource0/current_clocksource HTTP/1.1\r\nHost: guest\r\n\r\n",
+    "GET /cgi-bin/lookup?host=localhost%3Bsha256sum+/bin/bash HTTP/1.1\r\nHost: guest\r\n\r\n",
+};
+
+static void must_say(const char *text, const char *what)
+{
+	if (!strstr(text, what))
+		fail_msg("\"%s\" is not in:\n%s", what, text);
+}
+
+static void must_not_say(const char *text, const char *what)
+{
+	const char *at = strstr(text, what);
+	if (at)
+		fail_msg("\"%s\": %.300s", what, at);
+}
+
+/* A guest of a host's model, on engine soft: its kernel protects itself as on that processor, and serves. */
+static void models(void **state)
+{
+	static const struct ft_model haswell = {.vendor = FT_MODEL_INTEL, .signature = 0x000306c3, .leaf7_edx = 1u << 10 | 1u << 26 | 1u << 27 | 1u << 28 | 1u << 31},
+				     zen2 = {.vendor = FT_MODEL_AMD, .signature = 0x00830f10, .ext8_ebx = 1u << 12 | 1u << 14 | 1u << 15 | 1u << 24, .ext21_eax = 1u << 2};
+	static const struct {
+		const struct ft_model *model;
+		const char *says[12], *logs;
+	} cases[] = {
+	    {&haswell,
+	     {"meltdown:Mitigation: PTI", "mds:Mitigation: Clear CPU buffers", "spec_store_bypass:Mitigation: Speculative Store Bypass disabled",
+	      "spectre_v2:Mitigation: Retpolines", "IBPB: ", "vendor_id\t: GenuineIntel", "model\t\t: 60\n"},
+	     "tsc: Detected 2600.000 MHz processor"},
+	    {&zen2,
+	     {"meltdown:Not affected", "mds:Not affected", "spec_store_bypass:Mitigation: Speculative Store Bypass disabled",
+	      "spectre_v2:Mitigation: Retpolines", "IBPB: ", "retbleed:", "vendor_id\t: AuthenticAMD", "cpu family\t: 23\n"},
+	     /* An AMD's kernel measures it. */
+	     "tsc: Refined TSC clocksource calibration: 2600.000 MHz"},
+	};
+	if (!guest_image("web", image, sizeof(image)))
+		skip();
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		static struct client c;
+		start_model(&c, &ft_engine_soft, cases[i].model, 2600000, 1);
+		converse(&c, on_model, true);
+		if (getenv("FORETASTE_SHOW"))
+			printf("%s\n%s\n", c.log, c.answer);
+		for (unsigned n = 0; cases[i].says[n]; n++)
+			must_say(c.answer, cases[i].says[n]);
+		must_say(c.answer, "\ntsc\n");
+		must_say(c.log, cases[i].logs);
+		assert_int_equal(count(c.answer, "HTTP/1.1 200 OK"), 4);
+		assert_int_equal(count(c.answer, "  /bin/bash"), 1);
+		must_not_say(c.log, "WARNING");
+		must_not_say(c.log, "unchecked MSR");
+		must_not_say(c.log, "Firmware Bug");
+		assert_true(ft_model_same(&c.m->model, cases[i].model));
+		assert_true(c.moves >= 10);
+		end(&c);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	if (argc > 1) /* only what has "engine" in its name: in a machine where soft is slow */
 		cmocka_set_test_filter(argv[1]);
 	const struct CMUnitTest tests[] = {cmocka_unit_test(nothing_noticed), cmocka_unit_test(no_engine_noticed),
-					   cmocka_unit_test(no_processor_noticed)};
+					   cmocka_unit_test(no_processor_noticed), cmocka_unit_test(models)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

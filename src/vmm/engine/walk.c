@@ -30,6 +30,24 @@ bool ft_walk(const struct ft_memory *ram, uint64_t cr3, uint64_t va, bool user, 
 	}
 }
 
+bool ft_walk_isolated(const struct ft_memory *ram, uint64_t cr3)
+{
+	uint64_t kernel[256], user[256], at = cr3 & PTE_ADDRESS & ~FT_WALK_PAIR;
+	unsigned common = 0;
+	if (!ft_memory_read(ram, ft_gpa_make(at), kernel, sizeof(kernel)) ||
+	    !ft_memory_read(ram, ft_gpa_make(at + FT_PAGE_SIZE), user, sizeof(user)))
+		return false;
+	/* User memory, the lower half: the same tables below. Two processes have none in common, and free pages no entries. */
+	for (unsigned i = 0; i < 256; i++) {
+		if (!(user[i] & PTE_P))
+			continue;
+		if (!(kernel[i] & PTE_P) || (kernel[i] ^ user[i]) & PTE_ADDRESS)
+			return false;
+		common++;
+	}
+	return common;
+}
+
 size_t ft_walk_read(const struct ft_memory *ram, uint64_t cr3, uint64_t va, bool user, void *to, size_t length)
 {
 	size_t done = 0;
