@@ -3,6 +3,8 @@
 #include "vmm/boot.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Offsets in the setup header, which starts at 0x1f1 of the file and of struct boot_params alike. */
@@ -175,10 +177,18 @@ static int set_cpu(struct ft_machine *m, uint64_t entry, struct ft_error *err)
 	return m->engine_ops->set(m->engine, &cpu, err);
 }
 
-int ft_machine_boot(struct ft_machine *m, const struct ft_machine_config *config, struct ft_error *err)
+/* Linux has no way to find out the frequency of an AMD's TSC but to measure it, which takes more precise timers than those of a machine whose
+ * ports are emulated by another process may be, and where that fails it does without the TSC. In front: what is behind "--" is init's. */
+static int tell_frequency(const struct ft_machine *m, const char *cmdline, char **told, struct ft_error *err)
+{
+	bool needs = ft_model_amd(&m->model) && !strstr(cmdline, "tsc_early_khz=");
+	int n = needs ? asprintf(told, "tsc_early_khz=%llu %s", (unsigned long long)m->clock.tsc_khz, cmdline) : asprintf(told, "%s", cmdline);
+	return n < 0 ? ft_error_set(err, -ENOMEM, "no memory for the kernel command line") : 0;
+}
+
+static int load(struct ft_machine *m, const struct ft_machine_config *config, const char *cmdline, struct ft_error *err)
 {
 	struct image image = {0};
-	const char *cmdline = config->cmdline ? config->cmdline : "";
 	int error = parse(config, m->ram.size, &image, err);
 	if (!error && config->initrd_length)
 		error = place_initrd(config, m->ram.size, &image, err);
@@ -197,4 +207,14 @@ int ft_machine_boot(struct ft_machine *m, const struct ft_machine_config *config
 		return ft_error_set(err, -EFAULT, "the boot image does not fit into guest memory");
 	error = ft_acpi_write(m, err);
 	return error ? error : set_cpu(m, image.load + ENTRY_64BIT, err);
+}
+
+int ft_machine_boot(struct ft_machine *m, const struct ft_machine_config *config, struct ft_error *err)
+{
+	char *cmdline = NULL;
+	int error = tell_frequency(m, config->cmdline ? config->cmdline : "", &cmdline, err);
+	if (!error)
+		error = load(m, config, cmdline, err);
+	free(cmdline);
+	return error;
 }

@@ -1,7 +1,7 @@
 /* The CPU model, whatever the engine: a 64-bit processor with SSE4.2.
  *
  * The hypervisor bit tells drivers that errata and microcode do not apply. Leaves 0x15 and 0x16 give the clock, so that no kernel on
- * an Intel has to measure it; on an AMD, which has no such leaves, Linux does, by PIT and ACPI's timer. */
+ * an Intel has to measure it; AMD's have no such leaves, and Linux is told at boot (boot.c). */
 #include "vmm/engine/model.h"
 
 #include "vmm/engine/soft/system.h"

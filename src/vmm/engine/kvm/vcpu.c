@@ -19,6 +19,8 @@ _Static_assert(sizeof(struct ft_kvm_msr) == sizeof(struct kvm_msr_entry), "the n
 
 #define MSR_TSC          0x10u
 #define MSR_TSC_ADJUST   0x3bu
+#define MSR_SYSENTER_ESP 0x175u
+#define MSR_SYSENTER_EIP 0x176u
 #define MSR_TSC_DEADLINE 0x6e0u
 
 /* Register page of the local APIC: SDM Vol. 3A table 11-1. */
@@ -80,8 +82,14 @@ static int get_msrs(const struct ft_kvm_vcpu *vcpu, struct ft_state *s, struct f
 		return ft_kvm_failed(err, "KVM_GET_MSRS");
 	if ((uint32_t)n != s->msr_count)
 		return ft_error_set(err, -ENOTSUP, "kvm: the host does not have MSR 0x%x", s->msrs[n].index);
-	for (uint32_t i = 0; i < s->msr_count; i++)
+	bool amd = ft_model_amd(&vcpu->engine->m->model);
+	for (uint32_t i = 0; i < s->msr_count; i++) {
+		uint32_t index = s->msrs[i].index;
 		s->msrs[i].data = list.entry[i].data;
+		/* An AMD's have 32 bits, and KVM takes no more; what the guest wrote itself may be there as it wrote it. */
+		if (amd && (index == MSR_SYSENTER_ESP || index == MSR_SYSENTER_EIP))
+			s->msrs[i].data = (uint32_t)s->msrs[i].data;
+	}
 	return 0;
 }
 
