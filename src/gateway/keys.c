@@ -57,8 +57,8 @@ const struct ft_key ft_keys[] = {
      "What executes the instructions of a clone of a guest on engine kvm. soft shows what it does, system call by system call, which is what "
      "the rules for verdicts judge by. kvm is faster and shows its network, disk and console alone: for services whose attacks show there."},
     {"guests.*.portable", FT_KEY_CHOICE, "true|false", "true", NULL,
-     "true: the guest sees the same processor on every engine and host. false: it has all instructions of this host's own (AVX, AES), for which "
-     "engine and clone.engine have to be kvm. What that costs: it cannot be saved as a snapshot, nor go on on another host or engine; its "
+     "true: the guest has the same instructions on every engine and host, and keeps what it was told of its processor where it began. false: it "
+     "has all instructions of this host's own (AVX, AES), for which engine and clone.engine have to be kvm. What that costs: it cannot be saved as a snapshot, nor go on on another host or engine; its "
      "clones show their network, disk and console alone; and seeds are not kept for a later look."},
     {"guests.*.clock", FT_KEY_CHOICE, "live|free", "live", NULL,
      "live follows wall time; free counts instructions, for exactness tests."},

@@ -473,6 +473,12 @@ static int look_whether_halted(struct ft_engine *engine, bool *halted, struct ft
 			return error;
 		first = due < first ? due : first;
 	}
+	/* A one-shot timer that has just run out counts no more, and is no interrupt yet: KVM makes it one when the vCPU is entered next. So
+	 * that nothing will ever end this is believed the second time. */
+	bool first_time = !engine->endless;
+	engine->endless = *halted && first == UINT64_MAX;
+	if (engine->endless && first_time)
+		*halted = false;
 	if (*halted)
 		ft_timer_arm(engine->m, &engine->wake, first);
 	return 0;
@@ -555,7 +561,7 @@ static enum ft_exit run(struct ft_engine *engine, uint64_t until)
 		return FT_EXIT_ERROR;
 	if (ft_kvm_follow(engine, &m->error))
 		return FT_EXIT_ERROR;
-	engine->fresh = false;
+	engine->fresh = engine->endless = false;
 	/* Interrupts and the APIC's timer are the kernel's while it runs. */
 	ft_timer_disarm(m, &m->devices->lapic.timer);
 	ft_timer_disarm(m, &engine->wake);
