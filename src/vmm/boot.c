@@ -178,11 +178,16 @@ static int set_cpu(struct ft_machine *m, uint64_t entry, struct ft_error *err)
 }
 
 /* Linux has no way to find out the frequency of an AMD's TSC but to measure it, which takes more precise timers than those of a machine whose
- * ports are emulated by another process may be, and where that fails it does without the TSC. In front: what is behind "--" is init's. */
+ * ports are emulated by another process may be, and where that fails it does without the TSC. What is behind "--" is init's. */
 static int tell_frequency(const struct ft_machine *m, const char *cmdline, char **told, struct ft_error *err)
 {
-	bool needs = ft_model_amd(&m->model) && !strstr(cmdline, "tsc_early_khz=");
-	int n = needs ? asprintf(told, "tsc_early_khz=%llu %s", (unsigned long long)m->clock.tsc_khz, cmdline) : asprintf(told, "%s", cmdline);
+	const char *end = cmdline;
+	while ((end = strstr(end, " --")) && end[3] && end[3] != ' ')
+		end++;
+	size_t own = end ? (size_t)(end - cmdline) : strlen(cmdline);
+	bool needs = ft_model_amd(&m->model) && !strstr(cmdline, "tsc_early_khz=") && own < 0x10000;
+	int n = needs ? asprintf(told, "%.*s tsc_early_khz=%llu%s", (int)own, cmdline, (unsigned long long)m->clock.tsc_khz, cmdline + own)
+		      : asprintf(told, "%s", cmdline);
 	return n < 0 ? ft_error_set(err, -ENOMEM, "no memory for the kernel command line") : 0;
 }
 
