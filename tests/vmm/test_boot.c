@@ -86,6 +86,30 @@ static void puts_everything_in_its_place(void **state)
 	pc_close(&pc);
 }
 
+/* Kernels on an AMD cannot find it out: behind what the user says, before what is init's, and not against the user's word. */
+static void tells_the_frequency(void **state)
+{
+	static const char *const cases[][2] = {
+	    {"quiet", "quiet tsc_early_khz=2600000"},
+	    {"", " tsc_early_khz=2600000"},
+	    {"quiet -- single", "quiet tsc_early_khz=2600000 -- single"},
+	    {"a --b --", "a --b tsc_early_khz=2600000 --"},
+	    {"tsc_early_khz=1", "tsc_early_khz=1"},
+	};
+	struct pc pc;
+	struct ft_error err;
+	pc_open(&pc, -1);
+	pc.m->clock.tsc_khz = 2600000;
+	pc.m->model = (struct ft_model){.vendor = FT_MODEL_AMD, .signature = 0x00800f12};
+	uint8_t *image = make_image();
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		assert_int_equal(boot(&pc, image, SETUP + CODE, NULL, 0, cases[i][0], &err), 0);
+		assert_string_equal(ft_memory_span(&pc.m->ram, ft_gpa_make(peek(&pc, FT_BOOT_PARAMS + 0x228, 4)), &(uint64_t){64}), cases[i][1]);
+	}
+	free(image);
+	pc_close(&pc);
+}
+
 static void refuses_images_that_do_not_add_up(void **state)
 {
 	struct pc pc;
@@ -235,7 +259,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(puts_everything_in_its_place),
-	    cmocka_unit_test(refuses_images_that_do_not_add_up),
+	    cmocka_unit_test(tells_the_frequency), cmocka_unit_test(refuses_images_that_do_not_add_up),
 	    cmocka_unit_test(acpi_tables_are_linked_and_sum_to_zero),
 	    cmocka_unit_test(each_processor_is_told),
 	};
