@@ -476,7 +476,8 @@ static void models(void **state)
 	    {&zen2,
 	     {"meltdown:Not affected", "mds:Not affected", "spec_store_bypass:Mitigation: Speculative Store Bypass disabled",
 	      "spectre_v2:Mitigation: Retpolines", "IBPB: ", "retbleed:", "vendor_id\t: AuthenticAMD", "cpu family\t: 23\n"},
-	     "tsc: Detected 2600.000 MHz processor"},
+	     /* The processor's it measures, and the TSC's it is told. */
+	     "tsc: Detected 2600.000 MHz TSC"},
 	};
 	if (!guest_image("web", image, sizeof(image)))
 		skip();
@@ -490,7 +491,6 @@ static void models(void **state)
 			must_say(c.answer, cases[i].says[n]);
 		must_say(c.answer, "\ntsc\n");
 		must_say(c.log, cases[i].logs);
-		must_say(c.answer, "cpu MHz\t\t: 2600.000\n");
 		assert_int_equal(count(c.answer, "HTTP/1.1 200 OK"), 4);
 		assert_int_equal(count(c.answer, "  /bin/bash"), 1);
 		must_not_say(c.log, "WARNING");
