@@ -299,7 +299,7 @@ static void fits(void **state)
 	    {&software, &zen3, NULL, "does not protect itself"},
 	    {&software, &(const struct ft_model){.signature = 0}, NULL, "does not protect itself"},
 	    {&haswell, &zen3, "the guest's vendor", NULL},
-	    {&haswell, &(const struct ft_model){0}, "the guest's vendor", NULL},
+	    {&haswell, &(const struct ft_model){.signature = 0}, "the guest's vendor", NULL},
 	    {&haswell, &later, "L1D_FLUSH", NULL},
 	    {&later, &haswell, "ARCH_CAPABILITIES", NULL},
 	    {&zen, &zen3, NULL, "another processor of this vendor"},

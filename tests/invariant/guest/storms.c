@@ -225,9 +225,20 @@ static void devices(void)
 
 static volatile unsigned served;
 
+/* Where an interrupt takes longer than it is to the next one nothing else ever happens: some are enough. */
+static void quiet(void)
+{
+	apic_write(0x320, 0x10000);
+	apic_write(0x350, 0x10000);
+	out8(0x21, 0xff);
+	store32(IO_APIC, 0x14);
+	store32(IO_APIC + 0x10, 0x10060);
+}
+
 static void serve(struct trap *trap)
 {
-	served++;
+	if (++served == SERVED)
+		quiet();
 	apic_write(0xb0, 0);
 	out8(0x20, 0x20);
 	out8(0xa0, 0x20);
@@ -273,8 +284,7 @@ static void interrupts(void)
 	/* Time passes, and a processor that does nothing else may do nothing for long. */
 	for (uint64_t until = tsc() + tsc_hz() / 4; served < SERVED && tsc() < until;)
 		__asm__ volatile("sti; nop; cli" : : : "memory");
-	apic_write(0x320, 0x10000);
-	out8(0x21, 0xff);
+	quiet();
 	say("served %s\n", served > 100 ? "many" : "few");
 }
 

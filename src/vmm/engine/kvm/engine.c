@@ -505,10 +505,12 @@ static enum ft_exit run_until(struct ft_engine *engine, uint64_t until)
 		if (ahead > look_ns)
 			ahead = look_ns;
 		bool hurries = ahead < least;
+		/* From now, where the machine may still be at the last exit. */
+		uint64_t from = hurries ? ft_kvm_now(engine) : ft_machine_vtime(m);
 		if (hurries)
 			ahead = least;
 		if (route(engine, &m->error) || offer_pic(engine, &m->error) ||
-		    arm(&engine->vcpu[0], ft_machine_vtime(m) + ahead, &m->error))
+		    arm(&engine->vcpu[0], from + ahead, &m->error))
 			return FT_EXIT_ERROR;
 		send_others(engine);
 		bool halted;
