@@ -23,15 +23,15 @@ static const struct ft_engine_ops *engine = &ft_engine_soft;
 
 enum end { TRIPLE_FAULT, REBOOT, POWER_OFF, GOES_ON, THROUGH, ANY };
 
-/* of_device: its page tables are a device's. Where a processor finds no handler and ends, KVM takes each walk of them for an access that it
- * has to emulate: that gives the guest up on Intel's processors (KVM_INTERNAL_ERROR_DELIVERY_EV), and on AMD's it puts a page fault in the
- * place of the one whose delivery was the access, for ever (seen in its trace, Linux 6.1). Whoever runs the guest can stop it. */
+/* of_device: its tables are a device's. Where a processor finds no handler and ends, KVM takes what reads them for an access that it has to
+ * emulate. It gives the guest up (KVM_EXIT_INTERNAL_ERROR), or, with page tables on AMD's processors, puts a page fault in the place of the one
+ * whose delivery was the access, for ever (seen in its trace, Linux 6.1). Whoever runs the guest can stop it. */
 static const struct {
 	const char *name;
 	enum end end;
 	bool of_device;
 } storms[] = {
-    {"no_table", TRIPLE_FAULT},	 {"table_nowhere", TRIPLE_FAULT}, {"pages_of_nothing", TRIPLE_FAULT},
+    {"no_table", TRIPLE_FAULT},	 {"table_nowhere", TRIPLE_FAULT, true}, {"pages_of_nothing", TRIPLE_FAULT},
     {"pages_nowhere", TRIPLE_FAULT, true}, {"pages_of_the_apic", TRIPLE_FAULT, true}, {"pages_of_themselves", TRIPLE_FAULT},
     {"no_stack", TRIPLE_FAULT},	 {"no_segments", TRIPLE_FAULT},	  {"fault_in_fault", TRIPLE_FAULT},
     {"by_keyboard", REBOOT},	 {"by_reset_register", REBOOT},	  {"never", GOES_ON},
@@ -44,7 +44,8 @@ static const struct {
 static bool try(const char *name, unsigned seed, uint64_t budget, struct guest_result *result, struct ft_error *err)
 {
 	char line[64];
-	snprintf(line, sizeof(line), "%s %u", name, seed);
+	/* QEMU, which the outer machine is, ends a guest that sets a reserved bit of CR3 (SVM_EXIT_ERR), where a processor has #GP. */
+	snprintf(line, sizeof(line), "%s %u%s", name, seed, engine == &ft_engine_kvm ? " " : "");
 	struct guest_setup setup = {.kernel = guest,
 				    .cmdline = line,
 				    .memory = FT_RAM_MIN,
