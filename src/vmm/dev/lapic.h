@@ -54,6 +54,7 @@ void ft_lapic_accept(struct ft_lapic *lapic, int vector); /* the CPU takes it: r
 bool ft_lapic_takes_pic(const struct ft_lapic *lapic);    /* the PIC's INTR reaches the CPU */
 
 uint32_t ft_lapic_current_count(const struct ft_lapic_state *s, uint64_t vtime_ns); /* register 0x390 */
+uint64_t ft_lapic_count_ends(const struct ft_lapic *lapic); /* virtual time at which that is zero; UINT64_MAX: it does not count */
 void ft_lapic_restored(struct ft_lapic *lapic); /* its state was replaced: registers appear or go */
 
 #endif

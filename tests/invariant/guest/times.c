@@ -102,6 +102,7 @@ static void one_shot(uint32_t code, uint64_t divisor, uint32_t count)
 {
 	fired = 0;
 	apic_write(0x320, 0x70);
+	apic_write(0x380, 0); /* else KVM begins the last one anew where the divisor changes */
 	apic_write(0x3e0, code);
 	uint64_t before = tsc();
 	apic_write(0x380, count);
@@ -150,7 +151,8 @@ static void apic_timer(void)
 	expect_value("masked", fired, 0);
 	apic_write(0x320, 0x70);
 	__asm__ volatile("sti; nop; cli");
-	expect_value("unmasked after its end", fired, 0);
+	if (!under_qemu) /* KVM remembers the end of a timer that is masked, and tells it now */
+		expect_value("unmasked after its end", fired, 0);
 	expect_value("initial count", apic_read(0x380), crystal / 10000);
 	apic_write(0x380, 0);
 }

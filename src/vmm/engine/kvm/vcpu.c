@@ -25,8 +25,12 @@ _Static_assert(sizeof(struct ft_kvm_msr) == sizeof(struct kvm_msr_entry), "the n
 
 /* Register page of the local APIC: SDM Vol. 3A table 11-1. */
 #define APIC_REQUESTS 0x200u
+#define APIC_TIMER    0x320u
+#define APIC_INITIAL  0x380u
 #define APIC_COUNT    0x390u
 #define APIC_DIVIDE   0x3e0u
+#define APIC_MODE     0x60000u /* of the timer's register */
+#define APIC_DEADLINE 0x40000u
 
 #define SHAPE_BYTES offsetof(struct ft_state, processors) /* of the scratch: one vCPU's */
 
@@ -330,6 +334,30 @@ static int get_events(const struct ft_kvm_vcpu *vcpu, struct ft_state *s, bool *
 	return 0;
 }
 
+static uint32_t apic_register(const uint8_t *regs, unsigned at)
+{
+	uint32_t value;
+	memcpy(&value, regs + at, sizeof(value));
+	return value;
+}
+
+/* One-shot and periodic: the kernel's counts nanoseconds, divided by two to the power of this. */
+static unsigned apic_shift(const uint8_t *regs)
+{
+	uint32_t divide = apic_register(regs, APIC_DIVIDE);
+	return (((divide & 3) | (divide >> 1 & 4)) + 1) & 7;
+}
+
+/* When its counter began, as it stands: in deadline mode that has no meaning, and stays. */
+static uint64_t timer_start(const struct ft_lapic *lapic, const uint8_t *regs)
+{
+	uint32_t initial = apic_register(regs, APIC_INITIAL), left = apic_register(regs, APIC_COUNT);
+	if ((apic_register(regs, APIC_TIMER) & APIC_MODE) == APIC_DEADLINE || left > initial)
+		return lapic->s.timer_start_ns;
+	uint64_t now = ft_machine_vtime(lapic->m), passed = (uint64_t)(initial - left) << apic_shift(regs);
+	return now > passed ? now - passed : 0;
+}
+
 static int get_lapic(const struct ft_kvm_vcpu *vcpu, struct ft_state *s, struct ft_error *err)
 {
 	struct ft_lapic *lapic = lapic_of(vcpu->engine->m, vcpu->number);
@@ -338,7 +366,7 @@ static int get_lapic(const struct ft_kvm_vcpu *vcpu, struct ft_state *s, struct 
 		return error;
 	s->board.lapic_base = s->sregs.apic_base;
 	s->board.lapic_tsc_deadline = msr_of(s, MSR_TSC_DEADLINE);
-	s->board.lapic_timer_start_ns = lapic->s.timer_start_ns; /* in deadline mode it has no meaning, and stays */
+	s->board.lapic_timer_start_ns = timer_start(lapic, (const uint8_t *)s->lapic.regs);
 	ft_state_lapic(s, &lapic->s);
 	return 0;
 }
@@ -352,31 +380,39 @@ int ft_kvm_apic(struct ft_kvm_vcpu *vcpu, uint64_t *due_ns, bool *requested, str
 	int error = get_msr(vcpu, MSR_TSC_DEADLINE, &deadline, err);
 	if (!error)
 		error = SET(vcpu->fd, KVM_GET_LAPIC, &lapic);
-	for (unsigned at = APIC_REQUESTS; !error && at < APIC_REQUESTS + 0x80; at += 0x10) {
-		uint32_t bits;
-		memcpy(&bits, lapic.regs + at, sizeof(bits));
-		*requested |= bits != 0;
-	}
+	const uint8_t *regs = (const uint8_t *)lapic.regs;
+	for (unsigned at = APIC_REQUESTS; !error && at < APIC_REQUESTS + 0x80; at += 0x10)
+		*requested |= apic_register(regs, at) != 0;
 	*due_ns = UINT64_MAX;
 	if (!error && deadline) {
 		*due_ns = ft_clock_tsc_to_ns(vcpu->engine->m, deadline + vcpu->engine->m->clock.tsc_adjust - *adjust_of(vcpu->engine->m, vcpu->number));
 	} else if (!error) {
-		/* One-shot or periodic: the kernel's counts nanoseconds. */
-		uint32_t left, divide;
-		memcpy(&left, lapic.regs + APIC_COUNT, sizeof(left));
-		memcpy(&divide, lapic.regs + APIC_DIVIDE, sizeof(divide));
-		unsigned shift = (((divide & 3) | (divide >> 1 & 4)) + 1) & 7;
+		uint32_t left = apic_register(regs, APIC_COUNT);
 		if (left)
-			*due_ns = ft_kvm_now(vcpu->engine) + ((uint64_t)left << shift);
+			*due_ns = ft_kvm_now(vcpu->engine) + ((uint64_t)left << apic_shift(regs));
 	}
 	return error;
 }
 
+/* One-shot and periodic timers go by the host's time, which has not passed: this much less is left of them. One that is due fires at once. */
+static int skip_timer(const struct ft_kvm_vcpu *vcpu, uint64_t ns, struct ft_error *err)
+{
+	struct kvm_lapic_state lapic;
+	int error = SET(vcpu->fd, KVM_GET_LAPIC, &lapic);
+	uint32_t left = error ? 0 : apic_register((const uint8_t *)lapic.regs, APIC_COUNT);
+	if (!left)
+		return error;
+	uint64_t ticks = ns >> apic_shift((const uint8_t *)lapic.regs);
+	left = ticks < left ? left - (uint32_t)ticks : 1;
+	memcpy(lapic.regs + APIC_COUNT, &left, sizeof(left));
+	return SET(vcpu->fd, KVM_SET_LAPIC, &lapic);
+}
+
 int ft_kvm_follow(struct ft_engine *engine, struct ft_error *err)
 {
-	uint64_t deadline[FT_VCPUS_MOST];
+	uint64_t deadline[FT_VCPUS_MOST], is = ft_machine_vtime(engine->m), was = ft_kvm_now(engine);
 	int error = 0;
-	if (ft_machine_vtime(engine->m) <= ft_kvm_now(engine))
+	if (is <= was)
 		return 0;
 	for (unsigned i = 0; !error && i < engine->vcpus; i++) {
 		error = get_msr(&engine->vcpu[i], MSR_TSC_DEADLINE, &deadline[i], err);
@@ -390,6 +426,8 @@ int ft_kvm_follow(struct ft_engine *engine, struct ft_error *err)
 		struct msrs list = {.header.nmsrs = 1, .entry[0] = {.index = MSR_TSC_DEADLINE, .data = deadline[i]}};
 		if (deadline[i] && ioctl(engine->vcpu[i].fd, KVM_SET_MSRS, &list) != 1)
 			error = ft_kvm_failed(err, "KVM_SET_MSRS of the timer's deadline");
+		if (!error && !deadline[i])
+			error = skip_timer(&engine->vcpu[i], is - was, err);
 	}
 	return error;
 }
@@ -449,7 +487,7 @@ int ft_kvm_pull(struct ft_engine *engine, struct ft_error *err)
 	}
 	m->nmi = engine->cpu.nmi_pending;
 	uint64_t due = m->devices->lapic.s.tsc_deadline;
-	ft_timer_arm(m, &m->devices->lapic.timer, due ? ft_clock_tsc_to_ns(m, due) : UINT64_MAX);
+	ft_timer_arm(m, &m->devices->lapic.timer, due ? ft_clock_tsc_to_ns(m, due) : ft_lapic_count_ends(&m->devices->lapic));
 	ft_timer_disarm(m, &engine->wake);
 	m->devices->lapic.region.enabled = m->devices->lapic.s.base >> 11 & 1;
 	ft_irq_refresh(m);
