@@ -28,8 +28,13 @@ static void show_end(const char *text)
 	printf("%s\n", text + (length > END_SHOWN ? length - END_SHOWN : 0));
 }
 
-/* *tsc_khz: in, unless 0, and out. */
-static char *run(const char *guest, const struct ft_engine_ops *engine, const struct ft_engine_options *options, uint64_t *tsc_khz)
+/* What a processor is: in, unless 0, and out. */
+struct processor {
+	uint64_t tsc_khz;
+	struct ft_model model;
+};
+
+static char *run(const char *guest, const struct ft_engine_ops *engine, const struct ft_engine_options *options, struct processor *is)
 {
 	struct ft_error err = {0};
 	struct guest_result result = {0};
@@ -39,7 +44,8 @@ static char *run(const char *guest, const struct ft_engine_ops *engine, const st
 				    .instructions = 2000000000000ull,
 				    .engine = engine,
 				    .text_at = TEXT,
-				    .tsc_khz = *tsc_khz,
+				    .tsc_khz = is->tsc_khz,
+				    .model = is->tsc_khz ? &is->model : NULL,
 				    .options = *options};
 	if (guest_run(&setup, &result, &err))
 		fail_msg("%s: %s", guest, err.text);
@@ -48,7 +54,7 @@ static char *run(const char *guest, const struct ft_engine_ops *engine, const st
 		show_end(result.console);
 		fail_msg("%s did not switch itself off (stop %d, reset %d): %s", guest, result.stop, result.reset, err.text);
 	}
-	*tsc_khz = result.tsc_khz;
+	*is = (struct processor){result.tsc_khz, result.model};
 	return result.console;
 }
 
@@ -99,11 +105,11 @@ static void finds_nothing_wrong(void **state)
 	    {"slow", {.always_slow = true, .verify = true}},
 	};
 	const char *guest = *state;
-	uint64_t tsc_khz = 0;
-	char *usual = run(guest, &ft_engine_soft, &ways[0].options, &tsc_khz);
+	struct processor is = {0};
+	char *usual = run(guest, &ft_engine_soft, &ways[0].options, &is);
 	unsigned wrong = judge(usual);
 	for (unsigned i = 1; i < sizeof(ways) / sizeof(*ways); i++) {
-		char *other = run(guest, &ft_engine_soft, &ways[i].options, &tsc_khz);
+		char *other = run(guest, &ft_engine_soft, &ways[i].options, &is);
 		wrong += compare(usual, other, ways[0].name, ways[i].name);
 		free(other);
 	}
@@ -115,8 +121,8 @@ static void is_the_same_on_both_engines(void **state)
 {
 	const char *guest = *state;
 	struct ft_engine_options none = {0};
-	uint64_t tsc_khz = 0;
-	char *kvm = run(guest, &ft_engine_kvm, &none, &tsc_khz), *soft = run(guest, &ft_engine_soft, &none, &tsc_khz);
+	struct processor is = {0};
+	char *kvm = run(guest, &ft_engine_kvm, &none, &is), *soft = run(guest, &ft_engine_soft, &none, &is);
 	unsigned wrong = judge(soft), differing = compare(soft, kvm, "soft", "kvm");
 	printf("%u lines differ\n", differing);
 	wrong += judge(kvm);

@@ -78,6 +78,7 @@ static void run(struct ft_machine *m, uint64_t budget, struct guest_result *resu
 	result->icount = m->icount;
 	result->vtime_ns = ft_machine_vtime(m);
 	result->tsc_khz = m->clock.tsc_khz;
+	result->model = m->model;
 }
 
 const struct ft_engine_ops *guest_engine(void)
@@ -94,6 +95,7 @@ int guest_run(const struct guest_setup *setup, struct guest_result *result, stru
 					   .mac = {0x52, 0x54, 0, 0x12, 0x34, 0x56},
 					   .disk_fd = -1,
 					   .tsc_khz = setup->tsc_khz,
+					   .model = setup->model,
 					   .engine = setup->engine ? setup->engine : guest_engine(),
 					   .engine_options = setup->options,
 					   .initrd = setup->initrd,

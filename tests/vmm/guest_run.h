@@ -16,6 +16,7 @@ struct guest_setup {
 	uint64_t instructions; /* budget; where they are not counted, four of them are a nanosecond */
 	const struct ft_engine_ops *engine; /* NULL: as guest_engine says */
 	uint64_t tsc_khz;                   /* 0: the default, or the host's */
+	const struct ft_model *model;       /* NULL: the same */
 	uint64_t text_at;                   /* not 0: the outcome is the text that lies there in the end, not the console */
 	struct ft_engine_options options;
 	struct ft_hooks hooks;
@@ -25,6 +26,7 @@ struct guest_result {
 	enum ft_stop stop;
 	enum ft_reset reset;
 	uint64_t icount, vtime_ns, tsc_khz;
+	struct ft_model model;
 	char *console; /* NUL-terminated, without carriage returns; the caller frees it */
 	size_t length;
 };

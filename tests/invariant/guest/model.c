@@ -32,7 +32,8 @@ static void leaves(void)
 
 static bool reads(uint32_t index, uint64_t *value)
 {
-	start.gpr[RCX] = index | 5ull << 32;
+	/* QEMU looks all of RCX up in the map of what is intercepted. */
+	start.gpr[RCX] = index | (under_qemu ? 0 : 5ull << 32);
 	run(0, CODE("rdmsr"));
 	*value = (uint32_t)last.gpr[RAX] | last.gpr[RDX] << 32;
 	return last.vector == DONE;
@@ -98,16 +99,20 @@ static void written(void)
 				       0xc0000084, 0xc0000100, 0xc0000101, 0xc0000102, 0xc0000103, 0x4b564d00, 0x4b564d01, 0x11,	0x12,
 				       0xc0010015, 0xc001001f, 0xc0010112, 0xc0010117, 0xc0011029, 0x140,	   0x345,      0xc1,	    0x186};
 	static const uint64_t values[] = {0, 1, 0x1234, 0xffffffff, 0x00007fffffffffff, 0x0000800000000000, 0xffff800000000000, 0xffffffffffffffff};
+	/* QEMU's processor takes for a register of its own what is no address, or wider than that is. */
+	unsigned plain = under_qemu ? 3 : sizeof(values) / sizeof(*values);
 	for (unsigned i = 0; i < sizeof(all) / sizeof(*all); i++)
-		for (unsigned k = 0; k < sizeof(values) / sizeof(*values); k++)
+		for (unsigned k = 0; k < plain; k++)
 			write_one(all[i], values[k]);
 	write_one(0x277, 0x0007040600070402);
 	write_one(0x277, 0x0001050600070406);
-	write_one(0x1b, 0xfee00000);
+	if (!under_qemu) { /* KVM lets the local APIC be moved, and forget that this processor is the first */
+		write_one(0x1b, 0xfee00000);
+		write_one(0x1b, 0xfed00900);
+		write_one(0x1b, 0x1fee00900);
+	}
 	write_one(0x1b, 0xfee00d00);
 	write_one(0x1b, 0xfee00c00);
-	write_one(0x1b, 0xfed00900);
-	write_one(0x1b, 0x1fee00900);
 	write_one(0x1b, 0xfee00901);
 	write_one(0xc0000080, 0xd01);
 	write_one(0xc0000080, 0x501);
