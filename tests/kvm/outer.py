@@ -1,6 +1,8 @@
 """A machine with KVM in QEMU's software emulation: what engine kvm is tested in where the host has no usable /dev/kvm. It has
 Debian's kernel, busybox, the programs it is given with their libraries, and files; no network."""
 
+import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -13,7 +15,7 @@ CACHE = os.environ.get("FORETASTE_CACHE", "/var/cache/foretaste")
 # interrupt that VMRUN injects stays noted as an exception, so whoever asks a virtual processor to leave its loop before the next #VMEXIT
 # (another one that stops all for an atomic access, the round of a single thread) has it delivered again, anywhere: between two SWAPGS
 # that is a triple fault, of the guest or of the machine itself. And #VMEXIT clears a bit of the pending interrupts without a lock: one that
-# comes at that moment is lost. So: one processor, and all threads on one of the host's.
+# comes at that moment is lost. So: one processor, and all threads on one of the host's, which no other outer machine has meanwhile.
 PROCESSORS = int(os.environ.get("FORETASTE_OUTER_PROCESSORS", "1"))
 PATIENCE = int(os.environ.get("FORETASTE_PATIENCE", "900"))  # seconds
 
@@ -36,6 +38,24 @@ def copy_into(tree, path, at=None):
 def libraries(*programs):
     listed = subprocess.run(["ldd", *programs], stdout=subprocess.PIPE, text=True, check=False).stdout
     return sorted(set(re.findall(r"(/\S+) \(0x", listed)))
+
+
+@contextlib.contextmanager
+def own_processor():
+    """One of the host's, as a set; waits for one."""
+    if PROCESSORS > 1:
+        yield os.sched_getaffinity(0)
+        return
+    with contextlib.ExitStack() as files:
+        locks = {n: files.enter_context(open(os.path.join(CACHE, ".outer.processor.%d" % n), "w")) for n in os.sched_getaffinity(0)}
+        for number, lock in locks.items():
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+        else:
+            number, lock = max(locks.items())
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield {number}
 
 
 def run(job, programs=(), files=None, disk=None, memory=1500, patience=PATIENCE):
@@ -72,15 +92,11 @@ def run(job, programs=(), files=None, disk=None, memory=1500, patience=PATIENCE)
                    "-append", "console=ttyS0 quiet no_timer_check tsc=reliable audit=1"]
         if disk:
             command += ["-drive", "file=%s,if=virtio,format=raw,snapshot=on" % disk]
-
-        def stay():
-            if PROCESSORS == 1:
-                os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
         shown = os.environ.get("FORETASTE_CONSOLE") or os.path.join(work, "console")
-        with open(shown, "wb") as out:
+        with open(shown, "wb") as out, own_processor() as processors:
             try:
                 subprocess.run(command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.DEVNULL, timeout=patience,
-                               check=False, preexec_fn=stay)
+                               check=False, preexec_fn=lambda: os.sched_setaffinity(0, processors))
             except subprocess.TimeoutExpired:
                 out.write(b"\nouter: not ended after %d s\n" % patience)
         with open(shown, errors="replace") as f:
