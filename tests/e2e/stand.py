@@ -327,7 +327,7 @@ class Stand:
     def verdicts(self):
         """(verdict, disposition) of each hold, in the order of the feed."""
         ours = [a["alert"]["context"]["foretaste"] for a in self.alerts()]
-        return [(o["verdict"], o["disposition"]) for o in ours]
+        return [(o["verdict"], o["disposition"]) for o in ours if "verdict" in o]
 
     def wait_alerts(self, count):
         return until(lambda: len(self.alerts()) >= count and self.alerts(), "%d alerts in the feed" % count)

@@ -31,10 +31,9 @@ def stand_on_kvm(clones):
                  top={"clone": dict(SLOW, horizon=HORIZON[clones])})
 
 
-def alert_of(stand, count):
-    # What the client sends behind it, when it gives up, may be one more.
-    alert = stand.wait_alerts(count)[count - 1]["alert"]["context"]["foretaste"]
-    return alert["verdict"], alert["disposition"]
+def verdict_of(stand, count):
+    # What the client sends behind it, when it gives up, may be one more; and that a processor is busy for long is nothing here.
+    return until(lambda: len(stand.verdicts()) >= count and stand.verdicts(), "%d verdicts" % count)[count - 1]
 
 
 def serves(stand):
@@ -43,16 +42,16 @@ def serves(stand):
     require(guest["engine"] == "kvm", "the guest runs on kvm: %s" % guest)
     for _ in range(3):
         require(stand.get("/", timeout=PATIENCE)[0] == 200, "the guest serves")
-    require(not stand.alerts(), "nothing is held: %s" % stand.verdicts())
+    require(not stand.verdicts(), "nothing is held: %s" % stand.verdicts())
     require(stand.get(TWIN, timeout=PATIENCE)[0] == 200, "an innocent request was not answered")
-    require(alert_of(stand, 1) == ("clean", "released"), "the innocent request: %s" % stand.verdicts())
+    require(verdict_of(stand, 1) == ("clean", "released"), "the innocent request: %s" % stand.verdicts())
 
 
 def a_guest_on_kvm_is_protected():
     with stand_on_kvm("soft") as stand:
         serves(stand)
         require(stand.get(WRITES % "stopped", timeout=PATIENCE)[0] is None, "an attack was answered")
-        verdict, disposition = alert_of(stand, 2)
+        verdict, disposition = verdict_of(stand, 2)
         require(verdict in ("malicious", "suspicious") and disposition in ("dropped", "reset"), "the attack: %s" % stand.verdicts())
         require(stand.get("/touched/stopped", timeout=PATIENCE)[0] == 404, "the live guest was touched")
 
@@ -61,7 +60,7 @@ def its_clones_may_be_on_kvm():
     with stand_on_kvm("kvm") as stand:
         serves(stand)
         require(stand.get(CALLS, timeout=PATIENCE)[0] is None, "an attack was answered")
-        verdict, disposition = alert_of(stand, 2)
+        verdict, disposition = verdict_of(stand, 2)
         require(verdict == "malicious" and disposition in ("dropped", "reset"), "the attack: %s" % stand.verdicts())
         require(stand.get("/", timeout=PATIENCE)[0] == 200, "the guest serves after it")
 
