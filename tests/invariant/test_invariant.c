@@ -34,6 +34,8 @@ struct processor {
 	struct ft_model model;
 };
 
+static bool skips_idle;
+
 static char *run(const char *guest, const struct ft_engine_ops *engine, const struct ft_engine_options *options, struct processor *is)
 {
 	struct ft_error err = {0};
@@ -44,6 +46,7 @@ static char *run(const char *guest, const struct ft_engine_ops *engine, const st
 				    .instructions = 2000000000000ull,
 				    .engine = engine,
 				    .text_at = TEXT,
+				    .skips_idle = skips_idle,
 				    .tsc_khz = is->tsc_khz,
 				    .model = is->tsc_khz ? &is->model : NULL,
 				    .options = *options};
@@ -126,6 +129,14 @@ static void is_the_same_on_both_engines(void **state)
 	unsigned wrong = judge(soft), differing = compare(soft, kvm, "soft", "kvm");
 	printf("%u lines differ\n", differing);
 	wrong += judge(kvm);
+	free(kvm);
+	/* As a clone does. */
+	skips_idle = true;
+	kvm = run(guest, &ft_engine_kvm, &none, &is);
+	skips_idle = false;
+	unsigned skipping = compare(soft, kvm, "soft", "skips");
+	printf("%u lines differ where idle time is skipped\n", skipping);
+	wrong += skipping + judge(kvm);
 	free(soft);
 	free(kvm);
 	assert_int_equal(wrong + differing, 0);

@@ -102,7 +102,7 @@ int guest_run(const struct guest_setup *setup, struct guest_result *result, stru
 					   .initrd_length = setup->initrd_length,
 					   .cmdline = setup->cmdline};
 	if (config.engine->hosted) {
-		config.clock = FT_CLOCK_LIVE;
+		config.clock = setup->skips_idle ? FT_CLOCK_FREE : FT_CLOCK_LIVE;
 		config.epoch_monotonic_ns = now_ns();
 		config.engine_options.host_tsc = true;
 	}

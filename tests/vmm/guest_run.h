@@ -17,6 +17,7 @@ struct guest_setup {
 	const struct ft_engine_ops *engine; /* NULL: as guest_engine says */
 	uint64_t tsc_khz;                   /* 0: the default, or the host's */
 	const struct ft_model *model;       /* NULL: the same */
+	bool skips_idle;                    /* idle time is skipped on every engine; else where instructions are time */
 	uint64_t text_at;                   /* not 0: the outcome is the text that lies there in the end, not the console */
 	struct ft_engine_options options;
 	struct ft_hooks hooks;
