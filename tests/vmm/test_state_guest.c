@@ -351,8 +351,6 @@ static unsigned count(const char *text, const char *what)
 static void nothing_noticed(void **state)
 {
 	static struct client stays, moves;
-	if (!guest_image("web", image, sizeof(image)))
-		skip();
 	start(&stays, &ft_engine_soft, 0, 1);
 	converse(&stays, usual, false);
 	start(&moves, &ft_engine_soft, 0, 1);
@@ -400,7 +398,7 @@ static void no_engine_noticed(void **state)
 {
 	static struct client stays, moves;
 	uint64_t khz = host_khz();
-	if (!khz || !guest_image("web", image, sizeof(image)))
+	if (!khz)
 		skip();
 	start(&stays, &ft_engine_kvm, khz, 1);
 	converse(&stays, usual, false);
@@ -421,7 +419,7 @@ static void no_processor_noticed(void **state)
 {
 	static struct client moves;
 	uint64_t khz = host_khz();
-	if (!khz || !guest_image("web", image, sizeof(image)))
+	if (!khz)
 		skip();
 	start(&moves, &ft_engine_kvm, khz, 2);
 	converse(&moves, on_both, true);
@@ -479,8 +477,6 @@ static void models(void **state)
 	     /* The processor's it measures, and the TSC's it is told. */
 	     "tsc: Detected 2600.000 MHz TSC"},
 	};
-	if (!guest_image("web", image, sizeof(image)))
-		skip();
 	for (unsigned i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
 		static struct client c;
 		start_model(&c, &ft_engine_soft, cases[i].model, 2600000, 1);
@@ -506,6 +502,8 @@ int main(int argc, char **argv)
 {
 	if (argc > 1) /* only what has "engine" in its name: in a machine where soft is slow */
 		cmocka_set_test_filter(argv[1]);
+	if (!guest_image("web", image, sizeof(image)))
+		return 77;
 	const struct CMUnitTest tests[] = {cmocka_unit_test(nothing_noticed), cmocka_unit_test(no_engine_noticed),
 					   cmocka_unit_test(no_processor_noticed), cmocka_unit_test(models)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
