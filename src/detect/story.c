@@ -61,10 +61,9 @@ static const char *protocol_name(uint64_t protocol)
 /* " but failed (error 13)" after what a system call refused. */
 static const char *outcome(uint64_t result, char buffer[48])
 {
-	int64_t value = (int64_t)result;
 	buffer[0] = 0;
-	if (value < 0)
-		snprintf(buffer, 48, ", which failed (error %" PRId64 ")", -value);
+	if ((int64_t)result < 0)
+		snprintf(buffer, 48, ", which failed (error %" PRIu64 ")", 0 - result);
 	return buffer;
 }
 
