@@ -9,8 +9,9 @@
 #include <sys/random.h>
 
 #include <rte_common.h>
-#include <rte_jhash.h>
 #include <rte_prefetch.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 #include "dataplane/early.h"
 
@@ -41,7 +42,8 @@
 struct ft_flows {
 	struct ft_flow *list; /* from 1 on: flow 0 is none, and never used */
 	uint32_t *index;
-	uint32_t slots, places, secret;
+	uint32_t slots, places;
+	uint8_t secret[XXH3_SECRET_SIZE_MIN]; /* of the hash */
 	uint32_t touched; /* flows from here on were never used */
 	uint32_t unused;  /* first of the others that are not, or 0 */
 	uint32_t count, sweep_at;
@@ -95,8 +97,10 @@ int ft_flows_new(uint32_t most, uint32_t share, struct ft_flows **flows, struct 
 	made->touched = 1;
 	made->places = rte_align32pow2(most) * 2;
 	/* Nobody outside may choose flows that collide. */
-	if (getrandom(&made->secret, sizeof(made->secret), 0) != sizeof(made->secret))
-		made->secret = (uint32_t)(uintptr_t)made;
+	if (getrandom(made->secret, sizeof(made->secret), 0) != sizeof(made->secret)) {
+		free(made);
+		return ft_error_set(err, -EIO, "no random numbers for the flow table");
+	}
 	made->list = map(list_bytes(made));
 	made->index = map(index_bytes(made));
 	if (!made->list || !made->index) {
@@ -142,7 +146,7 @@ static unsigned found_at(const struct ft_flow_key *key)
 
 static uint32_t hash_of(const struct ft_flows *flows, const struct ft_flow_key *key)
 {
-	return rte_jhash(key, sizeof(*key), flows->secret);
+	return (uint32_t)XXH3_64bits_withSecret(key, sizeof(*key), flows->secret, sizeof(flows->secret));
 }
 
 static bool is_of(const struct ft_flow *flow, const struct ft_flow_key *key)
