@@ -21,7 +21,7 @@
 	    {"rt_sigprocmask", "the engine's handlers; fork and exit"},                                      \
 	    {"mmap", "malloc; never executable", .arg = 3, .mask = PROT_EXEC, .equals = 0},                  \
 	    {"munmap", "malloc"}, {"mremap", "malloc"}, {"brk", "malloc"},                                   \
-	    {"madvise", "malloc gives memory back"},                                                         \
+	    {"madvise", "malloc gives memory back; huge pages for the disk's blocks"},                       \
 	    {"clock_gettime", "the wall-clock budget, where the vDSO cannot tell"},                          \
 	    {"futex", "libc's locks"}, {"restart_syscall", "a sleep interrupted by SIGSTOP and SIGCONT"},    \
 	    {"exit", "the end"},                                                                             \

@@ -10,7 +10,7 @@
 #include <linux/fs.h>
 #include <unistd.h>
 
-#define ARENA  (2ull << 20)
+#define ARENA  (2ull << 20) /* a huge page */
 #define SECTOR 512u
 
 /* Parts of one write to the file; a request's many small ones are written a few at a time. */
@@ -154,6 +154,21 @@ int ft_disk_read(const struct ft_disk *disk, uint64_t at, void *to, uint64_t len
 	return 0;
 }
 
+/* One huge page where the kernel has one: of small ones each costs a fault when it is first written, and a clone whose guest
+ * writes its logs back in the horizon writes 120 blocks for the first time (measured: a tenth of the clone's processor time). */
+static uint8_t *map_arena(void)
+{
+	uint8_t *area = mmap(NULL, 2 * ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (area == MAP_FAILED)
+		return NULL;
+	uint64_t before = -(uintptr_t)area % ARENA;
+	if (before)
+		munmap(area, before);
+	munmap(area + before + ARENA, ARENA - before);
+	madvise(area + before, ARENA, MADV_HUGEPAGE); /* without huge pages it is slower, not wrong */
+	return area + before;
+}
+
 static uint8_t *new_block(struct ft_disk *disk)
 {
 	if (disk->spare_count)
@@ -163,8 +178,8 @@ static uint8_t *new_block(struct ft_disk *disk)
 		if (!arenas)
 			return NULL;
 		disk->arenas = arenas;
-		void *arena = mmap(NULL, ARENA, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		if (arena == MAP_FAILED)
+		uint8_t *arena = map_arena();
+		if (!arena)
 			return NULL;
 		disk->arenas[disk->arena_count++] = arena;
 		disk->arena = arena;

@@ -50,10 +50,11 @@ void ft_disk_close(struct ft_disk *disk);
  * index functions of config are filled in here; its descriptors are taken over. 0 or as ft_overlay_open. */
 int ft_disk_keep(struct ft_disk *disk, struct ft_overlay_config *config, struct ft_overlay_found *found, struct ft_error *err);
 
-/* In a fork, before anything is written. */
+/* In a fork, before anything is written. What is left of the parent's arena is shared, and its huge page would fall apart. */
 static inline void ft_disk_seal(struct ft_disk *disk)
 {
 	disk->sealed = true;
+	disk->arena_left = 0;
 }
 
 /* at + length within size. 0 or -errno. Writes count in memory->written, once a block and mark; icount is for the file alone. What the
