@@ -1,6 +1,5 @@
 #include "gateway/rulefile.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sodium.h>
@@ -11,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/listing.h"
 #include "gateway/journal.h"
 #include "gateway/seed.h"
 
@@ -72,60 +72,17 @@ static int keep(int directory, const char *name, const char *text, size_t length
 
 /* ---- What nothing needs any more -------------------------------------------------------------------------------------- */
 
-struct file {
-	char name[NAME];
-	struct timespec in_force; /* from when on, the last time */
-};
-
-static int in_order(const void *a, const void *b)
-{
-	const struct file *x = a, *y = b;
-	if (x->in_force.tv_sec != y->in_force.tv_sec)
-		return x->in_force.tv_sec < y->in_force.tv_sec ? -1 : 1;
-	return x->in_force.tv_nsec < y->in_force.tv_nsec ? -1 : x->in_force.tv_nsec > y->in_force.tv_nsec;
-}
-
 static bool is_one(const char *name)
 {
 	return strspn(name, "0123456789abcdef") == NAME - sizeof(".json") && !strcmp(name + NAME - sizeof(".json"), ".json");
-}
-
-/* In the order in which they came into force; *files is the caller's to free. */
-static size_t list(int directory, struct file **files)
-{
-	size_t count = 0, room = 0;
-	int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *all = fd < 0 ? NULL : fdopendir(fd);
-	*files = NULL;
-	if (!all && fd >= 0)
-		close(fd);
-	for (struct dirent *e; all && (e = readdir(all));) {
-		struct stat st;
-		if (!is_one(e->d_name) || fstatat(directory, e->d_name, &st, AT_SYMLINK_NOFOLLOW) || !S_ISREG(st.st_mode))
-			continue;
-		if (count == room) {
-			room = room ? 2 * room : 64;
-			struct file *more = realloc(*files, room * sizeof(*more));
-			if (!more)
-				break;
-			*files = more;
-		}
-		memcpy((*files)[count].name, e->d_name, NAME);
-		(*files)[count++].in_force = st.st_mtim;
-	}
-	if (all)
-		closedir(all);
-	if (count)
-		qsort(*files, count, sizeof(**files), in_order);
-	return count;
 }
 
 /* current is in force: unless it was so before, from now on. Not the kernel's time of the last tick: a reload that fails puts two sets of
  * rules in force within less. */
 static int put_in_force(int directory, const char *current)
 {
-	struct file *files;
-	size_t count = list(directory, &files);
+	struct ft_listing_file *files; /* in the order in which they came into force */
+	size_t count = ft_listing(directory, is_one, &files);
 	bool was = count && !strcmp(files[count - 1].name, current);
 	struct timespec times[2];
 	free(files);
@@ -136,13 +93,13 @@ static int put_in_force(int directory, const char *current)
 
 static void prune(struct ft_supervisor *s, int directory, const char *current)
 {
-	struct file *files;
+	struct ft_listing_file *files;
 	int64_t journals = ft_journal_oldest(s), seeds = ft_seed_oldest(s), oldest = (int64_t)time(NULL);
 	oldest = journals < oldest ? journals : oldest;
 	oldest = seeds < oldest ? seeds : oldest;
-	size_t count = list(directory, &files), removed = 0;
+	size_t count = ft_listing(directory, is_one, &files), removed = 0;
 	for (size_t i = 0; i + 1 < count; i++)
-		if (files[i + 1].in_force.tv_sec < oldest - SLACK && strcmp(files[i].name, current) && !unlinkat(directory, files[i].name, 0))
+		if (files[i + 1].changed.tv_sec < oldest - SLACK && strcmp(files[i].name, current) && !unlinkat(directory, files[i].name, 0))
 			removed++;
 	free(files);
 	if (removed)

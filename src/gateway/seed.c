@@ -1,6 +1,5 @@
 #include "gateway/seed.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -12,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/listing.h"
 #include "base/printable.h"
 #include "gateway/guest.h"
 #include "gateway/journal.h"
@@ -40,61 +40,23 @@ static void name_of(const char *guest, uint64_t hold, char name[65])
 
 /* ---- Quota and retention ------------------------------------------------------------------------------------------- */
 
-struct file {
-	char name[65];
-	uint64_t bytes;
-	time_t changed;
-};
-
-static int by_age(const void *a, const void *b)
-{
-	const struct file *x = a, *y = b;
-	if (x->changed != y->changed)
-		return x->changed < y->changed ? -1 : 1;
-	return strcmp(x->name, y->name);
-}
-
 /* All of them, oldest first; *files is the caller's to free. */
-static size_t list(int directory, struct file **files, uint64_t *bytes)
+static size_t list(int directory, struct ft_listing_file **files, uint64_t *bytes)
 {
-	size_t count = 0, room = 0;
-	int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *all = fd < 0 ? NULL : fdopendir(fd);
-	*files = NULL;
+	size_t count = ft_listing(directory, ft_snapshot_name, files);
 	*bytes = 0;
-	if (!all && fd >= 0)
-		close(fd);
-	for (struct dirent *e; all && (e = readdir(all));) {
-		struct stat st;
-		if (!ft_snapshot_name(e->d_name) || fstatat(directory, e->d_name, &st, AT_SYMLINK_NOFOLLOW) || !S_ISREG(st.st_mode))
-			continue;
-		if (count == room) {
-			room = room ? 2 * room : 64;
-			struct file *more = realloc(*files, room * sizeof(*more));
-			if (!more)
-				break;
-			*files = more;
-		}
-		struct file *f = &(*files)[count++];
-		snprintf(f->name, sizeof(f->name), "%.64s", e->d_name);
-		f->bytes = (uint64_t)st.st_size;
-		f->changed = st.st_mtime;
-		*bytes += f->bytes;
-	}
-	if (all)
-		closedir(all);
-	if (count)
-		qsort(*files, count, sizeof(**files), by_age);
+	for (size_t i = 0; i < count; i++)
+		*bytes += (*files)[i].bytes;
 	return count;
 }
 
 static void prune(struct ft_supervisor *s, int directory)
 {
-	struct file *files;
+	struct ft_listing_file *files;
 	uint64_t bytes, quota = setting(s, "seeds.quota");
 	time_t oldest = time(NULL) - (time_t)(setting(s, "seeds.keep") / 1000000000u);
 	size_t count = list(directory, &files, &bytes), removed = 0;
-	for (; removed < count && (bytes > quota || files[removed].changed < oldest); removed++) {
+	for (; removed < count && (bytes > quota || files[removed].changed.tv_sec < oldest); removed++) {
 		if (unlinkat(directory, files[removed].name, 0))
 			break;
 		bytes -= files[removed].bytes;
@@ -253,13 +215,13 @@ void ft_seed_ended(struct ft_supervisor *s, struct ft_child *vmm)
 
 int64_t ft_seed_oldest(const struct ft_supervisor *s)
 {
-	struct file *files;
+	struct ft_listing_file *files;
 	uint64_t bytes;
 	int directory = openat(s->state_fd, DIRECTORY, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (directory < 0)
 		return errno == ENOENT ? INT64_MAX : 0;
 	size_t count = list(directory, &files, &bytes);
-	int64_t oldest = count ? files[0].changed : INT64_MAX;
+	int64_t oldest = count ? files[0].changed.tv_sec : INT64_MAX;
 	free(files);
 	close(directory);
 	return oldest;
@@ -282,7 +244,7 @@ json_t *ft_seed_status(const struct ft_supervisor *s)
 	}
 	int directory = openat(s->state_fd, DIRECTORY, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (directory >= 0) {
-		struct file *all;
+		struct ft_listing_file *all;
 		files = list(directory, &all, &bytes);
 		free(all);
 		close(directory);
