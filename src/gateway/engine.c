@@ -8,6 +8,7 @@
 
 #include "gateway/supervisor.h"
 #include "vmm/engine/kvm/host.h"
+#include "vmm/machine.h"
 
 #define DEVICE "/dev/kvm"
 
@@ -57,12 +58,12 @@ static int open_kvm(struct ft_error *err)
 }
 
 /* Measures: 0, and what came out; or why it is not to be used. */
-static int try_kvm(int fd, bool slow_too, char *why, size_t size, struct ft_error *err)
+static int try_kvm(int fd, bool slow_too, uint32_t *tsc_khz, char *why, size_t size, struct ft_error *err)
 {
 	double mips = 0;
 	int error = ft_kvm_host_check(fd, err);
 	if (!error)
-		error = ft_kvm_host_speed(fd, &mips, err);
+		error = ft_kvm_host_speed(fd, &mips, tsc_khz, err);
 	if (error)
 		return error;
 	bool emulated = mips < FT_KVM_HOST_MIPS_LEAST;
@@ -76,15 +77,17 @@ int ft_engine_choose(const struct ft_config *config, const char *guest, struct f
 	const char *engine = text(config, guest, "engine"), *soft = asks_for_soft(config, guest);
 	bool automatic = !strcmp(engine, "auto");
 	struct ft_error own = {0};
-	*choice = (struct ft_engine_choice){.fd = -1};
+	*choice = (struct ft_engine_choice){.fd = -1, .tsc_khz = FT_DEFAULT_TSC_KHZ};
 	if (!strcmp(engine, "soft") || (automatic && soft)) {
 		snprintf(choice->why, sizeof(choice->why), "%s", automatic ? soft : "as it is configured");
 		return 0;
 	}
-	int fd = open_kvm(&own), error = fd < 0 ? fd : try_kvm(fd, !automatic, choice->why, sizeof(choice->why), &own);
+	uint32_t khz = 0;
+	int fd = open_kvm(&own), error = fd < 0 ? fd : try_kvm(fd, !automatic, &khz, choice->why, sizeof(choice->why), &own);
 	if (!error) {
 		choice->kvm = true;
 		choice->fd = fd;
+		choice->tsc_khz = khz;
 		return 0;
 	}
 	if (fd >= 0)
@@ -113,6 +116,43 @@ int ft_engine_start(const struct ft_config *config, const char *guest, json_t *p
 	return 0;
 }
 
+/* Which processor a guest that boots here has. */
+static int model_of(const struct ft_engine_choice *choice, struct ft_model *model, struct ft_error *err)
+{
+	*model = FT_MODEL_SOFTWARE;
+	if (!choice->kvm)
+		return 0;
+	struct ft_model host;
+	int error = ft_kvm_host_model(choice->fd, &host, err);
+	if (!error && host.vendor[0])
+		*model = host;
+	return error;
+}
+
+static void print_processor(const struct ft_config *config, const char *guest, const struct ft_engine_choice *choice, FILE *file)
+{
+	struct ft_model model;
+	struct ft_error err = {0};
+	char words[FT_MODEL_WORDS];
+	if (model_of(choice, &model, &err)) {
+		fprintf(file, "# guest %s: its processor cannot be told: %s\n", guest, err.text);
+		return;
+	}
+	ft_model_words(&model, words);
+	/* Its name is in EBX, EDX, ECX. */
+	fprintf(file, "# guest %s has a processor of %.4s%.4s%.4s (CPUID signature %08x)%s, whose TSC counts %u.%03u MHz; it %s\n", guest,
+		(const char *)&model.vendor[0], (const char *)&model.vendor[2], (const char *)&model.vendor[1], model.signature,
+		strcmp(text(config, guest, "start"), "snapshot") ? "" : " where it boots, and from a snapshot the one it was saved with",
+		choice->tsc_khz / 1000, choice->tsc_khz % 1000, words);
+	if (!price(config, guest))
+		fprintf(file,
+			"# guest %s is portable: it can be saved as a snapshot, and goes on on engine soft anywhere, and on kvm where %s; for that it "
+			"has no instructions beyond SSE4.2 (no AVX, no AES)\n",
+			guest,
+			choice->kvm ? "the processor is of this vendor, has the same protection and the same TSC or can scale it"
+				    : "the processor can scale the TSC, unprotected from its own programs");
+}
+
 void ft_engine_print(const struct ft_config *config, FILE *file)
 {
 	const char *guest;
@@ -122,10 +162,12 @@ void ft_engine_print(const struct ft_config *config, FILE *file)
 	{
 		struct ft_engine_choice choice;
 		struct ft_error err = {0};
-		if (ft_engine_choose(config, guest, &choice, &err))
+		if (ft_engine_choose(config, guest, &choice, &err)) {
 			fprintf(file, "# %s\n", err.text);
-		else
+		} else {
 			fprintf(file, "# guest %s runs on engine %s: %s\n", guest, choice.kvm ? "kvm" : "soft", choice.why);
+			print_processor(config, guest, &choice, file);
+		}
 		if (price(config, guest))
 			fprintf(file, "# guest %s %s\n", guest, price(config, guest));
 		if (choice.fd >= 0)

@@ -3,12 +3,14 @@
 #define FT_GATEWAY_ENGINE_H
 
 #include <jansson.h>
+#include <stdint.h>
 
 #include "gateway/config.h"
 
 struct ft_engine_choice {
 	bool kvm;
 	int fd;        /* of /dev/kvm when kvm, the caller's; else -1 */
+	uint32_t tsc_khz; /* what a guest's TSC counts, if it boots */
 	char why[512]; /* one sentence's end: what was measured, or what is missing */
 };
 
@@ -20,7 +22,7 @@ int ft_engine_choose(const struct ft_config *config, const char *guest, struct f
  * left soft, the log says why. */
 int ft_engine_start(const struct ft_config *config, const char *guest, json_t *part, int *fd, struct ft_error *err);
 
-/* Lines for `foretaste check`: the choice for each guest. */
+/* Lines for `foretaste check`: the choice for each guest, which processor it would have, and what goes with that. */
 void ft_engine_print(const struct ft_config *config, FILE *file);
 
 #endif

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -106,12 +107,73 @@ static void several_processors_are_not_soft(void **state)
 static void what_is_no_kvm_is_none(void **state)
 {
 	struct ft_error err = {0};
+	struct ft_model model;
 	double mips;
+	uint32_t khz;
 	assert_int_not_equal(ft_kvm_host_check(0, &err), 0);
 	assert_int_equal(strncmp(err.text, "kvm: ", 5), 0);
 	err.code = 0;
-	assert_int_not_equal(ft_kvm_host_speed(0, &mips, &err), 0);
+	assert_int_not_equal(ft_kvm_host_speed(0, &mips, &khz, &err), 0);
 	assert_int_equal(strncmp(err.text, "kvm: KVM_CREATE_VM", 18), 0);
+	err.code = 0;
+	assert_int_not_equal(ft_kvm_host_model(0, &model, &err), 0);
+	assert_int_equal(strncmp(err.text, "kvm: KVM_GET_SUPPORTED_CPUID", 28), 0);
+}
+
+/* ---- What `foretaste check` says ------------------------------------------------------------------------------ */
+
+static void load(struct ft_config *config, const char *const *sets, unsigned count)
+{
+	struct ft_error err = {0};
+	if (ft_config_load(config, SOURCE "/config/quickstart.yaml", sets, count, &err))
+		fail_msg("%s", err.text);
+}
+
+/* *said: the caller's to free. */
+static void check_with(const char *const *sets, unsigned count, char **said)
+{
+	struct ft_config config;
+	size_t length;
+	FILE *file = open_memstream(said, &length);
+	load(&config, sets, count);
+	ft_engine_print(&config, file);
+	fclose(file);
+	ft_config_free(&config);
+}
+
+static void a_guest_on_soft_is_told_of(void **state)
+{
+	static const char *const sets[] = {"guests.web.engine=soft", "guests.web.start=snapshot"};
+	char *said;
+	check_with(sets, 1, &said);
+	assert_string_equal(said,
+			    "# guest web runs on engine soft: as it is configured\n"
+			    "# guest web has a processor of GenuineIntel (CPUID signature 00030661), whose TSC counts 1000.000 MHz; it does not speculate, "
+			    "so that the guest's kernel does not protect itself from its own programs\n"
+			    "# guest web is portable: it can be saved as a snapshot, and goes on on engine soft anywhere, and on kvm where the processor can "
+			    "scale the TSC, unprotected from its own programs; for that it has no instructions beyond SSE4.2 (no AVX, no AES)\n");
+	free(said);
+	check_with(sets, 2, &said);
+	assert_non_null(strstr(said, "(CPUID signature 00030661) where it boots, and from a snapshot the one it was saved with, whose TSC"));
+	free(said);
+}
+
+/* Here, if there is a kvm: tests/kvm/check looks at each word. */
+static void a_guest_on_kvm_is_told_of(void **state)
+{
+	static const char *const sets[] = {"guests.web.engine=kvm"};
+	struct ft_engine_choice choice;
+	struct ft_error err;
+	int error = choose(sets[0], NULL, &choice, &err);
+	char *said, line[sizeof(err.text) + 4];
+	check_with(sets, 1, &said);
+	snprintf(line, sizeof(line), "# %s\n", err.text);
+	if (error) /* why not, and nothing about what it would be */
+		assert_string_equal(said, line);
+	else
+		assert_true(strstr(said, "# guest web has a processor of ") && strstr(said, "# guest web is portable: ") && choice.tsc_khz);
+	free(said);
+	drop(&choice);
 }
 
 int main(void)
@@ -122,6 +184,8 @@ int main(void)
 	    cmocka_unit_test(the_host_decides_and_says_why),
 	    cmocka_unit_test(several_processors_are_not_soft),
 	    cmocka_unit_test(what_is_no_kvm_is_none),
+	    cmocka_unit_test(a_guest_on_soft_is_told_of),
+	    cmocka_unit_test(a_guest_on_kvm_is_told_of),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "bare.h"
+#include "vmm/engine/kvm/host.h"
 #include "vmm/engine/kvm/kvm.h"
 
 #define ALONE ((struct ft_model_place){0, 1})
@@ -267,7 +268,7 @@ static void of_host(void **state)
 		host.entries[0].ebx = vendors[i][0];
 		host.entries[0].ecx = vendors[i][1];
 		host.entries[0].edx = vendors[i][2];
-		ft_kvm_model_read(&host.header, &model);
+		ft_kvm_host_model_read(&host.header, &model);
 		model.arch_capabilities = UINT64_MAX;
 		assert_int_equal(ft_model_known(&model), i < 3);
 		assert_memory_equal(model.vendor, vendors[i], sizeof(model.vendor));
@@ -350,11 +351,50 @@ static void impossible(void **state)
 	assert_null(ft_machine_create(&config, &err));
 }
 
+static void words(void **state)
+{
+	static const struct ft_model silent = {.vendor = FT_MODEL_AMD, .signature = 0x00800f12},
+				     weak = {.vendor = FT_MODEL_INTEL, .leaf7_edx = 1u << 29, .arch_capabilities = 1u << 19 | 1u << 4},
+				     partly = {.vendor = FT_MODEL_INTEL, .leaf7_edx = 1u << 29, .arch_capabilities = 1u << 13 | 1u << 15},
+				     whole = {.vendor = FT_MODEL_INTEL, .leaf7_edx = 1u << 29, .arch_capabilities = 7u << 13};
+	static const struct {
+		const struct ft_model *model;
+		const char *words;
+	} cases[] = {
+	    {&software, "does not speculate, so that the guest's kernel does not protect itself from its own programs"},
+	    {&haswell, "says of no attack by speculation that it is safe from it; against the rest it has MD_CLEAR, IBRS and IBPB (SPEC_CTRL), STIBP, "
+		       "L1D_FLUSH, SSBD"},
+	    {&later, "says that it is safe from MCDT, Meltdown, L1TF, MDS; against the rest it has MD_CLEAR, IBRS and IBPB (SPEC_CTRL), STIBP, SSBD, PSFD, "
+		     "IPRED_CTRL, RRSBA_CTRL, DDPD_U, BHI_CTRL, IBRS_ALL"},
+	    {&zen, "says of no attack by speculation that it is safe from it; against the rest it has IBPB"},
+	    /* What no operator has to know is not told: selectors that clear their base. */
+	    {&zen3, "says of no attack by speculation that it is safe from it; against the rest it has IBPB, IBRS, STIBP, SSBD, PSFD, LFENCE that is always "
+		    "serializing, SBPB"},
+	    {&silent, "says of no attack by speculation that it is safe from it; it has no means against the rest"},
+	    {&weak, "says that it is safe from Speculative Store Bypass; it has no means against the rest; it admits RRSBA"},
+	    /* One attack that three bits speak of. */
+	    {&partly, "says of no attack by speculation that it is safe from it; it has no means against the rest"},
+	    {&whole, "says that it is safe from MMIO stale data; it has no means against the rest"},
+	};
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		char text[FT_MODEL_WORDS];
+		ft_model_words(cases[i].model, text);
+		assert_string_equal(text, cases[i].words);
+	}
+	/* All that there may be has room. */
+	struct ft_model all = {.vendor = FT_MODEL_INTEL, .leaf7_edx = UINT32_MAX, .leaf7_2_edx = UINT32_MAX, .arch_capabilities = UINT64_MAX};
+	char text[FT_MODEL_WORDS];
+	ft_model_words(&all, text);
+	assert_non_null(strstr(text, "it admits RSBA, RRSBA"));
+	assert_true(strlen(text) < sizeof(text) / 2);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(software_cpu), cmocka_unit_test(others), cmocka_unit_test(msrs),
 	    cmocka_unit_test(of_host),      cmocka_unit_test(fits),   cmocka_unit_test(impossible),
+	    cmocka_unit_test(words),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -93,6 +93,10 @@ bool ft_model_known(struct ft_model *model);
  * uses, is it safe from all that the guest takes itself to be safe from? NULL, or what is missing (static text). */
 const char *ft_model_misses(const struct ft_model *guest, const struct ft_model *processor);
 
+/* What the processor does about speculation, for people: a sentence's end that begins with a verb. */
+#define FT_MODEL_WORDS 1024u
+void ft_model_words(const struct ft_model *model, char text[FT_MODEL_WORDS]);
+
 /* ---- */
 
 /* CR4 bits that can be set: VME and PVI cannot, nor what CPUID does not have. SDM Vol. 3A 2.5. */

@@ -39,13 +39,25 @@ static const struct {
 
 #define HOST_LEAVES 256u
 
+/* What its KVM lends to guests of the processor; *host is the caller's to free. */
+static int read_leaves(int kvm, struct kvm_cpuid2 **host, struct ft_error *err)
+{
+	*host = calloc(1, sizeof(**host) + HOST_LEAVES * sizeof((*host)->entries[0]));
+	if (!*host)
+		return ft_error_set(err, -ENOMEM, "no memory for the host's CPUID");
+	(*host)->nent = HOST_LEAVES;
+	int error = ioctl(kvm, KVM_GET_SUPPORTED_CPUID, *host) ? ft_kvm_failed(err, "KVM_GET_SUPPORTED_CPUID") : 0;
+	if (error)
+		free(*host);
+	return error;
+}
+
 static int check_features(int kvm, struct ft_error *err)
 {
-	struct kvm_cpuid2 *host = calloc(1, sizeof(*host) + HOST_LEAVES * sizeof(host->entries[0]));
-	if (!host)
-		return ft_error_set(err, -ENOMEM, "no memory for the engine");
-	host->nent = HOST_LEAVES;
-	int error = ioctl(kvm, KVM_GET_SUPPORTED_CPUID, host) ? ft_kvm_failed(err, "KVM_GET_SUPPORTED_CPUID") : 0;
+	struct kvm_cpuid2 *host;
+	int error = read_leaves(kvm, &host, err);
+	if (error)
+		return error;
 	for (unsigned i = 0; !error && i < sizeof(features) / sizeof(*features); i++) {
 		bool has = false;
 		for (uint32_t k = 0; k < host->nent; k++) {
@@ -88,6 +100,66 @@ int ft_kvm_host_check(int kvm, struct ft_error *err)
 		if (ioctl(kvm, KVM_CHECK_EXTENSION, needed[i].capability) <= 0)
 			return ft_error_set(err, -ENOTSUP, "kvm: this host's kernel lacks %s", needed[i].name);
 	return check_features(kvm, err);
+}
+
+/* ---- Which processor it is ------------------------------------------------------------------------------------------ */
+
+#define MSR_ARCH_CAPABILITIES 0x10au
+
+/* 0 where there is none: a kernel from before it told (4.17), a processor from before there was one. */
+static int arch_capabilities(int kvm, uint64_t *value, struct ft_error *err)
+{
+	struct {
+		struct kvm_msrs header;
+		struct kvm_msr_entry entry[1];
+	} one = {.header.nmsrs = 1, .entry[0].index = MSR_ARCH_CAPABILITIES};
+	*value = 0;
+	if (ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_GET_MSR_FEATURES) <= 0)
+		return 0;
+	int n = ioctl(kvm, KVM_GET_MSRS, &one);
+	if (n < 0)
+		return ft_kvm_failed(err, "KVM_GET_MSRS of ARCH_CAPABILITIES");
+	if (n)
+		*value = one.entry[0].data;
+	return 0;
+}
+
+void ft_kvm_host_model_read(const struct kvm_cpuid2 *host, struct ft_model *model)
+{
+	*model = (struct ft_model){0};
+	for (uint32_t i = 0; i < host->nent; i++) {
+		const struct kvm_cpuid_entry2 *e = &host->entries[i];
+		if (e->function == 0) {
+			model->vendor[0] = e->ebx;
+			model->vendor[1] = e->ecx;
+			model->vendor[2] = e->edx;
+		} else if (e->function == 1) {
+			model->signature = e->eax;
+		} else if (e->function == 7 && e->index == 0) {
+			model->leaf7_edx = e->edx;
+		} else if (e->function == 7 && e->index == 2) {
+			model->leaf7_2_edx = e->edx;
+		} else if (e->function == 0x80000008) {
+			model->ext8_ebx = e->ebx;
+		} else if (e->function == 0x80000021) {
+			model->ext21_eax = e->eax;
+			model->ext21_ecx = e->ecx;
+		}
+	}
+}
+
+int ft_kvm_host_model(int kvm, struct ft_model *model, struct ft_error *err)
+{
+	struct kvm_cpuid2 *host;
+	int error = read_leaves(kvm, &host, err);
+	if (error)
+		return error;
+	ft_kvm_host_model_read(host, model);
+	free(host);
+	error = arch_capabilities(kvm, &model->arch_capabilities, err);
+	if (!error && !ft_model_known(model))
+		*model = (struct ft_model){0};
+	return error;
 }
 
 /* ---- How fast it is ------------------------------------------------------------------------------------------------- */
@@ -164,12 +236,13 @@ static int open_try(int kvm, struct try *t, struct ft_error *err)
 /* 64-bit mode, ring 0. */
 static int set_mode(int kvm, const struct try *t, struct ft_error *err)
 {
-	struct kvm_cpuid2 *host = calloc(1, sizeof(*host) + HOST_LEAVES * sizeof(host->entries[0]));
+	struct kvm_cpuid2 *host;
 	struct kvm_sregs s;
-	if (!host)
-		return ft_error_set(err, -ENOMEM, "no memory for a machine to try");
-	host->nent = HOST_LEAVES;
-	int error = ioctl(kvm, KVM_GET_SUPPORTED_CPUID, host) || ioctl(t->vcpu, KVM_SET_CPUID2, host) ? ft_kvm_failed(err, "KVM_SET_CPUID2") : 0;
+	int error = read_leaves(kvm, &host, err);
+	if (error)
+		return error;
+	if (ioctl(t->vcpu, KVM_SET_CPUID2, host))
+		error = ft_kvm_failed(err, "KVM_SET_CPUID2");
 	free(host);
 	if (!error && ioctl(t->vcpu, KVM_GET_SREGS, &s))
 		error = ft_kvm_failed(err, "KVM_GET_SREGS");
@@ -210,23 +283,27 @@ static int time_loop(const struct try *t, uint32_t turns, uint64_t *ns, struct f
 	return 0;
 }
 
-int ft_kvm_host_speed(int kvm, double *mips, struct ft_error *err)
+int ft_kvm_host_speed(int kvm, double *mips, uint32_t *tsc_khz, struct ft_error *err)
 {
 	struct try t = {.vm = -1, .vcpu = -1};
-	int error = open_try(kvm, &t, err);
+	int error = open_try(kvm, &t, err), khz = error ? 0 : ioctl(t.vcpu, KVM_GET_TSC_KHZ, 0);
+	if (!error && khz < 0)
+		error = ft_kvm_failed(err, "KVM_GET_TSC_KHZ");
 	if (!error)
 		error = set_mode(kvm, &t, err);
 	*mips = 0;
-	for (unsigned i = 0; i < TRIES && !error; i++) {
-		uint64_t little = 0, much = 0;
-		error = time_loop(&t, TRY_SHORT, &little, err);
-		if (!error)
-			error = time_loop(&t, TRY_LONG, &much, err);
-		/* What entering and leaving takes is in both. */
-		double ns = much > little ? (double)(much - little) : 1, now = 2.0 * (TRY_LONG - TRY_SHORT) * 1000 / ns;
-		if (!error && now > *mips)
-			*mips = now;
+	*tsc_khz = error ? 0 : (uint32_t)khz;
+	/* The quickest of each: what else the host does in the meantime only adds. */
+	uint64_t little = UINT64_MAX, much = UINT64_MAX, ns = 0;
+	for (unsigned i = 0; i < 2 * TRIES && !error; i++) {
+		uint64_t *least = i % 2 ? &much : &little;
+		error = time_loop(&t, i % 2 ? TRY_LONG : TRY_SHORT, &ns, err);
+		if (!error && ns < *least)
+			*least = ns;
 	}
+	/* What entering and leaving takes is in both. Where it was not even the same, nothing is taken off. */
+	if (!error)
+		*mips = much > little ? 2.0 * (TRY_LONG - TRY_SHORT) * 1000 / (double)(much - little) : 2.0 * TRY_LONG * 1000 / (double)(much + !much);
 	close_try(&t);
 	return error;
 }

@@ -83,11 +83,7 @@ static inline bool ft_kvm_alone(const struct ft_engine *engine)
 	return engine->vcpus == 1;
 }
 
-/* model.c. The CPU model of a guest that begins on this host's KVM: of the leaves that it supports (not yet what we know of them);
- * zeros: the processor is of no vendor that we know. */
-void ft_kvm_model_read(const struct kvm_cpuid2 *host, struct ft_model *model);
-int ft_kvm_model_of_host(int kvm, struct ft_model *model, struct ft_error *err);
-/* May a guest go on on this host? note: what is to be known of it all the same, or "". */
+/* model.c. May a guest go on on this host? note: what is to be known of it all the same, or "". */
 int ft_kvm_model_fits(const struct ft_model *host, const struct ft_model *guest, char *note, size_t size, struct ft_error *err);
 /* The machine gets its model, unless it has one. Before the vCPUs are set up. */
 int ft_kvm_model_open(struct ft_engine *engine, struct ft_error *err);
