@@ -120,7 +120,11 @@ static void what_is_no_kvm_is_none(void **state)
 	assert_int_equal(strncmp(err.text, "kvm: KVM_GET_SUPPORTED_CPUID", 28), 0);
 }
 
-/* ---- What `foretaste check` says ------------------------------------------------------------------------------ */
+/* ---- What `foretaste check` and the log say ------------------------------------------------------------------------------ */
+
+#define PRICE                                                                                                                        \
+	"guest web has this host's own processor (portable: false): it cannot be saved as a snapshot, nor go on on another host or engine; " \
+	"its clones show their network, disk and console alone, no system calls; and no seeds are kept\n"
 
 static void load(struct ft_config *config, const char *const *sets, unsigned count)
 {
@@ -139,6 +143,33 @@ static void check_with(const char *const *sets, unsigned count, char **said)
 	ft_engine_print(&config, file);
 	fclose(file);
 	ft_config_free(&config);
+}
+
+/* What it says on stderr when a guest starts. */
+static char *start_with(const char *const *sets, unsigned count)
+{
+	struct ft_config config;
+	struct ft_error err = {0};
+	load(&config, sets, count);
+	FILE *file = tmpfile();
+	assert_non_null(file);
+	int own = dup(2), kvm;
+	json_t *part = json_pack("{s:{}}", "clone");
+	fflush(stderr);
+	dup2(fileno(file), 2);
+	ft_engine_start(&config, "web", part, &kvm, &err);
+	fflush(stderr);
+	dup2(own, 2);
+	close(own);
+	if (kvm >= 0)
+		close(kvm);
+	json_decref(part);
+	ft_config_free(&config);
+	char *said = calloc(1, 4096);
+	rewind(file);
+	assert_true(fread(said, 1, 4095, file) < 4095);
+	fclose(file);
+	return said;
 }
 
 static void a_guest_on_soft_is_told_of(void **state)
@@ -176,6 +207,33 @@ static void a_guest_on_kvm_is_told_of(void **state)
 	drop(&choice);
 }
 
+/* Whatever the host has. */
+static void what_is_not_portable_has_its_price(void **state)
+{
+	static const char *const sets[] = {"guests.web.engine=kvm", "guests.web.clone.engine=kvm", "guests.web.portable=false"};
+	struct ft_engine_choice choice;
+	struct ft_error err;
+	bool kvm = !choose(sets[0], NULL, &choice, &err);
+	drop(&choice);
+	char *said;
+	check_with(sets, 3, &said);
+	const char *at = strstr(said, "# " PRICE);
+	assert_non_null(at);
+	assert_null(strstr(at + 1, "# guest web"));
+	assert_null(strstr(said, "is portable"));
+	free(said);
+	said = start_with(sets, 3);
+	assert_string_equal(said, kvm ? "foretasted: info: " PRICE : "");
+	free(said);
+	/* Nothing of it where the guest is portable, which it is unless somebody says otherwise. */
+	check_with(sets, 2, &said);
+	assert_null(strstr(said, "portable: false"));
+	free(said);
+	said = start_with(sets, 2);
+	assert_string_equal(said, "");
+	free(said);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -186,6 +244,7 @@ int main(void)
 	    cmocka_unit_test(what_is_no_kvm_is_none),
 	    cmocka_unit_test(a_guest_on_soft_is_told_of),
 	    cmocka_unit_test(a_guest_on_kvm_is_told_of),
+	    cmocka_unit_test(what_is_not_portable_has_its_price),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
