@@ -74,7 +74,7 @@ struct ft_machine *ft_machine_create(const struct ft_machine_config *config, str
 	}
 	if (config->model)
 		m->model = *config->model;
-	else if (!m->engine_ops || !m->engine_ops->hosted || m->native) /* a host's engine finds out what its own is */
+	else if (!m->engine_ops || !m->engine_ops->hosted) /* a host's engine finds out what its own is */
 		m->model = FT_MODEL_SOFTWARE;
 	if (m->native && (!m->engine_ops || !m->engine_ops->inherit)) {
 		ft_error_set(err, -EINVAL, "only engine kvm has the host's own processor");

@@ -140,6 +140,7 @@ static int configure(struct stand *s, const char *directory, const char *cmdline
 		json_t *config = json_object_get(message, "config");
 		json_object_set_new(config, "engine", json_string("kvm"));
 		json_object_set_new(json_object_get(config, "clone"), "engine", json_string(s->clone_kvm ? "kvm" : "soft"));
+		json_object_set_new(config, "portable", json_string(s->native ? "false" : "true"));
 		fds[count++] = kvm;
 	}
 	if (s->journal[0]) {

@@ -39,6 +39,7 @@ struct stand {
 	uint64_t journal_lost;
 	unsigned vcpus;      /* as FORETASTE_VCPUS says; one without it */
 	bool kvm, clone_kvm; /* on engine kvm; its clones, too: as FORETASTE_ENGINE and FORETASTE_CLONE_ENGINE say, or set before it is configured */
+	bool native;         /* with the host's own processor (portable: false), which its clones have to be on, too; set before it is configured */
 	const char *overlay; /* path of the file of the disk's overlay, set before it is configured; NULL: what the guest writes is in memory */
 	uint64_t seed_wanted, seed_hold; /* the seed that it wants to keep, 0: none; and for which hold */
 	json_t *seed_kept; /* what it said about the last one; owned */

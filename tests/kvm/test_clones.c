@@ -14,51 +14,16 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "../guest/peer.h"
+#include "../guest/ask.h"
 
 static struct stand s;
 static uint16_t next_port = 50000, held_port;
 static unsigned clones = 20, served, leaked;
 static uint64_t pauses[1000], instructions;
 
-/* GET of a page whose planted flaw gives the command to a shell. */
-static size_t request(char *to, size_t size, const char *command)
-{
-	int n = snprintf(to, size, "GET /cgi-bin/lookup?host=localhost%%3Bbash+-c+%%27");
-	for (; *command; command++)
-		n += snprintf(to + n, size - (size_t)n, "%%%02x", (unsigned char)*command);
-	n += snprintf(to + n, size - (size_t)n, "%%27 HTTP/1.1\r\nHost: guest\r\nConnection: close\r\n\r\n");
-	assert_in_range(n, 1, size - 1);
-	return (size_t)n;
-}
-
 static bool over(const struct peer *p)
 {
 	return p->finished || p->reset;
-}
-
-/* What the live guest answers to the command, its first word after "is". */
-static void ask_live(const char *command, char *word, size_t size)
-{
-	char text[4096], form[16];
-	struct peer p;
-	struct stand_frame frame;
-	size_t n = request(text, sizeof(text), command);
-	peer_open(&p, &s, next_port++);
-	assert_true(peer_connect(&p));
-	for (size_t at = 0; at < n; at += 1400) {
-		peer_segment(&p, text + at, n - at < 1400 ? n - at : 1400, &frame);
-		peer_put(&p, &frame);
-	}
-	assert_true(peer_run(&p, STAND_PATIENCE_MS, over));
-	p.bytes = realloc(p.bytes, p.length + 1);
-	p.bytes[p.length] = 0;
-	const char *is = strstr(p.bytes, "it is ");
-	if (!is)
-		fail_msg("the live guest answers: %s", p.bytes);
-	snprintf(form, sizeof(form), "%%%zus", size - 1);
-	assert_int_equal(sscanf(is + 6, form, word), 1);
-	peer_close(&p);
 }
 
 /* Somebody else's requests, one after the other, while a clone tries its. Never waited for: the clone waits for whoever reads what
@@ -136,7 +101,7 @@ static void try_clone(uint64_t number, const char *live_hash)
 	struct stand_trial trial = {0};
 	struct peer p;
 	char text[4096], expected[64];
-	size_t n = request(text, sizeof(text), TELL("10.0.2.77") ";" CHANGE ";" TELL("10.0.2.78"));
+	size_t n = ask_request(text, sizeof(text), TELL("10.0.2.77") ";" CHANGE ";" TELL("10.0.2.78"));
 	peer_open(&p, &s, held_port = next_port++);
 	assert_true(peer_connect(&p));
 	struct ft_trial_begin begin = stand_budgets(number);
@@ -199,9 +164,9 @@ static void each_clone_has_its_guests_memory_and_both_keep_theirs(void **state)
 {
 	char before[65], after[65];
 	for (uint64_t i = 1; i <= clones; i++) {
-		ask_live(CHANGE ";" HASH, before, sizeof(before));
+		ask_live(&s, next_port++, CHANGE ";" HASH, before, sizeof(before));
 		try_clone(i, before);
-		ask_live(HASH, after, sizeof(after));
+		ask_live(&s, next_port++, HASH, after, sizeof(after));
 		assert_string_equal(before, after);
 	}
 	assert_true(served >= clones);

@@ -29,14 +29,15 @@ int ft_kvm_model_fits(const struct ft_model *host, const struct ft_model *guest,
 int ft_kvm_model_open(struct ft_engine *engine, struct ft_error *err)
 {
 	struct ft_machine *m = engine->m;
-	if (engine->native)
-		return 0;
 	int error = ft_kvm_host_model(engine->kvm, &engine->host, err);
-	/* A fork goes on with what its guest has; so does a machine that was made for a certain model. */
-	if (error || m->model.vendor[0])
-		return error ? error : ft_kvm_model_fits(&engine->host, &m->model, m->model_note, sizeof(m->model_note), err);
+	if (error)
+		return error;
+	/* A fork goes on with what its guest has; so does a machine that was made for a certain model. One with the host's own processor
+	 * goes nowhere else. */
+	if (m->model.vendor[0])
+		return engine->native ? 0 : ft_kvm_model_fits(&engine->host, &m->model, m->model_note, sizeof(m->model_note), err);
 	m->model = engine->host.vendor[0] ? engine->host : FT_MODEL_SOFTWARE;
-	if (!engine->host.vendor[0])
+	if (!engine->host.vendor[0] && !engine->native)
 		snprintf(m->model_note, sizeof(m->model_note),
 			 "this host's processor is of a vendor that is not known: the guest's kernel takes its own for one that does not "
 			 "speculate, and does not protect itself from its own programs");
