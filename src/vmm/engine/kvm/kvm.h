@@ -1,7 +1,10 @@
 /* The `kvm` engine from inside. Linux Documentation/virt/kvm/api.rst has each ioctl.
  *
  * The local APIC is the kernel's (KVM_CAP_SPLIT_IRQCHIP); PIC, I/O APIC and PIT are the machine's own devices, as with any engine:
- * a guest that uses MSI-X and the APIC timer does not feel it, and what a guest sees of them cannot differ between engines.
+ * a guest that uses MSI-X and the APIC timer does not feel it, and what a guest sees of them cannot differ between engines. The kernel's
+ * own (KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2) would have to be made anew and filled in each clone, before its first instruction, and its PIT
+ * goes by the host's time, where a clone skips its idle time. What that costs is an exit for each access to one of them, and one at the end
+ * of an interrupt from a level-triggered pin.
  *
  * Instructions are not counted: m->icount is what virtual time makes of it, and virtual time is the host's TSC.
  *
