@@ -137,7 +137,9 @@ static void of_segments(void)
 	expect("pop fs: kernel data", 3, CODE("push $0x10; pop %fs"), GP, 0x10, 0);
 	expect("lldt of data", 0, CODE("mov $0x10, %eax; lldt %ax"), GP, 0x10, 0);
 	expect("ltr of a busy one", 0, CODE("mov $0x30, %eax; ltr %ax"), GP, 0x30, 0);
-	expect("ltr of null", 0, CODE("xor %eax, %eax; ltr %ax"), GP, 0, 0);
+	/* QEMU's processor takes it, and at the next interrupt QEMU gives up for want of a TSS ("invalid tss"). */
+	if (!under_qemu)
+		expect("ltr of null", 0, CODE("xor %eax, %eax; ltr %ax"), GP, 0, 0);
 	expect("lldt, and a load from it", 0, CODE("mov $0x60, %eax; lldt %ax; mov $0xc, %eax; mov %eax, %ds; mov $0x14, %eax; mov %eax, %ds"), GP, 0x14, 0);
 	expect("far jump to the kernel", 3, CODE("movl $0, (%rsi); movl $0x8, 4(%rsi); ljmp *(%rsi)"), GP, 8, 0);
 	expect("far jump to data", 3, CODE("movl $0, (%rsi); movl $0x23, 4(%rsi); ljmp *(%rsi)"), GP, 0x20, 0);
