@@ -568,6 +568,235 @@ static void swapgs_and_debug_registers(void **state)
 	stand_expect_fault(SOFT_UD, -1);
 }
 
+/* ---- Call gates ---- */
+
+#define SEL_GATE    0x80u /* two entries, behind the others */
+#define GATE_TARGET (KERNEL + 0x40123456ull)
+
+static void put_gate(uint16_t code, uint64_t rip, unsigned type, unsigned dpl, bool present, uint32_t upper_type)
+{
+	const uint64_t raw[2] = {(rip & 0xffff) | (uint64_t)code << 16 | (uint64_t)type << 40 | (uint64_t)dpl << 45 | (uint64_t)present << 47 |
+				     (rip >> 16 & 0xffff) << 48,
+				 rip >> 32 | (uint64_t)upper_type << 40};
+	put(STAND_GDT + SEL_GATE, raw, sizeof(raw));
+	cpu()->gdt.limit = SEL_GATE + 15;
+}
+
+/* Through memory, as LCALL and LJMP of 64-bit code; their offset is not looked at. */
+static enum soft_result far_through(enum soft_op op, uint16_t selector)
+{
+	const struct __attribute__((packed)) {
+		uint32_t offset;
+		uint16_t selector;
+	} far = {0xdeadbeef, selector};
+	struct soft_insn insn = stand_insn(op, 4);
+	put(0x5000, &far, sizeof(far));
+	insn.memory = true;
+	insn.displacement = 0x5000;
+	insn.length = 3;
+	return stand_run(insn);
+}
+
+static void a_call_gate_leads_to_ring0_and_back(void **state)
+{
+	stand_ring3();
+	put_gate(SEL_CODE0, GATE_TARGET, 12, 3, true, 0);
+	assert_int_equal(far_through(SOFT_OP_FAR_CALL, SEL_GATE | 3), SOFT_JUMP);
+	assert_int_equal(cpu()->cpl, 0);
+	assert_int_equal(cpu()->rip, GATE_TARGET);
+	assert_int_equal(cpu()->segment[FT_CS].selector, SEL_CODE0);
+	assert_int_equal(cpu()->segment[FT_SS].selector, 0);
+	assert_int_equal(cpu()->gpr[FT_RSP], STACK0 - 32);
+	const uint64_t frame[] = {0x1003, SEL_CODE3 | 3, 0x8000, SEL_DATA3 | 3};
+	assert_memory_equal(stand_ram(STACK0 - KERNEL - 32), frame, sizeof(frame));
+	assert_int_equal(stand_op(SOFT_OP_FAR_RET, 8), SOFT_JUMP);
+	assert_int_equal(cpu()->cpl, 3);
+	assert_int_equal(cpu()->rip, 0x1003);
+	assert_int_equal(cpu()->gpr[FT_RSP], 0x8000);
+	assert_int_equal(cpu()->segment[FT_SS].selector, SEL_DATA3 | 3);
+}
+
+static void a_call_gate_without_a_change_of_privilege(void **state)
+{
+	stand_ring0();
+	put_gate(SEL_CODE0, GATE_TARGET, 12, 0, true, 0);
+	assert_int_equal(far_through(SOFT_OP_FAR_CALL, SEL_GATE), SOFT_JUMP);
+	assert_int_equal(cpu()->gpr[FT_RSP], STACK0 - 16);
+	assert_int_equal(cpu()->rip, GATE_TARGET);
+	const uint64_t frame[] = {KERNEL + 0x1003, SEL_CODE0};
+	assert_memory_equal(stand_ram(STACK0 - KERNEL - 16), frame, sizeof(frame));
+	stand_ring0();
+	assert_int_equal(far_through(SOFT_OP_FAR_JMP, SEL_GATE), SOFT_JUMP);
+	assert_int_equal(cpu()->gpr[FT_RSP], STACK0);
+	assert_int_equal(cpu()->rip, GATE_TARGET);
+	/* Conforming code runs with the caller's privilege. */
+	stand_ring3();
+	put_gate(SEL_CONFORMING, 0x2000, 12, 3, true, 0);
+	assert_int_equal(far_through(SOFT_OP_FAR_JMP, SEL_GATE), SOFT_JUMP);
+	assert_int_equal(cpu()->cpl, 3);
+	assert_int_equal(cpu()->segment[FT_CS].selector, SEL_CONFORMING | 3);
+}
+
+static void call_gates_refuse(void **state)
+{
+	static const struct {
+		unsigned cpl;
+		uint16_t selector, code;
+		uint64_t rip;
+		unsigned type, dpl;
+		bool present;
+		uint32_t upper_type;
+		enum soft_op op;
+		unsigned vector;
+		long error;
+	} cases[] = {
+	    {3, SEL_GATE | 3, SEL_CODE0, 0x2000, 12, 0, true, 0, SOFT_OP_FAR_CALL, SOFT_GP, SEL_GATE},
+	    {0, SEL_GATE | 3, SEL_CODE0, 0x2000, 12, 2, true, 0, SOFT_OP_FAR_CALL, SOFT_GP, SEL_GATE},
+	    {3, SEL_GATE | 3, SEL_CODE0, 0x2000, 12, 3, false, 0, SOFT_OP_FAR_CALL, SOFT_NP, SEL_GATE},
+	    {3, SEL_GATE | 3, SEL_CODE0, 0x2000, 12, 3, true, 1, SOFT_OP_FAR_CALL, SOFT_GP, SEL_GATE},
+	    {3, SEL_GATE | 3, SEL_CODE0, 0x2000, 4, 3, true, 0, SOFT_OP_FAR_CALL, SOFT_GP, SEL_GATE},
+	    {3, SEL_GATE | 3, 3, 0x2000, 12, 3, true, 0, SOFT_OP_FAR_CALL, SOFT_GP, 0},
+	    {3, SEL_GATE | 3, SEL_DATA0, 0x2000, 12, 3, true, 0, SOFT_OP_FAR_CALL, SOFT_GP, SEL_DATA0},
+	    {3, SEL_GATE | 3, SEL_CODE32_0, 0x2000, 12, 3, true, 0, SOFT_OP_FAR_CALL, SOFT_GP, SEL_CODE32_0},
+	    {0, SEL_GATE, SEL_CODE3, 0x2000, 12, 3, true, 0, SOFT_OP_FAR_CALL, SOFT_GP, SEL_CODE3},
+	    {3, SEL_GATE | 3, SEL_CODE0, 0x2000, 12, 3, true, 0, SOFT_OP_FAR_JMP, SOFT_GP, SEL_CODE0},
+	    {3, SEL_GATE | 3, SEL_CODE0, 1ull << 47, 12, 3, true, 0, SOFT_OP_FAR_CALL, SOFT_GP, 0},
+	    {3, SEL_GATE | 11, SEL_CODE0, 0x2000, 12, 3, true, 0, SOFT_OP_FAR_CALL, SOFT_GP, SEL_GATE + 8},
+	};
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		cases[i].cpl ? stand_ring3() : stand_ring0();
+		put_gate(cases[i].code, cases[i].rip, cases[i].type, cases[i].dpl, cases[i].present, cases[i].upper_type);
+		struct soft_cpu before = *cpu();
+		assert_int_equal(far_through(cases[i].op, cases[i].selector), SOFT_FAULT);
+		stand_expect_fault(cases[i].vector, cases[i].error);
+		before.fault = cpu()->fault;
+		assert_memory_equal(before.gpr, cpu()->gpr, sizeof(before.gpr));
+		assert_int_equal(before.cpl, cpu()->cpl);
+		assert_int_equal(before.rip, cpu()->rip);
+	}
+	/* The second half must be there, too. */
+	stand_ring3();
+	put_gate(SEL_CODE0, 0x2000, 12, 3, true, 0);
+	cpu()->gdt.limit = SEL_GATE + 7;
+	assert_int_equal(far_through(SOFT_OP_FAR_CALL, SEL_GATE | 3), SOFT_FAULT);
+	stand_expect_fault(SOFT_GP, SEL_GATE);
+	/* And a stack of the TSS that can be pushed to. */
+	put_gate(SEL_CODE0, 0x2000, 12, 3, true, 0);
+	*stand_entry(STACK0 - 32) = 0;
+	assert_int_equal(far_through(SOFT_OP_FAR_CALL, SEL_GATE | 3), SOFT_FAULT);
+	stand_expect_page_fault(2, STACK0 - 8);
+	assert_int_equal(cpu()->cpl, 3);
+	uint64_t bad = 1ull << 62;
+	put(STAND_TSS + 4, &bad, 8);
+	assert_int_equal(far_through(SOFT_OP_FAR_CALL, SEL_GATE | 3), SOFT_FAULT);
+	stand_expect_fault(SOFT_SS, 0);
+	cpu()->tr.limit = 10;
+	assert_int_equal(far_through(SOFT_OP_FAR_CALL, SEL_GATE | 3), SOFT_FAULT);
+	stand_expect_fault(SOFT_TS, SEL_TSS);
+}
+
+/* ---- What the vendors do otherwise ---- */
+
+static void sysenter_is_intels(void **state)
+{
+	cpu()->sysenter_cs = SEL_CODE0 | 3;
+	cpu()->sysenter_esp = STACK0;
+	cpu()->sysenter_eip = KERNEL + 0x2000;
+	stand_ring3();
+	assert_int_equal(stand_op(SOFT_OP_SYSENTER, 4), SOFT_FAULT);
+	stand_expect_fault(SOFT_UD, -1);
+	cpu()->intel = true;
+	cpu()->flags |= SOFT_FLAG_IF | FLAG_ZF;
+	assert_int_equal(stand_op(SOFT_OP_SYSENTER, 4), SOFT_JUMP);
+	assert_int_equal(cpu()->cpl, 0);
+	assert_int_equal(cpu()->rip, KERNEL + 0x2000);
+	assert_int_equal(cpu()->gpr[FT_RSP], STACK0);
+	assert_int_equal(cpu()->segment[FT_CS].selector, SEL_CODE0);
+	assert_int_equal(cpu()->segment[FT_SS].selector, SEL_CODE0 + 8);
+	assert_int_equal(cpu()->flags & (SOFT_FLAG_IF | FLAG_ZF), FLAG_ZF);
+	stand_ring3();
+	cpu()->sysenter_cs = 3;
+	assert_int_equal(stand_op(SOFT_OP_SYSENTER, 4), SOFT_FAULT);
+	stand_expect_fault(SOFT_GP, 0);
+}
+
+static void sysexit_is_everybodys_on_kvm(void **state)
+{
+	for (unsigned intel = 0; intel < 2; intel++) {
+		stand_ring0();
+		cpu()->intel = intel;
+		cpu()->sysenter_cs = 0;
+		cpu()->gpr[FT_RDX] = 0x2000;
+		cpu()->gpr[FT_RCX] = 0x7000;
+		assert_int_equal(stand_op(SOFT_OP_SYSEXIT, 8), SOFT_FAULT);
+		stand_expect_fault(SOFT_GP, 0);
+		cpu()->sysenter_cs = SEL_CODE0;
+		assert_int_equal(stand_op(SOFT_OP_SYSEXIT, 4), SOFT_FAULT); /* to 32-bit code */
+		stand_expect_fault(SOFT_GP, 0);
+		cpu()->gpr[FT_RCX] = 1ull << 47;
+		assert_int_equal(stand_op(SOFT_OP_SYSEXIT, 8), SOFT_FAULT);
+		stand_expect_fault(SOFT_GP, 0);
+		cpu()->gpr[FT_RCX] = 0x7000;
+		assert_int_equal(stand_op(SOFT_OP_SYSEXIT, 8), SOFT_JUMP);
+		assert_int_equal(cpu()->cpl, 3);
+		assert_int_equal(cpu()->rip, 0x2000);
+		assert_int_equal(cpu()->gpr[FT_RSP], 0x7000);
+		assert_int_equal(cpu()->segment[FT_CS].selector, (SEL_CODE0 + 32) | 3);
+		assert_int_equal(cpu()->segment[FT_SS].selector, (SEL_CODE0 + 40) | 3);
+		assert_int_equal(stand_op(SOFT_OP_SYSEXIT, 8), SOFT_FAULT);
+		stand_expect_fault(SOFT_GP, 0);
+	}
+}
+
+static void counters_virtualization_and_calls(void **state)
+{
+	static const struct {
+		bool intel;
+		uint32_t host;
+		unsigned cpl;
+		enum soft_op op;
+		unsigned vector; /* 0: none */
+	} cases[] = {
+	    {false, 0, 0, SOFT_OP_SVM, SOFT_UD},
+	    {false, 0, 3, SOFT_OP_SVM, SOFT_GP},
+	    {true, 0, 3, SOFT_OP_SVM, SOFT_UD},
+	    {false, 0, 3, SOFT_OP_SKINIT, SOFT_UD},
+	    {false, SOFT_HOST_SKINIT, 3, SOFT_OP_SKINIT, SOFT_GP},
+	    {false, SOFT_HOST_SKINIT, 0, SOFT_OP_SKINIT, SOFT_UD},
+	    {false, 0, 0, SOFT_OP_VMCALL, SOFT_UD},
+	    {false, 0, 3, SOFT_OP_VMCALL, SOFT_GP},
+	    {false, 0, 3, SOFT_OP_VMMCALL, 0},
+	    {true, 0, 3, SOFT_OP_VMMCALL, SOFT_UD},
+	    {true, 0, 3, SOFT_OP_VMCALL, 0},
+	};
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		cases[i].cpl ? stand_ring3() : stand_ring0();
+		cpu()->intel = cases[i].intel;
+		cpu()->host = cases[i].host;
+		assert_int_equal(stand_op(cases[i].op, 4), cases[i].vector ? SOFT_FAULT : SOFT_NEXT);
+		if (cases[i].vector)
+			stand_expect_fault(cases[i].vector, cases[i].vector == SOFT_GP ? 0 : -1);
+	}
+	stand_ring0();
+	cpu()->intel = false;
+	for (uint32_t n = 0; n < 6; n++) {
+		cpu()->gpr[FT_RCX] = n | 0xc0000000;
+		cpu()->gpr[FT_RAX] = cpu()->gpr[FT_RDX] = UINT64_MAX;
+		assert_int_equal(stand_op(SOFT_OP_RDPMC, 4), n < 4 ? SOFT_NEXT : SOFT_FAULT);
+		if (n < 4)
+			assert_int_equal(cpu()->gpr[FT_RAX] | cpu()->gpr[FT_RDX], 0);
+		else
+			stand_expect_fault(SOFT_GP, 0);
+	}
+	cpu()->gpr[FT_RCX] = 0;
+	stand_ring3();
+	cpu()->cr4 |= CR4_PCE;
+	assert_int_equal(stand_op(SOFT_OP_RDPMC, 4), SOFT_NEXT);
+	cpu()->intel = true;
+	assert_int_equal(stand_op(SOFT_OP_RDPMC, 4), SOFT_FAULT);
+	stand_expect_fault(SOFT_GP, 0);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, stand_make, stand_drop)
@@ -591,6 +820,12 @@ int main(void)
 	    TEST(the_io_bitmap_decides_for_ring3),
 	    TEST(the_cpu_model),
 	    TEST(swapgs_and_debug_registers),
+	    TEST(a_call_gate_leads_to_ring0_and_back),
+	    TEST(a_call_gate_without_a_change_of_privilege),
+	    TEST(call_gates_refuse),
+	    TEST(sysenter_is_intels),
+	    TEST(sysexit_is_everybodys_on_kvm),
+	    TEST(counters_virtualization_and_calls),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

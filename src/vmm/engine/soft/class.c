@@ -632,4 +632,11 @@ const struct soft_class_entry soft_classes[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
     IN_C(CLFLUSH, CLFLUSH),
     IN_C(CLFLUSHOPT, CLFLUSHOPT),
     IN_C(CLWB, CLWB),
+    IN_C(VMRUN, SVM),
+    IN_C(VMLOAD, SVM),
+    IN_C(VMSAVE, SVM),
+    IN_C(STGI, SVM),
+    IN_C(CLGI, SVM),
+    IN_C(INVLPGA, SVM),
+    IN_C(SKINIT, SKINIT),
 };

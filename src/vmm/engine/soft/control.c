@@ -305,7 +305,55 @@ static enum soft_result syscall_return(struct soft_cpu *cpu, const struct soft_i
 	return SOFT_JUMP;
 }
 
+/* No control register turns these off, and KVM does not intercept them. Intel's have them always. On AMD's they are undefined in long
+ * mode (APM Vol. 3), but KVM, which looks into what is undefined, carries out SYSEXIT (Linux, arch/x86/kvm/emulate.c). */
+static enum soft_result sysenter(struct soft_cpu *cpu)
+{
+	uint16_t selector = (uint16_t)cpu->sysenter_cs & 0xfffc;
+	if (!cpu->intel || !cpu->code64)
+		return soft_ud(cpu);
+	if (!selector)
+		return soft_gp(cpu, 0);
+	struct ft_segment cs = soft_flat_code(selector, 0);
+	cpu->flags &= ~(uint64_t)(SOFT_FLAG_IF | FLAG_RF);
+	cpu->segment[FT_SS] = soft_flat_data((uint16_t)(selector + 8), 0);
+	soft_set_cs(cpu, &cs, 0);
+	cpu->gpr[FT_RSP] = cpu->sysenter_esp;
+	cpu->rip = cpu->sysenter_eip;
+	return SOFT_JUMP;
+}
+
+static enum soft_result sysexit(struct soft_cpu *cpu, const struct soft_insn *insn)
+{
+	uint64_t rip = cpu->gpr[FT_RDX], rsp = cpu->gpr[FT_RCX];
+	if (!cpu->code64)
+		return soft_ud(cpu);
+	/* To 32-bit code: refused, as IRET does (segment.c). */
+	if (cpu->cpl || !(cpu->sysenter_cs & 0xfffc) || insn->operand_size != 8 || !soft_canonical(rip) || !soft_canonical(rsp))
+		return soft_gp(cpu, 0);
+	uint16_t selector = (uint16_t)((cpu->sysenter_cs + 32) | 3);
+	struct ft_segment cs = soft_flat_code(selector, 3);
+	cpu->segment[FT_SS] = soft_flat_data((uint16_t)(selector + 8), 3);
+	soft_set_cs(cpu, &cs, 3);
+	cpu->gpr[FT_RSP] = rsp;
+	cpu->rip = rip;
+	if (cpu->m->hooks.mask & FT_HOOK_SYSRET)
+		soft_hook_sysret(cpu);
+	return SOFT_JUMP;
+}
+
 /* ---- The rest ---- */
+
+/* AMD's have four counters whatever CPUID says (APM Vol. 3, RDPMC), which never count: what starts them is hidden (kvm/hide.c). KVM, which
+ * intercepts it, does not look at the two upper bits. Intel's without leaf 0xa have none. */
+static enum soft_result rdpmc(struct soft_cpu *cpu)
+{
+	if ((cpu->cpl && !(cpu->cr4 & CR4_PCE)) || cpu->intel || ((uint32_t)cpu->gpr[FT_RCX] & 0x3fffffff) >= 4)
+		return soft_gp(cpu, 0);
+	cpu->gpr[FT_RAX] = 0;
+	cpu->gpr[FT_RDX] = 0;
+	return SOFT_NEXT;
+}
 
 static enum soft_result swapgs(struct soft_cpu *cpu)
 {
@@ -444,9 +492,13 @@ static enum soft_result dispatch(struct soft_cpu *cpu, const struct soft_insn *i
 	case SOFT_OP_INVD:
 	case SOFT_OP_WBINVD:
 		return privileged(cpu, insn);
-	case SOFT_OP_RDPMC: /* there are no counters */
-		return soft_gp(cpu, 0);
-	default: /* SYSENTER, SYSEXIT: the CPU model has no SEP */
+	case SOFT_OP_RDPMC:
+		return rdpmc(cpu);
+	case SOFT_OP_SYSENTER:
+		return sysenter(cpu);
+	case SOFT_OP_SYSEXIT:
+		return sysexit(cpu, insn);
+	default:
 		return soft_ud(cpu);
 	}
 }

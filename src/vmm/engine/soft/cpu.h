@@ -120,6 +120,8 @@ _Static_assert(offsetof(struct soft_cpu, gpr) == SOFT_HOT + 4, "gpr[15] within d
 #define SOFT_HOST_SMAP       4u
 #define SOFT_HOST_CLFLUSHOPT 8u
 #define SOFT_HOST_CLWB       16u
+#define SOFT_HOST_SKINIT     32u
+#define SOFT_HOST_LOCK_CR0   64u /* is CR8 (translate.c) */
 
 /* The tag of an empty entry: no address that selects this index, nor one up to 63 bytes below its page, may hit. So
  * neither 0 nor a neighbour; TLBs have at least 4 entries. */
@@ -147,7 +149,8 @@ static inline uint64_t soft_tlb_shared(uint64_t index)
 	X(LAR) X(LSL) X(VERR) X(VERW) X(FXSAVE) X(FXRSTOR) X(FNSAVE) X(FRSTOR) X(FNSTENV) X(FLDENV)               \
 	X(CMPXCHG16B) X(ENTER) X(RDFSBASE) X(RDGSBASE) X(WRFSBASE) X(WRGSBASE) X(CLD) X(STD) X(UD)                \
 	X(ANDN) X(BEXTR) X(BLSI) X(BLSMSK) X(BLSR) X(BZHI) X(MULX) X(PDEP) X(PEXT) X(RORX) X(SARX) X(SHLX) X(SHRX) \
-	X(VMCALL) X(VMMCALL) X(LDMXCSR) X(RDRAND) X(RDSEED) X(STAC) X(CLAC) X(CLFLUSH) X(CLFLUSHOPT) X(CLWB)
+	X(VMCALL) X(VMMCALL) X(LDMXCSR) X(RDRAND) X(RDSEED) X(STAC) X(CLAC) X(CLFLUSH) X(CLFLUSHOPT) X(CLWB) \
+	X(SVM) X(SKINIT)
 
 enum soft_op {
 #define X(op) SOFT_OP_##op,

@@ -129,6 +129,8 @@ static uint32_t host_features(bool intel)
 	uint32_t has = 0;
 	if (__get_cpuid(1, &a, &b, &c, &d) && (c & bit_RDRND) && !intel)
 		has |= SOFT_HOST_RDRAND;
+	if (__get_cpuid(0x80000001, &a, &b, &c, &d) && !intel)
+		has |= (c & 1u << 12 ? SOFT_HOST_SKINIT : 0) | (c & 1u << 4 ? SOFT_HOST_LOCK_CR0 : 0);
 	if (!__get_cpuid_count(7, 0, &a, &b, &c, &d))
 		return has;
 	return has | (b & bit_RDSEED && !intel ? SOFT_HOST_RDSEED : 0) | (b & 1u << 20 ? SOFT_HOST_SMAP : 0) |

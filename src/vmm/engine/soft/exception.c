@@ -32,8 +32,7 @@ static bool refuse(struct soft_cpu *cpu, uint8_t vector, uint32_t error)
 	return false;
 }
 
-/* A pointer of the TSS; offset as in SDM figure 7-11. */
-static bool stack_from_tss(struct soft_cpu *cpu, unsigned offset, uint32_t ext, uint64_t *rsp)
+bool soft_stack_from_tss(struct soft_cpu *cpu, unsigned offset, uint32_t ext, uint64_t *rsp)
 {
 	if (!(cpu->tr.attributes & SEG_PRESENT) || offset + 7 > cpu->tr.limit)
 		return refuse(cpu, SOFT_TS, (cpu->tr.selector & 0xfffcu) | ext);
@@ -66,6 +65,16 @@ static bool handler_segment(struct soft_cpu *cpu, uint16_t selector, uint32_t ex
 	return soft_descriptor_accessed(cpu, selector, &raw);
 }
 
+bool soft_push_frame(struct soft_cpu *cpu, uint64_t rsp, const uint64_t *frame, uint32_t size, bool user)
+{
+	if (soft_store(cpu, rsp, frame, size, user))
+		return true;
+	/* A processor pushes one by one: the address of the first that fails is told. */
+	for (uint32_t left = size; left && soft_store(cpu, rsp + left - 8, frame + left / 8 - 1, 8, user);)
+		left -= 8;
+	return false;
+}
+
 static bool enter(struct soft_cpu *cpu, const struct event *event)
 {
 	uint32_t ext = event->external, idt_error = event->vector * 8u + 2 + ext;
@@ -89,10 +98,10 @@ static bool enter(struct soft_cpu *cpu, const struct event *event)
 	unsigned ist = (unsigned)(gate[0] >> 32) & 7;
 	uint64_t rsp = cpu->gpr[FT_RSP];
 	if (ist) {
-		if (!stack_from_tss(cpu, 36 + (ist - 1) * 8, ext, &rsp))
+		if (!soft_stack_from_tss(cpu, 36 + (ist - 1) * 8, ext, &rsp))
 			return false;
 	} else if (cpl < cpu->cpl) {
-		if (!stack_from_tss(cpu, 4 + cpl * 8u, ext, &rsp))
+		if (!soft_stack_from_tss(cpu, 4 + cpl * 8u, ext, &rsp))
 			return false;
 	}
 	uint64_t rip = (gate[0] & 0xffff) | (gate[0] >> 32 & 0xffff0000u) | gate[1] << 32;
@@ -110,12 +119,8 @@ static bool enter(struct soft_cpu *cpu, const struct event *event)
 	rsp = (rsp & ~15ull) - size;
 	if (!soft_canonical(rsp) || !soft_canonical(rsp + size - 1))
 		return refuse(cpu, SOFT_SS, ext);
-	if (!soft_store(cpu, rsp, first, size, cpl == 3)) {
-		/* A processor pushes one by one: the address of the first that fails is told. */
-		for (uint32_t left = size; left && soft_store(cpu, rsp + left - 8, first + left / 8 - 1, 8, cpl == 3);)
-			left -= 8;
+	if (!soft_push_frame(cpu, rsp, first, size, cpl == 3))
 		return false;
-	}
 
 	if (cpl != cpu->cpl) {
 		cpu->segment[FT_SS] = soft_flat_data(cpl, cpl);

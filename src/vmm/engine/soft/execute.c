@@ -221,6 +221,8 @@ static const carry_out table[SOFT_OP_COUNT] = {
     [SOFT_OP_CLFLUSH] = soft_hidden_execute,
     [SOFT_OP_CLFLUSHOPT] = soft_hidden_execute,
     [SOFT_OP_CLWB] = soft_hidden_execute,
+    [SOFT_OP_SVM] = soft_hidden_execute,
+    [SOFT_OP_SKINIT] = soft_hidden_execute,
     [SOFT_OP_UD] = undefined,
 };
 

@@ -1,6 +1,6 @@
 /* Instructions that CPUID does not announce and that work all the same where the processor has them, because no control register
- * turns them off and KVM cannot intercept them: BMI1 and BMI2, STAC and CLAC, CLFLUSHOPT and CLWB, AMD's RDRAND, KVM's own calls. A guest that tries
- * them on KVM must see the same here. Their results, flags that are not defined included, are the processor's own. SDM Vol. 2, APM
+ * turns them off and KVM cannot intercept them: BMI1 and BMI2, STAC and CLAC, CLFLUSHOPT and CLWB, AMD's RDRAND, KVM's own calls, and how ring 3 is
+ * refused AMD's virtualization. A guest that tries them on KVM must see the same here. Their results, flags that are not defined included, are the processor's own. SDM Vol. 2, APM
  * Vol. 3. */
 #include "vmm/engine/soft/system.h"
 
@@ -117,13 +117,22 @@ static enum soft_result set_ac(struct soft_cpu *cpu, bool set)
 }
 
 /* What KVM answers to a call of its paravirtual interface when CPUID announces none: the number is unknown (but 1, which asks for
- * nothing), or not for ring 3. The other vendor's instruction is undefined. Documentation/virt/kvm/x86/hypercalls.rst. */
+ * nothing), or not for ring 3. The other vendor's instruction is undefined, which KVM looks into: that of Intel's is privileged to it.
+ * Documentation/virt/kvm/x86/hypercalls.rst; arch/x86/kvm/emulate.c. */
 static enum soft_result hypercall(struct soft_cpu *cpu, const struct soft_insn *insn)
 {
 	if ((insn->op == SOFT_OP_VMCALL) != cpu->intel)
-		return soft_ud(cpu);
+		return insn->op == SOFT_OP_VMCALL && cpu->cpl ? soft_gp(cpu, 0) : soft_ud(cpu);
 	cpu->gpr[FT_RAX] = (uint64_t)(cpu->cpl ? -1ll : cpu->gpr[FT_RAX] == 1 ? 0 : -1000ll);
 	return SOFT_NEXT;
+}
+
+/* A guest on AMD's has EFER.SVME set whatever it reads (APM Vol. 2, 15.5.1), so the processor goes on to check the privilege (Vol. 3, VMRUN);
+ * ring 0 comes to KVM, which says that it is undefined. SKINIT not each of them has. */
+static enum soft_result virtualization(struct soft_cpu *cpu, const struct soft_insn *insn)
+{
+	bool has = !cpu->intel && (insn->op == SOFT_OP_SVM || (cpu->host & SOFT_HOST_SKINIT));
+	return has && cpu->cpl ? soft_gp(cpu, 0) : soft_ud(cpu);
 }
 
 /* There is no cache to be seen: but the address is looked at as for a load. */
@@ -151,6 +160,9 @@ enum soft_result soft_hidden_execute(struct soft_cpu *cpu, const struct soft_ins
 	case SOFT_OP_STAC:
 	case SOFT_OP_CLAC:
 		return set_ac(cpu, insn->op == SOFT_OP_STAC);
+	case SOFT_OP_SVM:
+	case SOFT_OP_SKINIT:
+		return virtualization(cpu, insn);
 	default:
 		return flush_line(cpu, insn);
 	}

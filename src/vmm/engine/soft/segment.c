@@ -4,6 +4,7 @@
 #define TYPE_LDT      2u
 #define TYPE_TSS      9u
 #define TYPE_TSS_BUSY 11u
+#define TYPE_GATE     12u
 
 enum soft_descriptor_result soft_descriptor(struct soft_cpu *cpu, uint16_t selector, uint64_t *raw)
 {
@@ -23,12 +24,10 @@ enum soft_descriptor_result soft_descriptor(struct soft_cpu *cpu, uint16_t selec
 /* Second half of a 16-byte system descriptor; its type bits must be zero (SDM 3.5). */
 static enum soft_descriptor_result descriptor_high(struct soft_cpu *cpu, uint16_t selector, uint64_t *raw)
 {
-	uint32_t offset = (selector & 0xfff8u) + 8;
-	if ((selector & 4) || offset + 7 > cpu->gdt.limit)
+	if (selector >= 0xfff8)
 		return SOFT_DESCRIPTOR_OUTSIDE;
-	if (!soft_load(cpu, cpu->gdt.base + offset, raw, 8, false))
-		return SOFT_DESCRIPTOR_FAULT;
-	return *raw >> 40 & 0x1f ? SOFT_DESCRIPTOR_OUTSIDE : SOFT_DESCRIPTOR_OK;
+	enum soft_descriptor_result result = soft_descriptor(cpu, (uint16_t)(selector + 8), raw);
+	return result == SOFT_DESCRIPTOR_OK && *raw >> 40 & 0x1f ? SOFT_DESCRIPTOR_OUTSIDE : result;
 }
 
 struct ft_segment soft_segment_make(uint16_t selector, uint64_t raw)
@@ -218,7 +217,7 @@ enum soft_result soft_far_jump(struct soft_cpu *cpu, uint16_t selector, uint64_t
 		return SOFT_FAULT;
 	struct ft_segment cs = soft_segment_make(selector, raw);
 	unsigned attributes = cs.attributes, dpl = SEG_DPL(attributes);
-	/* Call gates and task switches are not implemented; Linux has none. */
+	/* Call gates: through_gate. There are no task switches in long mode. */
 	if (!(attributes & SEG_NOT_SYSTEM) || !(attributes & SEG_CODE))
 		return soft_gp(cpu, selector & 0xfffcu);
 	if (attributes & SEG_CONFORMING ? dpl > cpu->cpl : ((selector & 3u) > cpu->cpl || dpl != cpu->cpl))
@@ -302,6 +301,94 @@ static enum soft_result iret(struct soft_cpu *cpu, unsigned size)
 	return SOFT_JUMP;
 }
 
+/* ---- Call gates of long mode: SDM Vol. 2A CALL and JMP, Vol. 3A 5.8.3 ---- */
+
+struct passage {
+	struct ft_segment cs;
+	uint64_t rip;
+	uint8_t cpl;
+};
+
+/* The gate itself. */
+static bool gate_allows(struct soft_cpu *cpu, uint16_t selector, uint64_t raw, uint16_t *code, uint64_t *rip)
+{
+	unsigned attributes = (unsigned)(raw >> 40), dpl = SEG_DPL(attributes);
+	uint64_t high;
+	if (dpl < cpu->cpl || dpl < (selector & 3u))
+		return refuse(cpu, SOFT_GP, selector);
+	if (!(attributes & SEG_PRESENT))
+		return refuse(cpu, SOFT_NP, selector);
+	switch (descriptor_high(cpu, selector, &high)) {
+	case SOFT_DESCRIPTOR_OK:
+		break;
+	case SOFT_DESCRIPTOR_OUTSIDE:
+		return refuse(cpu, SOFT_GP, selector);
+	case SOFT_DESCRIPTOR_FAULT:
+		return false;
+	}
+	*code = (uint16_t)(raw >> 16);
+	*rip = (raw & 0xffff) | (raw >> 32 & 0xffff0000u) | high << 32;
+	return true;
+}
+
+/* Where it leads: 64-bit code, more privileged only by CALL. */
+static bool gate_leads(struct soft_cpu *cpu, uint16_t selector, bool call, struct passage *to)
+{
+	uint64_t raw;
+	if (!(selector & 0xfffc))
+		return refuse(cpu, SOFT_GP, 0);
+	if (!fetch(cpu, selector, SOFT_GP, &raw))
+		return false;
+	to->cs = soft_segment_make(selector, raw);
+	unsigned attributes = to->cs.attributes, dpl = SEG_DPL(attributes);
+	bool conforming = attributes & SEG_CONFORMING;
+	if (!(attributes & SEG_NOT_SYSTEM) || !(attributes & SEG_CODE) || dpl > cpu->cpl || (!call && !conforming && dpl != cpu->cpl) ||
+	    (attributes & (SEG_LONG | SEG_BIG)) != SEG_LONG)
+		return refuse(cpu, SOFT_GP, selector);
+	if (!(attributes & SEG_PRESENT))
+		return refuse(cpu, SOFT_NP, selector);
+	if (!soft_canonical(to->rip))
+		return refuse(cpu, SOFT_GP, 0);
+	to->cpl = conforming ? cpu->cpl : (uint8_t)dpl;
+	return soft_descriptor_accessed(cpu, selector, &raw);
+}
+
+/* SOFT_NEXT: it is no gate. next: where CALL returns to. */
+static enum soft_result through_gate(struct soft_cpu *cpu, uint16_t selector, bool call, uint64_t next)
+{
+	struct passage to;
+	uint64_t raw, rsp = cpu->gpr[FT_RSP];
+	uint16_t code;
+	if (!(cpu->efer & EFER_LMA) || !(selector & 0xfffc))
+		return SOFT_NEXT;
+	if (!fetch(cpu, selector, SOFT_GP, &raw))
+		return SOFT_FAULT;
+	if ((raw >> 40 & 0x1f) != TYPE_GATE)
+		return SOFT_NEXT;
+	if (!gate_allows(cpu, selector, raw, &code, &to.rip) || !gate_leads(cpu, code, call, &to))
+		return SOFT_FAULT;
+	bool inward = to.cpl < cpu->cpl;
+	if (call) {
+		const uint64_t frame[4] = {next, cpu->segment[FT_CS].selector, rsp, cpu->segment[FT_SS].selector};
+		uint32_t size = inward ? 32 : 16;
+		if (inward && !soft_stack_from_tss(cpu, 4 + to.cpl * 8u, 0, &rsp))
+			return SOFT_FAULT;
+		rsp -= size;
+		if (!soft_canonical(rsp) || !soft_canonical(rsp + size - 1))
+			return soft_raise(cpu, SOFT_SS, true, 0, 0);
+		if (!soft_push_frame(cpu, rsp, frame, size, to.cpl == 3))
+			return SOFT_FAULT;
+	}
+	if (inward) {
+		cpu->segment[FT_SS] = soft_flat_data(to.cpl, to.cpl);
+		cpu->segment[FT_SS].selector = to.cpl; /* a null one */
+	}
+	soft_set_cs(cpu, &to.cs, to.cpl);
+	cpu->gpr[FT_RSP] = rsp;
+	cpu->rip = to.rip;
+	return SOFT_JUMP;
+}
+
 static enum soft_result far_indirect(struct soft_cpu *cpu, const struct soft_insn *insn)
 {
 	unsigned size = insn->operand_size;
@@ -312,6 +399,9 @@ static enum soft_result far_indirect(struct soft_cpu *cpu, const struct soft_ins
 	if (!soft_operand_load(cpu, insn, va, &offset, size) ||
 	    !soft_operand_load(cpu, insn, va + size, &selector, 2))
 		return SOFT_FAULT;
+	enum soft_result gate = through_gate(cpu, selector, insn->op == SOFT_OP_FAR_CALL, cpu->rip + insn->length);
+	if (gate != SOFT_NEXT)
+		return gate;
 	if (insn->op == SOFT_OP_FAR_JMP)
 		return soft_far_jump(cpu, selector, offset);
 
@@ -392,7 +482,7 @@ static enum soft_result inspect(struct soft_cpu *cpu, const struct soft_insn *in
 	case SOFT_OP_LAR:
 		/* Types that exist in 64-bit mode: LDT, TSS, call gate. */
 		good = good && (!system || type == TYPE_LDT || type == TYPE_TSS || type == TYPE_TSS_BUSY ||
-				type == 12);
+				type == TYPE_GATE);
 		value = raw >> 32 & 0x00ffff00u;
 		if (insn->operand_size == 2)
 			value &= 0xff00;

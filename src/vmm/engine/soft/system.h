@@ -180,6 +180,11 @@ void *soft_span(struct soft_cpu *cpu, uint64_t va, uint64_t n, uint32_t size, bo
 enum soft_result soft_software_interrupt(struct soft_cpu *cpu, uint8_t vector, uint64_t next_rip,
 					 bool privileged);
 
+/* A stack pointer of the TSS; offset as in SDM figure 7-11. ext: the EXT bit of errors. false: a fault is raised. */
+bool soft_stack_from_tss(struct soft_cpu *cpu, unsigned offset, uint32_t ext, uint64_t *rsp);
+/* frame[0] is the lowest, at rsp. All or nothing. */
+bool soft_push_frame(struct soft_cpu *cpu, uint64_t rsp, const uint64_t *frame, uint32_t size, bool user);
+
 /* ---- segment.c
  * ---------------------------------------------------------------------------------------------- */
 

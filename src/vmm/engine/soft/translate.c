@@ -742,11 +742,35 @@ static void emit_prologue(struct work *w)
 
 enum decoded { DECODED, UNDEFINED, TOO_LONG, TRUNCATED };
 
-static enum decoded decode(const ZydisDecoder *decoder, struct guest_insn *g, const uint8_t *bytes,
-			   uint32_t available, uint64_t rip)
+static bool legacy_prefix(uint8_t byte)
+{
+	return byte == 0x26 || byte == 0x2e || byte == 0x36 || byte == 0x3e || (byte >= 0x64 && byte <= 0x67) || byte == 0xf0 ||
+	       byte == 0xf2 || byte == 0xf3;
+}
+
+/* AMD's other way to CR8, made for code that has no REX: MOV of CR0 with LOCK (APM Vol. 3, MOV CRn). Zydis takes it for an error, so
+ * it sees a prefix that means nothing there in LOCK's place. */
+static bool decode_lock_cr0(const ZydisDecoder *decoder, struct guest_insn *g, const uint8_t *bytes, uint32_t available)
+{
+	uint8_t unlocked[15];
+	memcpy(unlocked, bytes, available);
+	for (uint32_t i = 0; i < available && legacy_prefix(bytes[i]); i++)
+		if (bytes[i] == 0xf0)
+			unlocked[i] = 0x3e;
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder, unlocked, available, &g->z, g->operand)) ||
+	    g->z.opcode_map != ZYDIS_OPCODE_MAP_0F || (g->z.opcode != 0x20 && g->z.opcode != 0x22) || g->z.raw.modrm.reg || g->z.raw.rex.R)
+		return false;
+	g->z.raw.modrm.reg = 8;
+	return true;
+}
+
+static enum decoded decode(const ZydisDecoder *decoder, uint32_t host, struct guest_insn *g, const uint8_t *bytes, uint32_t available,
+			   uint64_t rip)
 {
 	available = available > 15 ? 15 : available;
 	ZyanStatus status = ZydisDecoderDecodeFull(decoder, bytes, available, &g->z, g->operand);
+	if (status == ZYDIS_STATUS_ILLEGAL_LOCK && (host & SOFT_HOST_LOCK_CR0) && decode_lock_cr0(decoder, g, bytes, available))
+		return take_apart(g, rip) ? DECODED : UNDEFINED;
 	if (status == ZYDIS_STATUS_NO_MORE_DATA && available < 15)
 		return TRUNCATED;
 	if (ZYAN_SUCCESS(status))
@@ -817,7 +841,7 @@ int soft_translate_block(struct soft_cpu *cpu, struct soft_block *block, const u
 	for (;;) {
 		uint32_t at = (uint32_t)(rip - block->rip), offset = (uint32_t)(rip - page);
 		w.bytes = bytes + (int32_t)at;
-		enum decoded d = decode(&decoder, &g, w.bytes, available - at, rip);
+		enum decoded d = decode(&decoder, cpu->host, &g, w.bytes, available - at, rip);
 		if (d == TRUNCATED && w.index == 0)
 			return -EAGAIN;
 		if (d == TRUNCATED) {
