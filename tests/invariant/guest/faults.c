@@ -114,6 +114,12 @@ static void of_registers(void)
 	expect("sysret without SCE", 0, CODE("sysretq"), UD, -1, 0);
 }
 
+/* guest/start.S, gate_entry. */
+static bool last_gate_is(uint64_t cs, uint64_t ss, uint64_t caller, uint64_t rsp, uint64_t stack)
+{
+	return last.gpr[RAX] == cs && last.gpr[RCX] == ss && last.gpr[RDX] == caller && last.gpr[R8] == rsp && last.gpr[R15] == stack;
+}
+
 static void of_segments(void)
 {
 #define LOAD(name, ring, selector, target, vector, error)                                                             \
@@ -146,7 +152,21 @@ static void of_segments(void)
 	expect("far jump to absent code", 3, CODE("movl $0, (%rsi); movl $0x83, 4(%rsi); ljmp *(%rsi)"), NP, 0x80, 0);
 	expect("far jump to user code", 0, CODE("movl $0, (%rsi); movl $0x80, 4(%rsi); ljmp *(%rsi)"), GP, 0x80, 0);
 	expect("far jump to null", 0, CODE("movq $0, (%rsi); ljmp *(%rsi)"), GP, 0, 0);
-	expect("call gate", 3, CODE("movq $0, (%rsi); movl $0x73, 4(%rsi); lcall *(%rsi)"), GP, 0x70, 0);
+#define THROUGH_GATE "movq $0x1234, (%rsi); movl $0x73, 4(%rsi); "
+	expect("call gate", 3, CODE(THROUGH_GATE "lcall *(%rsi); mov %ss, %ebx"), DONE, -1, 0);
+	check("it led to ring 0 and back", last_gate_is(CODE0, 0, CODE3 | 3, PAGE(STACK) + 4096, DATA3 | 3));
+	expect("call gate from ring 0", 0, CODE(THROUGH_GATE "lcall *(%rsi)"), DONE, -1, 0);
+	expect("jump through the gate to the kernel", 3, CODE(THROUGH_GATE "ljmp *(%rsi)"), GP, 8, 0);
+	gdt[GATE / 8] &= ~(3ull << 45);
+	expect("call gate of the kernel's", 3, CODE(THROUGH_GATE "lcall *(%rsi)"), GP, 0x70, 0);
+	gdt[GATE / 8] = (gdt[GATE / 8] | 3ull << 45) & ~(1ull << 47);
+	expect("absent call gate", 3, CODE(THROUGH_GATE "lcall *(%rsi)"), NP, 0x70, 0);
+	gdt[GATE / 8] = (gdt[GATE / 8] | 1ull << 47) ^ (uint64_t)(CODE0 ^ DATA0) << 16;
+	expect("call gate to data", 3, CODE(THROUGH_GATE "lcall *(%rsi)"), GP, 0x10, 0);
+	gdt[GATE / 8] ^= (uint64_t)(CODE0 ^ DATA0) << 16;
+	gdt[GATE / 8 + 1] |= 1ull << 40;
+	expect("call gate whose second half has a type", 3, CODE(THROUGH_GATE "lcall *(%rsi)"), GP, 0x70, 0);
+	gdt[GATE / 8 + 1] &= ~(1ull << 40);
 	expect("far return to the kernel", 3, CODE("push $8; push $0; lretq"), GP, 8, 0);
 	expect("far return in ring 3", 3, CODE("push $0x2b; lea 1f(%rip), %rax; push %rax; lretq; ud2; 1: nop"), DONE, -1, 0);
 	expect("far call and return", 3,

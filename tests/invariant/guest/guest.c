@@ -11,6 +11,7 @@
 
 extern const uint8_t entries[];
 extern uint8_t stack_top[];
+void gate_entry(void);
 void guest_enter(const struct trap *at);
 void guest_leave(void) __attribute__((noreturn));
 void guest_start(void);
@@ -205,7 +206,7 @@ static void make_descriptors(void)
 	gdt[EXPAND_DOWN / 8] = 0x004ff7000000ffff;
 	set_wide(TASK, (uint64_t)tss, sizeof(tss) - 1, 0x89);
 	set_wide(LOCAL, (uint64_t)gdt, 15, 0x82);
-	uint64_t to = (uint64_t)entries + DONE * 16;
+	uint64_t to = (uint64_t)gate_entry;
 	gdt[GATE / 8] = (to & 0xffff) | (uint64_t)CODE0 << 16 | 0xecull << 40 | (to >> 16 & 0xffff) << 48;
 	gdt[GATE / 8 + 1] = to >> 32;
 	for (unsigned v = 0; v < 256; v++) {

@@ -30,6 +30,37 @@ static void leaves(void)
 	leaf(1, 0);
 }
 
+static bool reads(uint32_t index, uint64_t *value);
+static bool writes(uint32_t index, uint64_t value);
+
+/* What only one engine has nobody is shown: of KVM's interface there is no leaf, so no clock, no steal time and no end of interrupt by
+ * memory, and none of its registers (Documentation/virt/kvm/x86/msr.rst). The deadline timer both have. */
+static void paravirtual(void)
+{
+	static const uint32_t registers[] = {0x11, 0x12, 0x4b564d00, 0x4b564d01, 0x4b564d02, 0x4b564d03, 0x4b564d04, 0x4b564d05, 0x4b564d06, 0x4b564d07};
+	uint32_t r[4], amd[4];
+	uint64_t value = 0;
+	cpuid(0x40000000, 0, r);
+	expect_value("last leaf of a hypervisor", r[0], 0x40000000);
+	check("the hypervisor is not KVM", r[1] != 0x4b4d564b); /* "KVMK" */
+	cpuid(0, 0, amd);
+	cpuid(0x40000001, 0, r);
+	if (amd[2] == 0x444d4163) /* "cAMD": Intel's show their last leaf */
+		expect_value("features of KVM's interface", r[0] | r[1] | r[2] | r[3], 0);
+	for (unsigned i = 0; i < sizeof(registers) / sizeof(*registers); i++) {
+		bool there = reads(registers[i], &value) || writes(registers[i], 1);
+		check("a register of KVM's interface is not there", !there && last.vector == GP);
+	}
+	cpuid(1, 0, r);
+	expect_value("deadline timer", r[2] >> 24 & 1, 1);
+	apic_write(0x320, 0x40000 | 0x40); /* TSC-deadline mode */
+	write_msr(0x6e0, UINT64_MAX);
+	expect_value("its deadline", read_msr(0x6e0), UINT64_MAX);
+	write_msr(0x6e0, 0);
+	expect_value("no deadline", read_msr(0x6e0), 0);
+	apic_write(0x320, 0x10000);
+}
+
 static bool reads(uint32_t index, uint64_t *value)
 {
 	/* QEMU looks all of RCX up in the map of what is intercepted. */
@@ -133,6 +164,7 @@ static void written(void)
 void cases(void)
 {
 	leaves();
+	paravirtual();
 	registers();
 	written();
 }

@@ -40,14 +40,23 @@ static void tables(void)
 /* LAR, LSL, VERR, VERW of every selector there is, in both rings. */
 static void descriptors(void)
 {
-	for (unsigned ring = 0; ring < 4; ring += 3)
+	/* The limit's bits in what LAR gives are a line of their own: the manuals leave them open (SDM Vol. 2A LAR). */
+	char limits[2 * (GDT_END + 16) / 8 + 1];
+	for (unsigned ring = 0; ring < 4; ring += 3) {
+		unsigned n = 0;
 		for (uint64_t selector = 0; selector < GDT_END + 16; selector += selector & 7 ? 5 : 3) {
 			start.gpr[RBX] = selector;
 			run(ring, CODE("mov $-1, %rax; mov $-1, %rcx; xor %edi, %edi; lar %bx, %rax; setz %dil; lsl %bx, %rcx; setz %dh;"
 				       "verr %bx; setz %dl; verw %bx; setz %bh"));
-			say("ring %u selector %x: lar %x %x lsl %x %x verr %x verw %x\n", (uint64_t)ring, selector, last.gpr[RDI] & 1,
-			    last.gpr[RAX], last.gpr[RDX] >> 8 & 1, last.gpr[RCX], last.gpr[RDX] & 1, last.gpr[RBX] >> 8 & 1);
+			bool lar = last.gpr[RDI] & 1;
+			limits[n++] = "0123456789abcdef"[lar ? last.gpr[RAX] >> 16 & 15 : 0];
+			say("ring %u selector %x: lar %x %x lsl %x %x verr %x verw %x\n", (uint64_t)ring, selector, (uint64_t)lar,
+			    last.gpr[RAX] & (lar ? ~0xf0000ull : UINT64_MAX), last.gpr[RDX] >> 8 & 1, last.gpr[RCX], last.gpr[RDX] & 1,
+			    last.gpr[RBX] >> 8 & 1);
 		}
+		limits[n] = 0;
+		say("ring %u limits of lar: %s\n", (uint64_t)ring, limits);
+	}
 	BOTH("mov $0x23, %ebx; lar %bx, %ax; lsl %bx, %cx");
 	BOTH("mov $0x23, %ebx; lar %ebx, %eax; lsl %ebx, %ecx");
 	BOTH("movw $0x2b, (%rsi); lar (%rsi), %eax; lsl (%rsi), %ecx; verr (%rsi)");
@@ -82,6 +91,9 @@ static void counters(void)
 	observe("rdpmc with PCE", 3, CODE("xor %ecx, %ecx; rdpmc"));
 	run(0, CODE("mov %cr4, %rax; or $0x100, %rax; mov %rax, %cr4"));
 	observe("rdpmc of one that is not", 0, CODE("mov $0x1234, %ecx; rdpmc"));
+	observe("rdpmc of the last that an AMD has always", 0, CODE("mov $3, %ecx; rdpmc"));
+	observe("rdpmc of one more", 0, CODE("mov $4, %ecx; rdpmc"));
+	observe("rdpmc with upper bits", 0, CODE("mov $0xc0000001, %ecx; rdpmc"));
 	BOTH("xor %ecx, %ecx; xgetbv");
 	BOTH("xor %ecx, %ecx; xsetbv");
 	BOTH("xsave (%rsi)");
@@ -232,6 +244,17 @@ static void not_hidden(void)
 	BOTH("wbnoinvd");
 	observe("sysenter", 3, CODE("sysenter"));
 	BOTH("sysexitl");
+	/* With something to enter and to leave for: the end of a case, in the caller's page. */
+	write_msr(0x174, CODE0);
+	write_msr(0x175, 0x300000);
+	write_msr(0x176, (uint64_t)CODE("mov %cs, %eax; mov %ss, %ecx; mov %rsp, %rdx").at);
+	observe("sysenter to somewhere", 3, CODE("sysenter"));
+	observe("sysexit to ring 3", 0, CODE("mov $0x40000800, %edx; movw $0x81cd, (%rdx); mov $0x40009000, %ecx; sysexitq"));
+	observe("sysexit to nowhere", 0, CODE("mov $1, %edx; shl $47, %rdx; mov $0x40009000, %ecx; sysexitq"));
+	observe("sysexit in ring 3", 3, CODE("sysexitq"));
+	write_msr(0x174, 0);
+	write_msr(0x175, 0);
+	write_msr(0x176, 0);
 	BOTH("rsm");
 	BOTH("getsec");
 	BOTH("encls");
@@ -242,6 +265,7 @@ static void not_hidden(void)
 	BOTH("vmptrld (%rsi)");
 	BOTH("vmrun");
 	BOTH("vmload");
+	BOTH("vmsave");
 	BOTH("stgi");
 	BOTH("clgi");
 	BOTH("skinit");
@@ -252,6 +276,11 @@ static void not_hidden(void)
 	BOTH(".byte 0x0f, 0x01, 0xff"); /* tlbsync */
 	BOTH("mov %cr8, %rax");
 	BOTH(".byte 0xf0; mov %cr0, %rax"); /* AMD's way to CR8 */
+	BOTH(".byte 0xf0; mov %rax, %cr0");
+	BOTH(".byte 0x66, 0xf0, 0x66; mov %cr0, %r15");
+	BOTH(".byte 0xf0; mov %cr3, %rax");
+	observe("both ways to cr8", 0,
+		CODE("mov $5, %eax; .byte 0xf0; mov %rax, %cr0; mov %cr8, %rcx; mov $3, %eax; mov %rax, %cr8; .byte 0xf0; mov %cr0, %rdx"));
 }
 
 static void random_numbers(void)

@@ -146,6 +146,16 @@ guest_leave:
 	pop %rbx
 	ret
 
+/* Where the call gate leads: what it found and was given, and back. */
+	.globl gate_entry
+gate_entry:
+	mov %cs, %eax
+	mov %ss, %ecx
+	mov 8(%rsp), %rdx
+	mov 16(%rsp), %r8
+	mov 24(%rsp), %r15
+	lretq
+
 	.section .bss
 	.balign 8
 saved_sp:

@@ -68,7 +68,7 @@ static void drain(void)
 	__asm__ volatile("xor %%r8d, %%r8d; sti; nop; cli" : : : "r8", "memory");
 }
 
-/* wanted: "vector:step" and so on, both hexadecimal. */
+/* wanted: "vector:step" and so on, both hexadecimal; NULL: the manuals leave it open. */
 static void timed(const char *name, unsigned ring, struct code code, const char *wanted)
 {
 	char got[400];
@@ -85,14 +85,17 @@ static void timed(const char *name, unsigned ring, struct code code, const char 
 		got[n++] = "0123456789abcdef"[events[i].step & 15];
 	}
 	got[n] = 0;
-	say("%s: [%s] vector %u +%x flags %x\n", name, got, last.vector, last.rip - code_base, last.flags & ~0x10000ull);
+	say("%s: [%s] vector %u +%x flags %x, ", name, got, last.vector, last.rip - code_base, last.flags & ~0x10000ull);
 	count = 0;
 	drain();
 	unsigned k = 0;
-	while (got[k] && got[k] == wanted[k])
+	while (wanted && got[k] && got[k] == wanted[k])
 		k++;
-	say("left over %u, ", (uint64_t)count);
-	check("as wanted", got[k] == wanted[k]);
+	say("left over %u", (uint64_t)count);
+	if (wanted)
+		check(", as wanted", got[k] == wanted[k]);
+	else
+		say("\n");
 	restore();
 }
 
@@ -102,7 +105,8 @@ static void windows(void)
 	timed("sti, cli", 0, CODE(POST(0x40) "sti; cli; " STEP), "");
 	timed("sti, sti", 0, CODE(POST(0x40) "sti; sti; " STEP), "40:0");
 	timed("popf", 0, CODE(POST(0x40) FLAGS(0x200) STEP), "40:0");
-	timed("sti, mov ss", 0, CODE("mov %ss, %eax; " POST(0x40) "sti; mov %eax, %ss; " STEP STEP), "40:1");
+	/* Of several that hold interrupts off only the first has to (SDM Vol. 2B MOV, note on SS). */
+	timed("sti, mov ss", 0, CODE("mov %ss, %eax; " POST(0x40) "sti; mov %eax, %ss; " STEP STEP), NULL);
 	timed("iret", 0,
 	      CODE("mov %rsp, %rcx; " POST(0x40) "push $0x10; push %rcx; push $0x202; push $8; lea 1f(%rip), %rax; push %rax; iretq; 1: " STEP),
 	      "40:0");
@@ -169,8 +173,10 @@ static void single_steps(void)
 	timed("steps over cpuid", 0, CODE(STEPPING_ON "cpuid; " STEP STEPPING_OFF), "01:0 01:1 01:1 01:1 01:1");
 	timed("steps over rdtsc", 3, CODE(STEPPING_ON "rdtsc; " STEP STEPPING_OFF), "01:0 01:1 01:1 01:1 01:1");
 	timed("steps over a port", 0, CODE(STEPPING_ON "in $0x84, %al; " STEP STEPPING_OFF), "01:0 01:1 01:1 01:1 01:1");
-	timed("steps over memory that is none", 3,
-	      CODE("mov $0x40011000, %edx; " STEPPING_ON "mov (%rdx), %ecx; mov %ecx, (%rdx); " STEP STEPPING_OFF), "01:0 01:0 01:1 01:1 01:1 01:1");
+	timed("steps over a load where there is no memory", 3, CODE("mov $0x40011000, %edx; " STEPPING_ON "mov (%rdx), %ecx; " STEP STEPPING_OFF),
+	      "01:0 01:1 01:1 01:1 01:1");
+	timed("steps over a store where there is no memory", 3, CODE("mov $0x40011000, %edx; " STEPPING_ON "mov %ecx, (%rdx); " STEP STEPPING_OFF),
+	      "01:0 01:1 01:1 01:1 01:1");
 	timed("steps over rdmsr", 0, CODE("mov $0xc0000080, %ecx; " STEPPING_ON "rdmsr; " STEP STEPPING_OFF), "01:0 01:1 01:1 01:1 01:1");
 	timed("steps over mov to cr0", 0, CODE("mov %cr0, %rax; " STEPPING_ON "mov %rax, %cr0; " STEP STEPPING_OFF), "01:0 01:1 01:1 01:1 01:1");
 	timed("steps over mov to cr8", 0, CODE("xor %eax, %eax; " STEPPING_ON "mov %rax, %cr8; " STEP STEPPING_OFF), "01:0 01:1 01:1 01:1 01:1");
