@@ -305,22 +305,14 @@ static enum soft_result syscall_return(struct soft_cpu *cpu, const struct soft_i
 	return SOFT_JUMP;
 }
 
-/* No control register turns these off, and KVM does not intercept them. Intel's have them always. On AMD's they are undefined in long
- * mode (APM Vol. 3), but KVM, which looks into what is undefined, carries out SYSEXIT (Linux, arch/x86/kvm/emulate.c). */
+/* No control register turns SYSENTER and SYSEXIT off, and KVM does not intercept them. On AMD's they are undefined in long mode (APM Vol. 3),
+ * but KVM, which looks into what is undefined, carries out SYSEXIT (Linux, arch/x86/kvm/emulate.c).
+ *
+ * Intel's have both. But Linux takes who comes by SYSENTER for a 32-bit process and lets it go by SYSRET to 32-bit code, which is refused
+ * here when the stack is the user's already: nobody may get there. */
 static enum soft_result sysenter(struct soft_cpu *cpu)
 {
-	uint16_t selector = (uint16_t)cpu->sysenter_cs & 0xfffc;
-	if (!cpu->intel || !cpu->code64)
-		return soft_ud(cpu);
-	if (!selector)
-		return soft_gp(cpu, 0);
-	struct ft_segment cs = soft_flat_code(selector, 0);
-	cpu->flags &= ~(uint64_t)(SOFT_FLAG_IF | FLAG_RF);
-	cpu->segment[FT_SS] = soft_flat_data((uint16_t)(selector + 8), 0);
-	soft_set_cs(cpu, &cs, 0);
-	cpu->gpr[FT_RSP] = cpu->sysenter_esp;
-	cpu->rip = cpu->sysenter_eip;
-	return SOFT_JUMP;
+	return cpu->intel && !(cpu->sysenter_cs & 0xfffc) ? soft_gp(cpu, 0) : soft_ud(cpu);
 }
 
 static enum soft_result sysexit(struct soft_cpu *cpu, const struct soft_insn *insn)
