@@ -26,6 +26,12 @@ struct value {
 	int64_t offset;
 };
 
+/* As a register adds: a guest's constants are any. */
+static int64_t sum(int64_t a, int64_t b)
+{
+	return (int64_t)((uint64_t)a + (uint64_t)b);
+}
+
 /* A comparison that came out well on this path. */
 struct checked {
 	bool write;
@@ -405,7 +411,7 @@ static int host_address(struct run *r, const struct state *s, const struct memor
 	const struct value *delta = a->kind == DELTA ? a : b, *address = a->kind == DELTA ? b : a;
 	if (delta->kind != DELTA || address->kind != VALUE)
 		return refuse(r, "memory by an unchecked address");
-	int64_t offset = address->offset + m->displacement;
+	int64_t offset = sum(address->offset, m->displacement);
 	const struct checked *c = find_checked(s, delta, address->id, offset, 1, m->write);
 	if (!c)
 		return refuse(r, m->write ? "store through an entry that was not compared for writing here"
@@ -449,7 +455,7 @@ static struct value lea_value(struct run *r, const struct state *s, const ZydisD
 	if (m.base >= 0 && m.base != R_RSP_NUMBER && m.index < 0) {
 		struct value v = s->reg[m.base];
 		if (v.kind == VALUE) {
-			v.offset += m.displacement;
+			v.offset = sum(v.offset, m.displacement);
 			return v;
 		}
 	}
@@ -458,7 +464,7 @@ static struct value lea_value(struct run *r, const struct state *s, const ZydisD
 	const struct value *a = &s->reg[m.base], *b = &s->reg[m.index];
 	const struct value *tag = a->kind == TAG ? a : b, *address = a->kind == TAG ? b : a;
 	if (tag->kind == TAG && address->kind == VALUE && address->id == tag->id) {
-		int64_t size = address->offset + m.displacement - tag->offset + 1;
+		int64_t size = sum(sum(address->offset, m.displacement), sum(~tag->offset, 2)); /* their difference and 1 */
 		if (size >= 1 && size <= 64)
 			return (struct value){.kind = SUM, .write = tag->write, .size = (uint8_t)size, .id = tag->id,
 					      .offset = tag->offset};
