@@ -4,7 +4,7 @@
  *   test_invariant [--engines [--qemu]] GUEST...
  *
  * --qemu: the processor that KVM has here is emulated by QEMU. What that does otherwise than a processor is listed, line by line
- * (departures): every other line has to be equal, and without --qemu every line. */
+ * (departures): every other line has to be equal. Without --qemu that is every line but what KVM itself does otherwise. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

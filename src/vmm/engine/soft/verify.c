@@ -295,7 +295,7 @@ static const struct checked *find_checked(const struct state *s, const struct va
 	for (unsigned k = 1; k <= CHECKED; k++) {
 		const struct checked *c = &s->checked[(s->next + CHECKED - k) % CHECKED];
 		if (c->size && c->id == id && delta->id == id && delta->offset == c->offset && (c->write || !write) &&
-		    offset >= c->offset && (uint64_t)(offset - c->offset) + size <= c->size)
+		    offset >= c->offset && (uint64_t)offset - (uint64_t)c->offset + size <= c->size)
 			return c;
 	}
 	return NULL;
