@@ -45,6 +45,7 @@ struct client {
 	uint64_t heard_ns; /* virtual time at which something came last */
 	unsigned moves;
 	bool across; /* from engine to engine with each */
+	bool seldom; /* ever more seldom in the course of an answer */
 	char *log;   /* of the console */
 	size_t logged;
 	uint64_t random;
@@ -247,12 +248,19 @@ static void slice(struct client *c, bool moving)
 		move(c);
 }
 
+/* Seldom: behind slices 4, 8, 16, ..., so it meets whatever the guest does, on a processor where that takes milliseconds and on an emulated
+ * one, which moves would have for themselves otherwise. */
+static bool moves_behind(const struct client *c, unsigned n)
+{
+	return c->seldom ? n >= 3 && !(n & (n + 1)) : n % 7 == 3;
+}
+
 /* Until the guest has said nothing for a while; in the middle of it every few slices into another machine. */
 static void until_quiet(struct client *c, bool moving)
 {
 	size_t before = c->answered;
 	for (unsigned n = 0; n < 4000 && (c->answered == before || ft_machine_vtime(c->m) - c->heard_ns < QUIET_NS); n++)
-		slice(c, moving && n % 7 == 3);
+		slice(c, moving && moves_behind(c, n));
 	assert_true(c->answered > before);
 	assert_false(c->reset);
 }
@@ -422,10 +430,15 @@ static void no_processor_noticed(void **state)
 	if (!khz)
 		skip();
 	start(&moves, &ft_engine_kvm, khz, 2);
+	moves.seldom = true;
 	converse(&moves, on_both, true);
 	printf("%u moves with two processors\n", moves.moves);
-	if (!strstr(moves.answer, "nproc 2\n") || !strstr(moves.answer, "clock tsc\n"))
+	/* The processors' counters are never apart, or Linux gives them up. (It calls them "tsc-early" until it has measured their frequency,
+	 * for which an access to a device takes too long where that is emulated.) */
+	if (!strstr(moves.answer, "nproc 2\n") || !strstr(moves.answer, "clock tsc"))
 		fail_msg("%s", moves.answer);
+	assert_null(strstr(moves.log, "nstable"));
+	assert_null(strstr(moves.log, "rcu: INFO"));
 	assert_true(moves.moves >= 10);
 	assert_int_equal(count(moves.answer, "HTTP/1.1 200 OK"), 4);
 	/* One hash, four times. */
