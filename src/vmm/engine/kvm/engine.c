@@ -18,8 +18,8 @@
 
 #define TSS_ADDRESS  0xfffbd000u /* three pages that Intel's processors may need, below the firmware that there is not */
 #define LATEST_NS    1000000000u /* a run looks around at least this often */
-#define HALTED_NS    100000u     /* whether the CPU has halted is looked at so long after it was last known to run ... */
-#define HALTED_MOST  4000000u    /* ... then after twice that and so on, up to this */
+#define HALTED_NS    50000u      /* whether the guest has halted is looked at so long after it was last known to run; next time ... */
+#define HALTED_MOST  3200000u    /* ... after twice that, if it has not, up to this, and half of it, if it has: as long as it is busy mostly */
 #define LEAST_NS     20000u      /* once in the guest, it has this much time before a timer of a device's is looked at ... */
 #define HURRIED_MOST 7u          /* ... and twice that each time that was all it had, so often: an entry may take as long */
 #define SETTLE_TRIES 64u
@@ -463,7 +463,7 @@ static int look_whether_idle(struct ft_kvm_vcpu *vcpu, bool *idle, uint64_t *due
 }
 
 /* The machine's timers learn when the first of the kernel's will end that. All vCPUs stand. */
-static int look_whether_halted(struct ft_engine *engine, bool *halted, struct ft_error *err)
+static int look_at_all(struct ft_engine *engine, bool *halted, struct ft_error *err)
 {
 	uint64_t due, first = UINT64_MAX;
 	*halted = !ft_pic_asserted(&engine->m->devices->pic);
@@ -484,11 +484,31 @@ static int look_whether_halted(struct ft_engine *engine, bool *halted, struct ft
 	return 0;
 }
 
+/* The others are not stopped for it while the first one works. */
+static int look_whether_halted(struct ft_engine *engine, bool *halted, struct ft_error *err)
+{
+	struct kvm_mp_state mp;
+	*halted = false;
+	if (ioctl(engine->vcpu[0].fd, KVM_GET_MP_STATE, &mp))
+		return ft_kvm_failed(err, "KVM_GET_MP_STATE");
+	if (mp.mp_state == KVM_MP_STATE_RUNNABLE) {
+		engine->endless = false;
+	} else {
+		stand_others(engine);
+		int error = look_at_all(engine, halted, err);
+		if (error)
+			return error;
+	}
+	if (!*halted && engine->look_ns <= HALTED_MOST / 2)
+		engine->look_ns *= 2;
+	else if (*halted && engine->look_ns >= HALTED_NS * 2)
+		engine->look_ns /= 2;
+	return 0;
+}
+
 static enum ft_exit run_until(struct ft_engine *engine, uint64_t until)
 {
 	struct ft_machine *m = engine->m;
-	/* A halted CPU waits in the kernel. Idle time that is skipped should not be waited for: at most as long as the guest was busy before. */
-	uint64_t look_ns = m->clock.mode == FT_CLOCK_FREE ? HALTED_NS : UINT64_MAX;
 	/* A device's timer may be due again before the guest is entered (a guest can ask the PIT for that): it must get on all the same. */
 	for (bool entered = false;; entered = true) {
 		engine->next = until < m->deadline ? until : m->deadline;
@@ -502,8 +522,10 @@ static enum ft_exit run_until(struct ft_engine *engine, uint64_t until)
 			return FT_EXIT_COUNT;
 		uint64_t left = engine->next > m->icount ? engine->next - m->icount : 0, least = LEAST_NS << engine->hurried;
 		uint64_t ahead = (uint64_t)(left * (__uint128_t)m->clock.ns_per_1024insn >> 10) + 1;
-		if (ahead > look_ns)
-			ahead = look_ns;
+		/* A halted CPU waits in the kernel, and what comes for the guest, or left it, waits for the end of the slice with it; so does idle
+		 * time that is skipped. It should be for no longer than the guest was busy before. */
+		if (ahead > engine->look_ns)
+			ahead = engine->look_ns;
 		bool hurries = ahead < least;
 		/* From now, where the machine may still be at the last exit. */
 		uint64_t from = hurries ? ft_kvm_now(engine) : ft_machine_vtime(m);
@@ -523,16 +545,10 @@ static enum ft_exit run_until(struct ft_engine *engine, uint64_t until)
 				engine->hurried = 0;
 			else if (engine->hurried < HURRIED_MOST)
 				engine->hurried++;
-			/* The others are not stopped for a look while the slice lasts, but where idle time is skipped. */
-			if (!ft_kvm_alone(engine) && m->icount < engine->next && look_ns == UINT64_MAX)
-				break;
-			stand_others(engine);
 			if (look_whether_halted(engine, &halted, &m->error))
 				return FT_EXIT_ERROR;
 			if (halted && !__atomic_load_n(&engine->stop, __ATOMIC_SEQ_CST))
 				return FT_EXIT_HALT;
-			if (look_ns <= HALTED_MOST / 2)
-				look_ns *= 2;
 			break;
 		case SHUT_DOWN:
 			return FT_EXIT_SHUTDOWN;
@@ -764,6 +780,7 @@ static struct ft_engine *create(struct ft_machine *m, const struct ft_engine_opt
 		return NULL;
 	}
 	engine->ours = true;
+	engine->look_ns = HALTED_NS;
 	return engine;
 }
 

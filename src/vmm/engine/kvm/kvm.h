@@ -63,6 +63,7 @@ struct ft_engine {
 	pid_t process;            /* that has these threads: a fork of it has not */
 	bool endless;             /* the last look found all halted and nothing that would end that */
 	enum ft_kvm_fate fate;    /* what one of the others came to */
+	uint64_t look_ns;         /* so long after it was last known to run the guest is looked at, whether it has halted */
 	uint64_t next;            /* m->icount at which the first has to look around */
 	unsigned hurried;         /* how often in a row that was too soon for the guest to have done anything, perhaps */
 	struct ft_timer wake;     /* when the kernel's APIC timers are due, while all are halted */
