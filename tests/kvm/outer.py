@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CACHE = os.environ.get("FORETASTE_CACHE", "/var/cache/foretaste")
@@ -62,14 +63,16 @@ def own_processor():
         return
     with contextlib.ExitStack() as files:
         locks = {n: files.enter_context(open(os.path.join(CACHE, ".outer.processor.%d" % n), "w")) for n in os.sched_getaffinity(0)}
-        for number, lock in locks.items():
-            with contextlib.suppress(BlockingIOError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-        else:
-            number, lock = max(locks.items())
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield {number}
+        own = None
+        while own is None:  # whichever is free first, not one of them whose user may take longest
+            for number, lock in locks.items():
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    own = number
+                    break
+            else:
+                time.sleep(1)
+        yield {own}
 
 
 def run(job, programs=(), files=None, disk=None, memory=1500, patience=PATIENCE):
