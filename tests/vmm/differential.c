@@ -1,7 +1,7 @@
 /* The engine against the processor: random ring-3 instructions and sequences must leave the same registers, flags,
  * x87/SSE state and memory, and end in the same exception, as when the processor runs them itself.
  *
- *   differential [--cases N] [--seed S] [--most INSTRUCTIONS] [--only CASE]
+ *   differential [--cases N] [--seed S] [--most INSTRUCTIONS] [--only CASE] [--times N]
  */
 #include <errno.h>
 #include <stdio.h>
@@ -140,10 +140,18 @@ struct outcome {
 	int error;
 };
 
+static bool any_stack; /* the kernel here returns to any stack pointer: native_takes_any_stack */
+
+static bool canonical(uint64_t address)
+{
+	return (uint64_t)((int64_t)(address << 16) >> 16) == address;
+}
+
 /* 0 equal, 1 different, 2 not comparable (endless). */
-static int compare(struct ft_machine *m, const struct user_case *c)
+static int compare_once(struct ft_machine *m, const struct user_case *c, bool *interrupted)
 {
 	static struct outcome native, engine;
+	*interrupted = false;
 	native.error = native_run(c, &native.state, native.data);
 	enum ft_exit exit = FT_EXIT_ERROR;
 	engine.error = bare_run(m, c, 20000, &engine.state, engine.data, &exit);
@@ -155,9 +163,26 @@ static int compare(struct ft_machine *m, const struct user_case *c)
 				strerror(-engine.error), exit, m->error.text);
 		return 1;
 	}
+	/* The host's own interrupt came where the case had such a stack pointer, and its kernel could not go back: an exception that is none of
+	 * the case's (seen: #UD behind POP RSP, once in some 100,000 runs). */
+	*interrupted = !any_stack && native.state.vector != engine.state.vector && !canonical(native.state.gpr[4]);
 	struct loose loose = loose_end(c, &native.state);
 	return states_differ(&native.state, &engine.state, &loose) |
 	       memory_differs(native.data, engine.data, &native.state, &loose);
+}
+
+static int compare(struct ft_machine *m, const struct user_case *c)
+{
+	bool interrupted, told = report;
+	int result = 1;
+	report = false;
+	for (unsigned tries = 0; tries < 5; tries++) {
+		result = compare_once(m, c, &interrupted);
+		if (result != 1 || !interrupted)
+			break;
+	}
+	report = told;
+	return result == 1 && report ? compare_once(m, c, &interrupted) : result;
 }
 
 static long argument(int argc, char **argv, const char *name, long otherwise)
@@ -172,6 +197,7 @@ int main(int argc, char **argv)
 {
 	long cases = argument(argc, argv, "--cases", 100000), seed = argument(argc, argv, "--seed", 1);
 	long only = argument(argc, argv, "--only", -1), most = argument(argc, argv, "--most", 6);
+	long times = argument(argc, argv, "--times", 1); /* each case: for what comes and goes */
 	struct ft_machine *m[SETTINGS];
 	struct ft_error err = {0};
 	for (unsigned i = 0; i < SETTINGS; i++) {
@@ -187,7 +213,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "cannot prepare native execution: %s\n", strerror(-error));
 		return 1;
 	}
-	bool any_stack = native_takes_any_stack();
+	any_stack = native_takes_any_stack();
 	if (!any_stack)
 		printf("the kernel here returns to no stack pointer that is not canonical: cases begin with canonical ones\n");
 	static struct user_case c;
@@ -204,7 +230,9 @@ int main(int argc, char **argv)
 		if (!any_stack)
 			c.start.gpr[4] = (uint64_t)((int64_t)(c.start.gpr[4] << 16) >> 16);
 		report = only >= 0;
-		int result = compare(m[n % SETTINGS], &c);
+		int result = 0;
+		for (long k = 0; k < times && result != 1; k++)
+			result = compare(m[n % SETTINGS], &c);
 		endless += result == 2;
 		if (result != 1)
 			continue;
