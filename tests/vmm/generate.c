@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "vmm/engine/mxcsr.h"
+
 void generate_open(struct generate *g, uint64_t seed)
 {
 	/* Mixed twice: neighbouring seeds must not give the same sequence shifted by one. */
@@ -228,6 +230,8 @@ static void random_fpu(struct generate *g, uint8_t fx[512])
 	uint32_t mxcsr = 0x1f80 | below(g, 4) << 13 | (below(g, 8) ? 0 : 0x8000) | (below(g, 8) ? 0 : 0x40);
 	if (!below(g, 8))
 		mxcsr &= ~(1u << (7 + below(g, 6)));
+	/* AMD's misaligned operands, where the host has them: page crossings and slow mode are C's to allow. */
+	mxcsr |= below(g, 4) ? 0 : ft_mxcsr_host() & FT_MXCSR_MM;
 	memcpy(fx + 24, &mxcsr, 4);
 	for (unsigned r = 0; r < 8; r++) {
 		uint8_t *st = fx + 32 + 16 * r;

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "vmm/engine/mxcsr.h"
 #include "vmm/state/format.h"
 
 /* ---- Names of bits: SDM Vol. 3A 2.5, 3.4.5, 18.2 -------------------------------------------------------------------- */
@@ -435,14 +436,18 @@ static int check_events(const struct ft_state *s, struct ft_error *err)
 	return 0;
 }
 
-static int check_fpu(const struct ft_state *s, struct ft_error *err)
+static int check_fpu(const struct ft_state *s, const struct ft_model *model, struct ft_error *err)
 {
 	uint32_t mxcsr, mask;
 	memcpy(&mxcsr, s->xsave.fxsave + 24, 4);
 	memcpy(&mask, s->xsave.fxsave + 28, 4);
-	if (mxcsr & ~0xffffu)
+	if (mxcsr & ~ft_mxcsr_model(model))
 		REFUSE(mxcsr, "reserved bits", "xsave.mxcsr");
-	if (mask != 0xffff)
+	if (mxcsr & ~ft_mxcsr_host())
+		return ft_error_set(err, -ENOTSUP,
+				    "machine state: xsave.mxcsr: 0x%x: a program of the guest is in AMD's misaligned SSE mode (MM), which this host's processor lacks",
+				    mxcsr);
+	if (mask != FT_MXCSR_EVERYWHERE)
 		REFUSE(mask, "another CPU model's", "xsave.mxcsr_mask");
 	if (s->xsave.xstate_bv != 3)
 		REFUSE(s->xsave.xstate_bv, "x87 and SSE, no more", "xsave.xstate_bv");
@@ -479,7 +484,7 @@ int ft_state_cpu_check(const struct ft_state *s, struct ft_machine *m, const str
 	for (unsigned i = 0; i < 9; i++)
 		if (s->debugregs.reserved[i])
 			REFUSE(s->debugregs.reserved[i], "not 0", "debugregs.reserved[%u]", i);
-	if (check_events(s, err) || check_fpu(s, err))
+	if (check_events(s, err) || check_fpu(s, model, err))
 		return -EINVAL;
 	/* The first one waits for nobody. */
 	if (s->mp.state > FT_KVM_MP_HALTED || (!number && ft_state_processor_waits(s->mp.state)))

@@ -8,6 +8,7 @@
 #include <sys/ioctl.h>
 
 #include "vmm/engine/kvm/kvm.h"
+#include "vmm/engine/mxcsr.h"
 
 _Static_assert(sizeof(struct ft_kvm_regs) == sizeof(struct kvm_regs), "the neutral form is KVM's");
 _Static_assert(sizeof(struct ft_kvm_sregs) == sizeof(struct kvm_sregs2), "the neutral form is KVM's");
@@ -37,7 +38,6 @@ _Static_assert(sizeof(struct ft_kvm_msr) == sizeof(struct kvm_msr_entry), "the n
 #define FXSAVE_POINTERS 6u  /* opcode's end and pointers of the last x87 instruction ... */
 #define FXSAVE_MXCSR    24u /* ... up to here */
 #define FXSAVE_END      416u
-#define MXCSR_MASK      0xffffu
 
 static int set(int fd, unsigned long request, void *argument, const char *name, struct ft_error *err)
 {
@@ -298,7 +298,7 @@ int ft_kvm_push(struct ft_engine *engine, struct ft_error *err)
 static int get_xsave(const struct ft_kvm_vcpu *vcpu, struct ft_state *s, struct ft_error *err)
 {
 	struct kvm_xsave xsave;
-	const uint32_t mask = MXCSR_MASK;
+	const uint32_t mask = FT_MXCSR_EVERYWHERE;
 	int error = SET(vcpu->fd, KVM_GET_XSAVE, &xsave);
 	if (error)
 		return error;

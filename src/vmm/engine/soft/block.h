@@ -98,8 +98,9 @@ enum soft_info {
 	SOFT_INFO_WRITE = 0x100,
 	SOFT_INFO_READ = 0x200,
 	SOFT_INFO_STACK = 0x400,   /* non-canonical: #SS */
-	SOFT_INFO_ALIGNED = 0x800, /* a misaligned address is #GP before it is anything else */
+	SOFT_INFO_ALIGNED = 0x800, /* a misaligned address is #GP before it is anything else, but for MXCSR.MM */
 	SOFT_INFO_MMX = 0x1000,    /* a store of an MMX register */
+	SOFT_INFO_MOVES_ALIGNED = 0x2000, /* ... in spite of MXCSR.MM */
 	SOFT_INFO_INSN_SHIFT = 16  /* index of the instruction within the block */
 };
 

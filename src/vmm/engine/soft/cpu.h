@@ -99,6 +99,7 @@ struct soft_cpu {
 	bool always_slow;
 	bool intel; /* the host's processor: where Intel's and AMD's differ, the guest gets what it would do */
 	uint32_t host; /* SOFT_HOST_*: what it has that it cannot hide (hidden.c) */
+	uint32_t mxcsr_bits; /* that the guest may set: the host's, unless the model forbids (mxcsr.h) */
 	volatile int stop; /* engine ops stop() */
 
 	uint64_t jump_mask[2];      /* by enum soft_jump_cache: of its sets */
@@ -122,6 +123,7 @@ _Static_assert(offsetof(struct soft_cpu, gpr) == SOFT_HOT + 4, "gpr[15] within d
 #define SOFT_HOST_CLWB       16u
 #define SOFT_HOST_SKINIT     32u
 #define SOFT_HOST_LOCK_CR0   64u /* is CR8 (translate.c) */
+#define SOFT_HOST_MISALIGN   128u /* MXCSR.MM */
 
 /* The tag of an empty entry: no address that selects this index, nor one up to 63 bytes below its page, may hit. So
  * neither 0 nor a neighbour; TLBs have at least 4 entries. */

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #include "vmm/engine/model.h"
+#include "vmm/engine/mxcsr.h"
 #include "vmm/engine/soft/run.h"
 #include "vmm/engine/soft/system.h"
 #include "vmm/engine/walk.h"
@@ -15,7 +16,6 @@
 #define TLB_LEAST  2u
 #define TLB_BITS   10u
 #define CODE_MOST  (1u << 30)
-#define MXCSR_BITS 0xffffu
 
 /* ---- Memory ---------------------------------------------------------------------------------------------------- */
 
@@ -126,7 +126,7 @@ static bool host_is_intel(void)
 static uint32_t host_features(bool intel)
 {
 	unsigned a, b, c, d;
-	uint32_t has = 0;
+	uint32_t has = ft_mxcsr_host() & FT_MXCSR_MM && !intel ? SOFT_HOST_MISALIGN : 0;
 	if (__get_cpuid(1, &a, &b, &c, &d) && (c & bit_RDRND) && !intel)
 		has |= SOFT_HOST_RDRAND;
 	if (__get_cpuid(0x80000001, &a, &b, &c, &d) && !intel)
@@ -254,6 +254,12 @@ static struct ft_engine *create(struct ft_machine *m, const struct ft_engine_opt
 	return engine;
 }
 
+/* Of MXCSR, that this host has; and of those that the guest has, whose model is settled when it runs. */
+static uint32_t host_mxcsr(const struct soft_cpu *cpu)
+{
+	return FT_MXCSR_EVERYWHERE | (cpu->host & SOFT_HOST_MISALIGN ? FT_MXCSR_MM : 0);
+}
+
 /* ---- Running ----------------------------------------------------------------------------------------------------- */
 
 static enum ft_exit run(struct ft_engine *engine, uint64_t until)
@@ -267,6 +273,7 @@ static enum ft_exit run(struct ft_engine *engine, uint64_t until)
 		return FT_EXIT_ERROR;
 	}
 	cpu->icount = cpu->m->icount;
+	cpu->mxcsr_bits = host_mxcsr(cpu) & ft_mxcsr_model(&cpu->m->model);
 	__asm__ volatile("stmxcsr %0; fnstcw %1" : "=m"(mxcsr), "=m"(control));
 	__asm__ volatile("fxrstor64 %0"
 			 :
@@ -322,8 +329,8 @@ static void get(struct ft_engine *engine, struct ft_cpu_state *s)
 	s->pat = cpu->pat;
 	s->misc_enable = cpu->misc_enable;
 	s->spec_ctrl = cpu->spec_ctrl;
-	/* Last x87 opcode and pointers are the host's, and so is MXCSR_MASK: the guest's FXSAVE says MXCSR_BITS. */
-	const uint32_t mask = MXCSR_BITS;
+	/* Last x87 opcode and pointers are the host's, and so is MXCSR_MASK. */
+	const uint32_t mask = FT_MXCSR_EVERYWHERE;
 	memcpy(s->fxsave, cpu->fx, 416);
 	memset(s->fxsave + 6, 0, 18);
 	memcpy(s->fxsave + 28, &mask, sizeof(mask));
@@ -346,7 +353,9 @@ static int set(struct ft_engine *engine, const struct ft_cpu_state *s, struct ft
 	struct soft_cpu *cpu = engine->cpu;
 	uint32_t mxcsr;
 	memcpy(&mxcsr, s->fxsave + 24, 4);
-	if (mxcsr & ~MXCSR_BITS)
+	if (mxcsr & FT_MXCSR_MM & ~host_mxcsr(cpu))
+		return ft_error_set(err, -ENOTSUP, "MXCSR 0x%x: this host's processor lacks misaligned SSE mode (MM)", mxcsr);
+	if (mxcsr & ~host_mxcsr(cpu))
 		return ft_error_set(err, -EINVAL, "MXCSR 0x%x has reserved bits set", mxcsr);
 	if (s->misc_enable & ~(uint64_t)SOFT_MISC_ENABLE_WRITABLE)
 		return ft_error_set(err, -EINVAL, "IA32_MISC_ENABLE %llx has bits that this processor lacks",

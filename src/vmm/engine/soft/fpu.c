@@ -6,7 +6,6 @@
 #define FXSAVE_SIZE    512u
 #define FXSAVE_WRITTEN 416u /* header, ST0-7, XMM0-15; what follows is left as it was */
 #define FXSAVE_MXCSR   24u
-#define MXCSR_MASK     0xffffu
 #define STATUS_ES      0x80u
 #define STATUS_TOP_HIGH 0x38u /* TOP in the upper byte of the status word */
 
@@ -42,7 +41,7 @@ static void drop_environment_pointers(uint8_t *image, unsigned operand_size)
 static enum soft_result fxsave(struct soft_cpu *cpu, const struct soft_insn *insn, uint64_t va)
 {
 	struct fxsave image;
-	const uint32_t mask = MXCSR_MASK;
+	const uint32_t mask = cpu->mxcsr_bits;
 	/* What a processor leaves as it was (AMD's the pointers, and nobody says that of what is reserved it writes all) is not ours to show. */
 	soft_zero(image.byte, FXSAVE_WRITTEN);
 	__asm__ volatile("fxsave64 %0" : "+m"(image));
@@ -56,21 +55,20 @@ static enum soft_result fxrstor(struct soft_cpu *cpu, const struct soft_insn *in
 	struct fxsave image;
 	if (!soft_operand_load(cpu, insn, va, image.byte, FXSAVE_SIZE))
 		return SOFT_FAULT;
-	if (word_at(image.byte + FXSAVE_MXCSR) & ~MXCSR_MASK)
+	if (word_at(image.byte + FXSAVE_MXCSR) & ~cpu->mxcsr_bits)
 		return soft_gp(cpu, 0);
 	drop_pointers(&image);
 	__asm__ volatile("fxrstor64 %0" : : "m"(image));
 	return SOFT_NEXT;
 }
 
-/* Bits that the image's mask does not have are reserved, AMD's for misaligned operands with them: whether alignment is checked by
- * the processor or by C must not show. */
+/* Bits that the image's mask does not have are reserved. */
 static enum soft_result ldmxcsr(struct soft_cpu *cpu, const struct soft_insn *insn, uint64_t va)
 {
 	uint32_t value;
 	if (!soft_operand_load(cpu, insn, va, &value, sizeof(value)))
 		return SOFT_FAULT;
-	if (value & ~MXCSR_MASK)
+	if (value & ~cpu->mxcsr_bits)
 		return soft_gp(cpu, 0);
 	__asm__ volatile("ldmxcsr %0" : : "m"(value));
 	return SOFT_NEXT;

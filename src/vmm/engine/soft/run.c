@@ -1,4 +1,5 @@
 /* The run loop, and what translated code calls. Runs between translated instructions. */
+#include "vmm/engine/mxcsr.h"
 #include "vmm/engine/soft/run.h"
 #include "vmm/engine/soft/system.h"
 
@@ -67,11 +68,19 @@ static enum soft_leave faulted(struct soft_cpu *cpu, uint32_t info)
 	return SOFT_LEAVE_FAULT;
 }
 
+/* MXCSR.MM: SSE operands need no alignment, and are checked as others are (APM Vol. 1 4.2.2). The guest's MXCSR is in the register. */
+static bool misaligned_mode(void)
+{
+	uint32_t mxcsr;
+	__asm__ volatile("stmxcsr %0" : "=m"(mxcsr));
+	return mxcsr & FT_MXCSR_MM;
+}
+
 /* What comes before paging: alignment where the instruction asks for it; non-canonical addresses are the segment's
  * fault. */
 static bool canonical(struct soft_cpu *cpu, uint64_t va, uint32_t size, uint32_t info)
 {
-	if ((info & SOFT_INFO_ALIGNED) && (va & 15)) {
+	if ((info & SOFT_INFO_ALIGNED) && (va & 15) && ((info & SOFT_INFO_MOVES_ALIGNED) || !misaligned_mode())) {
 		soft_raise(cpu, SOFT_GP, true, 0, 0);
 		return false;
 	}

@@ -273,6 +273,23 @@ static bool must_be_aligned(const struct guest_insn *g)
 	}
 }
 
+/* Moves of aligned data, by name: MXCSR.MM does not change them. APM Vol. 1 4.3.2; the others all do as it says, seen on a processor. */
+static bool moves_aligned(const struct guest_insn *g)
+{
+	switch (g->z.mnemonic) {
+	case ZYDIS_MNEMONIC_MOVAPS:
+	case ZYDIS_MNEMONIC_MOVAPD:
+	case ZYDIS_MNEMONIC_MOVDQA:
+	case ZYDIS_MNEMONIC_MOVNTPS:
+	case ZYDIS_MNEMONIC_MOVNTPD:
+	case ZYDIS_MNEMONIC_MOVNTDQ:
+	case ZYDIS_MNEMONIC_MOVNTDQA:
+		return true;
+	default:
+		return false;
+	}
+}
+
 static bool stores_mmx(const struct guest_insn *g)
 {
 	return g->writes_memory && g->z.operand_count > 1 && g->operand[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
@@ -284,6 +301,7 @@ static uint32_t access_info(const struct guest_insn *g)
 	/* An x87 store does not happen when it raises what is not masked: in slow mode the old bytes are committed then. */
 	bool reads = g->reads_memory || (g->class->class == SOFT_CLASS_X87 && g->writes_memory);
 	return (stores_mmx(g) ? SOFT_INFO_MMX : 0) | (must_be_aligned(g) ? SOFT_INFO_ALIGNED : 0) |
+	       (moves_aligned(g) ? SOFT_INFO_MOVES_ALIGNED : 0) |
 	       (reads ? SOFT_INFO_READ : 0) |
 	       (g->writes_memory ? SOFT_INFO_WRITE : 0) | (g->memory.stack ? SOFT_INFO_STACK : 0);
 }
