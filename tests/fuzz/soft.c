@@ -6,6 +6,7 @@
 #include <sys/prctl.h>
 
 #include "../vmm/bare.h"
+#include "vmm/engine/mxcsr.h"
 #include "signals.h"
 
 static const struct ft_engine_options settings[] = {
@@ -74,6 +75,8 @@ static void prepare(struct input *in, struct user_case *c)
 	c->start.fx[1] = 0x03;
 	c->start.fx[24] = 0x80;
 	c->start.fx[25] = 0x1f;
+	if (how & 16)
+		c->start.fx[26] = (uint8_t)((ft_mxcsr_host() & FT_MXCSR_MM) >> 16);
 	if (how & 2)
 		input_copy(in, c->start.fx + 32, 64);
 	if (how & 4)

@@ -257,6 +257,7 @@ int stand_make(void **state)
 	cpu->tlb[0] = &stand->tlb[0];
 	cpu->tlb[1] = &stand->tlb[1];
 	cpu->tlb_bits = 6;
+	cpu->mxcsr_bits = 0xffff;
 	cpu->cr0 = CR0_PE | CR0_PG | CR0_WP | CR0_ET | CR0_NE | CR0_MP;
 	cpu->cr3 = STAND_PML4;
 	cpu->cr4 = CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT;

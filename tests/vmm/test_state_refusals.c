@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "saved.h"
+#include "vmm/engine/mxcsr.h"
 #include "vmm/state/format.h"
 #include "vmm/state/image.h"
 
@@ -218,6 +219,13 @@ static void wrong_fields(void **state)
 		refused(b, &bad, w->code, w->field);
 		free(bad.at);
 	}
+	/* A program that is in AMD's misaligned SSE mode, and no processor that has it. */
+	struct saved mode = copy(&good);
+	section(&mode, FT_STATE_XSAVE)[offsetof(struct ft_kvm_xsave, fxsave) + 26] |= FT_MXCSR_MM >> 16;
+	seal(&mode);
+	if (!(ft_mxcsr_host() & FT_MXCSR_MM))
+		refused(b, &mode, -ENOTSUP, "misaligned SSE mode");
+	free(mode.at);
 	saved_restore(b, &good); /* it is this one alone that was wrong each time */
 	free(good.at);
 	ft_machine_destroy(a);
