@@ -484,8 +484,11 @@ int ft_state_cpu_check(const struct ft_state *s, struct ft_machine *m, const str
 	for (unsigned i = 0; i < 9; i++)
 		if (s->debugregs.reserved[i])
 			REFUSE(s->debugregs.reserved[i], "not 0", "debugregs.reserved[%u]", i);
-	if (check_events(s, err) || check_fpu(s, model, err))
+	if (check_events(s, err))
 		return -EINVAL;
+	error = check_fpu(s, model, err);
+	if (error)
+		return error;
 	/* The first one waits for nobody. */
 	if (s->mp.state > FT_KVM_MP_HALTED || (!number && ft_state_processor_waits(s->mp.state)))
 		REFUSE(s->mp.state, "no state of this vCPU", "mp.state");
