@@ -253,9 +253,11 @@ static void store_if_written(struct work *w, int8_t guest, int8_t host)
 		emit_store(&w->e, SLOT_GPR(guest), (unsigned)host);
 }
 
-/* SSE operands of 16 bytes are aligned but for those made for others (SDM Vol. 2A, 2.5: exception types 2 and 4). */
-static bool must_be_aligned(const struct guest_insn *g)
+/* SSE operands of 16 bytes are aligned but for those made for others (SDM Vol. 2A, 2.5: exception types 2 and 4). SHA's are among the aligned
+ * ones on Intel's processors (Vol. 2B), not on AMD's (seen on one). */
+static bool must_be_aligned(const struct work *w)
 {
+	const struct guest_insn *g = w->insn;
 	if (g->class->class != SOFT_CLASS_SSE || g->size != 16)
 		return false;
 	switch (g->z.mnemonic) {
@@ -268,6 +270,14 @@ static bool must_be_aligned(const struct guest_insn *g)
 	case ZYDIS_MNEMONIC_PCMPISTRI:
 	case ZYDIS_MNEMONIC_PCMPISTRM:
 		return false;
+	case ZYDIS_MNEMONIC_SHA1MSG1:
+	case ZYDIS_MNEMONIC_SHA1MSG2:
+	case ZYDIS_MNEMONIC_SHA1NEXTE:
+	case ZYDIS_MNEMONIC_SHA1RNDS4:
+	case ZYDIS_MNEMONIC_SHA256MSG1:
+	case ZYDIS_MNEMONIC_SHA256MSG2:
+	case ZYDIS_MNEMONIC_SHA256RNDS2:
+		return w->cpu->intel;
 	default:
 		return true;
 	}
@@ -296,11 +306,12 @@ static bool stores_mmx(const struct guest_insn *g)
 	       ZydisRegisterGetClass(g->operand[1].reg.value) == ZYDIS_REGCLASS_MMX;
 }
 
-static uint32_t access_info(const struct guest_insn *g)
+static uint32_t access_info(const struct work *w)
 {
+	const struct guest_insn *g = w->insn;
 	/* An x87 store does not happen when it raises what is not masked: in slow mode the old bytes are committed then. */
 	bool reads = g->reads_memory || (g->class->class == SOFT_CLASS_X87 && g->writes_memory);
-	return (stores_mmx(g) ? SOFT_INFO_MMX : 0) | (must_be_aligned(g) ? SOFT_INFO_ALIGNED : 0) |
+	return (stores_mmx(g) ? SOFT_INFO_MMX : 0) | (must_be_aligned(w) ? SOFT_INFO_ALIGNED : 0) |
 	       (moves_aligned(g) ? SOFT_INFO_MOVES_ALIGNED : 0) |
 	       (reads ? SOFT_INFO_READ : 0) |
 	       (g->writes_memory ? SOFT_INFO_WRITE : 0) | (g->memory.stack ? SOFT_INFO_STACK : 0);
@@ -311,7 +322,7 @@ static void emit_plain(struct work *w, const uint8_t *bytes)
 	const struct guest_insn *g = w->insn;
 	struct places p = {.address = R_NONE, .substitute = R_NONE, .spare = {R_NONE, R_NONE}};
 	if (g->has_memory)
-		p.memory = soft_emit_access(w, &g->memory, g->size, access_info(g), 0);
+		p.memory = soft_emit_access(w, &g->memory, g->size, access_info(w), 0);
 	choose_places(&p, g);
 	for (unsigned i = 0; i < 2 && p.spare[i] != R_NONE; i++)
 		emit_store(&w->e, i ? SLOT(spill[1]) : SLOT(spill[0]), (unsigned)p.spare[i]);
@@ -343,7 +354,7 @@ static void emit_absolute_mov(struct work *w)
 {
 	const struct guest_insn *g = w->insn;
 	uint8_t opcode = g->z.opcode; /* A0..A3 */
-	struct emit_memory at = soft_emit_access(w, &g->memory, g->size, access_info(g), 0);
+	struct emit_memory at = soft_emit_access(w, &g->memory, g->size, access_info(w), 0);
 	if (g->size == 2)
 		emit_8(&w->e, 0x66);
 	emit_8(&w->e, emit_rex(g->size == 8, 0, &at));
@@ -473,7 +484,7 @@ static void emit_bit_test(struct work *w, const uint8_t *bytes)
 	else
 		emit_lea(e, R_R15, sum);
 	soft_emit_segment(w, g->memory.segment);
-	struct emit_memory at = soft_emit_check(w, g->size, access_info(g));
+	struct emit_memory at = soft_emit_check(w, g->size, access_info(w));
 	emit_lea(e, R_R15, at);
 	if (special)
 		emit_load(e, R_RCX, SLOT_GPR(g->reg));
