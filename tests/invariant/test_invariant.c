@@ -80,6 +80,7 @@ enum whose { QEMU, KVM };
 #define LAR     "without the limit's bits, which the manuals leave open (SDM Vol. 2A LAR)"
 #define OSXSAVE "looks at CR4.OSXSAVE behind the intercept (SDM Vol. 2D XSETBV: #UD first)"
 #define NOTHING "0f c7 with memory does nothing (SDM Vol. 2: #UD without CR4.OSXSAVE or VMX)"
+#define MM      "LDMXCSR takes the bit, and nothing comes of it (APM Vol. 1 4.2.2)"
 #define NO_AC   "does not check alignment (SDM Vol. 3A 6.15, interrupt 17)"
 static const struct departure {
 	enum whose whose;
@@ -126,7 +127,9 @@ static const struct departure {
     {QEMU, false, "sensitive", "ring 3: xsaves (%rsi)", NOTHING},
     {QEMU, false, "sensitive", "ring 3: vmptrld (%rsi)", NOTHING},
     {QEMU, false, "sensitive", "ring 3: wbnoinvd", EARLY},
-    {QEMU, false, "sensitive", "a misaligned operand with MM", "LDMXCSR takes the bit, and nothing comes of it (APM Vol. 1 4.2.2)"},
+    {QEMU, false, "sensitive", "a misaligned operand with MM", MM},
+    {QEMU, false, "sensitive", "a misaligned move of aligned data with MM", MM},
+    {QEMU, false, "sensitive", "misaligned operand with MM and AC", MM},
     {QEMU, false, "sensitive", "misaligned load", NO_AC},
     {QEMU, false, "sensitive", "misaligned store", NO_AC},
     {QEMU, false, "sensitive", "misaligned stack", NO_AC},

@@ -309,6 +309,7 @@ static void fpu(void)
 	observe("rsqrt and rcp", 3, CODE("mov $0x40490fdb, %eax; movd %eax, %xmm0; rsqrtss %xmm0, %xmm1; rcpss %xmm0, %xmm2; movd %xmm1, %ecx; movd %xmm2, %edx"));
 	observe("denormals", 3, CODE("push $0x9fc0; ldmxcsr (%rsp); mov $1, %eax; movd %eax, %xmm0; addss %xmm0, %xmm0; movd %xmm0, %ecx; stmxcsr (%rsp); pop %rdx"));
 	observe("a misaligned operand with MM", 3, CODE("push $0x21f80; ldmxcsr (%rsp); addps 1(%rsi), %xmm0"));
+	observe("a misaligned move of aligned data with MM", 3, CODE("push $0x21f80; ldmxcsr (%rsp); movaps 1(%rsi), %xmm0"));
 	observe("minsd of numbers that are none", 3, CODE("pcmpeqd %xmm0, %xmm0; xorps %xmm1, %xmm1; minss %xmm1, %xmm0; movd %xmm0, %eax; cvtsi2sd %rcx, %xmm0; cvttsd2si %xmm0, %ecx"));
 }
 
@@ -327,6 +328,9 @@ static void alignment_checks(void)
 	start.flags |= FLAG_AC;
 	write_cr0(read_cr(0) | 0x40000);
 	expect("misaligned stack", 3, CODE("dec %rsp; push %rax"), AC, 0, 0);
+	start.flags |= FLAG_AC;
+	write_cr0(read_cr(0) | 0x40000);
+	observe("misaligned operand with MM and AC", 3, CODE("push $0x21f80; ldmxcsr (%rsp); addps 1(%rsi), %xmm0"));
 	start.flags |= FLAG_AC;
 	expect("without AM", 3, CODE("mov 2(%rsi), %eax"), DONE, -1, 0);
 	start.flags |= FLAG_AC;
