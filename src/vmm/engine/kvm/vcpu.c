@@ -144,8 +144,10 @@ static int set_frequency(struct ft_engine *engine, bool host, struct ft_error *e
 {
 	struct ft_machine *m = engine->m;
 	int khz = ioctl(engine->vcpu[0].fd, KVM_GET_TSC_KHZ, 0);
-	if (khz <= 0)
+	if (khz < 0)
 		return ft_kvm_failed(err, "KVM_GET_TSC_KHZ");
+	if (!khz)
+		return ft_error_set(err, -ENOTSUP, "kvm: KVM_GET_TSC_KHZ: it does not know this processor's frequency");
 	engine->host_khz = (uint32_t)khz;
 	if (host)
 		m->clock.tsc_khz = engine->host_khz;

@@ -1,7 +1,8 @@
 /* Instructions that CPUID does not announce and that work all the same where the processor has them, because no control register
- * turns them off and KVM cannot intercept them: BMI1 and BMI2, STAC and CLAC, CLFLUSHOPT and CLWB, AMD's RDRAND, KVM's own calls, and how ring 3 is
- * refused AMD's virtualization. So is MXCSR.MM, of which LDMXCSR, FXSAVE and FXRSTOR (fpu.c) and what checks alignment (run.c) know. A guest that tries them on KVM must see the same here. Their results, flags that are not defined included, are the processor's own. SDM Vol. 2, APM
- * Vol. 3. */
+ * turns them off and KVM cannot intercept them: BMI1 and BMI2, STAC and CLAC, CLFLUSHOPT and CLWB, AMD's RDRAND, KVM's own calls,
+ * and how ring 3 is refused AMD's virtualization. So is MXCSR.MM, of which LDMXCSR, FXSAVE and FXRSTOR (fpu.c) and what checks
+ * alignment (run.c) know. A guest that tries them on KVM must see the same here. Their results, flags that are not defined
+ * included, are the processor's own. SDM Vol. 2, APM Vol. 3. */
 #include "vmm/engine/soft/system.h"
 
 /* Runs the text with the guest's arithmetic flags and takes them back. The stack is ours to push to: no red zone. */
